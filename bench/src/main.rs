@@ -1,0 +1,3 @@
+//! Measures Spore against its peers and keeps the raw samples.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Fails on a wrong arrow between crates and on untidy sources: everything is in `tests/`.

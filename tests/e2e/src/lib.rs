@@ -1,0 +1,1 @@
+//! The real daemon, real functions, real HTTP: everything is in `tests/`.

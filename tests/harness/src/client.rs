@@ -1,0 +1,132 @@
+//! A blocking HTTP/1.1 client on hyper: one connection, one request at a time, every method with or without a body.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::SendRequest;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::runtime::Runtime;
+
+/// How long a request may take in all unless said otherwise.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why a request got no whole answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// The client could not set itself up.
+    #[error("the client has no runtime")]
+    Runtime(#[source] std::io::Error),
+    /// Nothing listens there, or the host has no descriptors left.
+    #[error("no connection to {address}")]
+    Connect {
+        /// Where to.
+        address: SocketAddr,
+        /// What the host said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The connection ended in the middle, or what came was not HTTP.
+    #[error("the exchange was cut off")]
+    Exchange(#[source] hyper::Error),
+    /// The answer was not complete in time.
+    #[error("no whole answer within {} ms", after.as_millis())]
+    TimedOut {
+        /// The time that it had.
+        after: Duration,
+    },
+}
+
+/// A whole answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Status code.
+    pub status: StatusCode,
+    /// Header fields.
+    pub headers: HeaderMap,
+    /// Body, with the transfer coding removed.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// The body as text, invalid UTF-8 replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; panics with the text if it is none.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}), status {}: {}", self.status, self.text()))
+    }
+
+    /// The value of a header field as text, empty if it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// A request for `path` without a body.
+pub fn request(method: Method, path: &str) -> Request<Bytes> {
+    with_body(method, path, Bytes::new())
+}
+
+/// A request for `path` with a body.
+pub fn with_body(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
+    let built = Request::builder().method(method).uri(path).body(body.into());
+    built.expect("the paths in tests are valid")
+}
+
+/// A kept connection.
+pub struct Connection {
+    runtime: Runtime,
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+    timeout: Duration,
+}
+
+impl Connection {
+    /// Connects, and from then on gives every request `timeout` to be answered whole.
+    pub fn open(address: SocketAddr, timeout: Duration) -> Result<Connection, RequestError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(RequestError::Runtime)?;
+        let sender = runtime.block_on(async {
+            let stream = TcpStream::connect(address).await;
+            let stream = stream.map_err(|source| RequestError::Connect { address, source })?;
+            stream.set_nodelay(true).map_err(|source| RequestError::Connect { address, source })?;
+            let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+            let (sender, connection) = handshake.map_err(RequestError::Exchange)?;
+            tokio::spawn(connection);
+            Ok(sender)
+        })?;
+        Ok(Connection { runtime, sender, host: address.to_string(), timeout })
+    }
+
+    /// Sends a request and waits for the last byte of its answer.
+    pub fn send(&mut self, mut request: Request<Bytes>) -> Result<Answer, RequestError> {
+        if !request.headers().contains_key(http::header::HOST) {
+            let host = self.host.parse().expect("a socket address is a valid header value");
+            request.headers_mut().insert(http::header::HOST, host);
+        }
+        let after = self.timeout;
+        let sender = &mut self.sender;
+        let exchange = async {
+            sender.ready().await?;
+            let (head, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
+            let body = body.collect().await?.to_bytes();
+            Ok(Answer { status: head.status, headers: head.headers, body })
+        };
+        self.runtime
+            .block_on(async { tokio::time::timeout(after, exchange).await })
+            .map_err(|_| RequestError::TimedOut { after })?
+            .map_err(RequestError::Exchange)
+    }
+}
+
+/// Sends one request on a connection of its own.
+pub fn send(address: SocketAddr, request: Request<Bytes>) -> Result<Answer, RequestError> {
+    Connection::open(address, DEFAULT_TIMEOUT)?.send(request)
+}

@@ -1,0 +1,231 @@
+//! A `spore serve` for one test: on a free port, with a data folder of its own, gone when the test is over.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::{self, Answer, RequestError};
+use crate::process::{ProcessIdentity, descendants};
+use crate::{repository, target_directory, wait_until};
+
+/// How long a daemon may take to listen: it probes the host first, on a machine that may be busy.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a daemon may take to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The `spore` binary: `SPORE_BIN`, or else a release build made now.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(named) = std::env::var_os("SPORE_BIN") {
+            return PathBuf::from(named).canonicalize().expect("SPORE_BIN names the built spore binary");
+        }
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.args(["build", "--release", "-p", "spore"]).current_dir(repository());
+        let status = command.env("CARGO_TARGET_DIR", target_directory()).status().expect("cargo can be run");
+        assert!(status.success(), "{command:?} failed");
+        target_directory().join("release/spore")
+    })
+}
+
+/// A running daemon.
+pub struct Daemon {
+    process: Child,
+    address: SocketAddr,
+    options: Vec<String>,
+    data: TempDir,
+}
+
+impl Daemon {
+    /// Starts a daemon with its defaults.
+    pub fn start() -> Daemon {
+        Daemon::start_with(&[])
+    }
+
+    /// Starts a daemon with more options of `spore serve`.
+    pub fn start_with(options: &[&str]) -> Daemon {
+        let data = TempDir::with_prefix("spore-test-").expect("the temporary folder is writable");
+        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
+        let (process, address) = spawn(data.path(), &options);
+        Daemon { process, address, options, data }
+    }
+
+    /// Where its gateway listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Its descendants: the monitors, one for each instance.
+    pub fn descendants(&self) -> Vec<ProcessIdentity> {
+        descendants(self.pid()).into_iter().collect()
+    }
+
+    /// Sends a request to the gateway, on a connection of its own.
+    pub fn send(&self, request: Request<Bytes>) -> Result<Answer, RequestError> {
+        client::send(self.address, request)
+    }
+
+    /// Requests a path without a body; panics if there is no whole answer.
+    pub fn get(&self, path: &str) -> Answer {
+        self.exchange(client::request(Method::GET, path))
+    }
+
+    /// Sends a body to a path; panics if there is no whole answer.
+    pub fn send_body(&self, method: Method, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.exchange(client::with_body(method, path, body))
+    }
+
+    fn exchange(&self, request: Request<Bytes>) -> Answer {
+        let what = format!("{} {}", request.method(), request.uri());
+        self.send(request).unwrap_or_else(|error| panic!("{what}: {}\n{}", chain(&error), self.log()))
+    }
+
+    /// Runs the command line against this daemon and returns what it did.
+    pub fn spore(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary());
+        command.args(arguments).env("OPENFAAS_URL", format!("http://{}", self.address)).stdin(Stdio::null());
+        command.output().expect("the spore binary can be run")
+    }
+
+    /// Runs the command line, which has to succeed, and returns its standard output.
+    pub fn spore_ok(&self, arguments: &[&str]) -> String {
+        let output = self.spore(arguments);
+        assert!(
+            output.status.success(),
+            "spore {arguments:?}: {}\n{}{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.log(),
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Deploys a static program under a name, with more options of `spore deploy`.
+    pub fn deploy(&self, name: &str, program: &Path, options: &[&str]) {
+        let program = program.to_str().expect("the paths of test programs are UTF-8");
+        self.spore_ok(&[&["deploy", name, "--binary", program], options].concat());
+    }
+
+    /// Waits until the function's log holds `text`, and returns the log as it then is; panics after 10 s.
+    pub fn wait_for_log(&self, function: &str, text: &str) -> String {
+        let mut log = String::new();
+        let found = wait_until(Duration::from_secs(10), || {
+            log = self.spore_ok(&["logs", function]);
+            log.contains(text)
+        });
+        assert!(found, "the log of {function} does not say {text:?}:\n{log}");
+        log
+    }
+
+    /// What the daemon itself has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Ends the daemon as an operator would, with SIGTERM, and returns how it ended.
+    pub fn stop(&mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, Signal::TERM).expect("the daemon is our child");
+        let mut status = None;
+        wait_until(STOP_TIMEOUT, || {
+            status = self.process.try_wait().expect("the daemon is our child");
+            status.is_some()
+        });
+        status.unwrap_or_else(|| panic!("the daemon did not end after SIGTERM:\n{}", self.log()))
+    }
+
+    /// Ends the daemon without a chance to clean up.
+    pub fn kill(&mut self) {
+        self.process.kill().expect("the daemon is our child");
+        self.process.wait().expect("the daemon is our child");
+    }
+
+    /// Starts the daemon again on the same data, after [`Daemon::stop`] or [`Daemon::kill`].
+    pub fn start_again(&mut self) {
+        let ended = self.process.try_wait().expect("the daemon is our child");
+        assert!(ended.is_some(), "the daemon still runs");
+        (self.process, self.address) = spawn(self.data.path(), &self.options);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Best effort: a test that failed may leave the daemon in any state.
+        if let Ok(None) = self.process.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            let ended = wait_until(Duration::from_secs(10), || !matches!(self.process.try_wait(), Ok(None)));
+            if !ended {
+                let _ = self.process.kill();
+            }
+            let _ = self.process.wait();
+        }
+    }
+}
+
+/// Starts `spore serve` and waits until it says where it listens.
+fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
+    let log_path = data.join("daemon.log");
+    let log = std::fs::File::create(&log_path).expect("the data folder is writable");
+    let errors = log.try_clone().expect("a descriptor can be duplicated");
+    let mut command = Command::new(binary());
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data.join("data")).args(options);
+    let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+    let mut process = process.expect("the spore binary can be run");
+    let mut address = None;
+    wait_until(START_TIMEOUT, || {
+        address = announced_address(&std::fs::read_to_string(&log_path).unwrap_or_default());
+        address.is_some() || !matches!(process.try_wait(), Ok(None))
+    });
+    let Some(address) = address else {
+        let _ = process.kill();
+        let _ = process.wait();
+        panic!("spore serve did not start:\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+    };
+    (process, address)
+}
+
+/// The address in the line that `spore serve` prints when it is ready.
+fn announced_address(output: &str) -> Option<SocketAddr> {
+    let (_, rest) = output.split_once("http://")?;
+    let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?;
+    rest[..end].trim_end_matches(['.', ':']).parse().ok()
+}
+
+/// An error with its causes, in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::announced_address;
+
+    #[test]
+    fn the_address_is_read_only_from_a_whole_line() {
+        assert_eq!(announced_address("listening on http://127.0.0.1:80"), None);
+        let address = announced_address("probing\nlistening on http://127.0.0.1:8080\n");
+        assert_eq!(address, Some(([127, 0, 0, 1], 8080).into()));
+        assert_eq!(announced_address("no KVM\n"), None);
+    }
+}

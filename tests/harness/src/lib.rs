@@ -1,0 +1,49 @@
+//! Starts the real `spore` binary and real Linux programs, for the end-to-end tests and the measurements.
+//!
+//! - [`daemon`]: a `spore serve` of its own for each test, with a data folder that goes with it;
+//! - [`program`]: C programs built with `musl-gcc`, and their native runs;
+//! - [`client`]: a blocking HTTP/1.1 client that adds nothing to a request and hides nothing of an answer;
+//! - [`process`]: what a daemon has open: processes, descriptors, virtual machines.
+//!
+//! A fixture that cannot be set up panics with what it tried, since no test could go on without it.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+pub mod client;
+pub mod daemon;
+pub mod process;
+pub mod program;
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.canonicalize().expect("the repository that this package was built from is still there")
+}
+
+/// The folder into which cargo builds (`target`, if not moved), found from the running test's own place in it.
+pub fn target_directory() -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    let profile = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
+    let target = profile.and_then(Path::parent);
+    target.expect("cargo runs tests and programs from target/PROFILE").to_path_buf()
+}
+
+/// Whether this user can open `/dev/kvm`, without which no unikernel starts.
+pub fn kvm_is_usable() -> bool {
+    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+/// Waits until `condition` holds and says whether it did before `timeout`.
+pub fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        if condition() {
+            return true;
+        }
+        if start.elapsed() >= timeout {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
