@@ -1,0 +1,552 @@
+//! Carries out what [`PoolState`] decides: starts and stops instances, answers requests, keeps the clock.
+//!
+//! One lock guards the state and everything that belongs to it; nothing is awaited and nothing foreign is called while
+//! it is held. Each instance has one task, which starts it and then waits for its end; a stop runs in a task of its
+//! own; one task of the pool sleeps until time alone changes something.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use spore_sandbox::{Instance, InstanceSpec, LogLine, LogSink, LogSource, Sandbox, StartError, StopReason};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::lease::Lease;
+use crate::state::{Action, Input, InstanceId, PoolLimits, PoolState, PoolStatus, Rejection, RequestId};
+
+/// How long [`Pool::shutdown`] waits for sandboxes to remove what it has told them to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a request got no instance.
+#[derive(Debug, thiserror::Error)]
+pub enum AcquireError {
+    /// All instances are busy and as many requests wait as may; a retry helps.
+    #[error("all instances are busy and {waiting} more requests wait already")]
+    QueueFull {
+        /// Requests that waited at that moment.
+        waiting: usize,
+    },
+    /// The instance that was started for the request could not be started.
+    #[error("no instance could be started")]
+    StartFailed(#[source] StartError),
+    /// The function was removed, or the daemon is stopping.
+    #[error("the function is not deployed any more")]
+    Closed,
+}
+
+type Answer<C> = Result<Lease<C>, AcquireError>;
+
+/// The instances of one function. Clones are handles of the same pool. Must be made and used inside a tokio runtime.
+pub struct Pool<C: Send + 'static> {
+    inner: Arc<Inner<C>>,
+}
+
+impl<C: Send + 'static> Clone for Pool<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<C: Send + 'static> Pool<C> {
+    /// A pool whose instances are started as `template` says, each with an identifier of its own in place of
+    /// [`InstanceSpec::instance`].
+    pub fn new(
+        sandbox: Arc<dyn Sandbox>,
+        log: Arc<dyn LogSink>,
+        template: InstanceSpec,
+        limits: PoolLimits,
+    ) -> Self {
+        let rearm = Arc::new(Notify::new());
+        let inner = Arc::new(Inner {
+            sandbox,
+            log,
+            epoch: Instant::now(),
+            rearm: rearm.clone(),
+            settled: Notify::new(),
+            shared: Mutex::new(Shared::new(template, limits)),
+        });
+        tokio::spawn(keep_time(Arc::downgrade(&inner), rearm));
+        Self { inner }
+    }
+
+    /// An instance for one invocation: an idle one, or else one that is started or becomes free. Dropping the future
+    /// gives the place in the queue up.
+    pub async fn acquire(&self) -> Result<Lease<C>, AcquireError> {
+        let (request, receiver) = {
+            let mut shared = self.inner.lock();
+            let request = shared.next_request();
+            let mut effects =
+                self.inner
+                    .apply(&mut shared, Input::RequestArrived(request), StopReason::NotNeeded);
+            if let Some(answer) = effects.own.take() {
+                drop(shared);
+                effects.carry_out(&self.inner);
+                return answer;
+            }
+            let (sender, receiver) = oneshot::channel();
+            shared.waiters.insert(request, sender);
+            drop(shared);
+            effects.carry_out(&self.inner);
+            (request, receiver)
+        };
+        let place = PlaceInQueue {
+            inner: &self.inner,
+            request,
+        };
+        let answer = receiver.await.unwrap_or(Err(AcquireError::Closed));
+        std::mem::forget(place);
+        answer
+    }
+
+    /// Replaces the function by a new version. From the return of this call no request is given to an instance of the
+    /// old one; invocations that it has begun run to their end.
+    pub fn replace(&self, template: InstanceSpec, limits: PoolLimits) {
+        let mut shared = self.inner.lock();
+        shared.template = template;
+        let effects = self
+            .inner
+            .apply(&mut shared, Input::Replaced(limits), StopReason::NotNeeded);
+        drop(shared);
+        effects.carry_out(&self.inner);
+    }
+
+    /// Rejects waiting and later requests and stops the instances, busy ones after their invocation.
+    pub fn close(&self) {
+        self.inner.input(Input::Closed);
+    }
+
+    /// Closes the pool, gives invocations `grace` to end, and then stops what is left. On return no instance lives,
+    /// unless a sandbox failed to stop one.
+    pub async fn shutdown(&self, grace: Duration) {
+        self.close();
+        if tokio::time::timeout(grace, self.inner.until_settled())
+            .await
+            .is_ok()
+        {
+            return;
+        }
+        let remaining = self.inner.lock().ready_instances();
+        for instance in remaining {
+            self.inner.stop_in_background(instance, StopReason::NotNeeded);
+        }
+        if tokio::time::timeout(STOP_TIMEOUT, self.inner.until_settled())
+            .await
+            .is_err()
+        {
+            tracing::warn!("instances are left that the sandbox did not stop in time");
+        }
+    }
+
+    /// Current numbers.
+    pub fn status(&self) -> PoolStatus {
+        self.inner.lock().state.status()
+    }
+}
+
+/// Gives a place in the queue up when its owner goes away.
+struct PlaceInQueue<'a, C: Send + 'static> {
+    inner: &'a Arc<Inner<C>>,
+    request: RequestId,
+}
+
+impl<C: Send + 'static> Drop for PlaceInQueue<'_, C> {
+    fn drop(&mut self) {
+        let mut shared = self.inner.lock();
+        let waiter = shared.waiters.remove(&self.request);
+        let effects = self.inner.apply(
+            &mut shared,
+            Input::CallerGone(self.request),
+            StopReason::NotNeeded,
+        );
+        drop(shared);
+        drop(waiter);
+        effects.carry_out(self.inner);
+    }
+}
+
+/// An instance as the driver knows it.
+enum Slot<C> {
+    Starting(AbortHandle),
+    Ready {
+        instance: Arc<dyn Instance>,
+        connection: Option<C>,
+    },
+}
+
+struct Shared<C: Send + 'static> {
+    state: PoolState,
+    template: InstanceSpec,
+    slots: HashMap<InstanceId, Slot<C>>,
+    waiters: HashMap<RequestId, oneshot::Sender<Answer<C>>>,
+    /// Error of the start that the current input reports.
+    start_error: Option<StartError>,
+    requests: u64,
+    /// When the timekeeper wakes up.
+    armed: Option<Duration>,
+    /// Tasks that start, watch or stop an instance.
+    tasks: usize,
+    /// Kept to spare an allocation for each input.
+    actions: Vec<Action>,
+}
+
+impl<C: Send + 'static> Shared<C> {
+    fn new(template: InstanceSpec, limits: PoolLimits) -> Self {
+        Self {
+            state: PoolState::new(limits),
+            template,
+            slots: HashMap::new(),
+            waiters: HashMap::new(),
+            start_error: None,
+            requests: 0,
+            armed: None,
+            tasks: 0,
+            actions: Vec::new(),
+        }
+    }
+
+    fn next_request(&mut self) -> RequestId {
+        self.requests += 1;
+        RequestId(self.requests)
+    }
+
+    fn ready_instances(&self) -> Vec<Arc<dyn Instance>> {
+        let ready = self.slots.values().filter_map(|slot| match slot {
+            Slot::Starting(_) => None,
+            Slot::Ready { instance, .. } => Some(instance.clone()),
+        });
+        ready.collect()
+    }
+}
+
+/// What is left to do after the lock was released.
+struct Effects<C: Send + 'static> {
+    /// Answer for the request that arrived by this very input.
+    own: Option<Answer<C>>,
+    answers: Vec<(oneshot::Sender<Answer<C>>, Answer<C>)>,
+    stops: Vec<(Slot<C>, StopReason)>,
+}
+
+impl<C: Send + 'static> Effects<C> {
+    fn carry_out(self, inner: &Arc<Inner<C>>) {
+        for (waiter, answer) in self.answers {
+            // A lease that comes back, because its caller has just gone, is untouched and returns to the pool.
+            drop(waiter.send(answer));
+        }
+        for (slot, reason) in self.stops {
+            match slot {
+                Slot::Starting(start) => start.abort(),
+                Slot::Ready { instance, connection } => {
+                    drop(connection);
+                    inner.stop_in_background(instance, reason);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) struct Inner<C: Send + 'static> {
+    sandbox: Arc<dyn Sandbox>,
+    log: Arc<dyn LogSink>,
+    epoch: Instant,
+    /// Wakes the timekeeper up.
+    rearm: Arc<Notify>,
+    /// Tells that the number of tasks has become zero.
+    settled: Notify,
+    shared: Mutex<Shared<C>>,
+}
+
+impl<C: Send + 'static> Drop for Inner<C> {
+    fn drop(&mut self) {
+        self.rearm.notify_one();
+    }
+}
+
+impl<C: Send + 'static> Inner<C> {
+    fn lock(&self) -> MutexGuard<'_, Shared<C>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn input(self: &Arc<Self>, input: Input) {
+        let mut shared = self.lock();
+        let effects = self.apply(&mut shared, input, StopReason::NotNeeded);
+        drop(shared);
+        effects.carry_out(self);
+    }
+
+    /// Tells the state and prepares its actions. `discard_reason` is for the instance that the input discards.
+    fn apply(
+        self: &Arc<Self>,
+        shared: &mut Shared<C>,
+        input: Input,
+        discard_reason: StopReason,
+    ) -> Effects<C> {
+        let now = self.epoch.elapsed();
+        let mut actions = std::mem::take(&mut shared.actions);
+        shared.state.apply(now, input, &mut actions);
+        let mut effects = Effects {
+            own: None,
+            answers: Vec::new(),
+            stops: Vec::new(),
+        };
+        for action in actions.drain(..) {
+            match action {
+                Action::Start(id) => self.start(shared, id),
+                Action::Assign {
+                    instance,
+                    request,
+                    cold,
+                } => {
+                    if let Some(lease) = self.lease(shared, instance, cold) {
+                        answer(shared, &mut effects, request, Ok(lease));
+                    }
+                }
+                Action::Reject(request, rejection) => {
+                    let error = self.rejection(shared, rejection);
+                    answer(shared, &mut effects, request, Err(error));
+                }
+                Action::Stop(id) => {
+                    let discarded =
+                        matches!(input, Input::InvocationEnded { instance, .. } if instance == id);
+                    let reason = if discarded {
+                        discard_reason
+                    } else {
+                        StopReason::NotNeeded
+                    };
+                    effects
+                        .stops
+                        .extend(shared.slots.remove(&id).map(|slot| (slot, reason)));
+                }
+            }
+        }
+        shared.actions = actions;
+        self.rearm_timekeeper(shared);
+        effects
+    }
+
+    fn lease(self: &Arc<Self>, shared: &mut Shared<C>, id: InstanceId, cold: bool) -> Option<Lease<C>> {
+        match shared.slots.get_mut(&id) {
+            Some(Slot::Ready { instance, connection }) => Some(Lease::new(
+                self.clone(),
+                id,
+                instance.clone(),
+                connection.take(),
+                cold,
+            )),
+            Some(Slot::Starting(_)) | None => {
+                debug_assert!(false, "the state assigned an instance that is not ready");
+                None
+            }
+        }
+    }
+
+    fn rejection(&self, shared: &mut Shared<C>, rejection: Rejection) -> AcquireError {
+        match (rejection, shared.start_error.take()) {
+            (Rejection::StartFailed(_), Some(error)) => AcquireError::StartFailed(error),
+            (Rejection::QueueFull, _) => AcquireError::QueueFull {
+                waiting: shared.state.status().waiting,
+            },
+            (Rejection::StartFailed(_), None) | (Rejection::Closed, _) => AcquireError::Closed,
+        }
+    }
+
+    fn rearm_timekeeper(&self, shared: &mut Shared<C>) {
+        let Some(next) = shared.state.next_deadline() else {
+            return;
+        };
+        if shared.armed.is_none_or(|armed| next < armed) {
+            shared.armed = Some(next);
+            self.rearm.notify_one();
+        }
+    }
+
+    fn start(self: &Arc<Self>, shared: &mut Shared<C>, id: InstanceId) {
+        let mut spec = shared.template.clone();
+        // Unique across restarts of the daemon too, since logs outlive it.
+        spec.instance = format!("{}-{:012x}", spec.function, fastrand::u64(..1 << 48));
+        shared.tasks += 1;
+        let task = tokio::spawn(live(Task { inner: self.clone() }, id, spec));
+        shared.slots.insert(id, Slot::Starting(task.abort_handle()));
+    }
+
+    /// A start has succeeded; says whether the instance is still wanted.
+    fn instance_ready(self: &Arc<Self>, id: InstanceId, instance: &Arc<dyn Instance>) -> bool {
+        let mut shared = self.lock();
+        let Some(slot) = shared.slots.get_mut(&id) else {
+            return false;
+        };
+        *slot = Slot::Ready {
+            instance: instance.clone(),
+            connection: None,
+        };
+        let effects = self.apply(&mut shared, Input::InstanceReady(id), StopReason::NotNeeded);
+        drop(shared);
+        effects.carry_out(self);
+        true
+    }
+
+    fn instance_failed(self: &Arc<Self>, id: InstanceId, error: StartError) {
+        let mut shared = self.lock();
+        shared.slots.remove(&id);
+        shared.start_error = Some(error);
+        let effects = self.apply(&mut shared, Input::InstanceFailed(id), StopReason::NotNeeded);
+        shared.start_error = None;
+        drop(shared);
+        effects.carry_out(self);
+    }
+
+    fn instance_ended(self: &Arc<Self>, id: InstanceId) {
+        let mut shared = self.lock();
+        // Dropped after the lock is released: a connection's end may run foreign code.
+        let slot = shared.slots.remove(&id);
+        let effects = self.apply(&mut shared, Input::InstanceEnded(id), StopReason::NotNeeded);
+        drop(shared);
+        drop(slot);
+        effects.carry_out(self);
+    }
+
+    pub(crate) fn invocation_kept(self: &Arc<Self>, id: InstanceId, connection: Option<C>) {
+        let mut shared = self.lock();
+        let mut unwanted = connection;
+        if let Some(Slot::Ready { connection: kept, .. }) = shared.slots.get_mut(&id) {
+            *kept = unwanted.take();
+        }
+        let input = Input::InvocationEnded {
+            instance: id,
+            keep: true,
+        };
+        let effects = self.apply(&mut shared, input, StopReason::NotNeeded);
+        drop(shared);
+        drop(unwanted);
+        effects.carry_out(self);
+    }
+
+    pub(crate) fn invocation_discarded(self: &Arc<Self>, id: InstanceId, reason: StopReason) {
+        let mut shared = self.lock();
+        let input = Input::InvocationEnded {
+            instance: id,
+            keep: false,
+        };
+        let effects = self.apply(&mut shared, input, reason);
+        drop(shared);
+        effects.carry_out(self);
+    }
+
+    fn stop_in_background(self: &Arc<Self>, instance: Arc<dyn Instance>, reason: StopReason) {
+        self.lock().tasks += 1;
+        let task = Task { inner: self.clone() };
+        tokio::spawn(async move {
+            instance.stop(reason).await;
+            drop(task);
+        });
+    }
+
+    /// Waits until no task starts, watches or stops an instance.
+    async fn until_settled(&self) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.lock().tasks == 0 {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    fn log_start_error(&self, instance: String, error: &StartError) {
+        tracing::debug!(
+            instance,
+            error = error as &dyn std::error::Error,
+            "an instance could not be started"
+        );
+        let mut text = error.to_string();
+        if let Some(source) = std::error::Error::source(error) {
+            text = format!("{text}: {source}");
+        }
+        self.log.write(LogLine {
+            instance,
+            time: SystemTime::now(),
+            source: LogSource::Platform,
+            text,
+        });
+    }
+}
+
+fn answer<C: Send + 'static>(
+    shared: &mut Shared<C>,
+    effects: &mut Effects<C>,
+    request: RequestId,
+    answer: Answer<C>,
+) {
+    match shared.waiters.remove(&request) {
+        Some(waiter) => effects.answers.push((waiter, answer)),
+        None => effects.own = Some(answer),
+    }
+}
+
+/// Counts a task for as long as it exists, be it finished or aborted.
+struct Task<C: Send + 'static> {
+    inner: Arc<Inner<C>>,
+}
+
+impl<C: Send + 'static> Drop for Task<C> {
+    fn drop(&mut self) {
+        let mut shared = self.inner.lock();
+        shared.tasks -= 1;
+        if shared.tasks == 0 {
+            self.inner.settled.notify_waiters();
+        }
+    }
+}
+
+/// The task of one instance: starts it, then waits for its end.
+async fn live<C: Send + 'static>(task: Task<C>, id: InstanceId, spec: InstanceSpec) {
+    let inner = &task.inner;
+    let name = spec.instance.clone();
+    match inner.sandbox.start(spec, inner.log.clone()).await {
+        Err(error) => {
+            inner.log_start_error(name, &error);
+            inner.instance_failed(id, error);
+        }
+        Ok(instance) if inner.instance_ready(id, &instance) => {
+            let report = instance.ended().await;
+            tracing::debug!(instance = name, cause = %report.cause, "an instance has ended");
+            inner.instance_ended(id);
+        }
+        // The start was given up in the moment of its success.
+        Ok(instance) => {
+            instance.stop(StopReason::NotNeeded).await;
+        }
+    }
+}
+
+/// The task that tells the state that time has passed.
+async fn keep_time<C: Send + 'static>(pool: Weak<Inner<C>>, rearm: Arc<Notify>) {
+    loop {
+        let wake_at = {
+            let Some(inner) = pool.upgrade() else { return };
+            let mut shared = inner.lock();
+            if shared.state.is_closed() {
+                return;
+            }
+            // Awake already: no input needs to wake this task up.
+            shared.armed = Some(Duration::ZERO);
+            let effects = inner.apply(&mut shared, Input::Tick, StopReason::NotNeeded);
+            let next = shared.state.next_deadline();
+            shared.armed = next;
+            drop(shared);
+            effects.carry_out(&inner);
+            next.map(|next| inner.epoch + next)
+        };
+        match wake_at {
+            Some(wake_at) => {
+                // Either way the next round looks at the state again.
+                let _ = tokio::time::timeout_at(wake_at, rearm.notified()).await;
+            }
+            None => rearm.notified().await,
+        }
+    }
+}

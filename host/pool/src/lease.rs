@@ -1,0 +1,86 @@
+//! The right to one invocation on one instance.
+
+use std::sync::Arc;
+
+use spore_sandbox::{Instance, StopReason};
+
+use crate::driver::Inner;
+use crate::state::InstanceId;
+
+/// One instance, for one invocation. `C` is whatever the holder wants kept with the instance for its next invocation,
+/// for example an open connection.
+///
+/// Dropping a lease after [`Lease::instance`] was asked for discards the instance, since the function may still be
+/// working on an invocation that nobody waits for. An untouched lease goes back unharmed.
+pub struct Lease<C: Send + 'static> {
+    pool: Arc<Inner<C>>,
+    id: InstanceId,
+    instance: Arc<dyn Instance>,
+    connection: Option<C>,
+    cold: bool,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Untouched,
+    InUse,
+    Over,
+}
+
+impl<C: Send + 'static> Lease<C> {
+    pub(crate) fn new(
+        pool: Arc<Inner<C>>,
+        id: InstanceId,
+        instance: Arc<dyn Instance>,
+        connection: Option<C>,
+        cold: bool,
+    ) -> Self {
+        Self {
+            pool,
+            id,
+            instance,
+            connection,
+            cold,
+            stage: Stage::Untouched,
+        }
+    }
+
+    /// Whether the request waited for the start of this instance.
+    pub fn is_cold(&self) -> bool {
+        self.cold
+    }
+
+    /// The instance; from now on the lease counts as used.
+    pub fn instance(&mut self) -> &Arc<dyn Instance> {
+        self.stage = Stage::InUse;
+        &self.instance
+    }
+
+    /// What the invocation before this one left behind by [`Lease::finish`].
+    pub fn take_connection(&mut self) -> Option<C> {
+        self.connection.take()
+    }
+
+    /// The invocation was answered in full: the instance can serve the next one.
+    pub fn finish(mut self, connection: Option<C>) {
+        self.stage = Stage::Over;
+        self.pool.invocation_kept(self.id, connection);
+    }
+
+    /// The invocation failed: the instance is stopped, in the background, for this reason.
+    pub fn discard(mut self, reason: StopReason) {
+        self.stage = Stage::Over;
+        self.pool.invocation_discarded(self.id, reason);
+    }
+}
+
+impl<C: Send + 'static> Drop for Lease<C> {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Untouched => self.pool.invocation_kept(self.id, self.connection.take()),
+            Stage::InUse => self.pool.invocation_discarded(self.id, StopReason::CallerGone),
+            Stage::Over => {}
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Scaling and keep-alive of a function's instances.
+//!
+//! [`state`] holds the rules: pure, without clock, lock or I/O. [`Pool`] is the thin driver that carries its actions
+//! out with a [`spore_sandbox::Sandbox`] and hands out a [`Lease`] for each invocation. There is one pool for each
+//! function; pools share nothing.
+
+mod backoff;
+mod driver;
+mod lease;
+pub mod state;
+
+pub use driver::{AcquireError, Pool};
+pub use lease::Lease;
+pub use state::{PoolLimits, PoolStatus};

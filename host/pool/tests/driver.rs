@@ -1,0 +1,254 @@
+//! The pool's driver with the fake sandbox, in paused time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spore_pool::{AcquireError, Pool, PoolLimits, PoolStatus};
+use spore_sandbox::fake::{FakeFunction, FakeSandbox};
+use spore_sandbox::{InstanceSpec, LogLine, LogSink, StartError, StopReason};
+
+struct NoLog;
+
+impl LogSink for NoLog {
+    fn write(&self, _line: LogLine) {}
+}
+
+fn template(program: &str) -> InstanceSpec {
+    InstanceSpec {
+        function: "hello".to_owned(),
+        instance: String::new(),
+        program: program.into(),
+        arguments: vec!["/function".to_owned()],
+        environment: Vec::new(),
+        port: 8080,
+        memory_bytes: 1 << 27,
+        ready_timeout: Duration::from_secs(10),
+    }
+}
+
+const LIMITS: PoolLimits = PoolLimits {
+    min_instances: 0,
+    max_instances: 2,
+    max_waiting: 1,
+    idle_timeout: Duration::from_secs(60),
+};
+
+fn pool(sandbox: &FakeSandbox, limits: PoolLimits) -> Pool<u32> {
+    Pool::new(
+        Arc::new(sandbox.clone()),
+        Arc::new(NoLog),
+        template("one"),
+        limits,
+    )
+}
+
+fn echo() -> FakeSandbox {
+    FakeSandbox::new(|_| FakeFunction::echo().start_delay(Duration::from_millis(5)))
+}
+
+/// Lets background tasks come to rest; free in paused time.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_and_connection_are_kept_for_the_next_invocation() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let mut lease = pool.acquire().await.expect("an instance");
+    assert!(lease.is_cold());
+    let first = lease.instance().id().to_owned();
+    lease.finish(Some(7));
+    let mut lease = pool.acquire().await.expect("an instance");
+    assert!(!lease.is_cold());
+    assert_eq!(lease.take_connection(), Some(7));
+    assert_eq!(lease.instance().id(), first);
+    assert_eq!(sandbox.started(), 1);
+    assert_eq!(
+        pool.status(),
+        PoolStatus {
+            busy: 1,
+            ..PoolStatus::default()
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_instance_is_removed_after_its_time() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let lease = pool.acquire().await.expect("an instance");
+    lease.finish(None);
+    tokio::time::sleep(Duration::from_secs(59)).await;
+    assert_eq!(sandbox.live().len(), 1);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(sandbox.live().len(), 0);
+    assert_eq!(sandbox.stops(), [StopReason::NotNeeded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn minimum_is_kept_without_any_request() {
+    let sandbox = echo();
+    let pool = pool(
+        &sandbox,
+        PoolLimits {
+            min_instances: 2,
+            ..LIMITS
+        },
+    );
+    settle().await;
+    assert_eq!(pool.status().idle, 2);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((pool.status().idle, sandbox.started()), (2, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn used_lease_that_is_dropped_discards_its_instance_and_untouched_one_does_not() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    drop(pool.acquire().await.expect("an instance"));
+    assert_eq!(pool.status().idle, 1);
+    let mut lease = pool.acquire().await.expect("an instance");
+    lease.instance();
+    drop(lease);
+    settle().await;
+    assert_eq!(sandbox.stops(), [StopReason::CallerGone]);
+    assert_eq!(sandbox.live().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_queue_rejects_and_a_caller_that_leaves_frees_its_place() {
+    let sandbox = echo();
+    let pool = pool(
+        &sandbox,
+        PoolLimits {
+            max_instances: 1,
+            ..LIMITS
+        },
+    );
+    let mut busy = pool.acquire().await.expect("an instance");
+    busy.instance();
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await.map(drop) }
+    });
+    settle().await;
+    assert!(matches!(
+        pool.acquire().await,
+        Err(AcquireError::QueueFull { waiting: 1 })
+    ));
+    waiting.abort();
+    settle().await;
+    assert_eq!(pool.status().waiting, 0);
+    let next = pool.acquire();
+    let (next, ()) = tokio::join!(next, async { busy.finish(None) });
+    assert!(!next.expect("the instance that became free").is_cold());
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_start_is_reported_and_given_up_start_leaves_nothing() {
+    let sandbox = FakeSandbox::new(|spec| {
+        let function = FakeFunction::echo().start_delay(Duration::from_secs(5));
+        if spec.program.ends_with("bad") {
+            return function.start_error(|| StartError::BadProgram {
+                reason: "broken".to_owned(),
+            });
+        }
+        function
+    });
+    let pool = pool(&sandbox, LIMITS);
+    pool.replace(template("bad"), LIMITS);
+    let error = pool.acquire().await.map(drop).expect_err("the start fails");
+    assert!(matches!(
+        error,
+        AcquireError::StartFailed(StartError::BadProgram { .. })
+    ));
+    let start = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.acquire().await.map(drop) }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(sandbox.live().len(), 1);
+    pool.close();
+    settle().await;
+    assert_eq!(sandbox.live().len(), 0);
+    assert!(matches!(
+        start.await.expect("no panic"),
+        Err(AcquireError::Closed)
+    ));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replaced_version_drains_and_gets_nothing_new() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let mut old = pool.acquire().await.expect("an instance");
+    let old_id = old.instance().id().to_owned();
+    pool.replace(template("two"), LIMITS);
+    let mut new = pool.acquire().await.expect("an instance");
+    assert_ne!(new.instance().id(), old_id);
+    assert_eq!(sandbox.live().len(), 2, "the old invocation goes on");
+    old.finish(Some(1));
+    settle().await;
+    assert_eq!(sandbox.live(), [new.instance().id()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_invocations_and_then_stops_them() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let mut polite = pool.acquire().await.expect("an instance");
+    polite.instance();
+    let mut stubborn = pool.acquire().await.expect("an instance");
+    stubborn.instance();
+    let shutdown = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.shutdown(Duration::from_secs(5)).await }
+    });
+    settle().await;
+    polite.finish(None);
+    settle().await;
+    assert_eq!(sandbox.live().len(), 1);
+    shutdown.await.expect("no panic");
+    assert_eq!(sandbox.live().len(), 0);
+    drop(stubborn);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_callers_at_once_never_share_an_instance() {
+    let sandbox = FakeSandbox::new(|_| FakeFunction::echo());
+    let pool = pool(
+        &sandbox,
+        PoolLimits {
+            max_instances: 4,
+            max_waiting: 1000,
+            ..LIMITS
+        },
+    );
+    let in_use = Arc::new(std::sync::Mutex::new(std::collections::HashSet::new()));
+    let callers = (0..32).map(|caller: u32| {
+        let (pool, in_use) = (pool.clone(), in_use.clone());
+        tokio::spawn(async move {
+            for round in 0..100 {
+                let mut lease = pool.acquire().await.expect("an instance");
+                let id = lease.instance().id().to_owned();
+                assert!(
+                    in_use.lock().expect("no panic").insert(id.clone()),
+                    "{id} serves two invocations"
+                );
+                tokio::task::yield_now().await;
+                in_use.lock().expect("no panic").remove(&id);
+                match (caller + round) % 7 {
+                    0 => lease.discard(StopReason::CallerGone),
+                    1 => drop(lease),
+                    _ => lease.finish(Some(caller)),
+                }
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.expect("no panic");
+    }
+    pool.shutdown(Duration::from_secs(10)).await;
+    assert_eq!(sandbox.live().len(), 0);
+}

@@ -1,0 +1,222 @@
+//! The contract between the platform and a sandbox.
+//!
+//! A *sandbox* is a way to run one function instance apart from everything else: a unikernel in its own virtual
+//! machine, a container, a microVM. Pool and gateway know only the two traits here, [`Sandbox`] and [`Instance`],
+//! and so treat every kind alike.
+//!
+//! ```text
+//!  Sandbox::start ──> (booting) ──ready──> Instance ──connect──> IngressStream (HTTP/1.1 with the function)
+//!                         │                   │
+//!                         └─ StartError       └─ ended() / stop() ──> EndReport, exactly one per instance
+//! ```
+//!
+//! Rules that every implementation keeps, and that `tests/conformance` checks:
+//!
+//! 1. `start` returns only when the function accepts connections on its port, or with an error after everything
+//!    that it had made (processes, descriptors, virtual machines, files) is gone.
+//! 2. An instance serves as many streams as it is asked for; *one invocation at a time* is the pool's rule.
+//! 3. Whatever the function does, only its own instance ends, and [`Instance::ended`] says why.
+//! 4. `stop` is idempotent; after it returns nothing of the instance is left. Dropping the last handle of an
+//!    instance has the same effect, without waiting for it.
+//! 5. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
+//!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+#[cfg(feature = "fake")]
+pub mod fake;
+
+/// Everything that a sandbox needs to know to start one instance of a function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceSpec {
+    /// Name of the function, a DNS label; used in log lines and process titles.
+    pub function: String,
+    /// Identifier of the instance, unique on this machine while the daemon lives.
+    pub instance: String,
+    /// The program, a file on this host that is not changed while any instance runs it.
+    pub program: PathBuf,
+    /// `argv` of the program; the first entry is its own name.
+    pub arguments: Vec<String>,
+    /// Environment variables, in the order in which the program finds them.
+    pub environment: Vec<(String, String)>,
+    /// TCP port on which the function listens inside the sandbox.
+    pub port: u16,
+    /// Upper bound of the memory that the function can use, in bytes.
+    pub memory_bytes: u64,
+    /// How long the function may take until it accepts connections.
+    pub ready_timeout: Duration,
+}
+
+/// A two-way byte stream to the function's port.
+pub trait IngressStream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> IngressStream for T {}
+
+/// A kind of sandbox on this machine.
+#[async_trait]
+pub trait Sandbox: Send + Sync {
+    /// Name of the kind as users write it, for example `unikernel`.
+    fn kind(&self) -> &'static str;
+
+    /// Starts an instance and waits until it is ready (rule 1). Dropping the future gives the attempt up and
+    /// removes everything that it had made.
+    async fn start(&self, spec: InstanceSpec, log: Arc<dyn LogSink>)
+    -> Result<Arc<dyn Instance>, StartError>;
+}
+
+/// A running instance of a function.
+#[async_trait]
+pub trait Instance: Send + Sync {
+    /// The identifier given in [`InstanceSpec::instance`].
+    fn id(&self) -> &str;
+
+    /// Opens a stream to the function's port. The function sees a new connection to accept.
+    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError>;
+
+    /// Resolves when the instance has ended by itself or was stopped; at once if it has ended already.
+    async fn ended(&self) -> EndReport;
+
+    /// Ends the instance and waits until nothing of it is left (rule 4). `reason` is written to the function's log
+    /// where it is the platform's doing that the user should hear of.
+    async fn stop(&self, reason: StopReason) -> EndReport;
+}
+
+/// Why the platform ends an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// It is not needed any more: idle, function removed or replaced, daemon stopping.
+    NotNeeded,
+    /// An invocation ran past the function's timeout. The sandbox reports where the program was.
+    TimedOut {
+        /// The timeout that it ran past.
+        after: Duration,
+    },
+    /// The caller went away in the middle of an invocation.
+    CallerGone,
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndReport {
+    /// What ended it.
+    pub cause: EndCause,
+    /// More lines for the function's log, already written there: registers, addresses, symbols.
+    pub details: Vec<String>,
+}
+
+/// What ended an instance; `Display` is the one line that a caller gets to see.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndCause {
+    /// The platform stopped it.
+    #[error("the instance was stopped")]
+    Stopped,
+    /// The program exited by itself.
+    #[error("the function exited with status {code}")]
+    Exited {
+        /// Exit status, 0 to 255.
+        code: u8,
+    },
+    /// The program was ended by a fault or a signal that it did not handle.
+    #[error("the function crashed: {summary}")]
+    Crashed {
+        /// One line: kind of fault, address, nearest symbol.
+        summary: String,
+    },
+    /// The function's memory was used up.
+    #[error("the function ran out of its {limit_bytes} bytes of memory")]
+    OutOfMemory {
+        /// The limit, in bytes.
+        limit_bytes: u64,
+    },
+    /// The function ran past its timeout.
+    #[error("the function did not answer within {} ms", after.as_millis())]
+    TimedOut {
+        /// The timeout that it ran past.
+        after: Duration,
+    },
+    /// The sandbox itself failed (a monitor process that was killed, a host error).
+    #[error("the sandbox failed: {summary}")]
+    SandboxFailed {
+        /// One line: what the platform saw.
+        summary: String,
+    },
+}
+
+/// Why an instance could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The program cannot run in this sandbox at all; a retry does not help.
+    #[error("the program cannot run here: {reason}")]
+    BadProgram {
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// The program ended before it accepted connections.
+    #[error("the function ended before it was ready: {}", .0.cause)]
+    EndedEarly(EndReport),
+    /// The program did not accept connections in time.
+    #[error("the function was not ready (listening on port {port}) within {} ms", after.as_millis())]
+    NotReady {
+        /// The time that it had.
+        after: Duration,
+        /// The port on which it should listen.
+        port: u16,
+    },
+    /// The host refused something: no KVM, no memory, no descriptors. A retry may help.
+    #[error("the host could not start an instance: {what}")]
+    Host {
+        /// What the platform tried.
+        what: &'static str,
+        /// Why the host refused.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why a stream to an instance could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The instance has ended.
+    #[error("{}", .0.cause)]
+    Ended(EndReport),
+    /// The host refused, for example for want of descriptors.
+    #[error("no stream to the instance could be opened")]
+    Host(#[source] std::io::Error),
+}
+
+/// Where a line of the function's log comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogSource {
+    /// The program's standard output.
+    Stdout,
+    /// The program's standard error.
+    Stderr,
+    /// The platform: fault reports, dropped lines, missing system calls.
+    Platform,
+}
+
+/// One line of a function's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Identifier of the instance that wrote it.
+    pub instance: String,
+    /// When the platform received it.
+    pub time: SystemTime,
+    /// Where it comes from.
+    pub source: LogSource,
+    /// The line without its line feed, invalid UTF-8 replaced, at most [`MAX_LOG_LINE_BYTES`] long.
+    pub text: String,
+}
+
+/// Longest line of a log, in bytes; longer ones are cut into several.
+pub const MAX_LOG_LINE_BYTES: usize = 16 * 1024;
+
+/// Takes the lines that an instance writes. Must not block.
+pub trait LogSink: Send + Sync {
+    /// Takes one line.
+    fn write(&self, line: LogLine);
+}
