@@ -1,0 +1,2 @@
+//! The `spore` binary.
+fn main() {}

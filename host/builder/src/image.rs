@@ -1,0 +1,168 @@
+//! OCI images made of one program: one layer with `/function`, a configuration and a manifest.
+//!
+//! The same program and settings give the same bytes, and so the same digest, on every machine: times are zero, owners
+//! fixed, the compressor's header holds neither name nor date.
+
+use std::io::Write;
+
+use flate2::{Compression, GzBuilder};
+use oci_spec::image::{
+    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
+    RootFsBuilder,
+};
+use sha2::{Digest as _, Sha256};
+
+use crate::program::{self, ProgramError};
+
+/// Where the program lies inside the image.
+pub const PROGRAM_PATH: &str = "/function";
+
+/// A piece of an image with its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// `sha256:` and 64 hexadecimal digits.
+    pub digest: String,
+    /// Media type of the content.
+    pub media_type: String,
+    /// The content.
+    pub content: Vec<u8>,
+}
+
+/// An image: the manifest, and the blobs that it names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The manifest; its digest is the image's.
+    pub manifest: Blob,
+    /// The configuration: entry point, environment, port.
+    pub config: Blob,
+    /// The only layer, a compressed tar archive with the program.
+    pub layer: Blob,
+}
+
+/// What an image says about its program besides the program itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSettings {
+    /// Environment variables that every instance gets; the deployment may add more.
+    pub environment: Vec<(String, String)>,
+    /// TCP port on which the program listens.
+    pub port: u16,
+}
+
+impl Default for ImageSettings {
+    fn default() -> Self {
+        Self {
+            environment: Vec::new(),
+            port: 8080,
+        }
+    }
+}
+
+/// Why no image could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// The program cannot run as a function.
+    #[error("the program cannot run as a function")]
+    Program(#[source] ProgramError),
+    /// The layer could not be written; in memory this means that the program is too large for a tar header.
+    #[error("the layer could not be packed")]
+    Layer(#[source] std::io::Error),
+    /// Configuration or manifest could not be expressed.
+    #[error("the image's configuration could not be written")]
+    Configuration(#[source] oci_spec::OciSpecError),
+}
+
+impl Image {
+    /// Checks `program` and packs it.
+    pub fn from_program(program: &[u8], settings: &ImageSettings) -> Result<Self, ImageError> {
+        program::check(program).map_err(ImageError::Program)?;
+        let tar = tar_archive(program).map_err(ImageError::Layer)?;
+        let layer = Blob::new(MediaType::ImageLayerGzip, gzip(&tar).map_err(ImageError::Layer)?);
+        let config = configuration(&sha256(&tar), settings).map_err(ImageError::Configuration)?;
+        let config = Blob::new(MediaType::ImageConfig, config);
+        let manifest = manifest(&config, &layer).map_err(ImageError::Configuration)?;
+        Ok(Self {
+            manifest: Blob::new(MediaType::ImageManifest, manifest),
+            config,
+            layer,
+        })
+    }
+}
+
+impl Blob {
+    fn new(media_type: MediaType, content: Vec<u8>) -> Self {
+        Self {
+            digest: format!("sha256:{}", sha256(&content)),
+            media_type: media_type.to_string(),
+            content,
+        }
+    }
+
+    fn descriptor(&self) -> Result<Descriptor, oci_spec::OciSpecError> {
+        let digest: oci_spec::image::Digest = self.digest.parse()?;
+        Ok(Descriptor::new(
+            self.media_type.as_str().into(),
+            self.content.len() as u64,
+            digest,
+        ))
+    }
+}
+
+fn sha256(data: &[u8]) -> String {
+    hex::encode(Sha256::digest(data))
+}
+
+fn tar_archive(program: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(program.len() as u64);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    let mut archive = tar::Builder::new(Vec::with_capacity(program.len() + 4096));
+    archive.append_data(&mut header, PROGRAM_PATH.trim_start_matches('/'), program)?;
+    archive.into_inner()
+}
+
+fn gzip(data: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::default());
+    encoder.write_all(data)?;
+    encoder.finish()
+}
+
+fn configuration(layer_sha256: &str, settings: &ImageSettings) -> Result<Vec<u8>, oci_spec::OciSpecError> {
+    let environment: Vec<String> = settings
+        .environment
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let config = ConfigBuilder::default()
+        .entrypoint(vec![PROGRAM_PATH.to_owned()])
+        .env(environment)
+        .exposed_ports(vec![format!("{}/tcp", settings.port)])
+        .working_dir("/".to_owned())
+        .build()?;
+    let root = RootFsBuilder::default()
+        .typ("layers".to_owned())
+        .diff_ids(vec![format!("sha256:{layer_sha256}")])
+        .build()?;
+    let image = ImageConfigurationBuilder::default()
+        .architecture(Arch::Amd64)
+        .os(Os::Linux)
+        .config(config)
+        .rootfs(root)
+        .history(Vec::new())
+        .build()?;
+    Ok(image.to_string()?.into_bytes())
+}
+
+fn manifest(config: &Blob, layer: &Blob) -> Result<Vec<u8>, oci_spec::OciSpecError> {
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(oci_spec::image::SCHEMA_VERSION)
+        .media_type(MediaType::ImageManifest)
+        .config(config.descriptor()?)
+        .layers(vec![layer.descriptor()?])
+        .build()?;
+    Ok(manifest.to_string()?.into_bytes())
+}

@@ -1,0 +1,257 @@
+//! The settings of a function as its author writes them: `spore.toml` in the function's folder.
+//!
+//! Values that the daemon judges (memory, timeout) are passed on as written, so that there is one place that knows
+//! what is allowed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::name::{FunctionName, NameError};
+
+/// Name of the settings file in a function's folder.
+pub const SETTINGS_FILE: &str = "spore.toml";
+
+/// Languages that `spore build` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Language {
+    /// C, compiled with musl-gcc.
+    C,
+}
+
+/// What `spore.toml` holds. Every value may be missing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SettingsFile {
+    name: Option<FunctionName>,
+    lang: Option<Language>,
+    memory: Option<String>,
+    timeout: Option<String>,
+    port: Option<u16>,
+    #[serde(default)]
+    scale: Scale,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// How many instances a function may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scale {
+    /// Instances kept even when idle.
+    pub min: Option<u32>,
+    /// Most instances at a time.
+    pub max: Option<u32>,
+}
+
+/// The settings of one function, with what follows from its folder filled in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionSettings {
+    /// The name, from the file or else from the folder.
+    pub name: FunctionName,
+    /// The language, from the file or else from the sources in the folder.
+    pub language: Language,
+    /// Memory limit as a Kubernetes quantity, for example `64Mi`.
+    pub memory: Option<String>,
+    /// Longest time of an invocation, for example `30s`.
+    pub timeout: Option<String>,
+    /// TCP port on which the program listens; the SDKs read it from `PORT`.
+    pub port: Option<u16>,
+    /// How many instances the function may have.
+    pub scale: Scale,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Labels, passed to the daemon as written.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, passed to the daemon as written.
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Why the settings of a function could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The folder is not there.
+    #[error("there is no folder {}: make one with spore new, or deploy a program with --binary FILE", folder.display())]
+    NoFolder {
+        /// The folder as given.
+        folder: PathBuf,
+    },
+    /// The file is there but cannot be read.
+    #[error("{} could not be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no TOML, or has a key or value that means nothing.
+    #[error("{} is not valid", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// The file gives no name and the folder's own name cannot be one.
+    #[error("{} has no name that a function can have: add name = \"…\" to its {SETTINGS_FILE}", folder.display())]
+    NoName {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with the folder's name.
+        #[source]
+        source: NameError,
+    },
+    /// The file gives no language and no source tells it.
+    #[error(
+        "{} holds no source of a language that spore can build (c): add handler.c, or deploy a program with --binary FILE",
+        folder.display()
+    )]
+    NoLanguage {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// Reads the settings of the function in `folder`.
+pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
+    if !folder.is_dir() {
+        return Err(SettingsError::NoFolder {
+            folder: folder.into(),
+        });
+    }
+    let file = read_file(&folder.join(SETTINGS_FILE))?;
+    let name = match file.name {
+        Some(name) => name,
+        None => name_of_folder(folder)?,
+    };
+    let language = match file.lang {
+        Some(language) => language,
+        None => language_of_folder(folder)?,
+    };
+    Ok(FunctionSettings {
+        name,
+        language,
+        memory: file.memory,
+        timeout: file.timeout,
+        port: file.port,
+        scale: file.scale,
+        environment: file.env,
+        labels: file.labels,
+        annotations: file.annotations,
+    })
+}
+
+fn read_file(path: &Path) -> Result<SettingsFile, SettingsError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        Err(source) => {
+            return Err(SettingsError::Read {
+                path: path.into(),
+                source,
+            });
+        }
+    };
+    toml::from_str(&text).map_err(|source| SettingsError::Invalid {
+        path: path.into(),
+        source,
+    })
+}
+
+fn name_of_folder(folder: &Path) -> Result<FunctionName, SettingsError> {
+    // `spore deploy .` has no name of its own.
+    let absolute = folder.canonicalize().map_err(|source| SettingsError::Read {
+        path: folder.into(),
+        source,
+    })?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+    name.parse().map_err(|source| SettingsError::NoName {
+        folder: folder.into(),
+        source,
+    })
+}
+
+fn language_of_folder(folder: &Path) -> Result<Language, SettingsError> {
+    let sources = crate::c::sources(folder).map_err(|source| SettingsError::Read {
+        path: folder.into(),
+        source,
+    })?;
+    if sources.is_empty() {
+        Err(SettingsError::NoLanguage {
+            folder: folder.into(),
+        })
+    } else {
+        Ok(Language::C)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_with(settings: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(SETTINGS_FILE), settings).unwrap();
+        folder
+    }
+
+    #[test]
+    fn all_settings_are_read() {
+        let folder = folder_with(
+            "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
+             [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
+        );
+        let settings = load(folder.path()).unwrap();
+        assert_eq!(settings.name.as_str(), "a-b");
+        assert_eq!(settings.memory.as_deref(), Some("64Mi"));
+        assert_eq!(settings.timeout.as_deref(), Some("3s"));
+        assert_eq!(settings.port, Some(9000));
+        assert_eq!(
+            settings.scale,
+            Scale {
+                min: Some(1),
+                max: Some(2)
+            }
+        );
+        assert_eq!(settings.environment["A"], "b=c");
+        assert_eq!((&*settings.labels["l"], &*settings.annotations["n"]), ("1", "2"));
+    }
+
+    #[test]
+    fn name_and_language_follow_from_the_folder() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("resize");
+        std::fs::create_dir(&folder).unwrap();
+        assert!(matches!(load(&folder), Err(SettingsError::NoLanguage { .. })));
+        std::fs::write(folder.join("handler.c"), "").unwrap();
+        let settings = load(&folder).unwrap();
+        assert_eq!(
+            (settings.name.as_str(), settings.language),
+            ("resize", Language::C)
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let unknown = load(folder_with("lang = \"c\"\nmemry = \"1Mi\"\n").path()).unwrap_err();
+        let SettingsError::Invalid { source, .. } = unknown else {
+            panic!("{unknown}")
+        };
+        assert!(source.to_string().contains("memry"), "{source}");
+        let name = load(folder_with("name = \"Bad Name\"\nlang = \"c\"\n").path()).unwrap_err();
+        let SettingsError::Invalid { source, .. } = name else {
+            panic!("{name}")
+        };
+        assert!(source.to_string().contains("lower-case"), "{source}");
+        assert!(matches!(
+            load(Path::new("/nonexistent/x")),
+            Err(SettingsError::NoFolder { .. })
+        ));
+    }
+}

@@ -1,0 +1,103 @@
+//! New functions from the embedded templates.
+
+use std::path::{Path, PathBuf};
+
+use crate::name::FunctionName;
+use crate::settings::Language;
+
+/// Stands for the function's name in a template.
+const NAME_PLACEHOLDER: &str = "{{name}}";
+
+/// Files of the C template; `build` stays out of version control.
+const C_FILES: [(&str, &str); 5] = [
+    (".gitignore", "/build\n"),
+    ("README.md", include_str!("../../../templates/c/README.md")),
+    ("handler.c", include_str!("../../../templates/c/handler.c")),
+    ("spore.toml", include_str!("../../../templates/c/spore.toml")),
+    (
+        "tests/handler_test.c",
+        include_str!("../../../templates/c/tests/handler_test.c"),
+    ),
+];
+
+/// Why a new function could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The folder has content that would be lost or mixed up.
+    #[error("{} is not empty: choose another name, or another folder with --directory", folder.display())]
+    NotEmpty {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file or folder could not be written.
+    #[error("{} could not be written", path.display())]
+    Write {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Writes the template of `language` for a function `name` into `folder`, which must be empty or missing. Returns the
+/// files written, relative to the folder.
+pub fn create(
+    folder: &Path,
+    name: &FunctionName,
+    language: Language,
+) -> Result<Vec<&'static str>, CreateError> {
+    let files = match language {
+        Language::C => C_FILES,
+    };
+    let write_error = |path: &Path, source| CreateError::Write {
+        path: path.into(),
+        source,
+    };
+    std::fs::create_dir_all(folder).map_err(|source| write_error(folder, source))?;
+    let mut entries = std::fs::read_dir(folder).map_err(|source| write_error(folder, source))?;
+    if entries.next().is_some() {
+        return Err(CreateError::NotEmpty {
+            folder: folder.into(),
+        });
+    }
+    for (file, content) in files {
+        let path = folder.join(file);
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
+        }
+        std::fs::write(&path, content.replace(NAME_PLACEHOLDER, name.as_str()))
+            .map_err(|source| write_error(&path, source))?;
+    }
+    Ok(files.map(|(file, _)| file).to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_placeholder_is_left_and_the_settings_are_valid() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("some-folder");
+        let name: FunctionName = "hello".parse().unwrap();
+        for file in create(&folder, &name, Language::C).unwrap() {
+            let content = std::fs::read_to_string(folder.join(file)).unwrap();
+            assert!(!content.contains("{{"), "{file}");
+        }
+        let settings = crate::settings::load(&folder).unwrap();
+        assert_eq!((settings.name, settings.language), (name, Language::C));
+    }
+
+    #[test]
+    fn nothing_is_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("handler.c"), "mine").unwrap();
+        let result = create(folder.path(), &"hello".parse().unwrap(), Language::C);
+        assert!(matches!(result, Err(CreateError::NotEmpty { .. })));
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("handler.c")).unwrap(),
+            "mine"
+        );
+    }
+}
