@@ -52,7 +52,10 @@ const UNSAFE_CRATES: &[&str] = &["guest/machine", "guest/image", "host/monitor"]
 const FOREIGN_TO_MONITOR: &[&str] = &["axum", "http", "hyper", "reqwest", "serde_json", "tower"];
 
 fn metadata_of(manifest: &str) -> Metadata {
-    MetadataCommand::new().manifest_path(root().join(manifest)).exec().expect("cargo metadata succeeds")
+    MetadataCommand::new()
+        .manifest_path(root().join(manifest))
+        .exec()
+        .expect("cargo metadata succeeds")
 }
 
 fn root() -> std::path::PathBuf {
@@ -62,7 +65,10 @@ fn root() -> std::path::PathBuf {
 
 /// The folder of one of our crates, relative to the repository; `None` for crates from elsewhere.
 fn folder(manifest_path: &str) -> Option<String> {
-    let folder = std::path::Path::new(manifest_path).parent()?.canonicalize().ok()?;
+    let folder = std::path::Path::new(manifest_path)
+        .parent()?
+        .canonicalize()
+        .ok()?;
     Some(folder.strip_prefix(root()).ok()?.to_str()?.to_owned())
 }
 
@@ -70,8 +76,18 @@ fn folder(manifest_path: &str) -> Option<String> {
 fn own_packages() -> BTreeMap<String, Package> {
     let image = metadata_of("guest/image/Cargo.toml");
     let workspace = metadata_of("Cargo.toml");
-    let packages = workspace.workspace_packages().into_iter().chain(image.workspace_packages());
-    packages.map(|package| (folder(package.manifest_path.as_str()).expect("ours"), package.clone())).collect()
+    let packages = workspace
+        .workspace_packages()
+        .into_iter()
+        .chain(image.workspace_packages());
+    packages
+        .map(|package| {
+            (
+                folder(package.manifest_path.as_str()).expect("ours"),
+                package.clone(),
+            )
+        })
+        .collect()
 }
 
 /// The crates of this repository that a crate names, with or without its dev-dependencies.
@@ -106,7 +122,10 @@ fn guest_and_host_do_not_know_each_other_in_tests_either() {
         for used in own_dependencies(&package, true) {
             let crosses = (name.starts_with("guest/") && used.starts_with("host/"))
                 || (name.starts_with("host/") && used.starts_with("guest/"));
-            assert!(!crosses, "{name} must not depend on {used}: what both need belongs in abi");
+            assert!(
+                !crosses,
+                "{name} must not depend on {used}: what both need belongs in abi"
+            );
         }
     }
 }
@@ -114,20 +133,41 @@ fn guest_and_host_do_not_know_each_other_in_tests_either() {
 #[test]
 fn the_monitor_knows_no_http_and_no_json() {
     let metadata = metadata_of("Cargo.toml");
-    let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves dependencies");
+    let resolve = metadata
+        .resolve
+        .as_ref()
+        .expect("cargo metadata resolves dependencies");
     let name_of = |id: &PackageId| metadata[id].name.to_string();
-    let monitor = metadata.packages.iter().find(|package| package.name == "spore-monitor").expect("it is a member");
+    let monitor = metadata
+        .packages
+        .iter()
+        .find(|package| package.name == "spore-monitor")
+        .expect("it is a member");
     let mut reached = BTreeSet::from([monitor.id.clone()]);
     let mut open = vec![monitor.id.clone()];
     while let Some(id) = open.pop() {
         let node = &resolve[&id];
         let normal = node.deps.iter().filter(|dependency| {
-            dependency.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal)
+            dependency
+                .dep_kinds
+                .iter()
+                .any(|kind| kind.kind == DependencyKind::Normal)
         });
-        open.extend(normal.filter(|dependency| reached.insert(dependency.pkg.clone())).map(|found| found.pkg.clone()));
+        open.extend(
+            normal
+                .filter(|dependency| reached.insert(dependency.pkg.clone()))
+                .map(|found| found.pkg.clone()),
+        );
     }
-    let foreign: Vec<_> = reached.iter().map(name_of).filter(|name| FOREIGN_TO_MONITOR.contains(&&**name)).collect();
-    assert!(foreign.is_empty(), "host/monitor must not depend on {foreign:?}, not through others either");
+    let foreign: Vec<_> = reached
+        .iter()
+        .map(name_of)
+        .filter(|name| FOREIGN_TO_MONITOR.contains(&&**name))
+        .collect();
+    assert!(
+        foreign.is_empty(),
+        "host/monitor must not depend on {foreign:?}, not through others either"
+    );
 }
 
 #[test]
@@ -140,12 +180,24 @@ fn unsafe_code_is_forbidden_outside_the_named_crates() {
         if lints.get("workspace").and_then(|inherits| inherits.as_bool()) == Some(true) {
             continue; // the workspace forbids it
         }
-        assert!(UNSAFE_CRATES.contains(&name.as_str()), "{name}/Cargo.toml must say [lints] workspace = true");
-        for (group, lint) in [("rust", "unsafe_op_in_unsafe_fn"), ("clippy", "undocumented_unsafe_blocks")] {
-            let level = lints.get(group).and_then(|group| group.get(lint)).and_then(|level| level.as_str());
+        assert!(
+            UNSAFE_CRATES.contains(&name.as_str()),
+            "{name}/Cargo.toml must say [lints] workspace = true"
+        );
+        for (group, lint) in [
+            ("rust", "unsafe_op_in_unsafe_fn"),
+            ("clippy", "undocumented_unsafe_blocks"),
+        ] {
+            let level = lints
+                .get(group)
+                .and_then(|group| group.get(lint))
+                .and_then(|level| level.as_str());
             assert_eq!(level, Some("deny"), "{name}/Cargo.toml must deny {lint}");
         }
     }
     let workspace = std::fs::read_to_string(root().join("Cargo.toml")).expect("the manifest is readable");
-    assert!(workspace.contains("unsafe_code = \"forbid\""), "the workspace lints forbid unsafe code");
+    assert!(
+        workspace.contains("unsafe_code = \"forbid\""),
+        "the workspace lints forbid unsafe code"
+    );
 }

@@ -1,3 +1,73 @@
-//! The end-to-end tests.
+//! The end-to-end tests: the real daemon, real functions in real virtual machines, real HTTP.
+//!
+//! Every test starts a daemon of its own, so the tests run at the same time and each can count what its daemon
+//! holds. Tests that start functions need `/dev/kvm`; where it is missing they are shown as ignored, by name.
+//!
+//! `SPORE_BIN` names the binary to test (otherwise a release build is made), `SPORE_TEST_INVOCATIONS` how many
+//! invocations the load test makes (10,000).
 
-fn main() {}
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use spore_test_harness::{kvm_is_usable, program};
+
+mod deploy;
+mod faults;
+mod invoke;
+mod lifecycle;
+mod load;
+
+/// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
+struct Test {
+    name: &'static str,
+    starts_functions: bool,
+    run: fn(),
+}
+
+/// The tests of a module that start functions.
+macro_rules! with_functions {
+    ($($name:ident),+ $(,)?) => {
+        &[$(crate::Test {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            starts_functions: true,
+            run: $name,
+        }),+]
+    };
+}
+/// The tests of a module that need nothing but the daemon.
+macro_rules! without_functions {
+    ($($name:ident),+ $(,)?) => {
+        &[$(crate::Test {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            starts_functions: false,
+            run: $name,
+        }),+]
+    };
+}
+pub(crate) use {with_functions, without_functions};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let suites = [
+        deploy::TESTS_OF_THE_COMMAND_LINE,
+        deploy::TESTS,
+        faults::TESTS,
+        invoke::TESTS,
+        lifecycle::TESTS,
+        load::TESTS,
+    ];
+    let has_kvm = kvm_is_usable();
+    let trials = suites.into_iter().flatten().map(|test| {
+        let name = test.name.trim_start_matches("e2e::");
+        let run = test.run;
+        let trial = Trial::test(name, move || {
+            run();
+            Ok(())
+        });
+        // `spore serve` refuses to start without KVM, so nothing but the command line can be tested there.
+        trial.with_ignored_flag(test.starts_functions && !has_kvm)
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    program::remove_built();
+    conclusion.exit_code()
+}

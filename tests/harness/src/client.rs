@@ -65,7 +65,10 @@ impl Answer {
 
     /// The value of a header field as text, empty if it is missing.
     pub fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -96,19 +99,29 @@ impl Connection {
         let sender = runtime.block_on(async {
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|source| RequestError::Connect { address, source })?;
-            stream.set_nodelay(true).map_err(|source| RequestError::Connect { address, source })?;
+            stream
+                .set_nodelay(true)
+                .map_err(|source| RequestError::Connect { address, source })?;
             let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
             let (sender, connection) = handshake.map_err(RequestError::Exchange)?;
             tokio::spawn(connection);
             Ok(sender)
         })?;
-        Ok(Connection { runtime, sender, host: address.to_string(), timeout })
+        Ok(Connection {
+            runtime,
+            sender,
+            host: address.to_string(),
+            timeout,
+        })
     }
 
     /// Sends a request and waits for the last byte of its answer.
     pub fn send(&mut self, mut request: Request<Bytes>) -> Result<Answer, RequestError> {
         if !request.headers().contains_key(http::header::HOST) {
-            let host = self.host.parse().expect("a socket address is a valid header value");
+            let host = self
+                .host
+                .parse()
+                .expect("a socket address is a valid header value");
             request.headers_mut().insert(http::header::HOST, host);
         }
         let after = self.timeout;
@@ -117,7 +130,11 @@ impl Connection {
             sender.ready().await?;
             let (head, body) = sender.send_request(request.map(Full::new)).await?.into_parts();
             let body = body.collect().await?.to_bytes();
-            Ok(Answer { status: head.status, headers: head.headers, body })
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body,
+            })
         };
         self.runtime
             .block_on(async { tokio::time::timeout(after, exchange).await })

@@ -25,12 +25,19 @@ pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
         if let Some(named) = std::env::var_os("SPORE_BIN") {
-            return PathBuf::from(named).canonicalize().expect("SPORE_BIN names the built spore binary");
+            return PathBuf::from(named)
+                .canonicalize()
+                .expect("SPORE_BIN names the built spore binary");
         }
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
-        command.args(["build", "--release", "-p", "spore"]).current_dir(repository());
-        let status = command.env("CARGO_TARGET_DIR", target_directory()).status().expect("cargo can be run");
+        command
+            .args(["build", "--release", "-p", "spore"])
+            .current_dir(repository());
+        let status = command
+            .env("CARGO_TARGET_DIR", target_directory())
+            .status()
+            .expect("cargo can be run");
         assert!(status.success(), "{command:?} failed");
         target_directory().join("release/spore")
     })
@@ -55,7 +62,12 @@ impl Daemon {
         let data = TempDir::with_prefix("spore-test-").expect("the temporary folder is writable");
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let (process, address) = spawn(data.path(), &options);
-        Daemon { process, address, options, data }
+        Daemon {
+            process,
+            address,
+            options,
+            data,
+        }
     }
 
     /// Where its gateway listens.
@@ -66,6 +78,11 @@ impl Daemon {
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Its data folder, as given to `--data`.
+    pub fn data(&self) -> PathBuf {
+        self.data.path().join("data")
     }
 
     /// Its descendants: the monitors, one for each instance.
@@ -90,13 +107,17 @@ impl Daemon {
 
     fn exchange(&self, request: Request<Bytes>) -> Answer {
         let what = format!("{} {}", request.method(), request.uri());
-        self.send(request).unwrap_or_else(|error| panic!("{what}: {}\n{}", chain(&error), self.log()))
+        self.send(request)
+            .unwrap_or_else(|error| panic!("{what}: {}\n{}", chain(&error), self.log()))
     }
 
     /// Runs the command line against this daemon and returns what it did.
     pub fn spore(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary());
-        command.args(arguments).env("OPENFAAS_URL", format!("http://{}", self.address)).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .env("OPENFAAS_URL", format!("http://{}", self.address))
+            .stdin(Stdio::null());
         command.output().expect("the spore binary can be run")
     }
 
@@ -167,7 +188,9 @@ impl Drop for Daemon {
         // Best effort: a test that failed may leave the daemon in any state.
         if let Ok(None) = self.process.try_wait() {
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-            let ended = wait_until(Duration::from_secs(10), || !matches!(self.process.try_wait(), Ok(None)));
+            let ended = wait_until(Duration::from_secs(10), || {
+                !matches!(self.process.try_wait(), Ok(None))
+            });
             if !ended {
                 let _ = self.process.kill();
             }
@@ -182,7 +205,10 @@ fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
     let log = std::fs::File::create(&log_path).expect("the data folder is writable");
     let errors = log.try_clone().expect("a descriptor can be duplicated");
     let mut command = Command::new(binary());
-    command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data.join("data")).args(options);
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.join("data"))
+        .args(options);
     let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
     let mut process = process.expect("the spore binary can be run");
     let mut address = None;
@@ -193,7 +219,10 @@ fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
     let Some(address) = address else {
         let _ = process.kill();
         let _ = process.wait();
-        panic!("spore serve did not start:\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+        panic!(
+            "spore serve did not start:\n{}",
+            std::fs::read_to_string(&log_path).unwrap_or_default()
+        );
     };
     (process, address)
 }

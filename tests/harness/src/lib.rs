@@ -18,7 +18,8 @@ pub mod program;
 /// The root of the repository.
 pub fn repository() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.canonicalize().expect("the repository that this package was built from is still there")
+    root.canonicalize()
+        .expect("the repository that this package was built from is still there")
 }
 
 /// The folder into which cargo builds (`target`, if not moved), found from the running test's own place in it.
@@ -26,12 +27,18 @@ pub fn target_directory() -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a path");
     let profile = own.ancestors().skip(1).find(|folder| !folder.ends_with("deps"));
     let target = profile.and_then(Path::parent);
-    target.expect("cargo runs tests and programs from target/PROFILE").to_path_buf()
+    target
+        .expect("cargo runs tests and programs from target/PROFILE")
+        .to_path_buf()
 }
 
 /// Whether this user can open `/dev/kvm`, without which no unikernel starts.
 pub fn kvm_is_usable() -> bool {
-    std::fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+    std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok()
 }
 
 /// Waits until `condition` holds and says whether it did before `timeout`.

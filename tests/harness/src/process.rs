@@ -31,7 +31,10 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
     let mut found = HashSet::new();
     while let Some(parent) = parents.pop() {
         for child in everyone.iter().filter(|stat| stat.ppid == parent) {
-            let identity = ProcessIdentity { pid: child.pid, start_ticks: child.starttime };
+            let identity = ProcessIdentity {
+                pid: child.pid,
+                start_ticks: child.starttime,
+            };
             if found.insert(identity) {
                 parents.push(child.pid);
             }
@@ -42,18 +45,27 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
 
 /// How many descriptors a process has open.
 pub fn open_descriptors(pid: u32) -> usize {
-    Process::new(pid as i32).and_then(|process| process.fd_count()).expect("the process runs and is ours")
+    Process::new(pid as i32)
+        .and_then(|process| process.fd_count())
+        .expect("the process runs and is ours")
 }
 
 /// How many virtual machines the process and its descendants hold.
 pub fn virtual_machines(pid: u32) -> usize {
-    let family = descendants(pid).into_iter().map(|identity| identity.pid).chain([pid as i32]);
+    let family = descendants(pid)
+        .into_iter()
+        .map(|identity| identity.pid)
+        .chain([pid as i32]);
     family.map(virtual_machines_of_one).sum()
 }
 
 fn virtual_machines_of_one(pid: i32) -> usize {
     let descriptors = Process::new(pid).and_then(|process| process.fd());
     let Ok(descriptors) = descriptors else { return 0 }; // it ended meanwhile
-    let is_machine = |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name.contains("kvm-vm"));
-    descriptors.flatten().filter(|descriptor| is_machine(&descriptor.target)).count()
+    let is_machine =
+        |target: &FDTarget| matches!(target, FDTarget::AnonInode(name) if name.contains("kvm-vm"));
+    descriptors
+        .flatten()
+        .filter(|descriptor| is_machine(&descriptor.target))
+        .count()
 }

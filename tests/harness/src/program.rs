@@ -32,20 +32,29 @@ pub fn build_dynamic(name: &str) -> PathBuf {
 
 /// Runs the compiler into a folder of this process, since several test programs may build at once.
 fn compile(compiler: &str, options: &[&str], source: &Path, name: &str) -> PathBuf {
-    let folder = target_directory().join("test-programs").join(std::process::id().to_string());
+    let folder = target_directory()
+        .join("test-programs")
+        .join(std::process::id().to_string());
     std::fs::create_dir_all(&folder).expect("the target folder is writable");
     let program = folder.join(name);
     let mut command = Command::new(compiler);
-    command.args(options).args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program).arg(source);
+    command
+        .args(options)
+        .args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"])
+        .arg(&program)
+        .arg(source);
     let status = command.status();
-    let status = status.unwrap_or_else(|error| panic!("{compiler} cannot be run ({error}): install musl-tools and gcc"));
+    let status = status
+        .unwrap_or_else(|error| panic!("{compiler} cannot be run ({error}): install musl-tools and gcc"));
     assert!(status.success(), "{command:?} failed");
     program
 }
 
 /// Removes what [`build`] made; test mains call it at their end.
 pub fn remove_built() {
-    let folder = target_directory().join("test-programs").join(std::process::id().to_string());
+    let folder = target_directory()
+        .join("test-programs")
+        .join(std::process::id().to_string());
     if folder.exists() {
         std::fs::remove_dir_all(&folder).expect("the target folder is writable");
     }
@@ -54,7 +63,10 @@ pub fn remove_built() {
 /// A loopback port that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port is free");
-    listener.local_addr().expect("a bound socket has an address").port()
+    listener
+        .local_addr()
+        .expect("a bound socket has an address")
+        .port()
 }
 
 /// A program that runs as an ordinary process and listens; it ends when dropped.
@@ -69,8 +81,14 @@ impl Native {
         let port = free_port();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(program);
-        command.args(arguments).env("PORT", port.to_string()).stdin(Stdio::null()).stdout(Stdio::null());
-        let process = command.spawn().unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
+        command
+            .args(arguments)
+            .env("PORT", port.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let process = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be run: {error}"));
         let native = Native { process, address };
         let listens = wait_until(Duration::from_secs(10), || TcpStream::connect(address).is_ok());
         assert!(listens, "{command:?} does not listen on {address}");
