@@ -1,1 +1,13 @@
-//! HTTP client of the daemon.
+//! HTTP client of the daemon: its API, the functions behind it, and its registry.
+//!
+//! [`Client`] opens one connection a request: the command line sends few, and none is left open. Plain HTTP only.
+//!
+//! - [`transport`]: addresses, connections, bodies; everything that can go wrong before an answer is there.
+//! - [`api`]: the OpenFaaS REST API in typed form.
+//! - [`registry`]: pushing an image by the OCI distribution specification.
+
+pub mod api;
+pub mod registry;
+pub mod transport;
+
+pub use transport::{Client, RequestError};

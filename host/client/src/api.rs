@@ -1,0 +1,310 @@
+//! The gateway's REST API in OpenFaaS's shapes.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::transport::{Client, RequestBody, RequestError, full, read_message};
+
+/// A function as it is deployed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionDeployment {
+    /// Name of the function.
+    pub service: String,
+    /// Image that it runs.
+    pub image: String,
+    /// Environment variables.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env_vars: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Upper bounds of what an instance may use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+}
+
+/// Amounts of resources as Kubernetes quantities.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory, for example `64Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Processor time, for example `100m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+}
+
+/// A function as the gateway reports it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FunctionStatus {
+    /// Name of the function.
+    pub name: String,
+    /// Image as named at its deployment.
+    #[serde(default)]
+    pub image: String,
+    /// Namespace.
+    #[serde(default)]
+    pub namespace: String,
+    /// Environment variables.
+    #[serde(default)]
+    pub env_vars: BTreeMap<String, String>,
+    /// Labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
+    /// Upper bounds of what an instance may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Resources>,
+    /// Invocations so far; only the list tells it.
+    #[serde(default)]
+    pub invocation_count: f64,
+    /// Instances.
+    #[serde(default)]
+    pub replicas: u64,
+    /// Instances that can take an invocation.
+    #[serde(default)]
+    pub available_replicas: u64,
+    /// When it was deployed, RFC 3339.
+    #[serde(default)]
+    pub created_at: String,
+}
+
+/// What a deployment did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deployed {
+    /// The function is new.
+    Created,
+    /// The function was there and has been replaced.
+    Updated,
+}
+
+/// Which lines of a function's log to send.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogQuery {
+    /// Name of the function.
+    pub name: String,
+    /// Goes on with lines as they are written.
+    pub follow: bool,
+    /// At most so many lines, the latest.
+    pub tail: Option<u32>,
+    /// Only lines since then, RFC 3339.
+    pub since: Option<String>,
+}
+
+/// One line of a function's log.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LogLine {
+    /// Instance that wrote it.
+    #[serde(default)]
+    pub instance: String,
+    /// When, RFC 3339.
+    #[serde(default)]
+    pub timestamp: String,
+    /// The line itself.
+    pub text: String,
+}
+
+/// Why a call of the API failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// There is no answer.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The gateway refused; the message is its own.
+    #[error("{}", refusal(*status, message))]
+    Refused {
+        /// Status of the answer.
+        status: StatusCode,
+        /// What the gateway says, in one or more lines; may be empty.
+        message: String,
+    },
+    /// The answer broke off.
+    #[error("the gateway's answer broke off")]
+    Broken(#[source] hyper::Error),
+    /// The answer is not what the API promises.
+    #[error("the gateway's answer to {call} is not what its API promises")]
+    Shape {
+        /// The call.
+        call: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// What is to be sent has no JSON form.
+    #[error("the request has no JSON form")]
+    Encode(#[source] serde_json::Error),
+}
+
+fn refusal(status: StatusCode, message: &str) -> String {
+    match message {
+        "" => format!("the gateway answered {status}"),
+        message => format!("the gateway answered {status}: {message}"),
+    }
+}
+
+impl Client {
+    /// Replaces the function, or makes it if there is none: PUT, then POST on 404, as faas-cli does.
+    pub async fn deploy(&self, function: &FunctionDeployment) -> Result<Deployed, ApiError> {
+        let body = encode(function)?;
+        let answer = self.call(Method::PUT, "/system/functions", body.clone()).await;
+        match answer {
+            Ok(_) => Ok(Deployed::Updated),
+            Err(ApiError::Refused {
+                status: StatusCode::NOT_FOUND,
+                ..
+            }) => {
+                self.call(Method::POST, "/system/functions", body).await?;
+                Ok(Deployed::Created)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes a function; 409 if there is one of that name.
+    pub async fn create(&self, function: &FunctionDeployment) -> Result<(), ApiError> {
+        self.call(Method::POST, "/system/functions", encode(function)?)
+            .await
+            .map(drop)
+    }
+
+    /// Removes a function; 404 if there is none.
+    pub async fn remove(&self, name: &str) -> Result<(), ApiError> {
+        let body = encode(&serde_json::json!({ "functionName": name }))?;
+        self.call(Method::DELETE, "/system/functions", body)
+            .await
+            .map(drop)
+    }
+
+    /// All functions.
+    pub async fn list(&self) -> Result<Vec<FunctionStatus>, ApiError> {
+        self.get("/system/functions", "GET /system/functions").await
+    }
+
+    /// One function; 404 if there is none.
+    pub async fn describe(&self, name: &str) -> Result<FunctionStatus, ApiError> {
+        self.get(&format!("/system/function/{name}"), "GET /system/function/NAME")
+            .await
+    }
+
+    /// Opens a function's log: newline-delimited JSON, each line a [`LogLine`].
+    pub async fn logs(&self, query: &LogQuery) -> Result<Incoming, ApiError> {
+        let response = self.call(Method::GET, &log_path(query), Bytes::new()).await?;
+        Ok(response.into_body())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, call: &'static str) -> Result<T, ApiError> {
+        let response = self.call(Method::GET, path, Bytes::new()).await?;
+        let body = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(ApiError::Broken)?
+            .to_bytes();
+        serde_json::from_slice(&body).map_err(|source| ApiError::Shape { call, source })
+    }
+
+    /// Sends a call with a JSON body, if any, and takes any answer of success.
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ApiError> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !body.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        self.checked(request.body(full(body)).map_err(RequestError::NotHttp)?)
+            .await
+    }
+
+    /// Sends a request and turns every status that is no success into an error with the gateway's message.
+    pub(crate) async fn checked(
+        &self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let response = self.send(request).await?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        Err(ApiError::Refused {
+            status,
+            message: read_message(response.into_body()).await,
+        })
+    }
+}
+
+fn encode(value: &impl Serialize) -> Result<Bytes, ApiError> {
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .map_err(ApiError::Encode)
+}
+
+fn log_path(query: &LogQuery) -> String {
+    let mut path = format!(
+        "/system/logs?name={}&follow={}",
+        percent_encode(&query.name),
+        query.follow
+    );
+    if let Some(tail) = query.tail {
+        path.push_str(&format!("&tail={tail}"));
+    }
+    if let Some(since) = &query.since {
+        path.push_str(&format!("&since={}", percent_encode(since)));
+    }
+    path
+}
+
+/// Encodes text for use as a name or value in a query.
+pub fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_set_is_not_sent() {
+        let function = FunctionDeployment {
+            service: "a".into(),
+            image: "a:latest".into(),
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::to_value(&function).unwrap(),
+            serde_json::json!({"service": "a", "image": "a:latest"})
+        );
+    }
+
+    #[test]
+    fn log_queries_are_encoded() {
+        let query = LogQuery {
+            name: "a".into(),
+            follow: true,
+            tail: Some(3),
+            since: Some("2026-01-02T03:04:05+01:00".into()),
+        };
+        assert_eq!(
+            log_path(&query),
+            "/system/logs?name=a&follow=true&tail=3&since=2026-01-02T03%3A04%3A05%2B01%3A00"
+        );
+    }
+}

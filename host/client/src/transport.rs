@@ -1,0 +1,290 @@
+//! Connections to the gateway, and the bodies that go over them.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::{HOST, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+/// Body of a request.
+pub type RequestBody = http_body_util::combinators::UnsyncBoxBody<Bytes, io::Error>;
+
+/// Longest explanation of an error that is read from the gateway, in bytes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Pieces in which a body with progress is sent, in bytes.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// A gateway's address. Cheap to clone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    authority: Authority,
+    /// Path before that of every request, without a slash at its end; usually empty.
+    prefix: String,
+}
+
+/// Why a text is no address of a gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// Not a URL.
+    #[error("\"{address}\" is no address of a gateway: write it like http://127.0.0.1:8080")]
+    NotAnAddress {
+        /// The text as given.
+        address: String,
+    },
+    /// A URL of another scheme than `http`.
+    #[error(
+        "\"{address}\" asks for {scheme}, and only plain http is supported: write it like http://127.0.0.1:8080"
+    )]
+    UnsupportedScheme {
+        /// The text as given.
+        address: String,
+        /// The scheme that it asks for.
+        scheme: String,
+    },
+}
+
+/// Why there is no answer from the gateway.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// Nobody listens at the address.
+    #[error("no gateway at {url}: start one with `spore serve`, or name one with --gateway or OPENFAAS_URL")]
+    NoGateway {
+        /// Address of the gateway.
+        url: String,
+        /// The refusal.
+        #[source]
+        source: io::Error,
+    },
+    /// No connection for another reason: name not found, network down.
+    #[error("the gateway at {url} cannot be reached")]
+    Connect {
+        /// Address of the gateway.
+        url: String,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection broke, or what answers does not speak HTTP.
+    #[error("the exchange with {url} broke off")]
+    Exchange {
+        /// Address of the gateway.
+        url: String,
+        /// What broke.
+        #[source]
+        source: hyper::Error,
+    },
+    /// A path, query, method or header that HTTP cannot carry.
+    #[error("the request cannot be expressed in HTTP")]
+    NotHttp(#[source] http::Error),
+}
+
+impl Client {
+    /// Reads a gateway's address such as `http://127.0.0.1:8080` or `127.0.0.1:8080`.
+    pub fn new(address: &str) -> Result<Self, AddressError> {
+        let invalid = || AddressError::NotAnAddress {
+            address: address.to_owned(),
+        };
+        let with_scheme = if address.contains("://") {
+            address.to_owned()
+        } else {
+            format!("http://{address}")
+        };
+        let uri: Uri = with_scheme.parse().map_err(|_| invalid())?;
+        let scheme = uri.scheme().ok_or_else(invalid)?;
+        if *scheme != Scheme::HTTP {
+            return Err(AddressError::UnsupportedScheme {
+                address: address.to_owned(),
+                scheme: scheme.to_string(),
+            });
+        }
+        let authority = uri.authority().ok_or_else(invalid)?.clone();
+        if authority.host().is_empty() || authority.as_str().contains('@') || uri.query().is_some() {
+            return Err(invalid());
+        }
+        Ok(Self {
+            authority,
+            prefix: uri.path().trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// The address, as a URL without a slash at its end.
+    pub fn url(&self) -> String {
+        format!("http://{}{}", self.authority, self.prefix)
+    }
+
+    /// Sends a request and waits for the head of the answer. The request's URI holds only path and query; the path is
+    /// taken below the gateway's address.
+    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, RequestError> {
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        *request.uri_mut() = format!("{}{path}", self.prefix)
+            .parse()
+            .map_err(|error: http::uri::InvalidUri| RequestError::NotHttp(error.into()))?;
+        if !request.headers().contains_key(HOST) {
+            let host = HeaderValue::from_str(self.authority.as_str())
+                .map_err(|error| RequestError::NotHttp(error.into()))?;
+            request.headers_mut().insert(HOST, host);
+        }
+        let stream = self.connect().await?;
+        let exchange_error = |source| RequestError::Exchange {
+            url: self.url(),
+            source,
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(exchange_error)?;
+        // Its errors also reach the answer or its body, where they are handled.
+        tokio::spawn(connection);
+        sender.send_request(request).await.map_err(exchange_error)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, RequestError> {
+        let host = self
+            .authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
+        let port = self.authority.port_u16().unwrap_or(80);
+        let stream = TcpStream::connect((host, port)).await.map_err(|source| {
+            let url = self.url();
+            match source.kind() {
+                io::ErrorKind::ConnectionRefused => RequestError::NoGateway { url, source },
+                _ => RequestError::Connect { url, source },
+            }
+        })?;
+        // Failing to set it costs some milliseconds at worst.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+/// A body that is known as a whole.
+pub fn full(content: impl Into<Bytes>) -> RequestBody {
+    Full::new(content.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A body whose pieces arrive over time, for example from standard input. An error aborts the request.
+pub fn streamed(pieces: mpsc::Receiver<io::Result<Bytes>>) -> RequestBody {
+    PieceBody { pieces }.boxed_unsync()
+}
+
+/// A body that tells `progress` the number of bytes of each piece as it is handed to the connection.
+pub fn with_progress(content: Bytes, progress: Arc<dyn Fn(u64) + Send + Sync>) -> RequestBody {
+    ProgressBody {
+        rest: content,
+        progress,
+    }
+    .boxed_unsync()
+}
+
+/// Reads what the gateway says about an error: trimmed text, at most 64 KiB of it.
+pub async fn read_message(mut body: Incoming) -> String {
+    let mut text = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        if let Some(data) = frame.data_ref() {
+            text.extend_from_slice(data);
+        }
+        if text.len() >= MAX_MESSAGE_BYTES {
+            text.truncate(MAX_MESSAGE_BYTES);
+            break;
+        }
+    }
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
+
+struct PieceBody {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+impl HttpBody for PieceBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        self.pieces
+            .poll_recv(context)
+            .map(|piece| piece.map(|piece| piece.map(Frame::data)))
+    }
+}
+
+struct ProgressBody {
+    rest: Bytes,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl HttpBody for ProgressBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = self.rest.len().min(PIECE_BYTES);
+        let piece = self.rest.split_to(length);
+        (self.progress)(piece.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_as_people_write_them() {
+        for (address, url) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://127.0.0.1:8080/", "http://127.0.0.1:8080"),
+            ("localhost:8080", "http://localhost:8080"),
+            ("http://[::1]:80", "http://[::1]:80"),
+            ("http://gateway/base/", "http://gateway/base"),
+        ] {
+            assert_eq!(Client::new(address).unwrap().url(), url);
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for address in [
+            "",
+            "http://",
+            "http:// x",
+            "http://user@host",
+            "http://host/?query",
+        ] {
+            assert!(
+                matches!(Client::new(address), Err(AddressError::NotAnAddress { .. })),
+                "{address}"
+            );
+        }
+        assert!(matches!(
+            Client::new("https://host"),
+            Err(AddressError::UnsupportedScheme { .. })
+        ));
+    }
+}
