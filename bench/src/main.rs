@@ -1,3 +1,117 @@
-//! Measures Spore against its peers and keeps the raw samples.
+//! Measures Spore against its peers on the same machine, in the same run, and keeps the raw samples.
+//!
+//! ```text
+//! spore-bench run      measures; writes results/DATE-MACHINE/*.json, every sample in nanoseconds
+//! spore-bench report   prints p50, p99, sample counts and ratios from such a folder
+//! ```
+//!
+//! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
+//! - [`rounds`]: the order in which it is measured;
+//! - [`machine`]: what it was measured on;
+//! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
+//!
+//! Everything happens on loopback, and every loop has a bound.
 
-fn main() {}
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+mod container;
+mod machine;
+mod record;
+mod report;
+mod rounds;
+mod statistics;
+mod subject;
+
+/// Measures Spore against its peers and reports.
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measures, writes the raw samples, and prints the report.
+    Run {
+        /// Samples of each start series.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        repetitions: u32,
+        /// Where the results go; a folder DATE-MACHINE is made there.
+        #[arg(long, default_value = "bench/results")]
+        output: PathBuf,
+        /// Fails if a promised figure is not met.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Prints the report of an earlier run.
+    Report {
+        /// A folder that `run` wrote.
+        folder: PathBuf,
+        /// Fails if a promised figure is not met.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Run {
+            repetitions,
+            output,
+            check,
+        } => {
+            let folder = measure(repetitions, &output)?;
+            print_report(&folder, check)
+        }
+        Command::Report { folder, check } => print_report(&folder, check),
+    }
+}
+
+/// Runs all series and returns the folder with their samples.
+fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
+    let set_up = subject::SetUp::new()?;
+    let machine = machine::describe(&set_up.daemon)?;
+    let folder = output.join(format!("{}-{}", machine.date, machine.host));
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    record::write(&folder.join("machine.json"), &machine)?;
+
+    let mut starts = subject::starts(&set_up)?;
+    for lone in [false, true] {
+        let series = rounds::run("start", lone, repetitions, &mut starts);
+        record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+    }
+    drop(starts);
+    let mut warm = subject::warm(&set_up)?;
+    for lone in [false, true] {
+        let series = rounds::run(
+            "warm",
+            lone,
+            if lone { repetitions } else { repetitions * 20 },
+            &mut warm,
+        );
+        record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+    }
+    drop(warm);
+    let mut compute = subject::compute(&set_up)?;
+    let series = rounds::run("compute", false, repetitions.min(40), &mut compute);
+    record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+    Ok(folder)
+}
+
+fn print_report(folder: &Path, check: bool) -> Result<ExitCode> {
+    let machine: machine::Machine = record::read(&folder.join("machine.json"))?;
+    let series = record::read_series(folder)?;
+    print!("{}", report::render(&machine, &series));
+    let kept = report::promises(&series);
+    print!("\n{}", report::render_promises(&kept));
+    let all_kept = kept.iter().all(|promise| promise.is_kept());
+    Ok(if check && !all_kept {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}

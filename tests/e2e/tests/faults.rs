@@ -192,12 +192,7 @@ fn a_gigabyte_of_output_hurts_nobody() {
     );
     neighbours.check_others();
     let log = neighbours.daemon.wait_for_log("misbehave", "dropped");
-    assert!(
-        log.len() < 64 << 20,
-        "{} bytes of log after {:?}",
-        log.len(),
-        before.elapsed()
-    );
+    assert!(log.len() < 64 << 20, "{} bytes of log", log.len());
 }
 
 fn a_scribble_over_all_memory_hurts_nobody() {

@@ -1,0 +1,55 @@
+//! The files of a run: one JSON document for the machine and one for each series, with every sample.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// One series: subjects that were measured interleaved, and so may be compared.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Series {
+    /// Name, for example `start-back-to-back`.
+    pub(crate) name: String,
+    /// What one sample is.
+    pub(crate) meaning: String,
+    /// The subjects, in no particular order.
+    pub(crate) subjects: Vec<SubjectSamples>,
+}
+
+/// What was measured of one subject.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct SubjectSamples {
+    /// Name of the subject, for example `runc`.
+    pub(crate) name: String,
+    /// What separates it from the host, and by which accelerator.
+    pub(crate) isolation: String,
+    /// Samples in the order in which they were taken, in nanoseconds.
+    pub(crate) samples_ns: Vec<u64>,
+    /// Measurements that failed, with the first reason.
+    pub(crate) failures: u32,
+    /// Why it failed or was left out.
+    pub(crate) failure: Option<String>,
+}
+
+/// Writes a document as JSON.
+pub(crate) fn write(path: &Path, document: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(document).context("results are plain data")?;
+    std::fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Reads a document that [`write`] wrote.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not a result of this program", path.display()))
+}
+
+/// Reads all series of a run, by name.
+pub(crate) fn read_series(folder: &Path) -> Result<Vec<Series>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
+    paths.retain(|path| !path.ends_with("machine.json"));
+    paths.sort();
+    paths.iter().map(|path| read(path)).collect()
+}

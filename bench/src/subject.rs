@@ -1,0 +1,346 @@
+//! What is measured. Every subject runs the same static C program: the function that `spore new` writes.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use http::Method;
+use spore_test_harness::client::{Connection, request};
+use spore_test_harness::daemon::Daemon;
+use spore_test_harness::program::{self, Native, free_port};
+use tempfile::TempDir;
+
+use crate::container;
+
+/// How long anything may take to give its first answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause between two attempts to connect to a program that does not listen yet.
+const CONNECT_PAUSE: Duration = Duration::from_micros(100);
+/// Iterations of the compute loop in one sample: some tens of milliseconds.
+const COMPUTE_ITERATIONS: u32 = 20_000_000;
+
+/// One thing to measure.
+pub(crate) trait Subject {
+    /// Name in the report.
+    fn name(&self) -> &str;
+    /// What separates it from the host.
+    fn isolation(&self) -> &str;
+    /// What one sample is; the same for all subjects of a series.
+    fn meaning(&self) -> &'static str;
+    /// Takes one sample, and cleans up outside of the time that it reports.
+    fn measure(&mut self) -> Result<Duration>;
+}
+
+/// What all series share: a daemon with the functions deployed, and the same programs as files.
+pub(crate) struct SetUp {
+    /// The daemon, with functions `cold`, `warm` and `compute`.
+    pub(crate) daemon: Daemon,
+    folder: TempDir,
+    function: PathBuf,
+    compute: PathBuf,
+    isolation: String,
+}
+
+impl SetUp {
+    /// Starts a daemon, and builds and deploys the functions.
+    pub(crate) fn new() -> Result<SetUp> {
+        let daemon = Daemon::start();
+        let folder = tempfile::tempdir().context("the temporary folder is not writable")?;
+        let source = folder.path().join("hello");
+        let source_text = source
+            .to_str()
+            .context("the temporary folder's path is not UTF-8")?;
+        daemon.spore_ok(&["new", "hello", "--lang", "c", "--directory", source_text]);
+        daemon.spore_ok(&["build", source_text]);
+        let function = source.join("build/function");
+        // With no idle time an instance is discarded after its invocation, so each invocation boots an image.
+        daemon.deploy("cold", &function, &["--annotation", "dev.spore.idle-timeout=0s"]);
+        daemon.deploy("warm", &function, &["--annotation", "dev.spore.idle-timeout=1h"]);
+        let compute = program::build("compute");
+        daemon.deploy(
+            "compute",
+            &compute,
+            &["--annotation", "dev.spore.idle-timeout=1h"],
+        );
+        let probe: serde_json::Value = serde_json::from_str(&daemon.spore_ok(&["info", "--json"]))?;
+        let kind = probe
+            .get("kvm_kind")
+            .or_else(|| probe.get("kvm"))
+            .unwrap_or(&probe);
+        let isolation = format!("virtual machine, KVM {}", kind.to_string().trim_matches('"'));
+        Ok(SetUp {
+            daemon,
+            folder,
+            function,
+            compute,
+            isolation,
+        })
+    }
+}
+
+impl Drop for SetUp {
+    fn drop(&mut self) {
+        program::remove_built();
+    }
+}
+
+/// From the start of a sandbox to the last byte of its first answer.
+pub(crate) fn starts(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
+    let cold = ColdFunction {
+        gateway: set_up.daemon.address(),
+        isolation: set_up.isolation.clone(),
+    };
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(cold)];
+    subjects.push(Box::new(BareProcess {
+        program: set_up.function.clone(),
+    }));
+    for peer in container::installed(set_up.folder.path(), &set_up.function)? {
+        subjects.push(Box::new(peer));
+    }
+    Ok(subjects)
+}
+
+/// One request on a kept connection to something that runs.
+pub(crate) fn warm(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
+    let native = Native::start(&set_up.function, &[]);
+    let gateway = set_up.daemon.address();
+    Ok(vec![
+        Box::new(Warm::new(
+            "spore",
+            &set_up.isolation,
+            gateway,
+            "/function/warm",
+            None,
+        )?),
+        Box::new(Warm::new("process", "none", native.address(), "/", Some(native))?),
+    ])
+}
+
+/// A fixed compute loop, timed inside the program.
+pub(crate) fn compute(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
+    let native = Native::start(&set_up.compute, &[]);
+    let gateway = set_up.daemon.address();
+    let path = format!("?iterations={COMPUTE_ITERATIONS}");
+    let guest = Warm::new(
+        "spore",
+        &set_up.isolation,
+        gateway,
+        &format!("/function/compute{path}"),
+        None,
+    )?;
+    let native = Warm::new(
+        "process",
+        "none",
+        native.address(),
+        &format!("/{path}"),
+        Some(native),
+    )?;
+    Ok(vec![Box::new(Compute(guest)), Box::new(Compute(native))])
+}
+
+/// What one sample of a start series is.
+pub(crate) const START_MEANING: &str = "start of the sandbox to the last byte of its first HTTP answer";
+
+/// Sends one request on a connection of its own and returns the whole answer.
+fn exchange(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// Waits for a program that is starting to give its first whole answer.
+pub(crate) fn first_answer(port: u16) -> Result<()> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let start = Instant::now();
+    loop {
+        match exchange(address, "/") {
+            Ok(answer) => {
+                ensure!(
+                    answer.starts_with("HTTP/1.1 200"),
+                    "the first answer is {answer:?}"
+                );
+                return Ok(());
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                ensure!(
+                    start.elapsed() < ANSWER_TIMEOUT,
+                    "no answer within {ANSWER_TIMEOUT:?}"
+                );
+                std::thread::sleep(CONNECT_PAUSE);
+            }
+            Err(error) => bail!("the first answer was cut off: {error}"),
+        }
+    }
+}
+
+/// A function whose every invocation boots a new instance: request into the gateway to the last byte of the answer.
+struct ColdFunction {
+    gateway: SocketAddr,
+    isolation: String,
+}
+
+impl Subject for ColdFunction {
+    fn name(&self) -> &str {
+        "spore"
+    }
+
+    fn isolation(&self) -> &str {
+        &self.isolation
+    }
+
+    fn meaning(&self) -> &'static str {
+        START_MEANING
+    }
+
+    fn measure(&mut self) -> Result<Duration> {
+        let start = Instant::now();
+        let answer = exchange(self.gateway, "/function/cold").context("the gateway cut the request off")?;
+        let elapsed = start.elapsed();
+        ensure!(
+            answer.starts_with("HTTP/1.1 200"),
+            "the gateway answered {answer:?}"
+        );
+        let is_cold = answer.to_ascii_lowercase().contains("x-spore-start: cold");
+        ensure!(is_cold, "the invocation was not a cold start");
+        Ok(elapsed)
+    }
+}
+
+/// The program as an ordinary process.
+struct BareProcess {
+    program: PathBuf,
+}
+
+impl Subject for BareProcess {
+    fn name(&self) -> &str {
+        "process"
+    }
+
+    fn isolation(&self) -> &str {
+        "none"
+    }
+
+    fn meaning(&self) -> &'static str {
+        START_MEANING
+    }
+
+    fn measure(&mut self) -> Result<Duration> {
+        let port = free_port();
+        let start = Instant::now();
+        let mut process = spawn(
+            Command::new(&self.program)
+                .env_clear()
+                .env("PORT", port.to_string()),
+        )?;
+        let answered = first_answer(port);
+        let elapsed = start.elapsed();
+        process.kill().context("the process cannot be ended")?;
+        process.wait().context("the process cannot be waited for")?;
+        answered.map(|()| elapsed)
+    }
+}
+
+/// Starts a command with its streams closed.
+pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command
+        .spawn()
+        .with_context(|| format!("{} cannot be run", Path::new(command.get_program()).display()))
+}
+
+/// Requests on a kept connection.
+struct Warm {
+    name: &'static str,
+    isolation: String,
+    path: String,
+    connection: Connection,
+    /// Keeps the process running that the connection leads to.
+    _native: Option<Native>,
+}
+
+impl Warm {
+    fn new(
+        name: &'static str,
+        isolation: &str,
+        address: SocketAddr,
+        path: &str,
+        native: Option<Native>,
+    ) -> Result<Warm> {
+        let connection = Connection::open(address, ANSWER_TIMEOUT)?;
+        let mut warm = Warm {
+            name,
+            isolation: isolation.to_owned(),
+            path: path.to_owned(),
+            connection,
+            _native: native,
+        };
+        warm.ask()?; // the first request starts the instance
+        Ok(warm)
+    }
+
+    fn ask(&mut self) -> Result<(Duration, String)> {
+        let request = request(Method::GET, &self.path);
+        let start = Instant::now();
+        let answer = self.connection.send(request)?;
+        let elapsed = start.elapsed();
+        ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.text());
+        Ok((elapsed, answer.text()))
+    }
+}
+
+impl Subject for Warm {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn isolation(&self) -> &str {
+        &self.isolation
+    }
+
+    fn meaning(&self) -> &'static str {
+        "request to the last byte of the answer, on a kept connection to something that runs"
+    }
+
+    fn measure(&mut self) -> Result<Duration> {
+        self.ask().map(|(elapsed, _)| elapsed)
+    }
+}
+
+/// The compute loop of something warm, timed by itself.
+struct Compute(Warm);
+
+impl Subject for Compute {
+    fn name(&self) -> &str {
+        self.0.name
+    }
+
+    fn isolation(&self) -> &str {
+        &self.0.isolation
+    }
+
+    fn meaning(&self) -> &'static str {
+        "a fixed compute loop, timed inside the program"
+    }
+
+    fn measure(&mut self) -> Result<Duration> {
+        let (_, answer) = self.0.ask()?;
+        let elapsed = answer
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix("elapsed_ns="));
+        let elapsed = elapsed.with_context(|| format!("the program answered {answer:?}"))?;
+        Ok(Duration::from_nanos(
+            elapsed.parse().context("elapsed_ns is a number")?,
+        ))
+    }
+}
