@@ -1,0 +1,318 @@
+//! Images by digest: blobs in files, tags and media types in the database.
+//!
+//! ```text
+//!  begin_upload ──> Upload ──append*──> finish ──digest right──> blobs/sha256/HEX
+//!                     └─ dropped, or digest wrong: nothing is left
+//! ```
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oci_spec::image::{ImageIndex, ImageManifest};
+use redb::{Database, ReadableDatabase, TableDefinition};
+use sha2::{Digest as _, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::files::persist;
+use crate::reference::Selector;
+use crate::{Digest, RecordError};
+
+/// Longest blob that is taken, in bytes.
+pub const MAX_BLOB_BYTES: u64 = 2 << 30;
+/// Longest manifest that is taken, in bytes; the OCI distribution specification asks for 4 MiB.
+pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
+
+/// Key: `REPOSITORY:TAG`; value: digest of the manifest.
+const TAGS: TableDefinition<'_, &str, &str> = TableDefinition::new("tags");
+/// Key: digest of the manifest; value: its media type.
+const MANIFESTS: TableDefinition<'_, &str, &str> = TableDefinition::new("manifests");
+
+/// Why an upload could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum FinishError {
+    /// What arrived is something else than announced.
+    #[error("the content has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// Digest of what arrived.
+        found: Digest,
+        /// Digest as announced.
+        expected: Digest,
+    },
+    /// The file could not be written.
+    #[error("the blob could not be stored")]
+    Io(#[from] io::Error),
+}
+
+/// Why a manifest was not taken or found.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not a manifest that this store understands.
+    #[error("it is neither an OCI image manifest nor an OCI image index")]
+    Invalid(#[source] serde_json::Error),
+    /// A blob that it names was not pushed before.
+    #[error("it names {digest}, which was not pushed")]
+    UnknownBlob {
+        /// Digest of the missing blob, as written in the manifest.
+        digest: String,
+    },
+    /// The digest in its address is not its own.
+    #[error("the manifest has digest {found}, not {expected}")]
+    DigestMismatch {
+        /// Digest of what arrived.
+        found: Digest,
+        /// Digest as announced.
+        expected: Digest,
+    },
+    /// The file could not be written.
+    #[error("the manifest could not be stored")]
+    Io(#[from] io::Error),
+    /// The database could not be written.
+    #[error("the manifest could not be recorded")]
+    Record(#[from] RecordError),
+}
+
+/// A stored manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Media type under which it was pushed.
+    pub media_type: String,
+    /// Its bytes, exactly as pushed.
+    pub bytes: Vec<u8>,
+}
+
+/// A blob on its way in. Dropping it removes what was written.
+#[derive(Debug)]
+pub struct Upload {
+    file: NamedTempFile,
+    hasher: Sha256,
+    written_bytes: u64,
+}
+
+impl Upload {
+    /// Adds to the end.
+    pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes that were added up to now.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+}
+
+/// The images.
+#[derive(Debug, Clone)]
+pub struct ImageStore {
+    blobs: PathBuf,
+    uploads: PathBuf,
+    pub(crate) derived: PathBuf,
+    database: Arc<Database>,
+}
+
+impl ImageStore {
+    pub(crate) fn open(directory: &Path, database: Arc<Database>) -> io::Result<Self> {
+        let blobs = directory.join("blobs/sha256");
+        let uploads = directory.join("uploads");
+        let derived = directory.join("derived");
+        if uploads.exists() {
+            // What an earlier daemon did not finish; nobody else can be writing, the database is locked.
+            fs::remove_dir_all(&uploads)?;
+        }
+        for folder in [&blobs, &uploads, &derived] {
+            fs::create_dir_all(folder)?;
+        }
+        Ok(Self {
+            blobs,
+            uploads,
+            derived,
+            database,
+        })
+    }
+
+    fn blob_path(&self, digest: Digest) -> PathBuf {
+        self.blobs.join(digest.to_hex())
+    }
+
+    /// Begins a blob.
+    pub fn begin_upload(&self) -> io::Result<Upload> {
+        let file = NamedTempFile::new_in(&self.uploads)?;
+        Ok(Upload {
+            file,
+            hasher: Sha256::new(),
+            written_bytes: 0,
+        })
+    }
+
+    /// Ends a blob: it is stored if its digest is as expected.
+    pub fn finish_upload(&self, upload: Upload, expected: Digest) -> Result<(), FinishError> {
+        let found = Digest::from_hasher(upload.hasher);
+        if found != expected {
+            return Err(FinishError::DigestMismatch { found, expected });
+        }
+        persist(upload.file, &self.blob_path(expected))?;
+        Ok(())
+    }
+
+    /// Opens a blob; none if it is not there. The second part is its length in bytes.
+    pub fn open_blob(&self, digest: Digest) -> io::Result<Option<(File, u64)>> {
+        match File::open(self.blob_path(digest)) {
+            Ok(file) => {
+                let length = file.metadata()?.len();
+                Ok(Some((file, length)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a blob that is at most `limit` bytes long; none if it is not there.
+    pub(crate) fn read_blob(&self, digest: Digest, limit: usize) -> io::Result<Option<Vec<u8>>> {
+        let Some((file, length)) = self.open_blob(digest)? else {
+            return Ok(None);
+        };
+        if length > limit as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{digest} has more than {limit} bytes"),
+            ));
+        }
+        let mut bytes = Vec::with_capacity(limit.min(length as usize));
+        file.take(limit as u64).read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// Stores a manifest whose blobs were pushed before, and points the tag to it if it is pushed under one.
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, ManifestError> {
+        let found = Digest::of(bytes);
+        if let Selector::Digest(expected) = *selector {
+            if expected != found {
+                return Err(ManifestError::DigestMismatch { found, expected });
+            }
+        }
+        for digest in referenced(bytes)? {
+            let known = digest.parse().ok().map(|digest| self.blob_path(digest).exists());
+            if known != Some(true) {
+                return Err(ManifestError::UnknownBlob { digest });
+            }
+        }
+        let mut upload = self.begin_upload()?;
+        upload.append(bytes)?;
+        persist(upload.file, &self.blob_path(found))?;
+        self.record(repository, selector, media_type, found)?;
+        Ok(found)
+    }
+
+    fn record(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        media_type: &str,
+        digest: Digest,
+    ) -> Result<(), RecordError> {
+        let digest = digest.to_string();
+        let transaction = self.database.begin_write()?;
+        transaction
+            .open_table(MANIFESTS)?
+            .insert(digest.as_str(), media_type)?;
+        if let Selector::Tag(tag) = selector {
+            transaction
+                .open_table(TAGS)?
+                .insert(format!("{repository}:{tag}").as_str(), digest.as_str())?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The digest that the selector chooses; none if no manifest was pushed under it.
+    pub fn resolve(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, RecordError> {
+        let transaction = self.database.begin_read()?;
+        let text = match selector {
+            Selector::Digest(digest) => Some(digest.to_string()),
+            Selector::Tag(tag) => match transaction.open_table(TAGS) {
+                Ok(tags) => tags
+                    .get(format!("{repository}:{tag}").as_str())?
+                    .map(|digest| digest.value().to_owned()),
+                Err(redb::TableError::TableDoesNotExist(_)) => None,
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) else {
+            return Ok(None);
+        };
+        Ok(media_type(&transaction, digest)?.map(|_| digest))
+    }
+
+    /// The manifest that the selector chooses; none if none was pushed under it.
+    pub fn manifest(&self, repository: &str, selector: &Selector) -> Result<Option<Manifest>, ManifestError> {
+        let Some(digest) = self.resolve(repository, selector)? else {
+            return Ok(None);
+        };
+        let transaction = self.database.begin_read().map_err(RecordError::from)?;
+        let media_type = media_type(&transaction, digest)?;
+        let bytes = self.read_blob(digest, MAX_MANIFEST_BYTES)?;
+        Ok(media_type.zip(bytes).map(|(media_type, bytes)| Manifest {
+            digest,
+            media_type,
+            bytes,
+        }))
+    }
+
+    /// Tags of a repository, in order.
+    pub fn tags(&self, repository: &str) -> Result<Vec<String>, RecordError> {
+        let transaction = self.database.begin_read()?;
+        let table = match transaction.open_table(TAGS) {
+            Ok(table) => table,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let prefix = format!("{repository}:");
+        let mut tags = Vec::new();
+        for row in table.range(prefix.as_str()..)? {
+            let (key, _) = row?;
+            let Some(tag) = key.value().strip_prefix(&prefix) else {
+                break;
+            };
+            tags.push(tag.to_owned());
+        }
+        Ok(tags)
+    }
+}
+
+fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, RecordError> {
+    match transaction.open_table(MANIFESTS) {
+        Ok(table) => Ok(table
+            .get(digest.to_string().as_str())?
+            .map(|media_type| media_type.value().to_owned())),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Digests of everything that the manifest needs.
+fn referenced(bytes: &[u8]) -> Result<Vec<String>, ManifestError> {
+    if let Ok(index) = serde_json::from_slice::<ImageIndex>(bytes) {
+        return Ok(index
+            .manifests()
+            .iter()
+            .map(|manifest| manifest.digest().to_string())
+            .collect());
+    }
+    let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(ManifestError::Invalid)?;
+    let layers = manifest.layers().iter().map(|layer| layer.digest().to_string());
+    Ok(std::iter::once(manifest.config().digest().to_string())
+        .chain(layers)
+        .collect())
+}

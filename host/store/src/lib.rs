@@ -1,0 +1,111 @@
+//! What the daemon keeps on disk, under one directory.
+//!
+//! ```text
+//! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
+//! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
+//! DIR/uploads/             blobs that are being pushed; emptied at start-up
+//! DIR/derived/HEX/program  the program of the image whose manifest has that digest
+//! DIR/logs/NAME.NS/        lines that the function's instances wrote
+//! ```
+//!
+//! A file appears under its final name only complete and synchronised, so that a power cut or `kill -9` leaves
+//! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
+
+mod deployment;
+mod digest;
+mod elf;
+mod files;
+mod images;
+mod layers;
+mod logs;
+mod program;
+mod records;
+mod reference;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
+pub use digest::{Digest, DigestParseError};
+pub use elf::ElfError;
+pub use images::{
+    FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
+};
+pub use layers::LayerError;
+pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
+pub use program::{DeriveError, Program};
+pub use records::{RecordError, Records};
+pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
+
+/// Why a data directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it open.
+    #[error("the data directory {} is used by another daemon: stop that one, or name another directory", directory.display())]
+    InUse {
+        /// The data directory.
+        directory: PathBuf,
+    },
+    /// A file or folder of it could not be made or opened.
+    #[error("cannot use {}", path.display())]
+    Files {
+        /// What could not be made or opened.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database could not be opened.
+    #[error("cannot open the database {}", path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
+}
+
+/// An open data directory. Only one process at a time can have it open.
+#[derive(Debug)]
+pub struct Store {
+    /// Function records.
+    pub records: Records,
+    /// Images by digest.
+    pub images: ImageStore,
+    /// Logs of the functions.
+    pub logs: LogStore,
+}
+
+impl Store {
+    /// Opens the directory, making it and what is missing in it.
+    pub fn open(directory: &Path) -> Result<Self, OpenError> {
+        let files = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Files { path, source }
+        };
+        std::fs::create_dir_all(directory).map_err(files(directory))?;
+        let path = directory.join("spore.redb");
+        let database = redb::Database::create(&path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+                directory: directory.to_owned(),
+            },
+            other => OpenError::Database {
+                path: path.clone(),
+                source: Box::new(other.into()),
+            },
+        })?;
+        let database = Arc::new(database);
+        let records =
+            Records::new(database.clone()).map_err(|source| OpenError::Database { path, source })?;
+        let images = ImageStore::open(directory, database).map_err(files(directory))?;
+        let logs = directory.join("logs");
+        let logs = LogStore::open(&logs).map_err(files(&logs))?;
+        Ok(Self {
+            records,
+            images,
+            logs,
+        })
+    }
+}

@@ -1,0 +1,290 @@
+//! From an image to what an instance runs: the program file, its arguments, environment and port.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
+use tempfile::NamedTempFile;
+
+use crate::Digest;
+use crate::elf::{ElfError, check_program};
+use crate::files::{persist, sync_directory};
+use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
+use crate::layers::{LayerError, LayerIndex, read_file};
+
+/// Longest program, in bytes.
+const MAX_PROGRAM_BYTES: u64 = 1 << 30;
+/// Longest configuration of an image, in bytes.
+const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
+/// Port of a function whose image exposes none.
+const DEFAULT_PORT: u16 = 8080;
+/// Where a program without a slash in its name is looked for if the image sets no `PATH`.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What an instance of an image runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// The program, a read-only file of this store that never changes.
+    pub path: PathBuf,
+    /// `argv`: the image's entry point and command.
+    pub arguments: Vec<String>,
+    /// The image's environment variables.
+    pub environment: Vec<(String, String)>,
+    /// The lowest TCP port that the image exposes, 8080 if none.
+    pub port: u16,
+    /// The image's working directory.
+    pub working_directory: String,
+}
+
+/// Why no program could be made from an image.
+#[derive(Debug, thiserror::Error)]
+pub enum DeriveError {
+    /// A part of the image is not in the store.
+    #[error("{digest}, a part of the image, is not in the store: push the image again")]
+    Missing {
+        /// Digest of the missing part.
+        digest: String,
+    },
+    /// The manifest or the configuration cannot be read.
+    #[error("{digest} is not the {what} of an image")]
+    Invalid {
+        /// What it should be.
+        what: &'static str,
+        /// Digest of the part.
+        digest: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The image is for another operating system or processor.
+    #[error("the image is for {platform}: build it for linux/amd64")]
+    OtherPlatform {
+        /// What it is for.
+        platform: String,
+    },
+    /// The image names no program.
+    #[error("the image has neither an entry point nor a command")]
+    NoEntrypoint,
+    /// A port is not a number.
+    #[error("the image exposes `{port}`, which is not a port")]
+    BadPort {
+        /// The port as written.
+        port: String,
+    },
+    /// The program could not be found in the layers.
+    #[error("no program can be taken from the image")]
+    Layers(#[from] LayerError),
+    /// The program is too long.
+    #[error("`{program}` is longer than {MAX_PROGRAM_BYTES} bytes")]
+    TooLarge {
+        /// Path of the program in the image.
+        program: String,
+    },
+    /// The program cannot run in an instance.
+    #[error("`{program}` cannot run")]
+    Program {
+        /// Path of the program in the image.
+        program: String,
+        /// Why, and what to do.
+        #[source]
+        source: ElfError,
+    },
+    /// A file of the store could not be read or written.
+    #[error("the image could not be read, or its program not be written")]
+    Io(#[from] io::Error),
+}
+
+impl ImageStore {
+    /// What an instance of the image with this manifest runs. The program is taken from the layers the first time and
+    /// checked: whatever is returned can run.
+    pub fn derive_program(&self, manifest: Digest) -> Result<Program, DeriveError> {
+        let manifest = self.image_manifest(manifest)?;
+        let configuration = self.configuration(&manifest.content)?;
+        let config = configuration.config().clone().unwrap_or_default();
+        let mut arguments = config.entrypoint().clone().unwrap_or_default();
+        arguments.extend(config.cmd().iter().flatten().cloned());
+        let command = arguments
+            .first()
+            .filter(|command| !command.is_empty())
+            .ok_or(DeriveError::NoEntrypoint)?
+            .clone();
+        let folder = self.derived.join(manifest.digest.to_hex());
+        let path = folder.join("program");
+        if !path.exists() {
+            let file = self.extract(&manifest.content, &config, &command)?;
+            fs::create_dir_all(&folder)?;
+            persist(file, &path)?;
+            sync_directory(&self.derived)?;
+        }
+        Ok(Program {
+            path,
+            arguments,
+            environment: environment(&config),
+            port: port(&config)?,
+            working_directory: working_directory(&config),
+        })
+    }
+
+    /// The manifest; of an index, that for this platform.
+    fn image_manifest(&self, digest: Digest) -> Result<Parsed<ImageManifest>, DeriveError> {
+        let bytes = self.part(digest, MAX_MANIFEST_BYTES)?;
+        let Ok(index) = serde_json::from_slice::<ImageIndex>(&bytes) else {
+            return parse(digest, "manifest", &bytes);
+        };
+        let here = index.manifests().iter().find(|manifest| {
+            let platform = manifest.platform().as_ref();
+            platform
+                .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64)
+        });
+        let here = here.ok_or_else(|| DeriveError::OtherPlatform {
+            platform: "other platforms".to_owned(),
+        })?;
+        let digest = to_digest(here.digest())?;
+        parse(digest, "manifest", &self.part(digest, MAX_MANIFEST_BYTES)?)
+    }
+
+    fn configuration(&self, manifest: &ImageManifest) -> Result<ImageConfiguration, DeriveError> {
+        let digest = to_digest(manifest.config().digest())?;
+        let bytes = self.part(digest, MAX_CONFIGURATION_BYTES)?;
+        let configuration = parse::<ImageConfiguration>(digest, "configuration", &bytes)?.content;
+        if *configuration.os() != Os::Linux || *configuration.architecture() != Arch::Amd64 {
+            let platform = format!("{}/{}", configuration.os(), configuration.architecture());
+            return Err(DeriveError::OtherPlatform { platform });
+        }
+        Ok(configuration)
+    }
+
+    fn part(&self, digest: Digest, limit: usize) -> Result<Vec<u8>, DeriveError> {
+        self.read_blob(digest, limit)?
+            .ok_or_else(|| DeriveError::Missing {
+                digest: digest.to_string(),
+            })
+    }
+
+    fn layer(&self, manifest: &ImageManifest, number: usize) -> Result<File, DeriveError> {
+        let digest = to_digest(manifest.layers()[number].digest())?;
+        let blob = self.open_blob(digest)?;
+        blob.map(|(file, _)| file).ok_or_else(|| DeriveError::Missing {
+            digest: digest.to_string(),
+        })
+    }
+
+    /// Finds the program in the layers and copies it into a temporary file.
+    fn extract(
+        &self,
+        manifest: &ImageManifest,
+        config: &Config,
+        command: &str,
+    ) -> Result<NamedTempFile, DeriveError> {
+        let mut index = LayerIndex::default();
+        for number in 0..manifest.layers().len() {
+            index.add(number, self.layer(manifest, number)?)?;
+        }
+        let mut found = Err(LayerError::NotFound {
+            path: command.to_owned(),
+        });
+        for candidate in candidates(config, command) {
+            found = index.resolve(&candidate);
+            if found.is_ok() {
+                break;
+            }
+        }
+        let location = found?;
+        if location.bytes > MAX_PROGRAM_BYTES {
+            return Err(DeriveError::TooLarge {
+                program: command.to_owned(),
+            });
+        }
+        let mut file = NamedTempFile::new_in(&self.derived)?;
+        read_file(location, self.layer(manifest, location.layer())?, |program| {
+            io::copy(program, file.as_file_mut())
+        })?;
+        file.flush()?;
+        check_program(file.reopen()?).map_err(|source| DeriveError::Program {
+            program: command.to_owned(),
+            source,
+        })?;
+        file.as_file().set_permissions(Permissions::from_mode(0o555))?;
+        Ok(file)
+    }
+}
+
+/// A part of an image with its digest.
+struct Parsed<T> {
+    digest: Digest,
+    content: T,
+}
+
+fn parse<T: serde::de::DeserializeOwned>(
+    digest: Digest,
+    what: &'static str,
+    bytes: &[u8],
+) -> Result<Parsed<T>, DeriveError> {
+    let content =
+        serde_json::from_slice(bytes).map_err(|source| DeriveError::Invalid { what, digest, source })?;
+    Ok(Parsed { digest, content })
+}
+
+fn to_digest(digest: &oci_spec::image::Digest) -> Result<Digest, DeriveError> {
+    let text = digest.to_string();
+    text.parse().map_err(|_| DeriveError::Missing { digest: text })
+}
+
+/// Where the command may lie, as `execvp` looks for it in the image's working directory.
+fn candidates(config: &Config, command: &str) -> Vec<String> {
+    if command.starts_with('/') {
+        return vec![command.to_owned()];
+    }
+    if command.contains('/') {
+        return vec![format!("{}/{command}", working_directory(config))];
+    }
+    let environment = environment(config);
+    let path = environment
+        .iter()
+        .find(|(name, _)| name == "PATH")
+        .map_or(DEFAULT_PATH, |(_, value)| value);
+    path.split(':')
+        .map(|folder| format!("{folder}/{command}"))
+        .collect()
+}
+
+fn working_directory(config: &Config) -> String {
+    config
+        .working_dir()
+        .clone()
+        .filter(|directory| !directory.is_empty())
+        .unwrap_or_else(|| "/".to_owned())
+}
+
+fn environment(config: &Config) -> Vec<(String, String)> {
+    let variables = config
+        .env()
+        .iter()
+        .flatten()
+        .filter_map(|variable| variable.split_once('='));
+    variables
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn port(config: &Config) -> Result<u16, DeriveError> {
+    let mut lowest = None;
+    for exposed in config.exposed_ports().iter().flatten() {
+        let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
+        if protocol != "tcp" {
+            continue;
+        }
+        let number: u16 = number.parse().map_err(|_| DeriveError::BadPort {
+            port: exposed.clone(),
+        })?;
+        if number == 0 {
+            return Err(DeriveError::BadPort {
+                port: exposed.clone(),
+            });
+        }
+        lowest = Some(lowest.map_or(number, |lowest: u16| lowest.min(number)));
+    }
+    Ok(lowest.unwrap_or(DEFAULT_PORT))
+}
