@@ -15,7 +15,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, Package
 const ARROWS: &[(&str, &[&str])] = &[
     ("abi", &[]),
     ("guest/machine", &["abi"]),
-    ("guest/libos", &["abi"]),
+    ("guest/libos", &["abi", "guest/machine"]),
     ("guest/image", &["abi", "guest/machine", "guest/libos"]),
     // The contract knows nobody; a sandbox knows the contract and what it is made of, never another sandbox.
     ("host/sandbox", &[]),
