@@ -1,0 +1,18 @@
+//! The doorbell: one port that the guest may write to, and what each value asks for.
+//!
+//! The guest writes a 32-bit value with `out`; arguments are in the guest page. The TSS bitmap allows this port and
+//! no other to CPL 3. The ring-0 exception stubs use a second port, which CPL 3 cannot reach.
+
+/// Port of the doorbell.
+pub const DOORBELL_PORT: u16 = 0x50;
+/// Port that the ring-0 exception stubs write their vector to.
+pub const EXCEPTION_PORT: u16 = 0x51;
+
+/// Nothing can run: sleep until a stream or the log moves, or the deadline in the guest page has passed.
+pub const WAIT: u32 = 1;
+/// Serve the rings and come back at once.
+pub const NOTIFY: u32 = 2;
+/// End the instance; the exit record in the guest page says why.
+pub const EXIT: u32 = 3;
+/// Page-table entries that were present have changed: forget cached translations.
+pub const FLUSH_TRANSLATIONS: u32 = 4;

@@ -1,0 +1,258 @@
+//! The shared pages.
+//!
+//! The host reads the guest page only while the virtual processor stands still, copies each value before use and
+//! believes none. The guest may scribble over all of them; what it spoils is its own.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::layout::{PAGE_BYTES, STREAM_SLOTS};
+
+/// First word of a boot page: "SPORE\0" and a format byte.
+pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"SPORE\0\0\x01");
+
+/// Written by the host before the first instruction, and again after a restore.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BootPage {
+    /// [`BOOT_MAGIC`].
+    pub magic: u64,
+    /// [`crate::ABI_VERSION`].
+    pub abi_version: u32,
+    /// TCP port on which the function is expected to listen.
+    pub port: u32,
+    /// End of RAM, in bytes.
+    pub ram_bytes: u64,
+    /// Limit of the function's memory, in bytes.
+    pub memory_limit_bytes: u64,
+    /// Length of the program's file, which starts at `layout::MODULES_GPA`, in bytes.
+    pub program_bytes: u64,
+    /// First free byte of the page-table pool (guest-physical); what lies before holds the initial tables.
+    pub page_tables_used_gpa: u64,
+    /// Guest-physical address of the top-level page table.
+    pub top_table_gpa: u64,
+    /// Number of strings in the start block that belong to `argv`.
+    pub argument_count: u32,
+    /// Number of strings after these that belong to `envp`.
+    pub environment_count: u32,
+    /// Length of the start block, in bytes.
+    pub start_block_bytes: u32,
+    /// Bits of [`boot_flags`].
+    pub flags: u32,
+    /// Extended state components that the processor saves with `xsave` (the value of XCR0).
+    pub extended_state_mask: u64,
+    /// Bytes that `xsave` writes for these components.
+    pub extended_state_bytes: u64,
+    /// Fresh randomness for this instance.
+    pub seed: [u8; 32],
+}
+
+/// Bits of [`BootPage::flags`].
+pub mod boot_flags {
+    /// Report each missing system call once in the function's log.
+    pub const REPORT_MISSING_CALLS: u32 = 1;
+}
+
+/// What the host says of a stream slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostSlot {
+    /// Grows by one each time that the slot is given to a new stream; 0 before the first.
+    pub generation: u32,
+    /// Bits of [`host_slot_flags`].
+    pub flags: u32,
+    /// Bytes that the host has put into the receive ring.
+    pub receive_tail: u32,
+    /// Bytes that the host has taken from the transmit ring.
+    pub transmit_head: u32,
+}
+
+/// Bits of [`HostSlot::flags`].
+pub mod host_slot_flags {
+    /// The slot carries a stream.
+    pub const OPEN: u32 = 1;
+    /// The peer will send no more; what is in the receive ring is the rest.
+    pub const END_OF_STREAM: u32 = 2;
+    /// The peer is gone: nothing that is sent reaches it.
+    pub const RESET: u32 = 4;
+}
+
+/// What the guest says of a stream slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GuestSlot {
+    /// The generation that the other fields speak of.
+    pub generation: u32,
+    /// Bits of [`guest_slot_flags`].
+    pub flags: u32,
+    /// Bytes that the guest has taken from the receive ring.
+    pub receive_head: u32,
+    /// Bytes that the guest has put into the transmit ring.
+    pub transmit_tail: u32,
+}
+
+/// Bits of [`GuestSlot::flags`].
+pub mod guest_slot_flags {
+    /// The guest will send no more: after the transmit ring is empty the host passes the end of stream on.
+    pub const SHUT_WRITE: u32 = 1;
+    /// The guest is done with the stream: after the transmit ring is empty the slot is free.
+    pub const CLOSED: u32 = 2;
+}
+
+/// Registers of interrupted code, in the order of the hardware's numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Registers {
+    /// rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 … r15.
+    pub general: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+}
+
+/// An event that the host delivers to the library OS at its upcall address.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Upcall {
+    /// One of [`upcall_kind`].
+    pub kind: u32,
+    /// Exception vector, for [`upcall_kind::FAULT`].
+    pub vector: u32,
+    /// Error code that the processor pushed, or 0.
+    pub error_code: u64,
+    /// Address that faulted (CR2), for page faults.
+    pub fault_address: u64,
+    /// The interrupted code's registers.
+    pub registers: Registers,
+}
+
+/// Values of [`Upcall::kind`].
+pub mod upcall_kind {
+    /// The program raised an exception.
+    pub const FAULT: u32 = 1;
+    /// Time slice over, or something came in.
+    pub const KICK: u32 = 2;
+}
+
+/// Relates the time-stamp counter to the host's clocks: `time = base + ((tsc - tsc_base) * multiplier) >> 32`.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Clock {
+    /// Time-stamp counter, as the guest reads it, at the moment of the two bases.
+    pub tsc_base: u64,
+    /// CLOCK_MONOTONIC then, in nanoseconds.
+    pub monotonic_base_ns: u64,
+    /// CLOCK_REALTIME then, in nanoseconds since 1970.
+    pub realtime_base_ns: u64,
+    /// Nanoseconds for one tick, times 2^32.
+    pub multiplier: u64,
+}
+
+/// Written by the host while the processor stands still.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HostPage {
+    /// Clocks.
+    pub clock: Clock,
+    /// Bytes that the host has taken from the log ring.
+    pub log_head: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// Slots that the host has changed since the guest last looked, one bit each; the guest clears it.
+    pub changed_slots: u64,
+    /// The event being delivered.
+    pub upcall: Upcall,
+    /// Stream slots.
+    pub slots: [HostSlot; STREAM_SLOTS],
+}
+
+/// Why the guest asks to end.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ExitRecord {
+    /// One of [`exit_kind`].
+    pub kind: u32,
+    /// Exit status or signal number.
+    pub code: u32,
+    /// Length of `message`, in bytes.
+    pub message_bytes: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// A line for the log (a panic message of the library OS).
+    pub message: [u8; 240],
+}
+
+/// Values of [`ExitRecord::kind`].
+pub mod exit_kind {
+    /// The program exited; `code` is its status.
+    pub const EXITED: u32 = 1;
+    /// A signal ended the program; `code` is its number. If it was a fault, the upcall in the host page tells which.
+    pub const SIGNALLED: u32 = 2;
+    /// The same, and the upcall in the host page is the fault.
+    pub const FAULTED: u32 = 3;
+    /// The program cannot be loaded; `message` says why.
+    pub const BAD_PROGRAM: u32 = 4;
+    /// The library OS itself failed; `message` says how.
+    pub const LIBRARY_OS_FAILED: u32 = 5;
+    /// The function's memory was used up.
+    pub const OUT_OF_MEMORY: u32 = 6;
+}
+
+/// Written by the guest.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct GuestPage {
+    /// CLOCK_MONOTONIC at which a [`crate::doorbell::WAIT`] ends, in nanoseconds; `u64::MAX` if never.
+    pub wait_deadline_ns: u64,
+    /// 1 when the function's port is listened on.
+    pub listening: u32,
+    /// 1 when kicks are to be delivered as upcalls (something else could run).
+    pub wants_kicks: u32,
+    /// Bytes that the guest has put into the log ring.
+    pub log_tail: u32,
+    /// Number of requests for memory that were refused.
+    pub refused_allocations: u32,
+    /// Slots that the guest has changed since the host last looked, one bit each; the host clears it.
+    pub changed_slots: u64,
+    /// The exit record for [`crate::doorbell::EXIT`].
+    pub exit: ExitRecord,
+    /// Stream slots.
+    pub slots: [GuestSlot; STREAM_SLOTS],
+}
+
+/// Addresses within the image that the monitor needs; at the very start of the image.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ImageHeader {
+    /// [`IMAGE_MAGIC`].
+    pub magic: u64,
+    /// [`crate::ABI_VERSION`].
+    pub abi_version: u64,
+    /// First instruction, entered at CPL 3 without a stack.
+    pub entry: u64,
+    /// Where `syscall` lands, at CPL 3 or CPL 0.
+    pub system_call_entry: u64,
+    /// Where upcalls are delivered, at CPL 3.
+    pub upcall_entry: u64,
+    /// First instruction of the routine that copies from and to the program's memory.
+    pub user_copy_start: u64,
+    /// End of that routine.
+    pub user_copy_end: u64,
+    /// Where it goes on after a page fault.
+    pub user_copy_failed: u64,
+    /// End of the initialised part of the image.
+    pub loaded_end: u64,
+    /// End of the zero-initialised part.
+    pub end: u64,
+}
+
+/// First word of an image.
+pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"SPOREIMG");
+
+const _: () = assert!(size_of::<BootPage>() == 120, "BootPage changed: raise ABI_VERSION");
+const _: () = assert!(size_of::<HostSlot>() == 16 && size_of::<GuestSlot>() == 16);
+const _: () = assert!(size_of::<Upcall>() == 24 + 18 * 8, "Upcall changed: raise ABI_VERSION");
+const _: () = assert!(size_of::<HostPage>() == 216 + 16 * STREAM_SLOTS, "HostPage changed: raise ABI_VERSION");
+const _: () = assert!(size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS, "GuestPage changed: raise ABI_VERSION");
+const _: () = assert!(size_of::<ImageHeader>() == 80, "ImageHeader changed: raise ABI_VERSION");
+const _: () = assert!(size_of::<HostPage>() as u64 <= PAGE_BYTES && size_of::<GuestPage>() as u64 <= 2 * PAGE_BYTES);

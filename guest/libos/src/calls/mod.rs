@@ -1,0 +1,141 @@
+//! The system calls: one function each, grouped by what they work on.
+//!
+//! A function gets the kernel and the six arguments and answers with a value, an errno, or [`Failure::Wait`] after it
+//! has put the current task into the wait queues that matter; it is then called again with the same arguments when
+//! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
+
+mod files;
+mod memory;
+pub(crate) mod names;
+mod network;
+mod poll;
+mod process;
+mod time;
+
+use linux_raw_sys::general as nr;
+
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::task::Pending;
+
+/// Arguments of a call.
+pub(crate) type Arguments = [u64; 6];
+
+/// Why a call has no value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It failed.
+    Errno(Errno),
+    /// It has to wait; the task is in the wait queues that matter.
+    Wait,
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+/// What a call's function returns.
+pub(crate) type CallResult = Result<u64, Failure>;
+
+/// What becomes of the task after a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It goes on with this value in rax.
+    Result(u64),
+    /// It waits, and the call is tried again.
+    Wait,
+    /// It goes on later with 0 in rax.
+    Yield,
+    /// It is gone.
+    Ended,
+}
+
+/// Serves one call.
+pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
+    let Ok(number) = u32::try_from(call.number) else {
+        kernel.report_missing(call.number);
+        return Answer::Result(Errno::ENOSYS.as_result());
+    };
+    match number {
+        nr::__NR_sched_yield => return Answer::Yield,
+        nr::__NR_exit => return process::exit(kernel, call.arguments),
+        _ => {}
+    }
+    match serve(kernel, number, call.arguments) {
+        Ok(value) => Answer::Result(value),
+        Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
+        Err(Failure::Wait) => Answer::Wait,
+    }
+}
+
+fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
+    match number {
+        nr::__NR_read => files::read(kernel, arguments),
+        nr::__NR_write => files::write(kernel, arguments),
+        nr::__NR_readv => files::readv(kernel, arguments),
+        nr::__NR_writev => files::writev(kernel, arguments),
+        nr::__NR_pread64 | nr::__NR_pwrite64 | nr::__NR_lseek => files::seek(kernel, arguments),
+        nr::__NR_close => files::close(kernel, arguments),
+        nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
+        nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
+        nr::__NR_fstat => files::fstat(kernel, arguments),
+        nr::__NR_stat | nr::__NR_lstat => files::stat(kernel, arguments[0], arguments[1]),
+        nr::__NR_newfstatat => files::newfstatat(kernel, arguments),
+        nr::__NR_access => files::access(kernel, arguments[0]),
+        nr::__NR_faccessat | nr::__NR_faccessat2 => files::access(kernel, arguments[1]),
+        nr::__NR_readlink => files::readlink(kernel, arguments[0]),
+        nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
+        nr::__NR_getcwd => files::getcwd(kernel, arguments),
+        nr::__NR_ioctl => files::ioctl(kernel, arguments),
+        nr::__NR_fcntl => files::fcntl(kernel, arguments),
+        nr::__NR_dup => files::dup(kernel, arguments),
+        nr::__NR_dup2 => files::dup2(kernel, arguments),
+        nr::__NR_dup3 => files::dup3(kernel, arguments),
+        nr::__NR_pipe => files::pipe2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_pipe2 => files::pipe2(kernel, arguments),
+        nr::__NR_eventfd => files::eventfd2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_eventfd2 => files::eventfd2(kernel, arguments),
+
+        nr::__NR_mmap => memory::mmap(kernel, arguments),
+        nr::__NR_munmap => memory::munmap(kernel, arguments),
+        nr::__NR_mprotect => memory::mprotect(kernel, arguments),
+        nr::__NR_madvise => memory::madvise(kernel, arguments),
+        nr::__NR_brk => memory::brk(kernel, arguments),
+
+        nr::__NR_socket => network::socket(kernel, arguments),
+        nr::__NR_bind => network::bind(kernel, arguments),
+        nr::__NR_listen => network::listen(kernel, arguments),
+        nr::__NR_accept => network::accept4(kernel, [arguments[0], arguments[1], arguments[2], 0, 0, 0]),
+        nr::__NR_accept4 => network::accept4(kernel, arguments),
+        nr::__NR_connect => network::connect(kernel, arguments),
+        nr::__NR_getsockname => network::getsockname(kernel, arguments),
+        nr::__NR_getpeername => network::getpeername(kernel, arguments),
+        nr::__NR_setsockopt => network::setsockopt(kernel, arguments),
+        nr::__NR_getsockopt => network::getsockopt(kernel, arguments),
+        nr::__NR_sendto => network::sendto(kernel, arguments),
+        nr::__NR_recvfrom => network::recvfrom(kernel, arguments),
+        nr::__NR_sendmsg => network::sendmsg(kernel, arguments),
+        nr::__NR_recvmsg => network::recvmsg(kernel, arguments),
+        nr::__NR_shutdown => network::shutdown(kernel, arguments),
+
+        nr::__NR_poll => poll::poll(kernel, arguments),
+        nr::__NR_ppoll => poll::ppoll(kernel, arguments),
+        nr::__NR_select => poll::select(kernel, arguments),
+        nr::__NR_pselect6 => poll::pselect6(kernel, arguments),
+        nr::__NR_epoll_create => poll::epoll_create(kernel, arguments),
+        nr::__NR_epoll_create1 => poll::epoll_create1(kernel, arguments),
+        nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
+        nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
+
+        nr::__NR_clock_gettime => time::clock_gettime(kernel, arguments),
+        nr::__NR_clock_getres => time::clock_getres(kernel, arguments),
+        nr::__NR_gettimeofday => time::gettimeofday(kernel, arguments),
+        nr::__NR_time => time::time(kernel, arguments),
+        nr::__NR_nanosleep => time::nanosleep(kernel, arguments),
+        nr::__NR_clock_nanosleep => time::clock_nanosleep(kernel, arguments),
+
+        _ => process::serve(kernel, number, arguments),
+    }
+}

@@ -1,0 +1,55 @@
+//! Standard input, output and error.
+
+use spore_abi::ring::LogOrigin;
+use spore_machine::shared;
+
+use super::{File, Kind, Readiness};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::memory::Buffers;
+
+/// Standard input: always at its end.
+pub(crate) struct Input;
+
+impl File for Input {
+    fn kind(&self) -> Kind {
+        Kind::CharacterDevice
+    }
+
+    fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
+        Ok(0)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::READ
+    }
+}
+
+/// Standard output or error: the function's log.
+pub(crate) struct Output(pub(crate) LogOrigin);
+
+impl File for Output {
+    fn kind(&self) -> Kind {
+        Kind::Pipe
+    }
+
+    fn write(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        let mut total = 0;
+        let mut part = [0; 2048];
+        while buffers.remaining() > 0 {
+            match buffers.take(&mut kernel.space, &mut part) {
+                Ok(length) => {
+                    shared::log(self.0, &part[..length as usize]);
+                    total += length;
+                }
+                Err(error) if total == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(total)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::WRITE
+    }
+}

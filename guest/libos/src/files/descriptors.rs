@@ -1,0 +1,139 @@
+//! The table from descriptor numbers to open files.
+
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+
+use linux_raw_sys::general::O_NONBLOCK;
+
+use super::File;
+use crate::errno::Errno;
+
+/// Most descriptors that the program can have (RLIMIT_NOFILE).
+pub(crate) const DESCRIPTORS_MAX: usize = 65_536;
+
+/// An open file description: what `dup` shares.
+pub(crate) struct OpenFile {
+    pub(crate) file: Rc<dyn File>,
+    /// Status flags as `fcntl(F_GETFL)` returns them.
+    pub(crate) flags: Cell<u32>,
+}
+
+impl OpenFile {
+    /// An open file with these status flags.
+    pub(crate) fn new(file: Rc<dyn File>, flags: u32) -> Rc<Self> {
+        Rc::new(Self { file, flags: Cell::new(flags) })
+    }
+
+    /// Whether calls return rather than wait.
+    pub(crate) fn is_non_blocking(&self) -> bool {
+        self.flags.get() & O_NONBLOCK != 0
+    }
+}
+
+#[derive(Clone)]
+struct Descriptor {
+    open: Rc<OpenFile>,
+    close_on_exec: bool,
+}
+
+/// The table.
+#[derive(Default)]
+pub(crate) struct Descriptors(Vec<Option<Descriptor>>);
+
+impl Descriptors {
+    /// The open file behind a descriptor.
+    pub(crate) fn get(&self, number: u64) -> Result<Rc<OpenFile>, Errno> {
+        self.slot(number).map(|descriptor| Rc::clone(&descriptor.open))
+    }
+
+    /// Gives an open file the lowest free number from `lowest` on.
+    pub(crate) fn add(&mut self, open: Rc<OpenFile>, close_on_exec: bool, lowest: u64) -> Result<u64, Errno> {
+        let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < DESCRIPTORS_MAX).ok_or(Errno::EINVAL)?;
+        let number = (lowest..DESCRIPTORS_MAX)
+            .find(|&number| self.0.get(number).is_none_or(Option::is_none))
+            .ok_or(Errno::EMFILE)?;
+        self.put(number, Descriptor { open, close_on_exec });
+        Ok(number as u64)
+    }
+
+    /// Gives an open file this very number; returns the one that had it.
+    pub(crate) fn set(
+        &mut self, number: u64, open: Rc<OpenFile>, close_on_exec: bool,
+    ) -> Result<Option<Rc<OpenFile>>, Errno> {
+        let number = usize::try_from(number).ok().filter(|&number| number < DESCRIPTORS_MAX).ok_or(Errno::EBADF)?;
+        Ok(self.put(number, Descriptor { open, close_on_exec }).map(|descriptor| descriptor.open))
+    }
+
+    /// Takes a descriptor out of the table.
+    pub(crate) fn remove(&mut self, number: u64) -> Result<Rc<OpenFile>, Errno> {
+        let slot = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number)).ok_or(Errno::EBADF)?;
+        slot.take().map(|descriptor| descriptor.open).ok_or(Errno::EBADF)
+    }
+
+    /// Whether a descriptor is closed by `execve`.
+    pub(crate) fn close_on_exec(&self, number: u64) -> Result<bool, Errno> {
+        self.slot(number).map(|descriptor| descriptor.close_on_exec)
+    }
+
+    /// Sets whether a descriptor is closed by `execve`.
+    pub(crate) fn set_close_on_exec(&mut self, number: u64, value: bool) -> Result<(), Errno> {
+        let slot = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number)).and_then(Option::as_mut);
+        slot.ok_or(Errno::EBADF)?.close_on_exec = value;
+        Ok(())
+    }
+
+    fn slot(&self, number: u64) -> Result<&Descriptor, Errno> {
+        let slot = usize::try_from(number).ok().and_then(|number| self.0.get(number)).and_then(Option::as_ref);
+        slot.ok_or(Errno::EBADF)
+    }
+
+    fn put(&mut self, number: usize, descriptor: Descriptor) -> Option<Descriptor> {
+        if number >= self.0.len() {
+            self.0.resize(number + 1, None);
+        }
+        self.0[number].replace(descriptor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::devices::Null;
+
+    fn open() -> Rc<OpenFile> {
+        OpenFile::new(Rc::new(Null), 0)
+    }
+
+    #[test]
+    fn the_lowest_free_number_is_given() {
+        let mut table = Descriptors::default();
+        let numbers: Vec<_> = (0..3).map(|_| table.add(open(), false, 0).unwrap()).collect();
+        assert_eq!(numbers, [0, 1, 2]);
+        table.remove(1).unwrap();
+        assert_eq!(table.add(open(), true, 0), Ok(1));
+        assert_eq!(table.add(open(), false, 10), Ok(10));
+        assert_eq!(table.close_on_exec(1), Ok(true));
+    }
+
+    #[test]
+    fn absent_numbers_are_bad_and_absurd_ones_invalid() {
+        let mut table = Descriptors::default();
+        for number in [0, 7, u64::MAX] {
+            assert_eq!(table.get(number).err(), Some(Errno::EBADF));
+            assert_eq!(table.remove(number).err(), Some(Errno::EBADF));
+        }
+        assert_eq!(table.set(DESCRIPTORS_MAX as u64, open(), false).err(), Some(Errno::EBADF));
+        assert_eq!(table.add(open(), false, u64::MAX), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut table = Descriptors::default();
+        let shared = open();
+        for _ in 0..DESCRIPTORS_MAX {
+            table.set(DESCRIPTORS_MAX as u64 - 1, Rc::clone(&shared), false).unwrap();
+        }
+        assert_eq!(table.add(Rc::clone(&shared), false, DESCRIPTORS_MAX as u64 - 1), Err(Errno::EMFILE));
+    }
+}

@@ -1,0 +1,123 @@
+//! Character devices.
+
+use alloc::rc::Rc;
+
+use super::{File, Kind, Readiness};
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::memory::Buffers;
+
+/// The device with this path, if there is one.
+pub(crate) fn by_path(path: &[u8]) -> Option<Rc<dyn File>> {
+    match path {
+        b"/dev/null" => Some(Rc::new(Null)),
+        b"/dev/zero" => Some(Rc::new(Zero)),
+        b"/dev/full" => Some(Rc::new(Full)),
+        b"/dev/random" | b"/dev/urandom" => Some(Rc::new(Random)),
+        _ => None,
+    }
+}
+
+/// `/dev/null`: takes everything, has nothing.
+pub(crate) struct Null;
+/// `/dev/zero`: takes everything, has zeroes without end.
+pub(crate) struct Zero;
+/// `/dev/full`: takes nothing, has zeroes without end.
+pub(crate) struct Full;
+/// `/dev/urandom`: random bytes without end.
+pub(crate) struct Random;
+
+/// Accepts what is written and forgets it.
+fn swallow(buffers: &mut Buffers) -> u64 {
+    let length = buffers.remaining();
+    buffers.skip(length);
+    length
+}
+
+impl File for Null {
+    fn kind(&self) -> Kind {
+        Kind::CharacterDevice
+    }
+
+    fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
+        Ok(0)
+    }
+
+    fn write(&self, _kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        Ok(swallow(buffers))
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::READ | Readiness::WRITE
+    }
+}
+
+impl File for Zero {
+    fn kind(&self) -> Kind {
+        Kind::CharacterDevice
+    }
+
+    fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        buffers.put_zeroes(&mut kernel.space)
+    }
+
+    fn write(&self, _kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        Ok(swallow(buffers))
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::READ | Readiness::WRITE
+    }
+}
+
+impl File for Full {
+    fn kind(&self) -> Kind {
+        Kind::CharacterDevice
+    }
+
+    fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        buffers.put_zeroes(&mut kernel.space)
+    }
+
+    fn write(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
+        Err(Errno::ENOSPC)
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::READ | Readiness::WRITE
+    }
+}
+
+impl File for Random {
+    fn kind(&self) -> Kind {
+        Kind::CharacterDevice
+    }
+
+    fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        fill_random(kernel, buffers)
+    }
+
+    fn write(&self, _kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        Ok(swallow(buffers))
+    }
+
+    fn readiness(&self) -> Readiness {
+        Readiness::READ | Readiness::WRITE
+    }
+}
+
+/// Fills the buffers with random bytes; returns how many.
+pub(crate) fn fill_random(kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+    let mut total = 0;
+    let mut part = [0; 256];
+    while buffers.remaining() > 0 {
+        let length = buffers.remaining().min(part.len() as u64) as usize;
+        kernel.random.fill(&mut part[..length]);
+        match buffers.put(&mut kernel.space, &part[..length]) {
+            Ok(done) => total += done,
+            Err(error) if total == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(total)
+}

@@ -1,0 +1,200 @@
+//! Waiting for many files: epoll.
+//!
+//! Each watched file has a [`Watch`], which the file's wait queue tells of every wake. A told watch goes to the
+//! instance's list of candidates; `epoll_wait` asks the candidates what they are ready for, and keeps those in the
+//! list that are level-triggered and ready.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::{Rc, Weak};
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+use linux_raw_sys::general::{EPOLLET, EPOLLONESHOT};
+
+use super::descriptors::OpenFile;
+use super::{File, Kind, Readiness};
+use crate::errno::Errno;
+use crate::task::{ReadyQueue, WaitQueue};
+
+/// Deepest nesting of epoll instances that watch each other, as on Linux.
+const NESTING_MAX: u32 = 5;
+
+/// Candidates of an instance, and who waits for them.
+struct Candidates {
+    list: RefCell<VecDeque<Weak<Watch>>>,
+    moved: WaitQueue,
+}
+
+/// A file that an instance watches.
+pub(crate) struct Watch {
+    candidates: Weak<Candidates>,
+    is_listed: Cell<bool>,
+    open: Weak<OpenFile>,
+    events: Cell<u32>,
+    data: Cell<u64>,
+    this: Weak<Watch>,
+}
+
+/// An epoll instance.
+pub(crate) struct Epoll {
+    watches: RefCell<BTreeMap<u64, Rc<Watch>>>,
+    candidates: Rc<Candidates>,
+}
+
+/// What `epoll_wait` reports of one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) events: u32,
+    pub(crate) data: u64,
+}
+
+impl Watch {
+    /// The file has moved.
+    pub(crate) fn notice(&self) {
+        let Some(candidates) = self.candidates.upgrade() else { return };
+        if !self.is_listed.replace(true) {
+            candidates.list.borrow_mut().push_back(self.this.clone());
+        }
+        candidates.moved.wake();
+    }
+
+    /// What the file is ready for, of what the watch asks; errors and hang-ups always count.
+    fn ready_events(&self) -> u32 {
+        let Some(open) = self.open.upgrade() else { return 0 };
+        let always = (Readiness::ERROR | Readiness::HANG_UP).bits();
+        if self.events.get() & !(EPOLLET | EPOLLONESHOT) == 0 {
+            return 0;
+        }
+        open.file.readiness().bits() & (self.events.get() | always)
+    }
+}
+
+impl Epoll {
+    /// An instance that watches nothing.
+    pub(crate) fn new(ready: &Rc<ReadyQueue>) -> Self {
+        let candidates = Rc::new(Candidates { list: RefCell::default(), moved: WaitQueue::new(ready) });
+        Self { watches: RefCell::default(), candidates }
+    }
+
+    /// Watches the open file behind a descriptor.
+    pub(crate) fn add(&self, number: u64, open: &Rc<OpenFile>, events: u32, data: u64) -> Result<(), Errno> {
+        self.forget_closed();
+        // Regular files and the like cannot be watched.
+        let can_wait = open.file.wait_queue().is_some() || open.file.kind() == Kind::Pipe;
+        if !can_wait {
+            return Err(Errno::EPERM);
+        }
+        if let Some(other) = open.file.as_epoll() {
+            if core::ptr::eq(other, self) {
+                return Err(Errno::EINVAL);
+            }
+            // No instance may watch itself through others: readiness is asked for recursively.
+            if other.reaches(self) || other.depth() >= NESTING_MAX {
+                return Err(Errno::ELOOP);
+            }
+        }
+        let mut watches = self.watches.borrow_mut();
+        if watches.contains_key(&number) {
+            return Err(Errno::EEXIST);
+        }
+        let watch = Rc::new_cyclic(|this| Watch {
+            candidates: Rc::downgrade(&self.candidates),
+            is_listed: Cell::new(false),
+            open: Rc::downgrade(open),
+            events: Cell::new(events),
+            data: Cell::new(data),
+            this: this.clone(),
+        });
+        if let Some(queue) = open.file.wait_queue() {
+            queue.add_watch(&watch);
+        }
+        watch.notice();
+        watches.insert(number, watch);
+        Ok(())
+    }
+
+    /// Changes what is watched for.
+    pub(crate) fn modify(&self, number: u64, events: u32, data: u64) -> Result<(), Errno> {
+        self.forget_closed();
+        let watches = self.watches.borrow();
+        let watch = watches.get(&number).ok_or(Errno::ENOENT)?;
+        watch.events.set(events);
+        watch.data.set(data);
+        watch.notice();
+        Ok(())
+    }
+
+    /// Stops watching.
+    pub(crate) fn remove(&self, number: u64) -> Result<(), Errno> {
+        self.forget_closed();
+        self.watches.borrow_mut().remove(&number).map(drop).ok_or(Errno::ENOENT)
+    }
+
+    /// Up to `limit` files that are ready.
+    pub(crate) fn collect(&self, limit: usize) -> Vec<Event> {
+        let mut events = Vec::new();
+        // Each candidate is looked at once: level-triggered ones that are ready go back to the end of the list.
+        for _ in 0..self.candidates.list.borrow().len() {
+            if events.len() == limit {
+                break;
+            }
+            let Some(weak) = self.candidates.list.borrow_mut().pop_front() else { break };
+            let Some(watch) = weak.upgrade() else { continue };
+            watch.is_listed.set(false);
+            let ready = watch.ready_events();
+            if ready == 0 {
+                continue;
+            }
+            events.push(Event { events: ready, data: watch.data.get() });
+            let asked = watch.events.get();
+            if asked & EPOLLONESHOT != 0 {
+                watch.events.set(asked & (EPOLLET | EPOLLONESHOT));
+            } else if asked & EPOLLET == 0 && !watch.is_listed.replace(true) {
+                self.candidates.list.borrow_mut().push_back(weak);
+            }
+        }
+        events
+    }
+
+    /// Closing the last descriptor of a file ends its watches.
+    fn forget_closed(&self) {
+        self.watches.borrow_mut().retain(|_, watch| watch.open.strong_count() > 0);
+    }
+
+    fn reaches(&self, target: &Self) -> bool {
+        self.watches.borrow().values().any(|watch| {
+            let open = watch.open.upgrade();
+            let inner = open.as_ref().and_then(|open| open.file.as_epoll());
+            inner.is_some_and(|inner| core::ptr::eq(inner, target) || inner.reaches(target))
+        })
+    }
+
+    fn depth(&self) -> u32 {
+        let watches = self.watches.borrow();
+        let inner = watches.values().filter_map(|watch| {
+            let open = watch.open.upgrade()?;
+            open.file.as_epoll().map(Self::depth)
+        });
+        1 + inner.max().unwrap_or(0)
+    }
+}
+
+impl File for Epoll {
+    fn kind(&self) -> Kind {
+        Kind::Anonymous
+    }
+
+    fn readiness(&self) -> Readiness {
+        let list = self.candidates.list.borrow();
+        let is_ready = list.iter().filter_map(Weak::upgrade).any(|watch| watch.ready_events() != 0);
+        if is_ready { Readiness::READ } else { Readiness::empty() }
+    }
+
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        Some(&self.candidates.moved)
+    }
+
+    fn as_epoll(&self) -> Option<&Epoll> {
+        Some(self)
+    }
+}

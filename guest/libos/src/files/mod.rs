@@ -1,0 +1,97 @@
+//! Files in the widest sense: everything that a descriptor can name.
+//!
+//! * [`descriptors`]: the table from numbers to open files;
+//! * [`console`]: standard input, output and error;
+//! * [`devices`]: `/dev/null` and its kin;
+//! * [`pipe`], [`event`]: pipes and event counters;
+//! * [`epoll`]: waiting for many files.
+//!
+//! A file that cannot serve a call at once answers [`Errno::EAGAIN`]; whether the caller then waits or gets the
+//! error is decided in `calls`, by the open file's flags.
+
+pub(crate) mod console;
+pub(crate) mod descriptors;
+pub(crate) mod devices;
+pub(crate) mod epoll;
+pub(crate) mod event;
+pub(crate) mod pipe;
+
+use bitflags::bitflags;
+use linux_raw_sys::general::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, S_IFCHR, S_IFIFO, S_IFSOCK};
+
+use crate::errno::Errno;
+use crate::kernel::Kernel;
+use crate::memory::Buffers;
+use crate::network::socket::Socket;
+use crate::task::WaitQueue;
+use epoll::Epoll;
+
+bitflags! {
+    /// What a file is ready for; the numbers are those of `poll` and `epoll`.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(crate) struct Readiness: u32 {
+        const READ = POLLIN;
+        const WRITE = POLLOUT;
+        const ERROR = POLLERR;
+        const HANG_UP = POLLHUP;
+        const READ_HANG_UP = POLLRDHUP;
+    }
+}
+
+/// Kind of a file, as `stat` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    CharacterDevice,
+    Pipe,
+    Socket,
+    Anonymous,
+}
+
+impl Kind {
+    /// The file type bits of `st_mode`.
+    pub(crate) fn mode(self) -> u32 {
+        match self {
+            Self::CharacterDevice => S_IFCHR,
+            Self::Pipe => S_IFIFO,
+            Self::Socket => S_IFSOCK,
+            Self::Anonymous => 0,
+        }
+    }
+}
+
+/// Something that descriptors name.
+pub(crate) trait File {
+    /// Its kind.
+    fn kind(&self) -> Kind;
+
+    /// Reads into the program's buffers; returns the number of bytes, 0 at the end.
+    fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// Writes from the program's buffers; returns the number of bytes taken.
+    fn write(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
+        Err(Errno::EINVAL)
+    }
+
+    /// What it is ready for.
+    fn readiness(&self) -> Readiness;
+
+    /// Where to wait for a change of readiness; `None` if it never changes.
+    fn wait_queue(&self) -> Option<&WaitQueue> {
+        None
+    }
+
+    /// The last descriptor of it was closed.
+    fn release(&self, _kernel: &mut Kernel) {}
+
+    /// The socket that it is, if it is one.
+    fn as_socket(&self) -> Option<&Socket> {
+        None
+    }
+
+    /// The epoll instance that it is, if it is one.
+    fn as_epoll(&self) -> Option<&Epoll> {
+        None
+    }
+}

@@ -1,0 +1,310 @@
+//! The kernel: all state of the library OS, and the loop that runs the program.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
+use core::fmt::Write as _;
+
+use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+use spore_abi::pages::{Upcall, boot_flags, exit_kind};
+use spore_abi::ring::LogOrigin;
+use spore_machine::context::{self, Trap};
+use spore_machine::{processor, shared};
+
+use crate::calls::{self, Answer};
+use crate::files::console;
+use crate::files::descriptors::{Descriptors, OpenFile};
+use crate::memory::AddressSpace;
+use crate::memory::space::{AccessError, Intent};
+use crate::network::Network;
+use crate::program;
+use crate::random::Random;
+use crate::task::{Memory, Pending, ReadyQueue, Task, TaskId};
+use crate::time;
+
+/// Highest system call number that can be reported as missing by itself.
+const CALL_NUMBERS: usize = 512;
+/// Page-fault error code bits (Intel SDM volume 3, 4.7).
+const FAULT_WAS_WRITE: u64 = 1 << 1;
+const FAULT_WAS_FETCH: u64 = 1 << 4;
+
+/// Dispositions of signals, as far as they are kept.
+pub(crate) const SIGNALS: usize = 64;
+
+/// `struct sigaction` as the kernel interface has it: handler, flags, restorer, mask.
+pub(crate) type SignalAction = [u64; 4];
+
+/// All state of the library OS.
+pub(crate) struct Kernel {
+    pub(crate) space: AddressSpace,
+    pub(crate) files: Descriptors,
+    pub(crate) network: Network,
+    pub(crate) random: Random,
+    pub(crate) ready: Rc<ReadyQueue>,
+    pub(crate) tasks: BTreeMap<TaskId, Task>,
+    pub(crate) current: TaskId,
+    pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
+    pub(crate) signal_actions: Box<[SignalAction; SIGNALS]>,
+    pub(crate) file_mode_mask: u32,
+    pub(crate) name: [u8; 16],
+    /// The host should serve the rings soon, though the program goes on.
+    pub(crate) notify_due: bool,
+    reported_missing: [u64; CALL_NUMBERS / 64],
+    report_missing: bool,
+    /// The task whose extended state is in the processor.
+    loaded: TaskId,
+}
+
+/// Starts the library OS: loads the program and runs it until it ends.
+///
+/// The heap must have been started.
+pub fn start() -> ! {
+    let boot = shared::boot();
+    let ready = Rc::new(ReadyQueue::default());
+    let mut kernel = Kernel {
+        space: AddressSpace::new(&boot),
+        files: Descriptors::default(),
+        network: Network::new(boot.port as u16, &ready),
+        random: Random::new(boot.seed),
+        ready,
+        tasks: BTreeMap::new(),
+        current: 1,
+        deadlines: BTreeSet::new(),
+        signal_actions: Box::new([[0; 4]; SIGNALS]),
+        file_mode_mask: 0o022,
+        name: [0; 16],
+        notify_due: false,
+        reported_missing: [0; CALL_NUMBERS / 64],
+        report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
+        loaded: 1,
+    };
+    kernel.open_console();
+    match program::load::load(&mut kernel, &boot) {
+        Ok(task) => {
+            kernel.tasks.insert(1, task);
+            kernel.ready.push(1);
+        }
+        Err(error) => {
+            let mut message = Line::default();
+            // Cannot fail: a line takes what fits.
+            let _ = write!(message, "{error}");
+            shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
+        }
+    }
+    kernel.run()
+}
+
+impl Kernel {
+    fn open_console(&mut self) {
+        use linux_raw_sys::general::{O_RDONLY, O_WRONLY};
+        let console: [(Rc<dyn crate::files::File>, u32); 3] = [
+            (Rc::new(console::Input), O_RDONLY),
+            (Rc::new(console::Output(LogOrigin::Stdout)), O_WRONLY),
+            (Rc::new(console::Output(LogOrigin::Stderr)), O_WRONLY),
+        ];
+        for (file, flags) in console {
+            // The table is empty, so there is room.
+            let _ = self.files.add(OpenFile::new(file, flags), false, 0);
+        }
+    }
+
+    /// The task that runs.
+    pub(crate) fn task(&mut self) -> &mut Task {
+        match self.tasks.get_mut(&self.current) {
+            Some(task) => task,
+            None => shared::end(exit_kind::LIBRARY_OS_FAILED, 0, "the running task is gone"),
+        }
+    }
+
+    fn run(&mut self) -> ! {
+        loop {
+            self.network.pump();
+            self.fire_deadlines();
+            match self.ready.pop() {
+                Some(task) if self.tasks.contains_key(&task) => self.run_task(task),
+                Some(_) => {}
+                None => self.idle(),
+            }
+        }
+    }
+
+    /// Nothing can run: sleep until something comes in or the next deadline passes.
+    fn idle(&mut self) {
+        shared::set_listening(self.network.is_function_listening());
+        let deadline_ns = self.deadlines.first().map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
+        self.notify_due = false;
+        shared::wait(deadline_ns);
+    }
+
+    fn fire_deadlines(&mut self) {
+        if self.deadlines.is_empty() {
+            return;
+        }
+        let now_ns = time::monotonic_ns();
+        while let Some(&(deadline_ns, task)) = self.deadlines.first() {
+            if deadline_ns > now_ns {
+                break;
+            }
+            self.deadlines.pop_first();
+            self.ready.push(task);
+        }
+    }
+
+    /// Runs a task until it waits, yields or ends.
+    fn run_task(&mut self, task: TaskId) {
+        self.current = task;
+        self.switch_processor_to(task);
+        if let Some(pending) = self.task().pending.take()
+            && !self.answer(pending)
+        {
+            return;
+        }
+        loop {
+            shared::set_wants_kicks(!self.ready.is_empty() || !self.deadlines.is_empty());
+            match context::run(&mut self.task().context) {
+                Trap::SystemCall => {
+                    let context = &self.task().context;
+                    let pending = Pending { number: context.call_number(), arguments: context.call_arguments() };
+                    if !self.answer(pending) {
+                        return;
+                    }
+                }
+                Trap::Fault(upcall) => self.fault(&upcall),
+                Trap::Kick => {
+                    self.ready.push(task);
+                    return;
+                }
+            }
+            if self.notify_due {
+                self.notify_due = false;
+                shared::notify();
+                self.network.pump();
+            }
+        }
+    }
+
+    /// Answers a call; `false` if the task does not go on running now.
+    fn answer(&mut self, pending: Pending) -> bool {
+        let deadline_before = self.task().memory.deadline_ns;
+        let answer = calls::dispatch(self, pending);
+        let current = self.current;
+        let Some(task) = self.tasks.get_mut(&current) else { return false };
+        match answer {
+            Answer::Result(value) => {
+                if let Some(deadline_ns) = deadline_before.or(task.memory.deadline_ns) {
+                    self.deadlines.remove(&(deadline_ns, current));
+                }
+                task.memory = Memory::default();
+                task.context.set_result(value);
+                true
+            }
+            Answer::Wait => {
+                task.pending = Some(pending);
+                if let Some(deadline_ns) = task.memory.deadline_ns {
+                    self.deadlines.insert((deadline_ns, current));
+                }
+                false
+            }
+            Answer::Yield => {
+                task.context.set_result(0);
+                self.ready.push(current);
+                false
+            }
+            Answer::Ended => {
+                self.tasks.remove(&current);
+                false
+            }
+        }
+    }
+
+    /// Exchanges the register state that traps do not save.
+    fn switch_processor_to(&mut self, task: TaskId) {
+        if self.loaded == task {
+            return;
+        }
+        if let Some(previous) = self.tasks.get_mut(&self.loaded) {
+            previous.context.fs_base = processor::fs_base();
+            previous.context.gs_base = processor::gs_base();
+            previous.extended.save();
+        }
+        if let Some(next) = self.tasks.get(&task) {
+            processor::set_fs_base(next.context.fs_base);
+            processor::set_gs_base(next.context.gs_base);
+            next.extended.restore();
+        }
+        self.loaded = task;
+    }
+
+    /// The program raised an exception.
+    fn fault(&mut self, upcall: &Upcall) {
+        const PAGE_FAULT: u32 = 14;
+        if upcall.vector == PAGE_FAULT {
+            let intent = match upcall.error_code {
+                code if code & FAULT_WAS_FETCH != 0 => Intent::Execute,
+                code if code & FAULT_WAS_WRITE != 0 => Intent::Write,
+                _ => Intent::Read,
+            };
+            match self.space.fault(upcall.fault_address, intent) {
+                Ok(()) => return,
+                Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::Forbidden) => {}
+            }
+        }
+        let signal = match upcall.vector {
+            0 | 16 | 19 => SIGFPE,
+            1 | 3 => SIGTRAP,
+            6 => SIGILL,
+            12 | 17 => SIGBUS,
+            _ => SIGSEGV,
+        };
+        shared::end(exit_kind::FAULTED, signal, "")
+    }
+
+    /// Counts a call that is not there, and reports it once by name.
+    pub(crate) fn report_missing(&mut self, number: u64) {
+        let index = (number as usize).min(CALL_NUMBERS - 1);
+        let (word, bit) = (index / 64, 1 << (index % 64));
+        if !self.report_missing || self.reported_missing[word] & bit != 0 {
+            return;
+        }
+        self.reported_missing[word] |= bit;
+        let mut line = Line::default();
+        // Cannot fail: a line takes what fits.
+        let _ = match calls::names::name(number) {
+            Some(name) => writeln!(line, "system call {name} ({number}) is not served; it fails with ENOSYS"),
+            None => writeln!(line, "system call {number} is unknown; it fails with ENOSYS"),
+        };
+        shared::log(LogOrigin::LibraryOs, line.as_str().as_bytes());
+    }
+}
+
+/// A line of text of bounded length; what does not fit is cut off.
+pub(crate) struct Line {
+    bytes: [u8; 240],
+    length: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { bytes: [0; 240], length: 0 }
+    }
+}
+
+impl Line {
+    /// The text.
+    pub(crate) fn as_str(&self) -> &str {
+        core::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
+}
+
+impl core::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        let mut end = text.len().min(self.bytes.len() - self.length);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.bytes[self.length..self.length + end].copy_from_slice(&text.as_bytes()[..end]);
+        self.length += end;
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! The program's buffers that a read or write works on: one, or a vector of them.
+
+use linux_raw_sys::general::UIO_MAXIOV;
+use smallvec::SmallVec;
+
+use super::AddressSpace;
+use crate::errno::Errno;
+
+/// Most bytes that one call moves, as on Linux (`MAX_RW_COUNT`).
+const BYTES_MAX: u64 = 0x7fff_f000;
+
+/// Buffers with a position: what has been filled or emptied so far.
+#[derive(Debug, Clone)]
+pub(crate) struct Buffers {
+    segments: SmallVec<[(u64, u64); 4]>,
+    segment: usize,
+    offset: u64,
+    remaining: u64,
+}
+
+impl Buffers {
+    /// One buffer.
+    pub(crate) fn single(address: u64, length: u64) -> Self {
+        let length = length.min(BYTES_MAX);
+        Self { segments: SmallVec::from_elem((address, length), 1), segment: 0, offset: 0, remaining: length }
+    }
+
+    /// The buffers of an array of `struct iovec`.
+    pub(crate) fn vector(space: &mut AddressSpace, address: u64, count: u64) -> Result<Self, Errno> {
+        if count > u64::from(UIO_MAXIOV) {
+            return Err(Errno::EINVAL);
+        }
+        let mut segments = SmallVec::new();
+        let mut remaining = 0_u64;
+        for index in 0..count {
+            let base = space.read_u64(address.wrapping_add(index * 16))?;
+            let length = space.read_u64(address.wrapping_add(index * 16 + 8))?;
+            if length > i64::MAX as u64 {
+                return Err(Errno::EINVAL);
+            }
+            let length = length.min(BYTES_MAX - remaining);
+            remaining += length;
+            segments.push((base, length));
+        }
+        Ok(Self { segments, segment: 0, offset: 0, remaining })
+    }
+
+    /// Bytes left.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.remaining
+    }
+
+    /// Skips `count` bytes (at most what is left).
+    pub(crate) fn skip(&mut self, count: u64) {
+        let mut left = count.min(self.remaining);
+        self.remaining -= left;
+        while left > 0 {
+            let (_, length) = self.segments[self.segment];
+            let step = left.min(length - self.offset);
+            self.offset += step;
+            left -= step;
+            if self.offset == length {
+                self.segment += 1;
+                self.offset = 0;
+            }
+        }
+    }
+
+    /// Copies as much of `bytes` into the buffers as fits; returns how much that was.
+    pub(crate) fn put(&mut self, space: &mut AddressSpace, bytes: &[u8]) -> Result<u64, Errno> {
+        self.each(bytes.len() as u64, |address, done, length| {
+            space.write(address, &bytes[done as usize..(done + length) as usize])
+        })
+    }
+
+    /// Fills `bytes` from the buffers as far as they reach; returns how much that was.
+    pub(crate) fn take(&mut self, space: &mut AddressSpace, bytes: &mut [u8]) -> Result<u64, Errno> {
+        self.each(bytes.len() as u64, |address, done, length| {
+            space.read(address, &mut bytes[done as usize..(done + length) as usize])
+        })
+    }
+
+    /// Fills the buffers with zeroes; returns how many.
+    pub(crate) fn put_zeroes(&mut self, space: &mut AddressSpace) -> Result<u64, Errno> {
+        let zeroes = [0; 4096];
+        let mut total = 0;
+        while self.remaining > 0 {
+            let part = self.remaining.min(zeroes.len() as u64) as usize;
+            total += self.put(space, &zeroes[..part])?;
+        }
+        Ok(total)
+    }
+
+    /// Calls `copy(address, done, length)` for each piece of the next `count` bytes. A fault after the first byte
+    /// ends the call with what was done, as on Linux.
+    fn each(
+        &mut self, count: u64, mut copy: impl FnMut(u64, u64, u64) -> Result<(), Errno>,
+    ) -> Result<u64, Errno> {
+        let wanted = count.min(self.remaining);
+        let mut done = 0;
+        while done < wanted {
+            let (address, length) = self.segments[self.segment];
+            let step = (wanted - done).min(length - self.offset);
+            if step == 0 {
+                self.segment += 1;
+                self.offset = 0;
+                continue;
+            }
+            match copy(address.wrapping_add(self.offset), done, step) {
+                Ok(()) => {}
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+            done += step;
+            self.skip(step);
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,111 @@
+//! The network: sockets over streams that the monitor opens.
+//!
+//! There is no TCP/IP stack. A stream slot is a pair of byte rings shared with the monitor, which connects it to the
+//! gateway; `accept` on the function's port takes the next one.
+//!
+//! * [`stream`]: one slot in use;
+//! * [`socket`]: what the program sees;
+//! * [`address`]: `struct sockaddr`.
+
+pub(crate) mod address;
+pub(crate) mod socket;
+pub(crate) mod stream;
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::rc::{Rc, Weak};
+use alloc::vec::Vec;
+
+use spore_abi::layout::STREAM_SLOTS;
+use spore_machine::shared;
+
+use crate::task::ReadyQueue;
+use socket::Listener;
+use stream::Stream;
+
+/// All streams and listeners.
+pub(crate) struct Network {
+    streams: Vec<Option<Weak<Stream>>>,
+    listeners: BTreeMap<u16, Weak<Listener>>,
+    /// Streams that came in before anybody listened.
+    early: VecDeque<Rc<Stream>>,
+    function_port: u16,
+    next_port: u16,
+    ready: Rc<ReadyQueue>,
+}
+
+/// First port that `bind` to port 0 gives.
+const FIRST_FREE_PORT: u16 = 32_768;
+
+impl Network {
+    /// A network without streams, for a function on this port.
+    pub(crate) fn new(function_port: u16, ready: &Rc<ReadyQueue>) -> Self {
+        Self {
+            streams: (0..STREAM_SLOTS).map(|_| None).collect(),
+            listeners: BTreeMap::new(),
+            early: VecDeque::new(),
+            function_port,
+            next_port: FIRST_FREE_PORT,
+            ready: Rc::clone(ready),
+        }
+    }
+
+    /// Takes note of what the host has changed.
+    pub(crate) fn pump(&mut self) {
+        let mut changed = shared::take_changed_slots();
+        while changed != 0 {
+            let slot = changed.trailing_zeros() as usize;
+            changed &= changed - 1;
+            let known = self.streams[slot].as_ref().and_then(Weak::upgrade);
+            match known {
+                Some(stream) if stream.is_current() => stream.moved.wake(),
+                _ => self.welcome(slot),
+            }
+        }
+    }
+
+    /// A new stream is in this slot.
+    fn welcome(&mut self, slot: usize) {
+        let Some(stream) = Stream::accept(slot, &self.ready) else { return };
+        self.streams[slot] = Some(Rc::downgrade(&stream));
+        match self.listener(self.function_port) {
+            Some(listener) => listener.offer(stream),
+            None => self.early.push_back(stream),
+        }
+    }
+
+    fn listener(&self, port: u16) -> Option<Rc<Listener>> {
+        self.listeners.get(&port).and_then(Weak::upgrade)
+    }
+
+    /// Whether somebody listens on the function's port.
+    pub(crate) fn is_function_listening(&self) -> bool {
+        self.listener(self.function_port).is_some()
+    }
+
+    /// A free port.
+    pub(crate) fn free_port(&mut self) -> Option<u16> {
+        for _ in FIRST_FREE_PORT..=u16::MAX {
+            let port = self.next_port;
+            self.next_port = port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
+            if self.listener(port).is_none() {
+                return Some(port);
+            }
+        }
+        None
+    }
+
+    /// Whether a listener has this port.
+    pub(crate) fn is_taken(&self, port: u16) -> bool {
+        self.listener(port).is_some()
+    }
+
+    /// Lets `listener` take what comes in on `port`.
+    pub(crate) fn listen(&mut self, port: u16, listener: &Rc<Listener>) {
+        self.listeners.insert(port, Rc::downgrade(listener));
+        if port == self.function_port {
+            for stream in self.early.drain(..) {
+                listener.offer(stream);
+            }
+        }
+    }
+}

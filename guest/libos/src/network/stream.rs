@@ -1,0 +1,168 @@
+//! One stream slot in use: two byte rings shared with the monitor.
+
+use alloc::rc::Rc;
+use core::cell::Cell;
+
+use spore_abi::layout::STREAM_RING_BYTES;
+use spore_abi::pages::{GuestSlot, guest_slot_flags, host_slot_flags};
+use spore_abi::ring;
+use spore_machine::shared;
+
+use crate::errno::Errno;
+use crate::files::Readiness;
+use crate::kernel::Kernel;
+use crate::memory::Buffers;
+use crate::task::{ReadyQueue, WaitQueue};
+
+/// A stream. Dropping it closes it; what was written before still goes out.
+pub(crate) struct Stream {
+    slot: usize,
+    generation: u32,
+    state: Cell<GuestSlot>,
+    /// The program will read no more.
+    read_shut: Cell<bool>,
+    pub(super) moved: Rc<WaitQueue>,
+}
+
+impl Stream {
+    /// Takes over the stream that the host has put into `slot`; `None` if there is none.
+    pub(super) fn accept(slot: usize, ready: &Rc<ReadyQueue>) -> Option<Rc<Self>> {
+        let host = shared::host_slot(slot);
+        let is_new = host.generation != shared::guest_slot(slot).generation;
+        if host.flags & host_slot_flags::OPEN == 0 || !is_new {
+            return None;
+        }
+        let state = GuestSlot { generation: host.generation, flags: 0, receive_head: 0, transmit_tail: 0 };
+        shared::set_guest_slot(slot, state);
+        Some(Rc::new(Self {
+            slot,
+            generation: host.generation,
+            state: Cell::new(state),
+            read_shut: Cell::new(false),
+            moved: Rc::new(WaitQueue::new(ready)),
+        }))
+    }
+
+    /// Whether the slot still carries this stream.
+    pub(super) fn is_current(&self) -> bool {
+        shared::host_slot(self.slot).generation == self.generation
+    }
+
+    fn is_reset(&self) -> bool {
+        let host = shared::host_slot(self.slot);
+        !self.is_current() || host.flags & host_slot_flags::RESET != 0
+    }
+
+    fn has_peer_ended(&self) -> bool {
+        self.is_reset() || shared::host_slot(self.slot).flags & host_slot_flags::END_OF_STREAM != 0
+    }
+
+    fn received(&self) -> u32 {
+        if !self.is_current() {
+            return 0;
+        }
+        let tail = shared::host_slot(self.slot).receive_tail;
+        ring::used(self.state.get().receive_head, tail, STREAM_RING_BYTES).unwrap_or(0)
+    }
+
+    fn room(&self) -> u32 {
+        let head = shared::host_slot(self.slot).transmit_head;
+        let used = ring::used(head, self.state.get().transmit_tail, STREAM_RING_BYTES);
+        used.map_or(0, |used| STREAM_RING_BYTES - used)
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut GuestSlot)) {
+        let mut state = self.state.get();
+        change(&mut state);
+        self.state.set(state);
+        shared::set_guest_slot(self.slot, state);
+    }
+
+    /// Reads what has come in; `peek` leaves it there.
+    pub(crate) fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers, peek: bool) -> Result<u64, Errno> {
+        let waiting = self.received();
+        if waiting == 0 || self.read_shut.get() {
+            return match () {
+                () if self.read_shut.get() => Ok(0),
+                () if self.is_reset() => Err(Errno::ECONNRESET),
+                () if self.has_peer_ended() || buffers.remaining() == 0 => Ok(0),
+                () => Err(Errno::EAGAIN),
+            };
+        }
+        let head = self.state.get().receive_head;
+        let count = u64::from(waiting).min(buffers.remaining()) as u32;
+        let done = shared::with_receive_ring(self.slot, head, count, |[first, second]| {
+            let mut done = buffers.put(&mut kernel.space, first)?;
+            if done == first.len() as u64 && !second.is_empty() {
+                done += buffers.put(&mut kernel.space, second).unwrap_or(0);
+            }
+            Ok(done)
+        })?;
+        if !peek {
+            let was_full = waiting > STREAM_RING_BYTES / 2;
+            self.publish(|state| state.receive_head = head.wrapping_add(done as u32));
+            if was_full {
+                // The host stopped reading from its side for want of room; it need not wait for us to go idle.
+                kernel.notify_due = true;
+            }
+        }
+        Ok(done)
+    }
+
+    /// Sends as much as there is room for.
+    pub(crate) fn write(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
+        if self.state.get().flags & guest_slot_flags::SHUT_WRITE != 0 || self.is_reset() {
+            return Err(Errno::EPIPE);
+        }
+        let room = self.room();
+        if room == 0 && buffers.remaining() > 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let tail = self.state.get().transmit_tail;
+        let count = u64::from(room).min(buffers.remaining()) as u32;
+        let done = shared::with_transmit_ring(self.slot, tail, count, |[first, second]| {
+            let mut done = buffers.take(&mut kernel.space, first)?;
+            if done == first.len() as u64 && !second.is_empty() {
+                done += buffers.take(&mut kernel.space, second).unwrap_or(0);
+            }
+            Ok(done)
+        })?;
+        self.publish(|state| state.transmit_tail = tail.wrapping_add(done as u32));
+        Ok(done)
+    }
+
+    /// `shutdown`: no more reading, no more writing, or both.
+    pub(crate) fn shut(&self, read: bool, write: bool) {
+        if read {
+            self.read_shut.set(true);
+        }
+        if write {
+            self.publish(|state| state.flags |= guest_slot_flags::SHUT_WRITE);
+        }
+        self.moved.wake();
+    }
+
+    /// What it is ready for.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let ended = self.has_peer_ended() || self.read_shut.get();
+        let write_shut = self.state.get().flags & guest_slot_flags::SHUT_WRITE != 0;
+        let mut readiness = Readiness::empty();
+        readiness.set(Readiness::READ, self.received() > 0 || ended);
+        readiness.set(Readiness::READ_HANG_UP, ended);
+        readiness.set(Readiness::WRITE, self.room() > 0 || write_shut || self.is_reset());
+        readiness.set(Readiness::HANG_UP, self.is_reset() || (ended && write_shut));
+        readiness.set(Readiness::ERROR, self.is_reset());
+        readiness
+    }
+
+    /// Bytes that can be read at once (`FIONREAD`).
+    pub(crate) fn waiting_bytes(&self) -> u32 {
+        self.received()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.publish(|state| state.flags |= guest_slot_flags::CLOSED);
+    }
+}

@@ -1,0 +1,117 @@
+//! The first stack of a program (System V ABI, AMD64 supplement, 3.4.1): argument and environment strings, the
+//! auxiliary vector, and the pointers to them.
+
+use alloc::vec::Vec;
+
+use linux_raw_sys::auxvec::{
+    AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2, AT_NULL,
+    AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_UID,
+};
+use spore_abi::layout::PAGE_BYTES;
+
+/// AT_HWCAP2 bit: programs may use the FSGSBASE instructions.
+const HWCAP2_FSGSBASE: u64 = 1 << 1;
+
+/// What the stack tells the program.
+pub(super) struct Contents<'a> {
+    /// `argv`, then `envp`, each string without its zero.
+    pub(super) arguments: &'a [Vec<u8>],
+    pub(super) environment: &'a [Vec<u8>],
+    pub(super) entry: u64,
+    pub(super) headers_address: u64,
+    pub(super) headers_count: u64,
+    pub(super) random: [u8; 16],
+    /// Feature bits of CPUID leaf 1 (edx).
+    pub(super) processor_features: u64,
+}
+
+/// The bytes of the stack that ends at `top`, and the stack pointer, which is the address of the first of them.
+pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
+    let mut strings = Vec::new();
+    let mut offsets = Vec::new();
+    let fixed: [&[u8]; 1] = [b"x86_64"];
+    let all = fixed.into_iter().chain(contents.arguments.iter().map(Vec::as_slice));
+    for text in all.chain(contents.environment.iter().map(Vec::as_slice)) {
+        offsets.push(strings.len() as u64);
+        strings.extend_from_slice(text);
+        strings.push(0);
+    }
+    let random_offset = strings.len() as u64;
+    strings.extend_from_slice(&contents.random);
+    let strings_base = (top - strings.len() as u64) & !15;
+    let address = |index: usize| strings_base + offsets[index];
+
+    let mut words = alloc::vec![contents.arguments.len() as u64];
+    let first_environment = 1 + contents.arguments.len();
+    words.extend((1..first_environment).map(address));
+    words.push(0);
+    words.extend((first_environment..offsets.len()).map(address));
+    words.push(0);
+    let program_name = if contents.arguments.is_empty() { address(0) } else { address(1) };
+    let vector = [
+        (AT_PHDR, contents.headers_address),
+        (AT_PHENT, 56),
+        (AT_PHNUM, contents.headers_count),
+        (AT_PAGESZ, PAGE_BYTES),
+        (AT_BASE, 0),
+        (AT_FLAGS, 0),
+        (AT_ENTRY, contents.entry),
+        (AT_UID, 0),
+        (AT_EUID, 0),
+        (AT_GID, 0),
+        (AT_EGID, 0),
+        (AT_SECURE, 0),
+        (AT_RANDOM, strings_base + random_offset),
+        (AT_HWCAP, contents.processor_features),
+        (AT_HWCAP2, HWCAP2_FSGSBASE),
+        (AT_CLKTCK, 100),
+        (AT_PLATFORM, address(0)),
+        (AT_EXECFN, program_name),
+        (AT_NULL, 0),
+    ];
+    words.extend(vector.iter().flat_map(|&(key, value)| [u64::from(key), value]));
+
+    let pointer = (strings_base - words.len() as u64 * 8) & !15;
+    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.resize((strings_base - pointer) as usize, 0);
+    bytes.extend_from_slice(&strings);
+    (bytes, pointer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stack_is_aligned_and_its_pointers_lead_to_the_strings() {
+        let arguments = [b"program".to_vec(), b"--flag".to_vec()];
+        let environment = [b"A=1".to_vec()];
+        let top = 0x7fff_0000_0000;
+        for extra in 0..20 {
+            let environment = [environment[0].clone(), alloc::vec![b'x'; extra]];
+            let contents = Contents {
+                arguments: &arguments,
+                environment: &environment,
+                entry: 1,
+                headers_address: 2,
+                headers_count: 3,
+                random: [7; 16],
+                processor_features: 4,
+            };
+            let (bytes, pointer) = build(&contents, top);
+            assert_eq!(pointer % 16, 0);
+            assert!(pointer + bytes.len() as u64 <= top);
+            let word = |index: usize| u64::from_le_bytes(bytes[index * 8..index * 8 + 8].try_into().unwrap());
+            let text = |address: u64| {
+                let start = (address - pointer) as usize;
+                let length = bytes[start..].iter().position(|&byte| byte == 0).unwrap();
+                &bytes[start..start + length]
+            };
+            assert_eq!(word(0), 2);
+            assert_eq!((text(word(1)), text(word(2)), word(3)), (&b"program"[..], &b"--flag"[..], 0));
+            assert_eq!((text(word(4)), word(6)), (&b"A=1"[..], 0));
+            assert_eq!(text(word(5)).len(), extra);
+            assert_eq!((word(7), word(8)), (u64::from(AT_PHDR), 2));
+        }
+    }
+}

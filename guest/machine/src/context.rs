@@ -1,0 +1,84 @@
+//! The program's registers, and running it.
+
+use spore_abi::pages::{Registers, Upcall, upcall_kind};
+
+use crate::{entry, shared};
+
+/// Register state of a task of the program, as far as every trap saves it.
+#[derive(Debug, Clone)]
+#[repr(C, align(16))]
+pub struct Context {
+    /// Integer registers, instruction pointer, flags.
+    pub registers: Registers,
+    /// Base of the FS segment (thread-local storage); valid while another task runs.
+    pub fs_base: u64,
+    /// Base of the GS segment; valid while another task runs.
+    pub gs_base: u64,
+    /// xmm0 … xmm15.
+    vectors: [[u64; 2]; 16],
+}
+
+const _: () = assert!(core::mem::offset_of!(Context, fs_base) == 0x90);
+const _: () = assert!(core::mem::offset_of!(Context, vectors) == 0xa0);
+
+/// Flags that a program may have: status flags and direction, nothing that would trap in the library OS.
+const PROGRAM_FLAGS: u64 = 0xcd5 | 0x20_0000;
+
+/// Why the program stopped running.
+#[derive(Debug)]
+pub enum Trap {
+    /// It executed `syscall`; number and arguments are in the registers.
+    SystemCall,
+    /// It raised an exception; the registers are those of the faulting instruction.
+    Fault(Upcall),
+    /// The monitor interrupted it.
+    Kick,
+}
+
+impl Context {
+    /// A context that starts at `rip` with the stack pointer `rsp` and everything else zero.
+    #[must_use]
+    pub fn new(rip: u64, rsp: u64) -> Self {
+        let mut registers = Registers { rip, rflags: 0x202, ..Registers::default() };
+        registers.general[4] = rsp;
+        Self { registers, fs_base: 0, gs_base: 0, vectors: [[0; 2]; 16] }
+    }
+
+    /// Number of the system call (rax).
+    #[must_use]
+    pub fn call_number(&self) -> u64 {
+        self.registers.general[0]
+    }
+
+    /// Arguments of the system call: rdi, rsi, rdx, r10, r8, r9.
+    #[must_use]
+    pub fn call_arguments(&self) -> [u64; 6] {
+        let general = &self.registers.general;
+        [general[7], general[6], general[2], general[10], general[8], general[9]]
+    }
+
+    /// Sets the result of the system call (rax).
+    pub fn set_result(&mut self, value: u64) {
+        self.registers.general[0] = value;
+    }
+}
+
+unsafe extern "C" {
+    fn machine_run(context: *mut Context) -> u32;
+}
+
+/// Runs the program with these registers until it traps, then leaves its registers there.
+pub fn run(context: &mut Context) -> Trap {
+    context.registers.rflags = context.registers.rflags & PROGRAM_FLAGS | 0x202;
+    // SAFETY: the routine keeps to the C calling convention as seen from here: it saves the callee-saved registers,
+    // and comes back on this stack through one of the two trap entries. The context outlives the call. What the
+    // program does meanwhile to memory of the library OS is outside the language's rules: library OS and program
+    // form one protection domain, and the virtual machine is the boundary.
+    let trap = unsafe { machine_run(context) };
+    if trap == entry::TRAP_SYSTEM_CALL {
+        return Trap::SystemCall;
+    }
+    let upcall = shared::upcall();
+    context.registers = upcall.registers;
+    if upcall.kind == upcall_kind::FAULT { Trap::Fault(upcall) } else { Trap::Kick }
+}

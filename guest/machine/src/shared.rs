@@ -1,0 +1,233 @@
+//! The pages and rings shared with the monitor, and the doorbell.
+//!
+//! The monitor reads and writes them only while the virtual processor stands still, that is, during a doorbell. Each
+//! access here is volatile: the compiler must not carry a value across a doorbell.
+
+use core::arch::asm;
+use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
+
+use spore_abi::layout::{self, STREAM_RING_BYTES, STREAM_SLOTS, WINDOW_BASE};
+use spore_abi::pages::{BootPage, Clock, ExitRecord, GuestPage, GuestSlot, HostPage, HostSlot, Upcall};
+use spore_abi::ring::{self, LogOrigin};
+use spore_abi::doorbell;
+
+const BOOT: *const BootPage = (WINDOW_BASE + layout::BOOT_PAGE_GPA) as *const BootPage;
+const HOST: *mut HostPage = (WINDOW_BASE + layout::HOST_PAGE_GPA) as *mut HostPage;
+const GUEST: *mut GuestPage = (WINDOW_BASE + layout::GUEST_PAGE_GPA) as *mut GuestPage;
+
+/// Reads a place in a shared page.
+macro_rules! load {
+    ($place:expr) => {
+        // SAFETY: the monitor maps the shared pages at these addresses before the first instruction, with the layout
+        // of `spore_abi::pages`; every bit pattern is a valid value of these types.
+        unsafe { read_volatile(addr_of!($place)) }
+    };
+}
+
+/// Writes a place in a shared page.
+macro_rules! store {
+    ($place:expr, $value:expr) => {
+        // SAFETY: as for `load`; nothing holds a reference into the shared pages.
+        unsafe { write_volatile(addr_of_mut!($place), $value) }
+    };
+}
+
+/// The boot page.
+#[must_use]
+pub fn boot() -> BootPage {
+    load!(*BOOT)
+}
+
+/// The clocks.
+#[must_use]
+pub fn clock() -> Clock {
+    load!((*HOST).clock)
+}
+
+/// The event that was delivered last.
+#[must_use]
+pub fn upcall() -> Upcall {
+    load!((*HOST).upcall)
+}
+
+/// A copy of the start block: the zero-terminated strings of `argv` and `envp`.
+pub fn start_block(buffer: &mut [u8]) {
+    let length = buffer.len().min(layout::START_BLOCK_BYTES as usize);
+    // SAFETY: the start block lies in RAM, is written by the host before the first instruction only, and is no
+    // Rust object of the guest.
+    unsafe {
+        core::ptr::copy_nonoverlapping(
+            (WINDOW_BASE + layout::START_BLOCK_GPA) as *const u8,
+            buffer.as_mut_ptr(),
+            length,
+        );
+    }
+}
+
+/// Reads `buffer.len()` bytes at `offset` of the program's file; `false` if that is beyond its end.
+#[must_use]
+pub fn read_module(offset: u64, buffer: &mut [u8]) -> bool {
+    let length = load!((*BOOT).program_bytes);
+    let fits = offset.checked_add(buffer.len() as u64).is_some_and(|end| end <= length);
+    if fits {
+        // SAFETY: the monitor maps the file read-only at this address for its whole length.
+        unsafe {
+            core::ptr::copy_nonoverlapping(
+                (layout::MODULES_BASE + offset) as *const u8,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+            );
+        }
+    }
+    fits
+}
+
+/// Takes the set of slots that the host has changed, one bit each.
+#[must_use]
+pub fn take_changed_slots() -> u64 {
+    let changed = load!((*HOST).changed_slots);
+    if changed != 0 {
+        store!((*HOST).changed_slots, 0);
+    }
+    changed
+}
+
+/// What the host says of a slot.
+#[must_use]
+pub fn host_slot(slot: usize) -> HostSlot {
+    load!((*HOST).slots[slot % STREAM_SLOTS])
+}
+
+/// What the guest says of a slot.
+#[must_use]
+pub fn guest_slot(slot: usize) -> GuestSlot {
+    load!((*GUEST).slots[slot % STREAM_SLOTS])
+}
+
+/// Says something of a slot, and that it has changed.
+pub fn set_guest_slot(slot: usize, value: GuestSlot) {
+    let slot = slot % STREAM_SLOTS;
+    store!((*GUEST).slots[slot], value);
+    let changed = load!((*GUEST).changed_slots);
+    store!((*GUEST).changed_slots, changed | 1 << slot);
+}
+
+/// Whether slots have changed that the host has not been told of.
+#[must_use]
+pub fn has_news_for_host() -> bool {
+    load!((*GUEST).changed_slots) != 0
+}
+
+/// Gives `visit` the `count` bytes of the receive ring of `slot` from index `head` on, in two stretches.
+pub fn with_receive_ring<R>(slot: usize, head: u32, count: u32, visit: impl FnOnce([&[u8]; 2]) -> R) -> R {
+    let base = (WINDOW_BASE + layout::receive_ring_gpa(slot % STREAM_SLOTS)) as *const u8;
+    let stretches = ring::stretches(head, count.min(STREAM_RING_BYTES), STREAM_RING_BYTES);
+    let parts = stretches.map(|(offset, length)| {
+        // SAFETY: `stretches` stays within the ring, which is RAM that no Rust object of the guest occupies. Nobody
+        // writes there while `visit` runs: the host only does during a doorbell, and `user::write` refuses it.
+        unsafe { core::slice::from_raw_parts(base.add(offset as usize), length as usize) }
+    });
+    visit(parts)
+}
+
+/// Gives `visit` the room for `count` bytes in the transmit ring of `slot` from index `tail` on, in two stretches.
+pub fn with_transmit_ring<R>(slot: usize, tail: u32, count: u32, visit: impl FnOnce([&mut [u8]; 2]) -> R) -> R {
+    let base = (WINDOW_BASE + layout::transmit_ring_gpa(slot % STREAM_SLOTS)) as *mut u8;
+    let stretches = ring::stretches(tail, count.min(STREAM_RING_BYTES), STREAM_RING_BYTES);
+    let parts = stretches.map(|(offset, length)| {
+        // SAFETY: as for `with_receive_ring`; the two stretches do not overlap, and no other reference into the ring
+        // exists while `visit` runs, since it cannot call this function for the same bytes without a doorbell's
+        // worth of library OS state, which the caller holds exclusively.
+        unsafe { core::slice::from_raw_parts_mut(base.add(offset as usize), length as usize) }
+    });
+    visit(parts)
+}
+
+fn fill_ring(base: u64, tail: u32, ring_bytes: u32, bytes: &[u8]) {
+    let mut done = 0;
+    for (offset, length) in ring::stretches(tail, clamp(bytes.len(), ring_bytes), ring_bytes) {
+        let (offset, length) = (offset as usize, length as usize);
+        // SAFETY: as for `copy_from_ring`, the other way round.
+        unsafe {
+            core::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), (base as *mut u8).add(offset), length);
+        }
+        done += length;
+    }
+}
+
+fn clamp(length: usize, ring_bytes: u32) -> u32 {
+    u32::try_from(length).unwrap_or(ring_bytes).min(ring_bytes)
+}
+
+/// Writes bytes to the function's log, in frames; rings the doorbell when the log ring is full.
+pub fn log(origin: LogOrigin, bytes: &[u8]) {
+    for part in bytes.chunks(ring::LOG_FRAME_BYTES_MAX as usize) {
+        let needed = ring::LOG_HEADER_BYTES + part.len() as u32;
+        let tail = load!((*GUEST).log_tail);
+        let is_full = |head: u32| layout::LOG_RING_BYTES - tail.wrapping_sub(head).min(layout::LOG_RING_BYTES) < needed;
+        if is_full(load!((*HOST).log_head)) {
+            ring(doorbell::NOTIFY);
+            if is_full(load!((*HOST).log_head)) {
+                return;
+            }
+        }
+        let base = WINDOW_BASE + layout::LOG_RING_GPA;
+        let header = ring::log_header(origin, part.len() as u16);
+        fill_ring(base, tail, layout::LOG_RING_BYTES, &header);
+        fill_ring(base, tail.wrapping_add(ring::LOG_HEADER_BYTES), layout::LOG_RING_BYTES, part);
+        store!((*GUEST).log_tail, tail.wrapping_add(needed));
+    }
+}
+
+/// Tells the host whether the function's port is listened on.
+pub fn set_listening(listening: bool) {
+    store!((*GUEST).listening, u32::from(listening));
+}
+
+/// Tells the host whether kicks are to be delivered.
+pub fn set_wants_kicks(wanted: bool) {
+    store!((*GUEST).wants_kicks, u32::from(wanted));
+}
+
+/// Counts one refused request for memory.
+pub fn count_refused_allocation() {
+    let count = load!((*GUEST).refused_allocations);
+    store!((*GUEST).refused_allocations, count.saturating_add(1));
+}
+
+/// Sleeps until a stream moves or `deadline_ns` (CLOCK_MONOTONIC) has passed.
+pub fn wait(deadline_ns: u64) {
+    store!((*GUEST).wait_deadline_ns, deadline_ns);
+    ring(doorbell::WAIT);
+}
+
+/// Lets the host serve the rings.
+pub fn notify() {
+    ring(doorbell::NOTIFY);
+}
+
+/// Makes the host forget cached translations.
+pub fn flush_translations() {
+    ring(doorbell::FLUSH_TRANSLATIONS);
+}
+
+/// Ends the instance.
+pub fn end(kind: u32, code: u32, message: &str) -> ! {
+    let mut record = ExitRecord { kind, code, message_bytes: 0, reserved: 0, message: [0; 240] };
+    let length = message.len().min(record.message.len());
+    record.message[..length].copy_from_slice(&message.as_bytes()[..length]);
+    record.message_bytes = length as u32;
+    store!((*GUEST).exit, record);
+    loop {
+        ring(doorbell::EXIT);
+    }
+}
+
+fn ring(request: u32) {
+    // SAFETY: an `out` to the one port that the TSS bitmap allows; the monitor may write to the shared pages
+    // meanwhile, so memory is a clobber (no `nomem`).
+    unsafe {
+        asm!("out {port}, eax", port = const doorbell::DOORBELL_PORT, in("eax") request,
+            options(nostack, preserves_flags));
+    }
+}
