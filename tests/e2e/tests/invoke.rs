@@ -283,7 +283,8 @@ fn a_function_from_the_template_answers() {
     daemon.spore_ok(&["deploy", source]);
     let answer = daemon.send_body(Method::POST, "/function/greeter", "world");
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-    assert!(!answer.body.is_empty());
+    assert!(answer.text().contains("You sent 5 bytes"), "{}", answer.text());
+    assert!(daemon.get("/function/greeter?name=Ada").text().contains("Ada"));
     let printed = daemon.spore_ok(&["invoke", "greeter", "--data", "world"]);
     assert_eq!(
         printed,

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use spore_test_harness::daemon::Daemon;
+use spore_test_harness::daemon::{Daemon, binary};
 use spore_test_harness::{process, program, wait_until};
 
 use crate::{Test, with_functions};
@@ -171,9 +172,33 @@ fn an_invocation_in_flight_survives_a_replacement() {
 
 fn two_daemons_cannot_share_their_data() {
     let daemon = Daemon::start();
-    let data = daemon.data().to_str().expect("UTF-8").to_owned();
-    let output = daemon.spore(&["serve", "--listen", "127.0.0.1:0", "--data", &data]);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "the second daemon must not start");
-    assert!(error.contains(&data), "the error names the folder: {error}");
+    let data = daemon.data();
+    let errors = tempfile::NamedTempFile::new().expect("the temporary folder is writable");
+    let file = errors.reopen().expect("a temporary file can be opened again");
+    let mut command = Command::new(binary());
+    command
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .stdout(Stdio::null())
+        .stderr(file);
+    let mut second = command.spawn().expect("the spore binary can be run");
+    let ended = wait_until(Duration::from_secs(20), || !matches!(second.try_wait(), Ok(None)));
+    if !ended {
+        second.kill().expect("the second daemon is our child");
+    }
+    let status = second.wait().expect("the second daemon is our child");
+    let error = std::fs::read_to_string(errors.path()).expect("a temporary file is readable");
+    assert!(
+        ended && !status.success(),
+        "the second daemon must not start: {error}"
+    );
+    assert!(
+        error.contains(data.to_str().expect("UTF-8")),
+        "the error names the folder: {error}"
+    );
+    assert_eq!(
+        daemon.get("/healthz").status,
+        StatusCode::OK,
+        "the first one goes on"
+    );
 }

@@ -209,6 +209,7 @@ fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.join("data"))
         .args(options);
+    command.env("NO_COLOR", "1"); // the log is a file
     let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
     let mut process = process.expect("the spore binary can be run");
     let mut address = None;
