@@ -59,6 +59,10 @@ install_packages() {
     become_root=(sudo)
   fi
   apt_install "${become_root[@]}" -- "${missing[@]}"
+  for package in "${missing[@]}"; do
+    is_present "${package_marks[$package]}" ||
+      fail "package $package is installed, but ${package_marks[$package]} is still not found"
+  done
 }
 
 # apt_install [SUDO] -- PACKAGE...: the package lists of a fresh machine are empty or old, so a failure is tried
@@ -87,14 +91,13 @@ require_rust() {
   wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$1/Cargo.toml")
   found=$(rustc --version | awk '{print $2}')
   [ "$(printf '%s\n%s\n' "$wanted" "${found%%-*}" | sort -V | head -n 1)" = "$wanted" ] ||
-    fail "Rust $wanted or newer is needed, this is $found: run 'rustup update stable'"
+    fail "Rust $wanted or newer is needed, this is $found: run 'rustup update stable' (https://rustup.rs)"
 }
 
 # target_directory REPOSITORY: where cargo puts what it builds.
 target_directory() {
-  (cd "$1" && cargo metadata --no-deps --offline --format-version 1 2>/dev/null ||
-    cd "$1" && cargo metadata --no-deps --format-version 1) |
-    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p' | head -n 1
+  cargo metadata --manifest-path "$1/Cargo.toml" --no-deps --format-version 1 |
+    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
 # kvm_is_usable: whether this user can open /dev/kvm for reading and writing.
