@@ -1,0 +1,273 @@
+//! What the user can type. Nothing here acts; `commands` does.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use spore_builder::FunctionName;
+
+/// Functions as unikernels: from source to an HTTP answer out of a virtual machine of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "spore",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Start:\n  spore serve &\n  spore new hello --lang c\n  spore deploy hello\n  spore invoke hello --query name=Ada"
+)]
+pub(crate) struct Arguments {
+    /// Address of the gateway
+    #[arg(
+        long,
+        global = true,
+        env = "OPENFAAS_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) gateway: String,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon: gateway, functions and their instances
+    Serve(ServeArguments),
+    /// Write a new function from a template
+    New(NewArguments),
+    /// Build a function without deploying it
+    Build(BuildArguments),
+    /// Build a function, or take a program, and deploy it
+    Deploy(DeployArguments),
+    /// Call a function and print its answer
+    Invoke(InvokeArguments),
+    /// List the functions
+    #[command(visible_alias = "ls")]
+    List(ListArguments),
+    /// Show what a function printed and what happened to its instances
+    Logs(LogsArguments),
+    /// Show everything about a function
+    Describe(DescribeArguments),
+    /// Remove a function
+    #[command(visible_alias = "rm")]
+    Remove(RemoveArguments),
+    /// Show what this machine offers for running unikernels
+    Info(InfoArguments),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  spore completion bash > /etc/bash_completion.d/spore")]
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  spore serve --listen 127.0.0.1:8080 --data ./data\n\nCtrl-C stops it: running invocations may finish."
+)]
+pub(crate) struct ServeArguments {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: SocketAddr,
+    /// Folder for functions, images and logs [default: $XDG_DATA_HOME/spore or ~/.local/share/spore]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// How long an idle instance is kept
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
+    pub(crate) idle_timeout: Duration,
+    /// How much the daemon says about itself on standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub(crate) log: LogLevel,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  spore new hello --lang c")]
+pub(crate) struct NewArguments {
+    /// Name of the function: lower-case letters, digits and hyphens
+    pub(crate) name: FunctionName,
+    /// Language of the template
+    #[arg(long, value_name = "LANGUAGE")]
+    pub(crate) lang: TemplateLanguage,
+    /// Folder to write to [default: the name]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum TemplateLanguage {
+    /// C, compiled with musl-gcc
+    C,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  spore build hello\n\nThe program is then hello/build/function.")]
+pub(crate) struct BuildArguments {
+    /// Folder of the function
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore deploy hello\n  spore deploy hello --memory 64Mi --env GREETING=Hi\n  spore deploy proxy --binary ./proxy --port 9000\n\nA folder's spore.toml holds its settings; flags go before it. A function of that name is replaced."
+)]
+pub(crate) struct DeployArguments {
+    /// Folder of the function; with --binary, its name
+    #[arg(value_name = "DIR|NAME")]
+    pub(crate) target: String,
+    /// A static Linux program for x86-64 that serves HTTP
+    #[arg(long, value_name = "FILE")]
+    pub(crate) binary: Option<PathBuf>,
+    /// TCP port on which the program listens [default: 8080]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Environment variable; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Most memory of an instance, for example 64Mi
+    #[arg(long, value_name = "QUANTITY")]
+    pub(crate) memory: Option<String>,
+    /// Longest time of an invocation, for example 30s
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) timeout: Option<String>,
+    /// Label; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) label: Vec<(String, String)>,
+    /// Annotation; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) annotation: Vec<(String, String)>,
+    /// Instances kept even when idle
+    #[arg(long, value_name = "N")]
+    pub(crate) min: Option<u32>,
+    /// Most instances at a time
+    #[arg(long, value_name = "N")]
+    pub(crate) max: Option<u32>,
+    /// Fail if there is a function of that name
+    #[arg(long)]
+    pub(crate) no_replace: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore invoke hello --query name=Ada\n  echo some text | spore invoke hello\n  spore invoke hello --data @picture.png --header Content-Type=image/png --path /resize"
+)]
+pub(crate) struct InvokeArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+    /// Body of the request, or @FILE to read it from a file [default: standard input, if piped]
+    #[arg(long, short, value_name = "TEXT|@FILE")]
+    pub(crate) data: Option<String>,
+    /// Method of the request
+    #[arg(long, short, default_value = "POST")]
+    pub(crate) method: String,
+    /// Header field; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Query parameter; may be repeated
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) query: Vec<(String, String)>,
+    /// Path below the function's own
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub(crate) path: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  spore logs hello --tail 20\n  spore logs hello --since 5m --follow")]
+pub(crate) struct LogsArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+    /// Go on with lines as they are written
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Only the latest N lines
+    #[arg(long, value_name = "N")]
+    pub(crate) tail: Option<u32>,
+    /// Only lines not older than this
+    #[arg(long, value_name = "DURATION", value_parser = crate::duration::parse)]
+    pub(crate) since: Option<Duration>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DescribeArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("\"{text}\" is no NAME=VALUE")),
+    }
+}
+
+/// Headers may be written with a colon as well, as curl takes them.
+fn parse_header(text: &str) -> Result<(String, String), String> {
+    match text.find([':', '=']) {
+        Some(position) if position > 0 => Ok((
+            text[..position].to_owned(),
+            text[position + 1..].trim().to_owned(),
+        )),
+        _ => Err(format!("\"{text}\" is no NAME=VALUE")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn pairs_are_split_at_the_first_sign() {
+        assert_eq!(parse_pair("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(parse_pair("A="), Ok(("A".into(), String::new())));
+        assert!(parse_pair("A").is_err() && parse_pair("=b").is_err());
+        assert_eq!(parse_header("Accept: a=b"), Ok(("Accept".into(), "a=b".into())));
+        assert_eq!(parse_header("Accept=a:b"), Ok(("Accept".into(), "a:b".into())));
+        assert!(parse_header(": a").is_err() && parse_header("a").is_err());
+    }
+}

@@ -1,0 +1,194 @@
+//! `spore deploy`: build or take a program, pack it, push the image, deploy it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use spore_builder::image::{Blob, ImageSettings};
+use spore_builder::settings::{self, FunctionSettings, Language, Scale};
+use spore_builder::{FunctionName, Image};
+use spore_client::Client;
+use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
+use spore_client::registry::Content;
+
+use super::source::build_program;
+use crate::arguments::DeployArguments;
+
+/// Annotation that holds the longest time of an invocation.
+const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
+/// Labels that bound the number of instances.
+const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
+const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
+
+/// The tag that pushes go to; deployments name the digest, so that two at a time do not mix up.
+const TAG: &str = "latest";
+
+const DEFAULT_PORT: u16 = 8080;
+
+/// Deploys a function.
+pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::Result<ExitCode> {
+    let (settings, program) = match &arguments.binary {
+        Some(binary) => (settings_for_binary(&arguments.target)?, binary.clone()),
+        None => {
+            let folder = Path::new(&arguments.target);
+            let settings = settings::load(folder)?;
+            let built = build_program(folder, &settings)?;
+            (settings, built.path)
+        }
+    };
+    let settings = with_flags(settings, &arguments);
+    let content =
+        std::fs::read(&program).with_context(|| format!("{} could not be read", program.display()))?;
+    let port = settings.port.unwrap_or(DEFAULT_PORT);
+    let image = Image::from_program(
+        &content,
+        &ImageSettings {
+            environment: Vec::new(),
+            port,
+        },
+    )
+    .with_context(|| format!("{} cannot be deployed", program.display()))?;
+    push(client, &settings.name, &image).await?;
+
+    let function = deployment(&settings, &image.manifest.digest);
+    let done = if arguments.no_replace {
+        create(client, &function).await?
+    } else {
+        client.deploy(&function).await?
+    };
+    let verb = match done {
+        Deployed::Created => "deployed",
+        Deployed::Updated => "updated",
+    };
+    super::print(&format!(
+        "{} {verb}: {}/function/{}\n",
+        settings.name,
+        client.url(),
+        settings.name
+    ))
+}
+
+async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Result<Deployed> {
+    match client.create(function).await {
+        Ok(()) => Ok(Deployed::Created),
+        Err(ApiError::Refused { status, .. }) if status == http::StatusCode::CONFLICT => {
+            bail!(
+                "there is a function {} already: leave out --no-replace to replace it",
+                function.service
+            )
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn settings_for_binary(target: &str) -> anyhow::Result<FunctionSettings> {
+    let name: FunctionName = target.parse()?;
+    Ok(FunctionSettings {
+        name,
+        language: Language::C,
+        memory: None,
+        timeout: None,
+        port: None,
+        scale: Scale::default(),
+        environment: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+    })
+}
+
+/// Flags go before the file: what is typed for this once is meant.
+fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> FunctionSettings {
+    settings.memory = arguments.memory.clone().or(settings.memory);
+    settings.timeout = arguments.timeout.clone().or(settings.timeout);
+    settings.port = arguments.port.or(settings.port);
+    settings.scale.min = arguments.min.or(settings.scale.min);
+    settings.scale.max = arguments.max.or(settings.scale.max);
+    settings.environment.extend(arguments.env.iter().cloned());
+    settings.labels.extend(arguments.label.iter().cloned());
+    settings.annotations.extend(arguments.annotation.iter().cloned());
+    settings
+}
+
+/// The deployment that stands for the settings. Named settings win over labels and annotations of the same meaning.
+fn deployment(settings: &FunctionSettings, digest: &str) -> FunctionDeployment {
+    let mut labels = settings.labels.clone();
+    let bounds = [
+        (SCALE_MIN_LABEL, settings.scale.min),
+        (SCALE_MAX_LABEL, settings.scale.max),
+    ];
+    for (label, bound) in bounds {
+        if let Some(bound) = bound {
+            labels.insert(label.to_owned(), bound.to_string());
+        }
+    }
+    let mut annotations = settings.annotations.clone();
+    if let Some(timeout) = &settings.timeout {
+        annotations.insert(TIMEOUT_ANNOTATION.to_owned(), timeout.clone());
+    }
+    FunctionDeployment {
+        service: settings.name.to_string(),
+        image: format!("{}@{digest}", settings.name),
+        env_vars: settings.environment.clone(),
+        labels,
+        annotations,
+        limits: settings.memory.clone().map(|memory| Resources {
+            memory: Some(memory),
+            cpu: None,
+        }),
+    }
+}
+
+async fn push(client: &Client, name: &FunctionName, image: &Image) -> anyhow::Result<()> {
+    let content = |blob: &Blob| Content {
+        digest: blob.digest.clone(),
+        media_type: blob.media_type.clone(),
+        bytes: blob.content.clone().into(),
+    };
+    let blobs = [content(&image.layer), content(&image.config)];
+    let manifest = content(&image.manifest);
+    let total = blobs
+        .iter()
+        .chain([&manifest])
+        .map(|content| content.bytes.len() as u64)
+        .sum();
+    let bar = crate::output::byte_bar(total, format!("pushing {name}"));
+    let progress = {
+        let bar = bar.clone();
+        Arc::new(move |bytes| bar.inc(bytes))
+    };
+    let result = client.push(name.as_str(), TAG, &blobs, &manifest, progress).await;
+    bar.finish_and_clear();
+    Ok(result?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_labels_annotations_and_limits() {
+        let mut settings = settings_for_binary("resize").unwrap();
+        assert_eq!(
+            serde_json::to_value(deployment(&settings, "sha256:0")).unwrap(),
+            serde_json::json!({"service": "resize", "image": "resize@sha256:0"})
+        );
+        settings.memory = Some("64Mi".into());
+        settings.timeout = Some("3s".into());
+        settings.scale = Scale {
+            min: Some(0),
+            max: Some(7),
+        };
+        settings.environment.insert("A".into(), "b".into());
+        settings.labels.insert("team".into(), "images".into());
+        assert_eq!(
+            serde_json::to_value(deployment(&settings, "sha256:0")).unwrap(),
+            serde_json::json!({
+                "service": "resize", "image": "resize@sha256:0", "envVars": {"A": "b"},
+                "labels": {"team": "images", "com.openfaas.scale.min": "0", "com.openfaas.scale.max": "7"},
+                "annotations": {"dev.spore.timeout": "3s"}, "limits": {"memory": "64Mi"},
+            })
+        );
+    }
+}

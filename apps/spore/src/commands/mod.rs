@@ -1,0 +1,87 @@
+//! The commands, one module each where there is something to do.
+
+mod deploy;
+mod functions;
+mod invoke;
+mod logs;
+mod serve;
+mod source;
+
+use std::future::Future;
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use spore_client::Client;
+
+use crate::arguments::{Arguments, Command};
+
+/// Runs the command that the user typed.
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let gateway = arguments.gateway;
+    let client = || Client::new(&gateway).map_err(anyhow::Error::from);
+    match arguments.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::New(arguments) => source::new(&arguments),
+        Command::Build(arguments) => source::build(&arguments),
+        Command::Deploy(arguments) => block_on(deploy::run(&client()?, arguments)),
+        Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
+        Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
+        Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
+        Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
+        Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
+        Command::Info(arguments) => info(arguments.json),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Version => print(&format!("spore {}\n", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+/// One thread is enough for the client side; standard input has its own.
+fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    let result = runtime.block_on(work);
+    // A thread may still wait for standard input, which need not ever end.
+    runtime.shutdown_background();
+    result
+}
+
+fn info(is_json: bool) -> anyhow::Result<ExitCode> {
+    if is_json {
+        print_json(&crate::unikernel::host_json()?)
+    } else {
+        print(&ensure_line_end(crate::unikernel::host_description()?))
+    }
+}
+
+fn ensure_line_end(mut text: String) -> String {
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Prints to standard output. A reader that has gone (`spore list | head -1`) is no failure.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    write_out(text.as_bytes()).map(|_| ExitCode::SUCCESS)
+}
+
+fn print_json(value: &serde_json::Value) -> anyhow::Result<ExitCode> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Writes to standard output; false if nobody reads any more.
+fn write_out(bytes: &[u8]) -> anyhow::Result<bool> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("standard output could not be written"),
+    }
+}

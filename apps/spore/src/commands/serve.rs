@@ -1,0 +1,80 @@
+//! `spore serve`: the daemon.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use spore_gateway::{Daemon, DaemonConfig};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::arguments::{LogLevel, ServeArguments};
+
+/// Runs the daemon until SIGINT or SIGTERM.
+pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_max_level(level(arguments.log))
+        .with_writer(std::io::stderr)
+        .init();
+    let data = match &arguments.data {
+        Some(data) => data.clone(),
+        None => default_data_folder()?,
+    };
+    let sandbox = crate::unikernel::sandbox()?;
+    let config = DaemonConfig {
+        listen: arguments.listen,
+        data: data.clone(),
+        idle_timeout: arguments.idle_timeout,
+        ..DaemonConfig::default()
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime could not be started")?;
+    runtime.block_on(async {
+        // Before the start, so that a signal in between stops the daemon in order too.
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+        let daemon = Daemon::start(config, sandbox)
+            .await
+            .context("the daemon could not be started")?;
+        super::print(&format!("spore is ready at http://{}\n", daemon.local_address()))?;
+        tracing::info!(data = %data.display(), "serving");
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping; a second signal stops at once");
+        tokio::select! {
+            () = daemon.shutdown() => Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => Ok(ExitCode::FAILURE),
+            _ = terminate.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
+}
+
+fn level(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    }
+}
+
+fn default_data_folder() -> anyhow::Result<PathBuf> {
+    // An empty or relative value counts as unset, as the XDG specification says.
+    let absolute = |name| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
+    if let Some(base) = absolute("XDG_DATA_HOME") {
+        return Ok(base.join("spore"));
+    }
+    match absolute("HOME") {
+        Some(home) => Ok(home.join(".local/share/spore")),
+        None => bail!("there is no place for the data, for HOME is not set: name a folder with --data DIR"),
+    }
+}

@@ -1,0 +1,33 @@
+//! Wiring of the unikernel sandbox: the only place that names its crates.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use spore_sandbox::Sandbox;
+
+/// Runs one instance as the monitor process; called before any thread exists.
+pub(crate) fn monitor_main() -> ExitCode {
+    spore_monitor::main()
+}
+
+/// The sandbox that `spore serve` uses. Fails where the host has no usable KVM.
+pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
+    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
+        .context("this machine cannot run unikernels in virtual machines")?;
+    Ok(Arc::new(sandbox))
+}
+
+/// What the host offers, for people.
+pub(crate) fn host_description() -> anyhow::Result<String> {
+    Ok(probe()?.to_string())
+}
+
+/// What the host offers, for programs.
+pub(crate) fn host_json() -> anyhow::Result<serde_json::Value> {
+    Ok(serde_json::to_value(probe()?)?)
+}
+
+fn probe() -> anyhow::Result<spore_monitor::probe::HostProbe> {
+    spore_monitor::probe::probe_host().context("this machine cannot run unikernels in virtual machines")
+}
