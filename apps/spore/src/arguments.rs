@@ -8,6 +8,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::FunctionName;
 
+/// Where the gateway is if nothing else is said.
+pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
+
 /// Functions as unikernels: from source to an HTTP answer out of a virtual machine of its own.
 #[derive(Debug, Parser)]
 #[command(
@@ -24,7 +27,7 @@ pub(crate) struct Arguments {
         global = true,
         env = "OPENFAAS_URL",
         value_name = "URL",
-        default_value = "http://127.0.0.1:8080"
+        default_value = DEFAULT_GATEWAY
     )]
     pub(crate) gateway: String,
 

@@ -79,7 +79,7 @@ fn a_duplicate_is_refused_when_asked_for() {
     let gateway = Gateway::start();
     let folder = tempfile::tempdir().unwrap();
     new_function(folder.path(), "hello");
-    let mut command = || {
+    let command = || {
         let mut command = gateway.spore();
         command
             .current_dir(folder.path())

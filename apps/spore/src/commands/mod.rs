@@ -15,12 +15,13 @@ use anyhow::Context;
 use clap::CommandFactory;
 use spore_client::Client;
 
-use crate::arguments::{Arguments, Command};
+use crate::arguments::{Arguments, Command, DEFAULT_GATEWAY};
 
 /// Runs the command that the user typed.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let gateway = arguments.gateway;
-    let client = || Client::new(&gateway).map_err(anyhow::Error::from);
+    // An environment variable that is set to nothing counts as not set.
+    let gateway = Some(arguments.gateway).filter(|gateway| !gateway.is_empty());
+    let client = || Client::new(gateway.as_deref().unwrap_or(DEFAULT_GATEWAY)).map_err(anyhow::Error::from);
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::New(arguments) => source::new(&arguments),

@@ -38,8 +38,8 @@ pub(crate) fn program(folder: &str) -> PathBuf {
     path.clone()
 }
 
-fn command(folder: &str, environment: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(program(folder));
+fn command(program: &Path, environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .env("SPORE_ADDRESS", "127.0.0.1")
@@ -50,7 +50,7 @@ fn command(folder: &str, environment: &[(&str, &str)]) -> Command {
 
 /// Runs a function that is expected to end by itself.
 pub(crate) fn run_once(folder: &str, environment: &[(&str, &str)]) -> Output {
-    command(folder, environment).output().unwrap()
+    command(&program(folder), environment).output().unwrap()
 }
 
 /// A function running as a process; ends when dropped.
@@ -62,13 +62,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the function and waits until it accepts connections.
     pub(crate) fn start(folder: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_program(&program(folder), environment)
+    }
+
+    /// Starts a program that the test built itself.
+    pub(crate) fn start_program(program: &Path, environment: &[(&str, &str)]) -> Self {
         // A port may be taken between its probing and the server's bind: then the next one is tried.
         for _ in 0..100 {
             let port = next_port();
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
                 continue;
             }
-            let process = command(folder, environment)
+            let process = command(program, environment)
                 .env("PORT", port.to_string())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -79,7 +84,7 @@ impl Server {
                 return server;
             }
         }
-        panic!("{folder} did not become ready");
+        panic!("{} did not become ready", program.display());
     }
 
     fn becomes_ready(&mut self) -> bool {
@@ -103,6 +108,11 @@ impl Server {
             received: Vec::new(),
             server: Held::Borrowed(self),
         }
+    }
+
+    /// Opens a connection for tests that do without help.
+    pub(crate) fn connect_raw(&self) -> TcpStream {
+        connect(self.port)
     }
 
     /// Opens a connection that keeps the server alive.
