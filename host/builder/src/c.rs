@@ -22,9 +22,12 @@ const SDK_FOLDER: &str = "build/sdk";
 /// Where the program is written to, below the function's folder.
 const PROGRAM_FILE: &str = "build/function";
 
-const SDK_FILES: [(&str, &str); 2] = [
+const SDK_FILES: [(&str, &str); 5] = [
     ("spore.h", include_str!("../../../sdk/c/spore.h")),
-    ("spore.c", include_str!("../../../sdk/c/spore.c")),
+    ("internal.h", include_str!("../../../sdk/c/internal.h")),
+    ("request.c", include_str!("../../../sdk/c/request.c")),
+    ("server.c", include_str!("../../../sdk/c/server.c")),
+    ("text.c", include_str!("../../../sdk/c/text.c")),
 ];
 
 /// A program that was built.
@@ -104,7 +107,7 @@ pub fn build(folder: &Path) -> Result<BuiltProgram, BuildError> {
         .arg("-o")
         .arg(PROGRAM_FILE)
         .args(sources.iter().map(|name| Path::new(".").join(name)))
-        .arg(Path::new(SDK_FOLDER).join("spore.c"))
+        .args(sdk_sources())
         .stdin(Stdio::null())
         .output()
         .map_err(|error| match error.kind() {
@@ -123,6 +126,11 @@ pub fn build(folder: &Path) -> Result<BuiltProgram, BuildError> {
             diagnostics,
         })
     }
+}
+
+fn sdk_sources() -> impl Iterator<Item = PathBuf> {
+    let sources = SDK_FILES.iter().filter(|(name, _)| name.ends_with(".c"));
+    sources.map(|(name, _)| Path::new(SDK_FOLDER).join(name))
 }
 
 fn write_sdk(folder: &Path) -> Result<(), BuildError> {
