@@ -197,10 +197,10 @@ impl ImageStore {
         bytes: &[u8],
     ) -> Result<Digest, ManifestError> {
         let found = Digest::of(bytes);
-        if let Selector::Digest(expected) = *selector {
-            if expected != found {
-                return Err(ManifestError::DigestMismatch { found, expected });
-            }
+        if let Selector::Digest(expected) = *selector
+            && expected != found
+        {
+            return Err(ManifestError::DigestMismatch { found, expected });
         }
         for digest in referenced(bytes)? {
             let known = digest.parse().ok().map(|digest| self.blob_path(digest).exists());

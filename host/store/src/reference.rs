@@ -63,7 +63,7 @@ impl FromStr for ImageReference {
             Some(_) => return Err(error()),
             None => (path, "latest"),
         };
-        if !is_repository(repository) || host.is_some_and(str::is_empty) {
+        if !is_repository(repository) || !host.is_none_or(is_host) {
             return Err(error());
         }
         let selector = digest.map_or_else(|| Selector::Tag(tag.to_owned()), Selector::Digest);
@@ -73,6 +73,12 @@ impl FromStr for ImageReference {
             selector,
         })
     }
+}
+
+/// Whether the text can be a registry's address; the network decides the rest.
+fn is_host(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && text.chars().all(allowed)
 }
 
 /// Whether the text is a repository name by the grammar of the OCI distribution specification.

@@ -132,11 +132,11 @@ impl LogSink for FunctionLog {
         }
         queue.bytes += bytes;
         queue.lines.push(line);
-        if !std::mem::replace(&mut queue.scheduled, true) {
-            if let Some(itself) = self.itself.upgrade() {
-                // The thread outlives every log, so this arrives.
-                let _ = self.writer.messages.send(Message::Drain(itself));
-            }
+        if !std::mem::replace(&mut queue.scheduled, true)
+            && let Some(itself) = self.itself.upgrade()
+        {
+            // The thread outlives every log, so this arrives.
+            let _ = self.writer.messages.send(Message::Drain(itself));
         }
     }
 }

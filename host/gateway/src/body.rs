@@ -1,0 +1,76 @@
+//! Bodies of the gateway's answers.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::sync::mpsc;
+
+use crate::connection::{FunctionBody, FunctionBodyError};
+
+/// Why a body broke off; the client sees its connection break.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the function's answer broke off")]
+    Function(#[from] FunctionBodyError),
+    #[error("the content could not be read")]
+    Io(#[from] io::Error),
+}
+
+/// Any body that the gateway sends.
+pub(crate) enum GatewayBody {
+    /// Known in full; none when sent or empty.
+    Full(Option<Bytes>),
+    /// A function's answer on its way through.
+    Function(Box<FunctionBody>),
+    /// Pieces that another task makes.
+    Pieces(mpsc::Receiver<io::Result<Bytes>>),
+}
+
+impl GatewayBody {
+    pub(crate) fn empty() -> Self {
+        Self::Full(None)
+    }
+
+    pub(crate) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self::Full(Some(bytes.into()).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for GatewayBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Function(body) => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Pieces(pieces) => pieces
+                .poll_recv(context)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(Into::into))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Function(body) => body.is_end_stream(),
+            Self::Pieces(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Function(body) => body.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}

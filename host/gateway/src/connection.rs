@@ -1,0 +1,236 @@
+//! HTTP/1.1 with an instance, without a task of its own: whoever waits for the answer drives the connection.
+//!
+//! ```text
+//!  open ──> idle ──exchange──> answering (FunctionBody) ──last byte──> idle, kept with the instance
+//!                     │                 └─ broken, timed out, client gone: instance discarded
+//!                     └─ closed before any byte of the request got through: the request comes back
+//! ```
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use spore_pool::Lease;
+use spore_sandbox::{ConnectError, EndCause, IngressStream, Instance, StopReason};
+use tokio::time::Sleep;
+
+/// Lease of an instance together with the connection that may be kept with it.
+pub(crate) type FunctionLease = Lease<FunctionConnection>;
+
+type Stream = TokioIo<Box<dyn IngressStream>>;
+
+/// A connection with a function.
+pub(crate) struct FunctionConnection {
+    sender: http1::SendRequest<Incoming>,
+    /// None once it has come to its end.
+    driver: Option<Pin<Box<http1::Connection<Stream, Incoming>>>>,
+}
+
+/// Why no connection could be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the connection could not be set up")]
+    Handshake(#[source] hyper::Error),
+}
+
+/// Why an exchange brought no response.
+pub(crate) enum ExchangeError {
+    /// Nothing of the request got through; here it is again.
+    NotSent(Box<Request<Incoming>>),
+    /// The connection broke, or what came is not HTTP.
+    Broken(hyper::Error),
+    /// The deadline has passed.
+    DeadlinePassed,
+}
+
+impl FunctionConnection {
+    /// Opens a connection to the function's port.
+    pub(crate) async fn open(instance: &Arc<dyn Instance>) -> Result<Self, OpenError> {
+        let stream = instance.connect().await?;
+        let (sender, driver) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(OpenError::Handshake)?;
+        Ok(Self {
+            sender,
+            driver: Some(Box::pin(driver)),
+        })
+    }
+
+    /// Moves bytes in both directions as far as possible without waiting.
+    fn drive(&mut self, context: &mut Context<'_>) {
+        if let Some(driver) = &mut self.driver {
+            // An error reaches those who wait for the response or its body too, so it is told there.
+            if driver.as_mut().poll(context).is_ready() {
+                self.driver = None;
+            }
+        }
+    }
+
+    /// Sends the request and waits for the head of the response.
+    pub(crate) async fn exchange(
+        &mut self,
+        request: Request<Incoming>,
+        deadline: &mut Pin<Box<Sleep>>,
+    ) -> Result<Response<Incoming>, ExchangeError> {
+        let mut response = std::pin::pin!(self.sender.try_send_request(request));
+        let driver = &mut self.driver;
+        std::future::poll_fn(|context| {
+            if let Some(connection) = driver
+                && connection.as_mut().poll(context).is_ready()
+            {
+                *driver = None;
+            }
+            if let Poll::Ready(result) = response.as_mut().poll(context) {
+                return Poll::Ready(result.map_err(|mut error| match error.take_message() {
+                    Some(request) => ExchangeError::NotSent(Box::new(request)),
+                    None => ExchangeError::Broken(error.into_error()),
+                }));
+            }
+            deadline
+                .as_mut()
+                .poll(context)
+                .map(|()| Err(ExchangeError::DeadlinePassed))
+        })
+        .await
+    }
+
+    /// The connection, if another request can be sent on it.
+    fn reusable(mut self) -> Option<Self> {
+        // The end of a message is noticed only when the connection is driven past it. Nobody is to be woken up by it:
+        // whatever happens on an idle connection is noticed when it is used again.
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        (self.driver.is_some() && self.sender.is_ready()).then_some(self)
+    }
+}
+
+/// Why a function's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FunctionBodyError {
+    #[error("the connection broke")]
+    Broken(#[source] hyper::Error),
+    #[error("{0}")]
+    Ended(EndCause),
+    #[error("the function did not finish within {} ms", after.as_millis())]
+    TimedOut { after: Duration },
+}
+
+/// The body of a function's response. It owns the lease: at the last byte the instance goes back to the pool; a body that
+/// breaks, runs past the deadline or is dropped before discards it.
+pub(crate) struct FunctionBody {
+    incoming: Incoming,
+    running: Option<(FunctionLease, FunctionConnection)>,
+    deadline: Pin<Box<Sleep>>,
+    timeout: Duration,
+    /// Whether only the end of the connection ends the body.
+    until_close: bool,
+}
+
+impl FunctionBody {
+    /// `timeout` is the span that `deadline` was made from.
+    pub(crate) fn new(
+        response: Response<Incoming>,
+        lease: FunctionLease,
+        connection: FunctionConnection,
+        deadline: Pin<Box<Sleep>>,
+        timeout: Duration,
+    ) -> Response<Self> {
+        let headers = response.headers();
+        let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
+        response.map(|incoming| {
+            let running = Some((lease, connection));
+            let mut body = Self {
+                incoming,
+                running,
+                deadline,
+                timeout,
+                until_close,
+            };
+            if body.incoming.is_end_stream() {
+                body.finish();
+            }
+            body
+        })
+    }
+
+    fn finish(&mut self) {
+        if let Some((lease, connection)) = self.running.take() {
+            lease.finish(connection.reusable());
+        }
+    }
+
+    /// Discards the instance.
+    fn discard(&mut self, reason: StopReason) {
+        if let Some((lease, connection)) = self.running.take() {
+            drop(connection);
+            lease.discard(reason);
+        }
+    }
+
+    /// The end of the connection is the end of the body, unless the instance has ended with it.
+    fn end_by_close(&mut self) -> Option<FunctionBodyError> {
+        let (lease, _) = self.running.as_mut()?;
+        let instance = lease.instance().clone();
+        let mut ended = instance.ended();
+        match ended.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(report) => Some(FunctionBodyError::Ended(report.cause)),
+            Poll::Pending => None,
+        }
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FunctionBodyError>>> {
+        let mut frame = Pin::new(&mut self.incoming).poll_frame(context);
+        if frame.is_pending() {
+            if let Some((_, connection)) = &mut self.running {
+                connection.drive(context);
+            }
+            frame = Pin::new(&mut self.incoming).poll_frame(context);
+        }
+        match frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if self.incoming.is_end_stream() {
+                    self.finish();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                let broken = if self.until_close {
+                    self.end_by_close()
+                } else {
+                    None
+                };
+                self.finish();
+                Poll::Ready(broken.map(Err))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.discard(StopReason::NotNeeded);
+                Poll::Ready(Some(Err(FunctionBodyError::Broken(error))))
+            }
+            Poll::Pending => self.deadline.as_mut().poll(context).map(|()| {
+                self.discard(StopReason::TimedOut { after: self.timeout });
+                Some(Err(FunctionBodyError::TimedOut { after: self.timeout }))
+            }),
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What can go wrong at the gateway, whose fault it is, and the one place that maps it to status codes.
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::HeaderValue;
+use spore_pool::AcquireError;
+use spore_sandbox::{ConnectError, EndCause, StartError};
+use spore_store::{DeriveError, RecordError, ReferenceParseError};
+
+use crate::headers::INTERNAL;
+use crate::reply::{self, Answer};
+use crate::settings::SettingsError;
+
+/// Who has to change something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Caller,
+    Function,
+    Platform,
+}
+
+/// Why an invocation was not answered by the function.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InvokeError {
+    #[error("no function is named `{name}`")]
+    UnknownFunction { name: String },
+    #[error("{function}")]
+    NoInstance { function: String, source: AcquireError },
+    #[error("{function}: no instance became free within {} ms", after.as_millis())]
+    WaitedTooLong { function: String, after: Duration },
+    #[error("{function}")]
+    Unreachable { function: String, source: ConnectError },
+    #[error("{function}: {cause}")]
+    Ended { function: String, cause: EndCause },
+    #[error("{function}: the function closed the connection without an answer")]
+    NoAnswer { function: String },
+    #[error("{function}: the function's answer is not HTTP/1.1")]
+    BadAnswer { function: String, source: hyper::Error },
+    #[error("{function}: the request's body could not be read")]
+    BadRequestBody { function: String, source: hyper::Error },
+}
+
+impl InvokeError {
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::UnknownFunction { .. } | Self::BadRequestBody { .. } => Fault::Caller,
+            Self::NoInstance { source, .. } => match source {
+                AcquireError::StartFailed(StartError::Host { .. }) => Fault::Platform,
+                AcquireError::StartFailed(_) => Fault::Function,
+                AcquireError::QueueFull { .. } => Fault::Platform,
+                AcquireError::Closed => Fault::Caller,
+            },
+            Self::Unreachable {
+                source: ConnectError::Host(_),
+                ..
+            } => Fault::Platform,
+            Self::Ended {
+                cause: EndCause::Stopped | EndCause::SandboxFailed { .. },
+                ..
+            } => Fault::Platform,
+            Self::WaitedTooLong { .. } => Fault::Platform,
+            Self::Unreachable { .. }
+            | Self::Ended { .. }
+            | Self::NoAnswer { .. }
+            | Self::BadAnswer { .. } => Fault::Function,
+        }
+    }
+
+    /// Whether the same request may be answered a moment later.
+    pub(crate) fn retry_helps(&self) -> bool {
+        match self {
+            Self::NoInstance { source, .. } => {
+                matches!(
+                    source,
+                    AcquireError::QueueFull { .. } | AcquireError::StartFailed(StartError::Host { .. })
+                )
+            }
+            Self::WaitedTooLong { .. }
+            | Self::Unreachable {
+                source: ConnectError::Host(_),
+                ..
+            } => true,
+            _ => false,
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match (self, self.fault()) {
+            (
+                Self::NoInstance {
+                    source: AcquireError::QueueFull { .. },
+                    ..
+                },
+                _,
+            ) => StatusCode::TOO_MANY_REQUESTS,
+            (
+                Self::Ended {
+                    cause: EndCause::TimedOut { .. },
+                    ..
+                },
+                _,
+            ) => StatusCode::GATEWAY_TIMEOUT,
+            (Self::BadRequestBody { .. }, _) => StatusCode::BAD_REQUEST,
+            (_, Fault::Caller) => StatusCode::NOT_FOUND,
+            (_, Fault::Function) => StatusCode::BAD_GATEWAY,
+            (_, Fault::Platform) if self.retry_helps() => StatusCode::SERVICE_UNAVAILABLE,
+            (_, Fault::Platform) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// The answer to the caller.
+    pub(crate) fn answer(&self) -> Answer {
+        let line = one_line(self);
+        tracing::debug!(fault = ?self.fault(), "{line}");
+        let mut response = reply::text(self.status(), &line);
+        response
+            .headers_mut()
+            .insert(INTERNAL, HeaderValue::from_static("proxy"));
+        if self.retry_helps() {
+            reply::retry_soon(response)
+        } else {
+            response
+        }
+    }
+}
+
+/// Why a request to the OpenFaaS API failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("the request's body is not the JSON that is expected here")]
+    BadJson(#[source] serde_json::Error),
+    #[error("the request's body could not be read")]
+    Body(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the request's body is longer than {limit_bytes} bytes")]
+    TooLong { limit_bytes: usize },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
+    Exists { name: String },
+    #[error("the function `{name}` does not exist")]
+    NotFound { name: String },
+    #[error(transparent)]
+    BadReference(#[from] ReferenceParseError),
+    #[error(
+        "the image `{image}` was not pushed to this daemon: push it first, for example with `spore deploy DIR` \
+         or `skopeo copy --dest-tls-verify=false SOURCE docker://{address}/{repository}`"
+    )]
+    UnknownImage {
+        image: String,
+        address: String,
+        repository: String,
+    },
+    #[error("the image `{image}` cannot be deployed")]
+    Derive { image: String, source: DeriveError },
+    #[error("`{value}` is not a value of the parameter `{parameter}`")]
+    BadParameter { parameter: &'static str, value: String },
+    #[error("the function's record could not be read or written")]
+    Record(#[from] RecordError),
+    #[error("a task of the daemon was lost")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadJson(_) | Self::Body(_) | Self::Settings(_) | Self::BadReference(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Derive {
+                source: DeriveError::Io(_),
+                ..
+            } => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,
+            Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Exists { .. } => StatusCode::CONFLICT,
+            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Record(_) | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer to the caller.
+    pub(crate) fn answer(&self) -> Answer {
+        let (status, line) = (self.status(), one_line(self));
+        if status.is_server_error() {
+            tracing::error!("{line}");
+        }
+        reply::text(status, &line)
+    }
+}
+
+/// The error and its causes, outermost first, in one line.
+pub(crate) fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line.replace(['\n', '\r'], " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn no_instance(source: AcquireError) -> InvokeError {
+        InvokeError::NoInstance {
+            function: "hello".to_owned(),
+            source,
+        }
+    }
+
+    #[test]
+    fn status_follows_fault_and_retry() {
+        let host = StartError::Host {
+            what: "make a virtual machine",
+            source: std::io::ErrorKind::OutOfMemory.into(),
+        };
+        let bad = StartError::BadProgram {
+            reason: "broken".to_owned(),
+        };
+        let ended = |cause| InvokeError::Ended {
+            function: "hello".to_owned(),
+            cause,
+        };
+        let cases = [
+            (no_instance(AcquireError::QueueFull { waiting: 3 }), 429, true),
+            (no_instance(AcquireError::StartFailed(host)), 503, true),
+            (no_instance(AcquireError::StartFailed(bad)), 502, false),
+            (no_instance(AcquireError::Closed), 404, false),
+            (
+                ended(EndCause::TimedOut {
+                    after: Duration::from_secs(1),
+                }),
+                504,
+                false,
+            ),
+            (ended(EndCause::Exited { code: 3 }), 502, false),
+        ];
+        for (error, status, retry) in cases {
+            let answer = error.answer();
+            assert_eq!(answer.status().as_u16(), status, "{error}");
+            assert_eq!(
+                answer.headers().contains_key(http::header::RETRY_AFTER),
+                retry,
+                "{error}"
+            );
+            assert_eq!(answer.headers()["x-openfaas-internal"], "proxy");
+        }
+    }
+
+    #[test]
+    fn causes_are_named_in_one_line() {
+        let error = no_instance(AcquireError::StartFailed(StartError::BadProgram {
+            reason: "a\nb".to_owned(),
+        }));
+        assert_eq!(
+            one_line(&error),
+            "hello: no instance could be started: the program cannot run here: a b"
+        );
+    }
+}

@@ -1,0 +1,344 @@
+//! The deployed functions: in memory for invocations, in the store for the next start of the daemon.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use spore_pool::Pool;
+use spore_sandbox::{InstanceSpec, Sandbox};
+use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
+
+use crate::config::DaemonConfig;
+use crate::connection::FunctionConnection;
+use crate::errors::{ApiError, one_line};
+use crate::settings::{DEFAULT_NAMESPACE, Settings};
+
+/// A deployed function.
+pub(crate) struct Function {
+    pub(crate) name: String,
+    pub(crate) pool: Pool<FunctionConnection>,
+    pub(crate) log: Arc<FunctionLog>,
+    /// Invocations since the daemon started.
+    pub(crate) invocations: AtomicU64,
+    version: RwLock<Version>,
+}
+
+/// What a replacement of the function changes.
+struct Version {
+    record: Arc<FunctionRecord>,
+    timeout: Duration,
+}
+
+impl Function {
+    /// How long an invocation may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .timeout
+    }
+
+    pub(crate) fn record(&self) -> Arc<FunctionRecord> {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record
+            .clone()
+    }
+}
+
+/// All functions, and how they change.
+pub(crate) struct Functions {
+    config: DaemonConfig,
+    store: Arc<Store>,
+    sandbox: Arc<dyn Sandbox>,
+    /// By `NAME.NAMESPACE`.
+    deployed: RwLock<HashMap<String, Arc<Function>>>,
+    /// Pools of removed functions, which may still finish invocations.
+    retired: Mutex<Vec<Pool<FunctionConnection>>>,
+    /// Held during a change, so that changes come one after the other.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// A checked deployment.
+struct Prepared {
+    record: FunctionRecord,
+    settings: Settings,
+    template: InstanceSpec,
+}
+
+fn key(name: &str) -> String {
+    format!("{name}.{DEFAULT_NAMESPACE}")
+}
+
+impl Functions {
+    /// Loads the functions of an earlier start. One that cannot be loaded is left out, with a line in the daemon's log.
+    pub(crate) async fn load(
+        config: DaemonConfig,
+        store: Arc<Store>,
+        sandbox: Arc<dyn Sandbox>,
+    ) -> Result<Self, ApiError> {
+        let functions = Self {
+            config,
+            store: store.clone(),
+            sandbox,
+            deployed: RwLock::default(),
+            retired: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        };
+        let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
+        for record in records {
+            let (name, digest) = (record.deployment.service.clone(), record.image_digest);
+            match functions
+                .prepare(record.deployment, digest, record.created_at)
+                .await
+            {
+                Ok(prepared) => functions.install(prepared),
+                Err(error) => tracing::error!("the function {name} cannot be loaded: {}", one_line(&error)),
+            }
+        }
+        Ok(functions)
+    }
+
+    /// The function that is named `NAME` or `NAME.NAMESPACE`.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Function>> {
+        let deployed = self.deployed.read().unwrap_or_else(PoisonError::into_inner);
+        if name.contains('.') {
+            deployed.get(name).cloned()
+        } else {
+            deployed.get(&key(name)).cloned()
+        }
+    }
+
+    /// All functions, ordered by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Function>> {
+        let deployed = self.deployed.read().unwrap_or_else(PoisonError::into_inner);
+        let mut functions: Vec<_> = deployed.values().cloned().collect();
+        drop(deployed);
+        functions.sort_by(|a, b| a.name.cmp(&b.name));
+        functions
+    }
+
+    /// Deploys a new function. `own_names` are the addresses under which the caller may know this daemon.
+    pub(crate) async fn create(
+        &self,
+        deployment: FunctionDeployment,
+        own_names: &[String],
+    ) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        Settings::of(&deployment, &self.config)?;
+        if self.find(&deployment.service).is_some() {
+            return Err(ApiError::Exists {
+                name: deployment.service,
+            });
+        }
+        let digest = self.resolve(&deployment.image, own_names).await?;
+        let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
+        self.save(&prepared).await?;
+        self.install(prepared);
+        Ok(())
+    }
+
+    /// Replaces a function. After the return no new invocation reaches the old version.
+    pub(crate) async fn update(
+        &self,
+        deployment: FunctionDeployment,
+        own_names: &[String],
+    ) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        Settings::of(&deployment, &self.config)?;
+        let Some(function) = self.find(&deployment.service) else {
+            return Err(ApiError::NotFound {
+                name: deployment.service,
+            });
+        };
+        let digest = self.resolve(&deployment.image, own_names).await?;
+        let prepared = self
+            .prepare(deployment, digest, function.record().created_at)
+            .await?;
+        self.save(&prepared).await?;
+        let Prepared {
+            record,
+            settings,
+            template,
+        } = prepared;
+        let version = Version {
+            record: Arc::new(record),
+            timeout: settings.timeout,
+        };
+        *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
+        function.pool.replace(template, settings.limits);
+        Ok(())
+    }
+
+    /// Removes a function and its log. Invocations under way run to their end.
+    pub(crate) async fn remove(&self, name: &str) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().await;
+        let Some(function) = self.find(name) else {
+            return Err(ApiError::NotFound {
+                name: name.to_owned(),
+            });
+        };
+        let (store, key) = (self.store.clone(), key(&function.name));
+        let removed = key.clone();
+        tokio::task::spawn_blocking(move || store.records.remove(&removed)).await??;
+        self.deployed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key);
+        function.pool.close();
+        self.retire(function.pool.clone());
+        let store = self.store.clone();
+        let removal = tokio::task::spawn_blocking(move || store.logs.remove(&key)).await?;
+        if let Err(error) = removal {
+            tracing::warn!(function = function.name, %error, "the log of a removed function could not be deleted");
+        }
+        Ok(())
+    }
+
+    fn retire(&self, pool: Pool<FunctionConnection>) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.retain(|pool| pool.status().draining > 0);
+        retired.push(pool);
+    }
+
+    /// Stops all instances, after `grace` at most also those that serve an invocation.
+    pub(crate) async fn shutdown(&self, grace: Duration) {
+        let retired = std::mem::take(&mut *self.retired.lock().unwrap_or_else(PoisonError::into_inner));
+        let pools = self
+            .all()
+            .into_iter()
+            .map(|function| function.pool.clone())
+            .chain(retired);
+        let shutdowns: Vec<_> = pools
+            .map(|pool| tokio::spawn(async move { pool.shutdown(grace).await }))
+            .collect();
+        for shutdown in shutdowns {
+            if let Err(error) = shutdown.await {
+                tracing::error!(%error, "a pool could not be shut down");
+            }
+        }
+    }
+
+    /// The digest of the image that a user names.
+    async fn resolve(&self, image: &str, own_names: &[String]) -> Result<Digest, ApiError> {
+        let reference: ImageReference = image.parse()?;
+        let is_own = reference
+            .host
+            .as_ref()
+            .is_none_or(|host| own_names.contains(host));
+        let ImageReference {
+            repository, selector, ..
+        } = reference;
+        let unknown = ApiError::UnknownImage {
+            image: image.to_owned(),
+            address: own_names.first().cloned().unwrap_or_default(),
+            repository: repository.clone(),
+        };
+        if !is_own {
+            return Err(unknown);
+        }
+        let store = self.store.clone();
+        let resolved =
+            tokio::task::spawn_blocking(move || store.images.resolve(&repository, &selector)).await??;
+        resolved.ok_or(unknown)
+    }
+
+    async fn prepare(
+        &self,
+        mut deployment: FunctionDeployment,
+        image_digest: Digest,
+        created_at: Timestamp,
+    ) -> Result<Prepared, ApiError> {
+        let settings = Settings::of(&deployment, &self.config)?;
+        DEFAULT_NAMESPACE.clone_into(&mut deployment.namespace);
+        let store = self.store.clone();
+        let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
+        let program = program.map_err(|source| ApiError::Derive {
+            image: deployment.image.clone(),
+            source,
+        })?;
+        let template = template(&deployment, program, &settings, self.config.ready_timeout);
+        Ok(Prepared {
+            record: FunctionRecord {
+                deployment,
+                created_at,
+                image_digest,
+            },
+            settings,
+            template,
+        })
+    }
+
+    async fn save(&self, prepared: &Prepared) -> Result<(), ApiError> {
+        let (store, record) = (self.store.clone(), prepared.record.clone());
+        let save = move || store.records.put(&key(&record.deployment.service), &record);
+        Ok(tokio::task::spawn_blocking(save).await??)
+    }
+
+    fn install(&self, prepared: Prepared) {
+        let Prepared {
+            record,
+            settings,
+            template,
+        } = prepared;
+        let name = record.deployment.service.clone();
+        let key = key(&name);
+        let log = self.store.logs.function(&key);
+        let function = Function {
+            name,
+            pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
+            log,
+            invocations: AtomicU64::new(0),
+            version: RwLock::new(Version {
+                record: Arc::new(record),
+                timeout: settings.timeout,
+            }),
+        };
+        self.deployed
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, Arc::new(function));
+    }
+}
+
+/// How instances of the function are started; the pool names each.
+fn template(
+    deployment: &FunctionDeployment,
+    program: Program,
+    settings: &Settings,
+    ready_timeout: Duration,
+) -> InstanceSpec {
+    let path: PathBuf = program.path;
+    let mut environment = program.environment;
+    let mut set = |name: &str, value: &str, replace: bool| match environment
+        .iter_mut()
+        .find(|(existing, _)| existing == name)
+    {
+        Some((_, existing)) if replace => value.clone_into(existing),
+        Some(_) => {}
+        None => environment.push((name.to_owned(), value.to_owned())),
+    };
+    // So that programs that listen on a port of their choice choose the one that the image names.
+    set("PORT", &program.port.to_string(), false);
+    set("OPENFAAS_NAME", &deployment.service, true);
+    if !deployment.env_process.is_empty() {
+        set("fprocess", &deployment.env_process, true);
+    }
+    for (name, value) in deployment.env_vars.iter().flatten() {
+        set(name, value, true);
+    }
+    InstanceSpec {
+        function: deployment.service.clone(),
+        instance: String::new(),
+        program: path,
+        arguments: program.arguments,
+        environment,
+        port: program.port,
+        memory_bytes: settings.memory_bytes,
+        ready_timeout,
+    }
+}

@@ -1,0 +1,282 @@
+//! One invocation, from the request at the gateway to the head of the response.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use spore_sandbox::{ConnectError, EndCause, StopReason};
+use tokio::time::Sleep;
+
+use crate::body::GatewayBody;
+use crate::connection::{ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError};
+use crate::errors::InvokeError;
+use crate::functions::{Function, Functions};
+use crate::headers::{self, DURATION_SECONDS, START, Stamps};
+use crate::reply::Answer;
+
+/// How long a broken connection waits for the report why its instance has ended.
+const END_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often an instance that turns out to have ended while it was idle is replaced by another one.
+const MAX_ENDED_INSTANCES: usize = 3;
+
+/// Answers a request to `/function/…`; `target` is the path behind that.
+pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    let started = Instant::now();
+    let now_ns = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_nanos());
+    let stamps = Stamps::new(request.headers(), now_ns);
+    let (name, path) = split_target(request.uri());
+    let mut answer = match functions.find(name) {
+        None => InvokeError::UnknownFunction {
+            name: name.chars().take(130).collect(),
+        }
+        .answer(),
+        Some(function) => {
+            let path = PathAndQuery::try_from(path.as_ref()).unwrap_or(PathAndQuery::from_static("/"));
+            let request = to_function(request, path, peer, &stamps);
+            function.invocations.fetch_add(1, Ordering::Relaxed);
+            invoke_function(&function, request, started)
+                .await
+                .unwrap_or_else(|error| error.answer())
+        }
+    };
+    stamps.put(answer.headers_mut());
+    answer
+}
+
+/// Name of the function, and path with query as the function sees them, of a target below `/function/`.
+fn split_target(uri: &Uri) -> (&str, std::borrow::Cow<'_, str>) {
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let target = target.strip_prefix("/function/").unwrap_or_default();
+    let end = target.find(['/', '?']).unwrap_or(target.len());
+    let (name, rest) = target.split_at(end);
+    if rest.starts_with('/') {
+        (name, rest.into())
+    } else {
+        (name, format!("/{rest}").into())
+    }
+}
+
+fn to_function(
+    request: Request<Incoming>,
+    path: PathAndQuery,
+    peer: SocketAddr,
+    stamps: &Stamps,
+) -> Request<Incoming> {
+    let (mut parts, body) = request.into_parts();
+    parts.uri = Uri::from(path);
+    parts.version = Version::HTTP_11;
+    headers::to_function(&mut parts.headers, peer, stamps);
+    // What belongs to the client's connection, such as a pending upgrade, stays there.
+    parts.extensions.clear();
+    Request::from_parts(parts, body)
+}
+
+async fn invoke_function(
+    function: &Arc<Function>,
+    request: Request<Incoming>,
+    started: Instant,
+) -> Result<Answer, InvokeError> {
+    let timeout = function.timeout();
+    let request_type = request.headers().get(CONTENT_TYPE).cloned();
+    let head_only = request.method() == Method::HEAD;
+    let mut invocation = Invocation {
+        function,
+        timeout,
+        ended_instances: 0,
+    };
+    let (lease, connection, deadline, response) = invocation.run(request).await?;
+    let cold = lease.is_cold();
+    let response = FunctionBody::new(response, lease, connection, deadline, timeout);
+    Ok(to_client(response, request_type, head_only, cold, started))
+}
+
+fn to_client(
+    response: Response<FunctionBody>,
+    request_type: Option<HeaderValue>,
+    head_only: bool,
+    cold: bool,
+    started: Instant,
+) -> Answer {
+    let (mut parts, body) = response.into_parts();
+    let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    headers::to_client(&mut parts.headers, request_type, !bodiless);
+    parts.version = Version::HTTP_11;
+    parts.extensions.clear();
+    let seconds = format!("{:.6}", started.elapsed().as_secs_f64());
+    if let Ok(seconds) = HeaderValue::from_str(&seconds) {
+        parts.headers.insert(DURATION_SECONDS, seconds);
+    }
+    parts.headers.insert(
+        START,
+        HeaderValue::from_static(if cold { "cold" } else { "warm" }),
+    );
+    // A body that is over already needs no driving; and its length, if any, is that of the GET.
+    let body = if head_only || body.is_end_stream() {
+        GatewayBody::empty()
+    } else {
+        GatewayBody::Function(Box::new(body))
+    };
+    Response::from_parts(parts, body)
+}
+
+/// An invocation that looks for an instance which answers.
+struct Invocation<'a> {
+    function: &'a Arc<Function>,
+    timeout: Duration,
+    ended_instances: usize,
+}
+
+type Running = (
+    FunctionLease,
+    FunctionConnection,
+    Pin<Box<Sleep>>,
+    Response<Incoming>,
+);
+
+impl Invocation<'_> {
+    fn name(&self) -> String {
+        self.function.name.clone()
+    }
+
+    async fn lease(&self) -> Result<FunctionLease, InvokeError> {
+        match tokio::time::timeout(self.timeout, self.function.pool.acquire()).await {
+            Ok(Ok(lease)) => Ok(lease),
+            Ok(Err(source)) => Err(InvokeError::NoInstance {
+                function: self.name(),
+                source,
+            }),
+            Err(_) => Err(InvokeError::WaitedTooLong {
+                function: self.name(),
+                after: self.timeout,
+            }),
+        }
+    }
+
+    /// Sends the request to an instance and waits for the head of the response.
+    async fn run(&mut self, mut request: Request<Incoming>) -> Result<Running, InvokeError> {
+        loop {
+            let mut lease = self.lease().await?;
+            // The deadline is the function's own: waiting for an instance does not count.
+            let mut deadline = Box::pin(tokio::time::sleep(self.timeout));
+            if let Some(mut kept) = lease.take_connection() {
+                lease.instance();
+                match kept.exchange(request, &mut deadline).await {
+                    Ok(response) => return Ok((lease, kept, deadline, response)),
+                    Err(ExchangeError::NotSent(again)) => request = *again,
+                    Err(other) => return Err(self.failed(lease, kept, other).await),
+                }
+            }
+            let opening = FunctionConnection::open(lease.instance());
+            let opened = tokio::select! {
+                opened = opening => opened,
+                () = &mut deadline => return Err(self.timed_out(lease)),
+            };
+            let mut connection = match opened {
+                Ok(connection) => connection,
+                Err(error) => {
+                    self.not_opened(lease, error)?;
+                    continue;
+                }
+            };
+            match connection.exchange(request, &mut deadline).await {
+                Ok(response) => return Ok((lease, connection, deadline, response)),
+                Err(error) => return Err(self.failed(lease, connection, error).await),
+            }
+        }
+    }
+
+    fn timed_out(&self, lease: FunctionLease) -> InvokeError {
+        lease.discard(StopReason::TimedOut { after: self.timeout });
+        InvokeError::Ended {
+            function: self.name(),
+            cause: EndCause::TimedOut { after: self.timeout },
+        }
+    }
+
+    /// Lets the invocation look for another instance if this one has ended while it was idle.
+    fn not_opened(&mut self, lease: FunctionLease, error: OpenError) -> Result<(), InvokeError> {
+        let cold = lease.is_cold();
+        lease.discard(StopReason::NotNeeded);
+        let function = self.name();
+        match error {
+            OpenError::Connect(ConnectError::Ended(report)) => {
+                self.ended_instances += 1;
+                if cold || self.ended_instances > MAX_ENDED_INSTANCES {
+                    return Err(InvokeError::Ended {
+                        function,
+                        cause: report.cause,
+                    });
+                }
+                Ok(())
+            }
+            OpenError::Connect(source) => Err(InvokeError::Unreachable { function, source }),
+            OpenError::Handshake(source) => Err(InvokeError::BadAnswer { function, source }),
+        }
+    }
+
+    /// Finds out why there is no response, and discards the instance.
+    async fn failed(
+        &self,
+        mut lease: FunctionLease,
+        connection: FunctionConnection,
+        error: ExchangeError,
+    ) -> InvokeError {
+        drop(connection);
+        let source = match error {
+            ExchangeError::DeadlinePassed => return self.timed_out(lease),
+            ExchangeError::NotSent(_) => None,
+            ExchangeError::Broken(source) => Some(source),
+        };
+        let function = self.name();
+        if let Some(source) = source {
+            if source.is_user() {
+                lease.discard(StopReason::CallerGone);
+                return InvokeError::BadRequestBody { function, source };
+            }
+            if source.is_parse() {
+                lease.discard(StopReason::NotNeeded);
+                return InvokeError::BadAnswer { function, source };
+            }
+        }
+        let instance = lease.instance().clone();
+        let report = tokio::time::timeout(END_REPORT_TIMEOUT, instance.ended()).await;
+        lease.discard(StopReason::NotNeeded);
+        match report {
+            Ok(report) => InvokeError::Ended {
+                function,
+                cause: report.cause,
+            },
+            Err(_) => InvokeError::NoAnswer { function },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_split_as_the_function_sees_them() {
+        let cases = [
+            ("/function/hello", "hello", "/"),
+            ("/function/hello/", "hello", "/"),
+            ("/function/hello?a=1", "hello", "/?a=1"),
+            ("/function/hello/a%20b/c?x=/y", "hello", "/a%20b/c?x=/y"),
+            ("/function/hello.openfaas-fn//x", "hello.openfaas-fn", "//x"),
+            ("/function/.openfaas-fn", ".openfaas-fn", "/"),
+            ("/function/", "", "/"),
+        ];
+        for (uri, name, path) in cases {
+            let uri: Uri = uri.parse().expect("a valid URI");
+            assert_eq!(split_target(&uri), (name, path.into()), "{uri}");
+        }
+    }
+}

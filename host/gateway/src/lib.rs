@@ -1,0 +1,29 @@
+//! The daemon: one HTTP server for invocations, the OpenFaaS API, and the registry that images are pushed to.
+//!
+//! ```text
+//!  /function/NAME[.NAMESPACE][/path]  invoke    lease of the pool, then HTTP/1.1 with the instance, streamed both ways
+//!  /system/…, /healthz                system    deploy, list, remove, logs, in OpenFaaS's shapes
+//!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
+//! ```
+//!
+//! An invocation runs in the task of its client's connection from the first byte to the last: no other task, and so no
+//! wake-up across threads, lies between client and function.
+
+mod body;
+mod config;
+mod connection;
+mod daemon;
+mod errors;
+mod functions;
+mod headers;
+mod invoke;
+mod logs;
+mod quantity;
+mod registry;
+mod reply;
+mod routes;
+mod settings;
+mod system;
+
+pub use config::DaemonConfig;
+pub use daemon::{Daemon, DaemonStartError};

@@ -1,0 +1,136 @@
+//! `GET /system/logs`: a function's log as one JSON object a line.
+
+use std::io;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Response, Uri};
+use jiff::Timestamp;
+use serde::Serialize;
+use spore_store::{LogQuery, LogReader, LogRecord};
+use tokio::sync::{mpsc, watch};
+
+use crate::body::GatewayBody;
+use crate::errors::ApiError;
+use crate::reply::Answer;
+use crate::routes::{Gateway, parameter};
+use crate::settings::DEFAULT_NAMESPACE;
+
+/// Lines that go out in one piece, at most.
+const LINES_PER_PIECE: usize = 256;
+
+/// A line in OpenFaaS's shape.
+#[derive(Serialize)]
+struct Message<'a> {
+    name: &'a str,
+    namespace: &'a str,
+    instance: &'a str,
+    timestamp: Timestamp,
+    text: &'a str,
+}
+
+/// Answers `GET /system/logs?name=…`.
+pub(crate) fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+    let name = parameter(uri, "name").unwrap_or_default();
+    let query = query(uri)?;
+    let Some(function) = gateway.functions.find(&name) else {
+        return Err(ApiError::NotFound { name });
+    };
+    let (sender, receiver) = mpsc::channel(4);
+    let reader = function.log.read(query);
+    tokio::spawn(send(
+        reader,
+        function.name.clone(),
+        sender,
+        gateway.stopping.clone(),
+    ));
+    let mut response = Response::new(GatewayBody::Pieces(receiver));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+fn query(uri: &Uri) -> Result<LogQuery, ApiError> {
+    let tail = match parameter(uri, "tail").filter(|text| !text.is_empty()) {
+        None => None,
+        Some(text) => {
+            let number: i64 = text.parse().map_err(|_| ApiError::BadParameter {
+                parameter: "tail",
+                value: text,
+            })?;
+            usize::try_from(number).ok().filter(|lines| *lines > 0)
+        }
+    };
+    let since = match parameter(uri, "since").filter(|text| !text.is_empty()) {
+        None => None,
+        // A space is what an unescaped + of a time zone turns into.
+        Some(text) => match text.replace(' ', "+").parse() {
+            Ok(since) => Some(since),
+            Err(_) => {
+                return Err(ApiError::BadParameter {
+                    parameter: "since",
+                    value: text,
+                });
+            }
+        },
+    };
+    let follow = matches!(
+        parameter(uri, "follow").as_deref(),
+        Some("1" | "t" | "T" | "true" | "TRUE" | "True")
+    );
+    Ok(LogQuery {
+        tail,
+        since,
+        instance: parameter(uri, "instance").filter(|text| !text.is_empty()),
+        follow,
+    })
+}
+
+/// Sends the log until its end, the client's or the daemon's.
+async fn send(
+    mut reader: LogReader,
+    name: String,
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    loop {
+        let records = tokio::select! {
+            records = reader.next() => records,
+            () = sender.closed() => return,
+            // An error means that the daemon is gone already.
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        let records = match records {
+            Ok(Some(records)) => records,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(function = name, %error, "a log could not be read");
+                // The client sees its connection break; if it has gone, nobody needs to.
+                let _ = sender.send(Err(error)).await;
+                return;
+            }
+        };
+        for records in records.chunks(LINES_PER_PIECE) {
+            if sender.send(encode(records, &name)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn encode(records: &[LogRecord], name: &str) -> io::Result<Bytes> {
+    let mut piece = Vec::new();
+    for record in records {
+        let message = Message {
+            name,
+            namespace: DEFAULT_NAMESPACE,
+            instance: &record.instance,
+            timestamp: record.time,
+            text: &record.text,
+        };
+        serde_json::to_writer(&mut piece, &message)?;
+        piece.push(b'\n');
+    }
+    Ok(piece.into())
+}

@@ -1,0 +1,151 @@
+//! Which part of the gateway answers a request.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::header::{ALLOW, HOST, HeaderValue};
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use spore_store::Store;
+use tokio::sync::watch;
+
+use crate::functions::Functions;
+use crate::registry::{self, Uploads};
+use crate::reply::{self, Answer};
+use crate::{invoke, logs, system};
+
+/// What all requests share.
+pub(crate) struct Gateway {
+    pub(crate) functions: Functions,
+    pub(crate) store: Arc<Store>,
+    pub(crate) uploads: Uploads,
+    pub(crate) sandbox_kind: &'static str,
+    pub(crate) local_address: SocketAddr,
+    /// Becomes true when the daemon stops; ends streams that have no end of their own.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Gateway {
+    /// Addresses under which the sender of this request may know the daemon; the best one to show is first.
+    pub(crate) fn own_names(&self, request_host: Option<&HeaderValue>) -> Vec<String> {
+        let port = self.local_address.port();
+        let mut names = vec![self.local_address.to_string()];
+        names.extend(["localhost", "127.0.0.1", "[::1]"].map(|host| format!("{host}:{port}")));
+        names.extend(
+            request_host
+                .and_then(|host| host.to_str().ok())
+                .map(str::to_owned),
+        );
+        names
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        let path = request.uri().path();
+        if path.starts_with("/function/") {
+            invoke::invoke(&self.functions, request, peer).await
+        } else if path == "/v2" || path.starts_with("/v2/") {
+            registry::answer(self, request).await
+        } else {
+            self.system(request).await
+        }
+    }
+
+    async fn system(&self, request: Request<Incoming>) -> Answer {
+        let method = request.method().clone();
+        let own_names = || self.own_names(request.headers().get(HOST));
+        let answer = match (request.uri().path(), &method) {
+            ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
+            ("/system/info", &Method::GET) => Ok(system::info(self.sandbox_kind)),
+            ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
+            ("/system/functions", &Method::POST) => {
+                let own_names = own_names();
+                system::create(&self.functions, request.into_body(), &own_names).await
+            }
+            ("/system/functions", &Method::PUT) => {
+                let own_names = own_names();
+                system::update(&self.functions, request.into_body(), &own_names).await
+            }
+            ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
+            ("/system/logs", &Method::GET) => logs::answer(self, request.uri()),
+            ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
+            ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
+            (path, _) => match (path.strip_prefix("/system/function/"), &method) {
+                (Some(name), &Method::GET) => system::describe(&self.functions, name, request.uri()),
+                (Some(_), _) => Ok(wrong_method("GET")),
+                (None, _) => Ok(reply::text(
+                    StatusCode::NOT_FOUND,
+                    "there is nothing at this address",
+                )),
+            },
+        };
+        answer.unwrap_or_else(|error| error.answer())
+    }
+}
+
+/// The address exists, but not for this method.
+pub(crate) fn wrong_method(allowed: &'static str) -> Answer {
+    let mut response = reply::text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        &format!("use one of the methods {allowed}"),
+    );
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Value of a query parameter, decoded; of the last one if it is given several times.
+pub(crate) fn parameter(uri: &http::Uri, name: &str) -> Option<String> {
+    let pairs = uri.query().unwrap_or_default().split('&');
+    let mut values = pairs.filter_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then(|| decode(value))
+    });
+    values.next_back()
+}
+
+/// Undoes percent-encoding; what is not valid stays as it is.
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let digits = bytes
+            .get(at + 1..at + 3)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| digits.chars().all(|c| c.is_ascii_hexdigit()));
+        match (
+            bytes[at],
+            digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()),
+        ) {
+            (b'%', Some(byte)) => {
+                decoded.push(byte);
+                at += 3;
+                continue;
+            }
+            (b'+', _) => decoded.push(b' '),
+            (byte, _) => decoded.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_value_of_a_parameter_counts_decoded() {
+        let uri: http::Uri = "/x?a=1&b=sha256%3Aab+c&a=2&c&d=%zz%4"
+            .parse()
+            .expect("a valid URI");
+        assert_eq!(parameter(&uri, "a").as_deref(), Some("2"));
+        assert_eq!(parameter(&uri, "b").as_deref(), Some("sha256:ab c"));
+        assert_eq!(parameter(&uri, "c").as_deref(), Some(""));
+        assert_eq!(parameter(&uri, "d").as_deref(), Some("%zz%4"));
+        assert_eq!(parameter(&uri, "e"), None);
+    }
+}

@@ -1,0 +1,246 @@
+//! What a deployment's fields mean for this platform. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use spore_pool::PoolLimits;
+use spore_store::FunctionDeployment;
+
+use crate::config::DaemonConfig;
+use crate::quantity::{parse_duration, parse_memory};
+
+/// The one namespace.
+pub(crate) const DEFAULT_NAMESPACE: &str = "openfaas-fn";
+/// Memory of a function that names no limit, in bytes.
+const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
+/// Most instances of a function that names no bound.
+const DEFAULT_MAX_INSTANCES: u32 = 20;
+/// Longest name of a function: a DNS label.
+const MAX_NAME_BYTES: usize = 63;
+
+const SCALE_MIN: &str = "com.openfaas.scale.min";
+const SCALE_MAX: &str = "com.openfaas.scale.max";
+const TIMEOUT: &str = "dev.spore.timeout";
+const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
+
+/// Why a deployment's fields were refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error(
+        "`{name}` cannot be the name of a function: use 1 to 63 lower-case letters, digits and dashes, \
+         with a letter or digit first and last"
+    )]
+    Name { name: String },
+    #[error("the namespace `{namespace}` does not exist: use {DEFAULT_NAMESPACE}, or name none")]
+    Namespace { namespace: String },
+    #[error("no image is named: set the field `image`")]
+    NoImage,
+    #[error("the secret `{name}` does not exist")]
+    UnknownSecret { name: String },
+    #[error("the memory limit `{text}` is not an amount of memory: write it like 128Mi")]
+    Memory { text: String },
+    #[error("{setting} is `{text}`, which is not a duration: write it like 30s or 1m30s")]
+    Duration { setting: &'static str, text: String },
+    #[error("{setting} is `{text}`, which is not a number of instances")]
+    Instances { setting: &'static str, text: String },
+    #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
+    MinAboveMax { min: u32, max: u32 },
+    #[error("`{name}` cannot be an environment variable: its name is empty, or holds = or a zero byte")]
+    Environment { name: String },
+}
+
+/// A deployment's fields in this platform's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    pub(crate) limits: PoolLimits,
+    pub(crate) timeout: Duration,
+    pub(crate) memory_bytes: u64,
+}
+
+impl Settings {
+    /// Checks the fields; the daemon's configuration fills in what they leave open.
+    pub(crate) fn of(deployment: &FunctionDeployment, config: &DaemonConfig) -> Result<Self, SettingsError> {
+        if !is_name(&deployment.service) {
+            return Err(SettingsError::Name {
+                name: deployment.service.chars().take(100).collect(),
+            });
+        }
+        if !matches!(deployment.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
+            return Err(SettingsError::Namespace {
+                namespace: deployment.namespace.clone(),
+            });
+        }
+        if deployment.image.is_empty() {
+            return Err(SettingsError::NoImage);
+        }
+        if let Some(name) = deployment.secrets.iter().flatten().next() {
+            return Err(SettingsError::UnknownSecret { name: name.clone() });
+        }
+        check_environment(deployment)?;
+        let min_instances = instances(&deployment.labels, SCALE_MIN)?.unwrap_or(0);
+        let max_instances =
+            instances(&deployment.labels, SCALE_MAX)?.unwrap_or(DEFAULT_MAX_INSTANCES.max(min_instances));
+        if min_instances > max_instances {
+            return Err(SettingsError::MinAboveMax {
+                min: min_instances,
+                max: max_instances,
+            });
+        }
+        let limits = PoolLimits {
+            min_instances,
+            max_instances,
+            max_waiting: config.max_waiting,
+            idle_timeout: duration(&deployment.annotations, IDLE_TIMEOUT)?.unwrap_or(config.idle_timeout),
+        };
+        let timeout = duration(&deployment.annotations, TIMEOUT)?.unwrap_or(config.invocation_timeout);
+        if timeout.is_zero() {
+            return Err(SettingsError::Duration {
+                setting: TIMEOUT,
+                text: "0".to_owned(),
+            });
+        }
+        Ok(Self {
+            limits,
+            timeout,
+            memory_bytes: memory_bytes(deployment)?,
+        })
+    }
+}
+
+/// Whether the text is a DNS label.
+pub(crate) fn is_name(text: &str) -> bool {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    (1..=MAX_NAME_BYTES).contains(&text.len())
+        && text.chars().all(|c| word(c) || c == '-')
+        && text.starts_with(word)
+        && text.ends_with(word)
+}
+
+fn check_environment(deployment: &FunctionDeployment) -> Result<(), SettingsError> {
+    for (name, value) in deployment.env_vars.iter().flatten() {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(SettingsError::Environment { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+fn memory_bytes(deployment: &FunctionDeployment) -> Result<u64, SettingsError> {
+    let text = deployment
+        .limits
+        .as_ref()
+        .map_or("", |limits| limits.memory.as_str());
+    if text.is_empty() {
+        return Ok(DEFAULT_MEMORY_BYTES);
+    }
+    let bytes = parse_memory(text).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(|| SettingsError::Memory {
+        text: text.to_owned(),
+    })
+}
+
+type Settable = Option<BTreeMap<String, String>>;
+
+fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, SettingsError> {
+    let text = labels.as_ref().and_then(|labels| labels.get(setting));
+    let number = text.map(|text| {
+        text.parse().map_err(|_| SettingsError::Instances {
+            setting,
+            text: text.clone(),
+        })
+    });
+    match number.transpose()? {
+        Some(0) if setting == SCALE_MAX => Err(SettingsError::Instances {
+            setting,
+            text: "0".to_owned(),
+        }),
+        number => Ok(number),
+    }
+}
+
+fn duration(annotations: &Settable, setting: &'static str) -> Result<Option<Duration>, SettingsError> {
+    let text = annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(setting));
+    let parse = |text: &String| {
+        parse_duration(text).ok_or_else(|| SettingsError::Duration {
+            setting,
+            text: text.clone(),
+        })
+    };
+    text.map(parse).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> FunctionDeployment {
+        let map = |pairs: &[(&str, &str)]| {
+            Some(
+                pairs
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                    .collect(),
+            )
+        };
+        FunctionDeployment {
+            service: "hello".to_owned(),
+            image: "hello:latest".to_owned(),
+            labels: map(labels),
+            annotations: map(annotations),
+            ..FunctionDeployment::default()
+        }
+    }
+
+    fn settings(deployment: &FunctionDeployment) -> Result<Settings, SettingsError> {
+        Settings::of(deployment, &DaemonConfig::default())
+    }
+
+    #[test]
+    fn defaults_and_overrides() {
+        let plain = settings(&deployment(&[], &[])).expect("valid");
+        assert_eq!((plain.limits.min_instances, plain.limits.max_instances), (0, 20));
+        assert_eq!(
+            (plain.timeout, plain.memory_bytes),
+            (Duration::from_secs(60), 128 << 20)
+        );
+        let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
+        let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
+        assert_eq!((set.limits.min_instances, set.limits.max_instances), (2, 3));
+        assert_eq!(
+            (set.timeout, set.limits.idle_timeout),
+            (Duration::from_millis(1500), Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        for bad in [
+            deployment(&[(SCALE_MIN, "-1")], &[]),
+            deployment(&[(SCALE_MAX, "0")], &[]),
+            deployment(&[(SCALE_MIN, "3"), (SCALE_MAX, "2")], &[]),
+            deployment(&[], &[(TIMEOUT, "0s")]),
+            deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
+            FunctionDeployment {
+                namespace: "other".to_owned(),
+                ..deployment(&[], &[])
+            },
+            FunctionDeployment {
+                image: String::new(),
+                ..deployment(&[], &[])
+            },
+            FunctionDeployment {
+                secrets: Some(vec!["key".to_owned()]),
+                ..deployment(&[], &[])
+            },
+        ] {
+            assert!(settings(&bad).is_err(), "{bad:?}");
+        }
+        let long = "a".repeat(64);
+        for name in ["", "Hello", "-a", "a-", "a_b", "a.b", "ä", "../x", &long] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(is_name("a") && is_name("0-b") && is_name(&long[1..]));
+    }
+}

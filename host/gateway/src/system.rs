@@ -1,0 +1,191 @@
+//! The OpenFaaS API: deploy, list, describe and remove functions.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use spore_store::{FunctionDeployment, Resources};
+
+use crate::errors::ApiError;
+use crate::functions::{Function, Functions};
+use crate::reply::{self, Answer};
+use crate::routes::parameter;
+use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
+
+/// Longest body of a request to the API, in bytes.
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// A deployed function as the API shows it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionStatus {
+    name: String,
+    image: String,
+    namespace: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    env_process: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    env_vars: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    constraints: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secrets: Option<Vec<String>>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<Resources>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<Resources>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    read_only_root_filesystem: bool,
+    #[serde(skip_serializing_if = "is_zero")]
+    invocation_count: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    replicas: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    available_replicas: u64,
+    created_at: Timestamp,
+}
+
+// The reference is serde's demand.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The function's status; the number of invocations belongs to the list only.
+fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
+    let record = function.record();
+    let deployment = record.deployment.clone();
+    let pool = function.pool.status();
+    let mut labels = deployment.labels.unwrap_or_default();
+    labels.insert("faas_function".to_owned(), function.name.clone());
+    FunctionStatus {
+        name: deployment.service,
+        image: deployment.image,
+        namespace: deployment.namespace,
+        env_process: deployment.env_process,
+        env_vars: deployment.env_vars.filter(|variables| !variables.is_empty()),
+        constraints: deployment
+            .constraints
+            .filter(|constraints| !constraints.is_empty()),
+        secrets: deployment.secrets.filter(|secrets| !secrets.is_empty()),
+        labels,
+        annotations: deployment.annotations.unwrap_or_default(),
+        limits: deployment.limits,
+        requests: deployment.requests,
+        read_only_root_filesystem: deployment.read_only_root_filesystem,
+        invocation_count,
+        replicas: (pool.starting + pool.idle + pool.busy) as u64,
+        available_replicas: (pool.idle + pool.busy) as u64,
+        created_at: record.created_at,
+    }
+}
+
+/// `GET /system/info`
+pub(crate) fn info(sandbox_kind: &str) -> Answer {
+    let version = serde_json::json!({
+        "release": env!("CARGO_PKG_VERSION"),
+        "sha": option_env!("SPORE_COMMIT").unwrap_or("unknown"),
+    });
+    let info = serde_json::json!({
+        "provider": { "provider": "spore", "version": version, "orchestration": sandbox_kind },
+        "version": version,
+        "arch": std::env::consts::ARCH,
+    });
+    reply::json(StatusCode::OK, &info)
+}
+
+/// Whether the namespace in the query is the one that exists.
+fn check_namespace(uri: &Uri) -> Result<(), ApiError> {
+    match parameter(uri, "namespace") {
+        Some(namespace) if !matches!(namespace.as_str(), "" | DEFAULT_NAMESPACE) => {
+            Err(SettingsError::Namespace { namespace }.into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `GET /system/functions`
+pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
+    check_namespace(uri)?;
+    let functions = functions.all();
+    let list: Vec<_> = functions
+        .iter()
+        .map(|function| status(function, function.invocations.load(Ordering::Relaxed)))
+        .collect();
+    Ok(reply::json(StatusCode::OK, &list))
+}
+
+/// `GET /system/function/NAME`
+pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
+    check_namespace(uri)?;
+    let function = functions.find(name).ok_or_else(|| ApiError::NotFound {
+        name: name.to_owned(),
+    })?;
+    Ok(reply::json(StatusCode::OK, &status(&function, 0)))
+}
+
+/// `POST /system/functions`
+pub(crate) async fn create(
+    functions: &Functions,
+    body: Incoming,
+    own_names: &[String],
+) -> Result<Answer, ApiError> {
+    let deployment: FunctionDeployment = read_json(body).await?;
+    functions.create(deployment, own_names).await?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// `PUT /system/functions`
+pub(crate) async fn update(
+    functions: &Functions,
+    body: Incoming,
+    own_names: &[String],
+) -> Result<Answer, ApiError> {
+    let deployment: FunctionDeployment = read_json(body).await?;
+    functions.update(deployment, own_names).await?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// What is to be removed.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Removal {
+    function_name: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+/// `DELETE /system/functions`
+pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    check_namespace(request.uri())?;
+    let removal: Removal = read_json(request.into_body()).await?;
+    if !matches!(removal.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
+        return Err(SettingsError::Namespace {
+            namespace: removal.namespace,
+        }
+        .into());
+    }
+    functions.remove(&removal.function_name).await?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+async fn read_json<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+    let bytes = read_body(body, MAX_BODY_BYTES).await?;
+    serde_json::from_slice(&bytes).map_err(ApiError::BadJson)
+}
+
+/// Reads a body of bounded length.
+pub(crate) async fn read_body(body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+    match Limited::new(body, limit_bytes).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLong { limit_bytes }),
+        Err(error) => Err(ApiError::Body(error)),
+    }
+}
