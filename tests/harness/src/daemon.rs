@@ -128,8 +128,8 @@ impl Daemon {
             output.status.success(),
             "spore {arguments:?}: {}\n{}{}\n{}",
             output.status,
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
+            excerpt(&String::from_utf8_lossy(&output.stdout)),
+            excerpt(&String::from_utf8_lossy(&output.stderr)),
             self.log(),
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -148,13 +148,17 @@ impl Daemon {
             log = self.spore_ok(&["logs", function]);
             log.contains(text)
         });
-        assert!(found, "the log of {function} does not say {text:?}:\n{log}");
+        assert!(
+            found,
+            "the log of {function} does not say {text:?}:\n{}",
+            excerpt(&log)
+        );
         log
     }
 
-    /// What the daemon itself has written.
+    /// What the daemon itself has written, the middle left out if it is long.
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.data.path().join("daemon.log")).unwrap_or_default()
+        excerpt(&std::fs::read_to_string(self.data.path().join("daemon.log")).unwrap_or_default())
     }
 
     /// Ends the daemon as an operator would, with SIGTERM, and returns how it ended.
@@ -233,6 +237,21 @@ fn announced_address(output: &str) -> Option<SocketAddr> {
     let (_, rest) = output.split_once("http://")?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?;
     rest[..end].trim_end_matches(['.', ':']).parse().ok()
+}
+
+/// The beginning and the end of a long text, for messages.
+pub fn excerpt(text: &str) -> String {
+    const LINES: usize = 20;
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= 2 * LINES {
+        return text.to_owned();
+    }
+    let left_out = lines.len() - 2 * LINES;
+    format!(
+        "{}\n… {left_out} lines …\n{}",
+        lines[..LINES].join("\n"),
+        lines[lines.len() - LINES..].join("\n")
+    )
 }
 
 /// An error with its causes, in one line.
