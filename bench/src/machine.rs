@@ -1,6 +1,7 @@
 //! What a run was measured on.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,37 @@ pub(crate) fn describe(daemon: &Daemon) -> Result<Machine> {
     })
 }
 
+/// A machine at least this idle is good to measure on.
+const IDLE_SHARE_WANTED: f64 = 0.95;
+
+/// Waits until the machine was idle for a second, but not longer than `timeout`, and returns how idle it was in the
+/// last second (0 to 1), to be quoted with the figures.
+pub(crate) fn wait_for_idle(timeout: Duration) -> Result<f64> {
+    let start = Instant::now();
+    loop {
+        let before = processor_ticks(&read("/proc/stat")?);
+        std::thread::sleep(Duration::from_secs(1));
+        let after = processor_ticks(&read("/proc/stat")?);
+        let share = (after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64;
+        if share >= IDLE_SHARE_WANTED || start.elapsed() >= timeout {
+            return Ok(share);
+        }
+    }
+}
+
+/// Idle and total ticks of all processors since boot.
+fn processor_ticks(stat: &str) -> (u64, u64) {
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line
+        .split_whitespace()
+        .skip(1)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guest time is part of user time.
+    let idle = ticks.iter().skip(3).take(2).sum();
+    (idle, ticks.iter().take(8).sum())
+}
+
 fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
 }
@@ -80,4 +112,18 @@ fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
         .status
         .success()
         .then(|| text.lines().next().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::processor_ticks;
+
+    #[test]
+    fn idle_and_io_wait_count_as_idle_and_guest_time_is_not_counted_twice() {
+        assert_eq!(
+            processor_ticks("cpu  1 2 3 40 50 6 7 8 900 900\ncpu0 1 1 1 1\n"),
+            (90, 117)
+        );
+        assert_eq!(processor_ticks(""), (0, 0));
+    }
 }

@@ -81,7 +81,7 @@ fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
 
     let mut starts = subject::starts(&set_up)?;
     for lone in [false, true] {
-        let series = rounds::run("start", lone, repetitions, &mut starts);
+        let series = rounds::run("start", lone, repetitions, &mut starts)?;
         record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     }
     drop(starts);
@@ -97,7 +97,7 @@ fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
     }
     drop(warm);
     let mut compute = subject::compute(&set_up)?;
-    let series = rounds::run("compute", false, repetitions.min(40), &mut compute);
+    let series = rounds::run("compute", false, repetitions.min(40), &mut compute)?;
     record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     Ok(folder)
 }

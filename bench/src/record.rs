@@ -13,6 +13,8 @@ pub(crate) struct Series {
     pub(crate) name: String,
     /// What one sample is.
     pub(crate) meaning: String,
+    /// How idle the machine was in the second before the series, 0 to 1.
+    pub(crate) idle_share_before: f64,
     /// The subjects, in no particular order.
     pub(crate) subjects: Vec<SubjectSamples>,
 }

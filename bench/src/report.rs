@@ -37,7 +37,11 @@ pub(crate) fn render(machine: &Machine, series: &[Series]) -> String {
 
 fn render_series(series: &Series) -> String {
     let own_p50 = p50_of(series, OWN);
-    let mut text = format!("{}: {}\n", series.name, series.meaning);
+    let idle = series.idle_share_before * 100.0;
+    let mut text = format!(
+        "{}: {} (machine {idle:.0} % idle before)\n",
+        series.name, series.meaning
+    );
     let _ = writeln!(
         text,
         "  {:<10} {:>10} {:>10} {:>7} {:>10}  isolation",

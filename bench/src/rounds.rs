@@ -3,6 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Result;
+
+use crate::machine;
 use crate::record::{Series, SubjectSamples};
 use crate::subject::Subject;
 
@@ -10,11 +13,18 @@ use crate::subject::Subject;
 const LONE_IDLE: Duration = Duration::from_millis(100);
 /// No series runs longer than this, whatever it measures.
 const SERIES_TIME_MAX: Duration = Duration::from_secs(600);
+/// Longest wait for an idle machine before a series.
+const IDLE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// A subject that fails this often in a row is left out of the rest.
 const FAILURES_MAX: u32 = 5;
 
 /// Measures every subject up to `repetitions` times.
-pub(crate) fn run(kind: &str, lone: bool, repetitions: u32, subjects: &mut [Box<dyn Subject>]) -> Series {
+pub(crate) fn run(
+    kind: &str,
+    lone: bool,
+    repetitions: u32,
+    subjects: &mut [Box<dyn Subject>],
+) -> Result<Series> {
     let mode = if lone { "lone" } else { "back-to-back" };
     let name = format!("{kind}-{mode}");
     eprintln!(
@@ -31,6 +41,7 @@ pub(crate) fn run(kind: &str, lone: bool, repetitions: u32, subjects: &mut [Box<
             failure: None,
         })
         .collect();
+    let idle_share_before = machine::wait_for_idle(IDLE_WAIT_MAX)?;
     let start = Instant::now();
     let mut order: Vec<usize> = (0..subjects.len()).collect();
     for _ in 0..repetitions {
