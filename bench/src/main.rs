@@ -92,7 +92,7 @@ fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
             lone,
             if lone { repetitions } else { repetitions * 20 },
             &mut warm,
-        );
+        )?;
         record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     }
     drop(warm);

@@ -179,6 +179,7 @@ mod tests {
         Series {
             name: name.to_owned(),
             meaning: String::new(),
+            idle_share_before: 1.0,
             subjects,
         }
     }

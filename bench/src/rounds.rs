@@ -57,11 +57,12 @@ pub(crate) fn run(
         .first()
         .map(|subject| subject.meaning().to_owned())
         .unwrap_or_default();
-    Series {
+    Ok(Series {
         name,
         meaning,
+        idle_share_before,
         subjects: samples,
-    }
+    })
 }
 
 fn measure(subject: &mut dyn Subject, samples: &mut SubjectSamples, lone: bool) {
