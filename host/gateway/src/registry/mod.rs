@@ -70,10 +70,7 @@ async fn route(
             gateway.uploads.begin(&gateway.store, repository, request).await
         }
         (Target::Upload { repository, id }, Method::PATCH) => {
-            gateway
-                .uploads
-                .patch(&gateway.store, repository, id, request)
-                .await
+            gateway.uploads.patch(repository, id, request).await
         }
         (Target::Upload { repository, id }, Method::PUT) => {
             gateway.uploads.put(&gateway.store, repository, id, request).await

@@ -1,0 +1,545 @@
+//! The OpenFaaS API, the registry and the daemon's life over real HTTP.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use spore_gateway::{Daemon, DaemonStartError};
+use spore_sandbox::fake::{FakeFunction, FakeSandbox, response};
+use support::{Fixture, config, deployment, digest, layer, manifest, program, static_program};
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[tokio::test]
+async fn deployed_function_is_echoed_as_it_was_sent() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    fixture.push("hello", &static_program()).await;
+    let settings = json!({
+        "image": format!("{}/hello:latest", fixture.address),
+        "envVars": { "A": "1" },
+        "labels": { "team": "red" },
+        "annotations": { "note": "{\"json\": true}" },
+        "limits": { "memory": "5Mi", "cpu": "100m" },
+        "readOnlyRootFilesystem": true,
+    });
+    fixture.deploy(settings.clone()).await;
+    let (status, one) = fixture.get("/system/function/hello").await;
+    assert_eq!(status, StatusCode::OK);
+    let mut one = parsed(&one);
+    assert!(one["createdAt"].as_str().expect("text").ends_with('Z'));
+    one.as_object_mut().expect("an object").remove("createdAt");
+    let mut expected = settings;
+    expected["name"] = json!("hello");
+    expected["namespace"] = json!("openfaas-fn");
+    expected["labels"]["faas_function"] = json!("hello");
+    assert_eq!(one, expected);
+    fixture.get("/function/hello").await;
+    let (_, list) = fixture.get("/system/functions?namespace=openfaas-fn").await;
+    let list = parsed(&list);
+    assert_eq!(
+        (&list[0]["invocationCount"], &list[0]["replicas"]),
+        (&json!(1), &json!(1))
+    );
+    assert_eq!(list[0]["availableReplicas"], 1);
+}
+
+#[tokio::test]
+async fn unset_fields_are_absent_except_labels_and_annotations() {
+    let fixture = Fixture::with_hello(FakeFunction::echo(), json!({ "envVars": {}, "secrets": [] })).await;
+    let one = parsed(&fixture.get("/system/function/hello").await.1);
+    let mut names: Vec<&String> = one.as_object().expect("an object").keys().collect();
+    names.sort();
+    assert_eq!(
+        names,
+        ["annotations", "createdAt", "image", "labels", "name", "namespace"]
+    );
+    assert_eq!(
+        (&one["annotations"], &one["labels"]),
+        (&json!({}), &json!({ "faas_function": "hello" }))
+    );
+}
+
+#[tokio::test]
+async fn life_of_a_function_has_the_right_statuses() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    fixture.push("hello", &static_program()).await;
+    let path = "/system/functions";
+    let hello = deployment(json!({}));
+    assert_eq!(
+        fixture.json(Method::PUT, path, &hello).await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        fixture.json(Method::POST, path, &hello).await.0,
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(
+        fixture.json(Method::POST, path, &hello).await.0,
+        StatusCode::CONFLICT
+    );
+    assert_eq!(
+        fixture.json(Method::PUT, path, &hello).await.0,
+        StatusCode::ACCEPTED
+    );
+    let removal = json!({ "functionName": "hello", "namespace": "openfaas-fn" });
+    assert_eq!(
+        fixture.json(Method::DELETE, path, &removal).await.0,
+        StatusCode::ACCEPTED
+    );
+    assert_eq!(
+        fixture.json(Method::DELETE, path, &removal).await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(
+        fixture.get("/system/function/hello").await.0,
+        StatusCode::NOT_FOUND
+    );
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::NOT_FOUND);
+    assert_eq!(fixture.get(path).await, (StatusCode::OK, "[]".to_owned()));
+    assert_eq!(
+        fixture.json(Method::POST, path, &hello).await.0,
+        StatusCode::ACCEPTED,
+        "the name is free again"
+    );
+}
+
+#[tokio::test]
+async fn bad_deployments_are_refused_with_what_to_do() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    fixture.push("hello", &static_program()).await;
+    for (settings, hint) in [
+        (json!({ "service": "Hello_World" }), "lower-case letters"),
+        (json!({ "service": "" }), "cannot be the name"),
+        (json!({ "image": "nobody:latest" }), "push it first"),
+        (
+            json!({ "image": "registry.example/hello:latest" }),
+            "was not pushed to this daemon",
+        ),
+        (json!({ "image": "hello:LATEST:x" }), "NAME:TAG"),
+        (json!({ "limits": { "memory": "lots" } }), "write it like 128Mi"),
+        (
+            json!({ "annotations": { "dev.spore.timeout": "soon" } }),
+            "write it like 30s",
+        ),
+        (json!({ "secrets": ["key"] }), "does not exist"),
+        (json!({ "namespace": "other" }), "does not exist"),
+    ] {
+        let answer = fixture
+            .json(Method::POST, "/system/functions", &deployment(settings))
+            .await;
+        assert!(
+            answer.0 == StatusCode::BAD_REQUEST && answer.1.contains(hint),
+            "{hint}: {answer:?}"
+        );
+    }
+    for body in ["", "{", "[]", "{\"service\": 7}"] {
+        let (answer, text) = fixture.call(Method::POST, "/system/functions", body).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{text}");
+    }
+    let long = " ".repeat(2 << 20);
+    let (answer, _) = fixture.call(Method::POST, "/system/functions", long).await;
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(fixture.get("/system/functions").await.1, "[]");
+}
+
+#[tokio::test]
+async fn programs_that_cannot_run_are_refused_at_deploy_time() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let dynamic = program(3, b"/lib64/ld-linux-x86-64.so.2\0");
+    for (content, hint) in [
+        (
+            dynamic,
+            "`/function` cannot run: it is dynamically linked (needs /lib64/ld-linux-x86-64.so.2): link it",
+        ),
+        (
+            b"#!/bin/sh\necho hello\n".to_vec(),
+            "it is not a 64-bit ELF program",
+        ),
+    ] {
+        fixture.push("hello", &content).await;
+        let answer = fixture
+            .json(Method::POST, "/system/functions", &deployment(json!({})))
+            .await;
+        assert!(
+            answer.0 == StatusCode::BAD_REQUEST && answer.1.contains(hint),
+            "{answer:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn instance_gets_what_image_and_deployment_say() {
+    let sandbox = FakeSandbox::new(|spec| {
+        let text = format!(
+            "{:?} {:?} {} {}",
+            spec.arguments, spec.environment, spec.port, spec.memory_bytes
+        );
+        let program = std::fs::read(&spec.program).expect("the program");
+        FakeFunction::http(move |_, _| {
+            let text = format!("{text} {}", program.len());
+            async move { response(200, text) }
+        })
+    });
+    let fixture = Fixture::start_with(sandbox, |_| {}).await;
+    let digest = fixture.push("hello", &static_program()).await;
+    let image = format!("hello@{digest}");
+    let limits = json!({ "memory": "64Mi" });
+    fixture
+        .deploy(json!({ "image": image, "envVars": { "COLOUR": "red", "X": "y" }, "limits": limits }))
+        .await;
+    let (_, text) = fixture.get("/function/hello").await;
+    let environment = r#"[("COLOUR", "red"), ("PORT", "9000"), ("OPENFAAS_NAME", "hello"), ("X", "y")]"#;
+    let expected = format!(
+        r#"["/function", "--fast"] {environment} 9000 67108864 {}"#,
+        static_program().len()
+    );
+    assert_eq!(text, expected);
+}
+
+#[tokio::test]
+async fn functions_and_images_survive_a_restart() {
+    let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({ "labels": { "a": "b" } })).await;
+    let before = parsed(&fixture.get("/system/function/hello").await.1);
+    // The tag moves; the function stays with the image that it was deployed with.
+    fixture.push("hello", b"not a program").await;
+    fixture.restart().await;
+    assert_eq!(parsed(&fixture.get("/system/function/hello").await.1), before);
+    let (answer, body) = fixture.call(Method::POST, "/function/hello", "again").await;
+    assert_eq!((answer.status(), body.as_str()), (StatusCode::OK, "again"));
+}
+
+#[tokio::test]
+async fn second_daemon_on_the_same_data_is_refused() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let error = Daemon::start(config(&fixture.data), Arc::new(fixture.sandbox.clone()))
+        .await
+        .map(drop);
+    let error = error.expect_err("the directory is in use");
+    assert!(
+        matches!(
+            &error,
+            DaemonStartError::Store(spore_store::OpenError::InUse { .. })
+        ),
+        "{error:?}"
+    );
+    let mut taken = config(&tempfile::tempdir().expect("a temporary folder"));
+    taken.listen = fixture.address;
+    let error = Daemon::start(taken, Arc::new(fixture.sandbox.clone()))
+        .await
+        .map(drop);
+    assert!(matches!(error, Err(DaemonStartError::Listen { .. })));
+}
+
+#[tokio::test]
+async fn shutdown_lets_invocations_end_and_stops_all_instances() {
+    let slow = FakeFunction::http(|_, _| async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        response(200, "done")
+    });
+    let mut fixture = Fixture::with_hello(slow, json!({ "labels": { "com.openfaas.scale.min": "2" } })).await;
+    let daemon = fixture.daemon.take().expect("a running daemon");
+    let fixture = Arc::new(fixture);
+    let invocation = tokio::spawn({
+        let fixture = fixture.clone();
+        async move { fixture.get("/function/hello").await }
+    });
+    fixture
+        .until("the invocation", |fixture| fixture.sandbox.connections() == 1)
+        .await;
+    daemon.shutdown().await;
+    assert_eq!(
+        invocation.await.expect("no panic"),
+        (StatusCode::OK, "done".to_owned())
+    );
+    assert!(fixture.sandbox.live().is_empty());
+}
+
+#[tokio::test]
+async fn health_info_and_wrong_addresses() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    assert_eq!(fixture.get("/healthz").await.0, StatusCode::OK);
+    let info = parsed(&fixture.get("/system/info").await.1);
+    assert_eq!(
+        (&info["provider"]["provider"], &info["provider"]["orchestration"]),
+        (&json!("spore"), &json!("fake"))
+    );
+    for version in [&info["version"], &info["provider"]["version"]] {
+        assert!(version["release"].as_str().is_some_and(|text| !text.is_empty()));
+        assert!(version["sha"].as_str().is_some_and(|text| !text.is_empty()));
+    }
+    assert_eq!(fixture.get("/nowhere").await.0, StatusCode::NOT_FOUND);
+    let (answer, _) = fixture.call(Method::PATCH, "/system/functions", "").await;
+    assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.headers()["allow"], "GET, POST, PUT, DELETE");
+}
+
+/// A function that prints its path.
+fn printing() -> FakeFunction {
+    FakeFunction::http(|request, control| async move {
+        control.print(request.uri().path());
+        response(200, "")
+    })
+}
+
+#[tokio::test]
+async fn logs_outlive_instances_and_can_be_narrowed() {
+    let settings = json!({ "annotations": { "dev.spore.idle-timeout": "0" } });
+    let fixture = Fixture::with_hello(printing(), settings).await;
+    for number in 0..4 {
+        fixture.get(&format!("/function/hello/{number}")).await;
+    }
+    fixture
+        .until("the end of the instances", |fixture| {
+            fixture.sandbox.live().is_empty()
+        })
+        .await;
+    let texts = |body: &str| -> Vec<String> {
+        body.lines()
+            .map(|line| parsed(line)["text"].as_str().expect("text").to_owned())
+            .collect()
+    };
+    // The lines reach their file a moment after they were written.
+    let mut all = String::new();
+    for _ in 0..200 {
+        all = fixture.get("/system/logs?name=hello&follow=false").await.1;
+        if all.lines().count() == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(texts(&all), ["/0", "/1", "/2", "/3"]);
+    let first = parsed(all.lines().next().expect("a line"));
+    assert_eq!(
+        (&first["name"], &first["namespace"]),
+        (&json!("hello"), &json!("openfaas-fn"))
+    );
+    let (_, tail) = fixture.get("/system/logs?name=hello&tail=2").await;
+    assert_eq!(texts(&tail), ["/2", "/3"]);
+    let since = parsed(all.lines().nth(1).expect("a line"))["timestamp"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    assert_eq!(
+        texts(
+            &fixture
+                .get(&format!("/system/logs?name=hello&since={since}"))
+                .await
+                .1
+        ),
+        ["/1", "/2", "/3"]
+    );
+    let instance = first["instance"].as_str().expect("text");
+    assert_eq!(
+        texts(
+            &fixture
+                .get(&format!("/system/logs?name=hello&instance={instance}"))
+                .await
+                .1
+        ),
+        ["/0"]
+    );
+    assert_eq!(
+        fixture.get("/system/logs?name=nobody").await.0,
+        StatusCode::NOT_FOUND
+    );
+    for bad in ["tail=x", "since=yesterday"] {
+        let status = fixture.get(&format!("/system/logs?name=hello&{bad}")).await.0;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+    }
+}
+
+#[tokio::test]
+async fn followed_log_brings_new_lines_until_the_function_is_removed() {
+    let fixture = Fixture::with_hello(printing(), json!({})).await;
+    let request = http::Request::get("/system/logs?name=hello&follow=1&tail=-1").header("host", "x");
+    let request = request
+        .body(http_body_util::Empty::<bytes::Bytes>::new())
+        .expect("a request");
+    let answer = fixture.send(request).await;
+    assert_eq!(answer.headers()["content-type"], "application/x-ndjson");
+    let mut body = answer.into_body();
+    for number in 0..3 {
+        fixture.get(&format!("/function/hello/{number}")).await;
+        let frame = body
+            .frame()
+            .await
+            .expect("a frame")
+            .expect("no error")
+            .into_data()
+            .expect("data");
+        let line = parsed(std::str::from_utf8(&frame).expect("text"));
+        assert_eq!(line["text"], format!("/{number}"));
+    }
+    let removal = json!({ "functionName": "hello" });
+    assert_eq!(
+        fixture
+            .json(Method::DELETE, "/system/functions", &removal)
+            .await
+            .0,
+        StatusCode::ACCEPTED
+    );
+    assert!(body.frame().await.is_none());
+}
+
+#[tokio::test]
+async fn pushed_image_can_be_read_back() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let digest = fixture.push("team/hello", &static_program()).await;
+    let (by_tag, text) = fixture
+        .call(Method::GET, "/v2/team/hello/manifests/latest", "")
+        .await;
+    assert_eq!(by_tag.headers()["docker-content-digest"], digest.as_str());
+    let (_, by_digest) = fixture
+        .call(Method::GET, &format!("/v2/team/hello/manifests/{digest}"), "")
+        .await;
+    assert_eq!(by_digest, text);
+    let layer = parsed(&text)["layers"][0].clone();
+    let path = format!("/v2/team/hello/blobs/{}", layer["digest"].as_str().expect("text"));
+    let (head, _) = fixture.call(Method::HEAD, &path, "").await;
+    assert_eq!(
+        head.headers()["content-length"],
+        layer["size"].to_string().as_str()
+    );
+    let request = http::Request::get(&path)
+        .header("host", "x")
+        .body(http_body_util::Empty::<bytes::Bytes>::new());
+    let blob = fixture
+        .send(request.expect("a request"))
+        .await
+        .into_body()
+        .collect()
+        .await
+        .expect("whole")
+        .to_bytes();
+    assert_eq!(support::digest(&blob), layer["digest"]);
+    assert_eq!(
+        parsed(&fixture.get("/v2/team/hello/tags/list").await.1)["tags"],
+        json!(["latest"])
+    );
+    let (_, missing) = fixture.get("/v2/team/hello/manifests/v2").await;
+    assert_eq!(parsed(&missing)["errors"][0]["code"], "MANIFEST_UNKNOWN");
+    assert_eq!(fixture.get("/v2/").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn chunked_uploads_keep_their_order_and_their_digest() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let (begun, _) = fixture.call(Method::POST, "/v2/hello/blobs/uploads/", "").await;
+    assert_eq!(begun.status(), StatusCode::ACCEPTED);
+    let location = begun.headers()["location"].to_str().expect("text").to_owned();
+    let piece = |range: &str, content: &'static str| {
+        let request = http::Request::patch(&location)
+            .header("host", "x")
+            .header("content-range", range);
+        fixture.send(
+            request
+                .body(http_body_util::Full::new(bytes::Bytes::from(content)))
+                .expect("a request"),
+        )
+    };
+    assert_eq!(piece("0-4", "hello").await.headers()["range"], "0-4");
+    assert_eq!(
+        piece("9-13", "wrong").await.status(),
+        StatusCode::RANGE_NOT_SATISFIABLE
+    );
+    assert_eq!(piece("5-10", " world").await.status(), StatusCode::ACCEPTED);
+    let wrong = format!("{location}?digest={}", digest(b"something else"));
+    let (status, _) = fixture.call(Method::GET, &location, "").await;
+    assert_eq!(
+        (status.status(), &status.headers()["range"]),
+        (StatusCode::NO_CONTENT, &"0-10".parse().expect("ok"))
+    );
+    let right = format!(
+        "{location}?digest={}",
+        digest(b"hello world!").replace(':', "%3A")
+    );
+    let (stored, body) = fixture.call(Method::PUT, &right, "!").await;
+    assert_eq!(stored.status(), StatusCode::CREATED, "{body}");
+    assert_eq!(
+        fixture
+            .get(&format!("/v2/hello/blobs/{}", digest(b"hello world!")))
+            .await
+            .1,
+        "hello world!"
+    );
+    assert_eq!(
+        fixture.call(Method::PUT, &wrong, "").await.0.status(),
+        StatusCode::NOT_FOUND,
+        "it is finished"
+    );
+    let whole = format!("/v2/hello/blobs/uploads/?digest={}", digest(b"x"));
+    assert_eq!(
+        fixture.call(Method::POST, &whole, "y").await.0.status(),
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(
+        fixture.call(Method::POST, &whole, "x").await.0.status(),
+        StatusCode::CREATED
+    );
+    let mount = format!("/v2/other/blobs/uploads/?mount={}&from=hello", digest(b"x"));
+    assert_eq!(
+        fixture.call(Method::POST, &mount, "").await.0.status(),
+        StatusCode::CREATED
+    );
+}
+
+#[tokio::test]
+async fn bad_pushes_are_refused() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let incomplete = manifest(b"{}", &layer("function", b"x")).to_string();
+    for (method, path, body, status, code) in [
+        (
+            Method::PUT,
+            "/v2/hello/manifests/latest",
+            "{}",
+            400,
+            "MANIFEST_INVALID",
+        ),
+        (
+            Method::PUT,
+            "/v2/hello/manifests/latest",
+            incomplete.as_str(),
+            404,
+            "MANIFEST_BLOB_UNKNOWN",
+        ),
+        (
+            Method::PUT,
+            "/v2/hello/manifests/-",
+            "{}",
+            400,
+            "MANIFEST_INVALID",
+        ),
+        (Method::POST, "/v2/../blobs/uploads/", "", 400, "NAME_INVALID"),
+        (
+            Method::GET,
+            "/v2/hello/blobs/sha256:../../etc/passwd",
+            "",
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/hello/blobs/sha256:12",
+            "",
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::PATCH,
+            "/v2/hello/blobs/uploads/7",
+            "",
+            404,
+            "BLOB_UPLOAD_UNKNOWN",
+        ),
+    ] {
+        let (answer, text) = fixture.call(method, path, body.to_owned()).await;
+        assert_eq!(answer.status().as_u16(), status, "{path}: {text}");
+        assert_eq!(parsed(&text)["errors"][0]["code"], code, "{path}: {text}");
+    }
+}
