@@ -1,5 +1,6 @@
 //! `spore serve`: the daemon.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,6 +15,7 @@ use crate::arguments::{LogLevel, ServeArguments};
 pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_max_level(level(arguments.log))
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let data = match &arguments.data {
