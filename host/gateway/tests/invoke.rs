@@ -511,7 +511,15 @@ async fn failed_starts_say_whose_fault_it_is() {
     let (answer, body) = fixture.call(Method::GET, "/function/hello", "").await;
     assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{body}");
     assert!(answer.headers().contains_key("retry-after"));
-    let (_, log) = fixture.get("/system/logs?name=hello").await;
+    // The line reaches its file a moment after it was written.
+    let mut log = String::new();
+    for _ in 0..1000 {
+        log = fixture.get("/system/logs?name=hello").await.1;
+        if !log.is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(log.contains("make a virtual machine"), "{log}");
 }
 
