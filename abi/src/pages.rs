@@ -249,10 +249,26 @@ pub struct ImageHeader {
 /// First word of an image.
 pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"SPOREIMG");
 
-const _: () = assert!(size_of::<BootPage>() == 120, "BootPage changed: raise ABI_VERSION");
+const _: () = assert!(
+    size_of::<BootPage>() == 120,
+    "BootPage changed: raise ABI_VERSION"
+);
 const _: () = assert!(size_of::<HostSlot>() == 16 && size_of::<GuestSlot>() == 16);
-const _: () = assert!(size_of::<Upcall>() == 24 + 18 * 8, "Upcall changed: raise ABI_VERSION");
-const _: () = assert!(size_of::<HostPage>() == 216 + 16 * STREAM_SLOTS, "HostPage changed: raise ABI_VERSION");
-const _: () = assert!(size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS, "GuestPage changed: raise ABI_VERSION");
-const _: () = assert!(size_of::<ImageHeader>() == 80, "ImageHeader changed: raise ABI_VERSION");
-const _: () = assert!(size_of::<HostPage>() as u64 <= PAGE_BYTES && size_of::<GuestPage>() as u64 <= 2 * PAGE_BYTES);
+const _: () = assert!(
+    size_of::<Upcall>() == 24 + 18 * 8,
+    "Upcall changed: raise ABI_VERSION"
+);
+const _: () = assert!(
+    size_of::<HostPage>() == 216 + 16 * STREAM_SLOTS,
+    "HostPage changed: raise ABI_VERSION"
+);
+const _: () = assert!(
+    size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS,
+    "GuestPage changed: raise ABI_VERSION"
+);
+const _: () = assert!(
+    size_of::<ImageHeader>() == 80,
+    "ImageHeader changed: raise ABI_VERSION"
+);
+const _: () =
+    assert!(size_of::<HostPage>() as u64 <= PAGE_BYTES && size_of::<GuestPage>() as u64 <= 2 * PAGE_BYTES);

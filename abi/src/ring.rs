@@ -15,7 +15,11 @@ pub const fn used(head: u32, tail: u32, ring_bytes: u32) -> Option<u32> {
 #[must_use]
 pub const fn stretches(from: u32, count: u32, ring_bytes: u32) -> [(u32, u32); 2] {
     let offset = from & (ring_bytes - 1);
-    let first = if count < ring_bytes - offset { count } else { ring_bytes - offset };
+    let first = if count < ring_bytes - offset {
+        count
+    } else {
+        ring_bytes - offset
+    };
     [(offset, first), (0, count - first)]
 }
 

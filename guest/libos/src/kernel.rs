@@ -131,7 +131,10 @@ impl Kernel {
     /// Nothing can run: sleep until something comes in or the next deadline passes.
     fn idle(&mut self) {
         shared::set_listening(self.network.is_function_listening());
-        let deadline_ns = self.deadlines.first().map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
+        let deadline_ns = self
+            .deadlines
+            .first()
+            .map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
         self.notify_due = false;
         shared::wait(deadline_ns);
     }
@@ -160,11 +163,14 @@ impl Kernel {
             return;
         }
         loop {
-            shared::set_wants_kicks(!self.ready.is_empty() || !self.deadlines.is_empty());
+            shared::set_wants_kicks(self.tasks.len() > 1);
             match context::run(&mut self.task().context) {
                 Trap::SystemCall => {
                     let context = &self.task().context;
-                    let pending = Pending { number: context.call_number(), arguments: context.call_arguments() };
+                    let pending = Pending {
+                        number: context.call_number(),
+                        arguments: context.call_arguments(),
+                    };
                     if !self.answer(pending) {
                         return;
                     }
@@ -188,7 +194,9 @@ impl Kernel {
         let deadline_before = self.task().memory.deadline_ns;
         let answer = calls::dispatch(self, pending);
         let current = self.current;
-        let Some(task) = self.tasks.get_mut(&current) else { return false };
+        let Some(task) = self.tasks.get_mut(&current) else {
+            return false;
+        };
         match answer {
             Answer::Result(value) => {
                 if let Some(deadline_ns) = deadline_before.or(task.memory.deadline_ns) {
@@ -271,7 +279,10 @@ impl Kernel {
         let mut line = Line::default();
         // Cannot fail: a line takes what fits.
         let _ = match calls::names::name(number) {
-            Some(name) => writeln!(line, "system call {name} ({number}) is not served; it fails with ENOSYS"),
+            Some(name) => writeln!(
+                line,
+                "system call {name} ({number}) is not served; it fails with ENOSYS"
+            ),
             None => writeln!(line, "system call {number} is unknown; it fails with ENOSYS"),
         };
         shared::log(LogOrigin::LibraryOs, line.as_str().as_bytes());
@@ -286,7 +297,10 @@ pub(crate) struct Line {
 
 impl Default for Line {
     fn default() -> Self {
-        Self { bytes: [0; 240], length: 0 }
+        Self {
+            bytes: [0; 240],
+            length: 0,
+        }
     }
 }
 

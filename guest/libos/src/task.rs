@@ -86,7 +86,11 @@ pub(crate) struct WaitQueue {
 impl WaitQueue {
     /// An empty queue whose wakes go to `ready`.
     pub(crate) fn new(ready: &Rc<ReadyQueue>) -> Self {
-        Self { tasks: RefCell::default(), watches: RefCell::default(), ready: Rc::clone(ready) }
+        Self {
+            tasks: RefCell::default(),
+            watches: RefCell::default(),
+            ready: Rc::clone(ready),
+        }
     }
 
     /// Lets `task` be woken by the next [`WaitQueue::wake`].

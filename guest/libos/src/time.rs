@@ -8,13 +8,21 @@ pub(crate) const SECOND_NS: u64 = 1_000_000_000;
 /// CLOCK_MONOTONIC, in nanoseconds.
 pub(crate) fn monotonic_ns() -> u64 {
     let clock = shared::clock();
-    clock.monotonic_base_ns.wrapping_add(elapsed_ns(processor::time_stamp(), clock.tsc_base, clock.multiplier))
+    clock.monotonic_base_ns.wrapping_add(elapsed_ns(
+        processor::time_stamp(),
+        clock.tsc_base,
+        clock.multiplier,
+    ))
 }
 
 /// CLOCK_REALTIME, in nanoseconds since 1970.
 pub(crate) fn realtime_ns() -> u64 {
     let clock = shared::clock();
-    clock.realtime_base_ns.wrapping_add(elapsed_ns(processor::time_stamp(), clock.tsc_base, clock.multiplier))
+    clock.realtime_base_ns.wrapping_add(elapsed_ns(
+        processor::time_stamp(),
+        clock.tsc_base,
+        clock.multiplier,
+    ))
 }
 
 /// Nanoseconds between two readings of the time-stamp counter; 0 where the second is the earlier one.

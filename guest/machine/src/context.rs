@@ -39,9 +39,18 @@ impl Context {
     /// A context that starts at `rip` with the stack pointer `rsp` and everything else zero.
     #[must_use]
     pub fn new(rip: u64, rsp: u64) -> Self {
-        let mut registers = Registers { rip, rflags: 0x202, ..Registers::default() };
+        let mut registers = Registers {
+            rip,
+            rflags: 0x202,
+            ..Registers::default()
+        };
         registers.general[4] = rsp;
-        Self { registers, fs_base: 0, gs_base: 0, vectors: [[0; 2]; 16] }
+        Self {
+            registers,
+            fs_base: 0,
+            gs_base: 0,
+            vectors: [[0; 2]; 16],
+        }
     }
 
     /// Number of the system call (rax).
@@ -54,7 +63,14 @@ impl Context {
     #[must_use]
     pub fn call_arguments(&self) -> [u64; 6] {
         let general = &self.registers.general;
-        [general[7], general[6], general[2], general[10], general[8], general[9]]
+        [
+            general[7],
+            general[6],
+            general[2],
+            general[10],
+            general[8],
+            general[9],
+        ]
     }
 
     /// Sets the result of the system call (rax).
@@ -80,5 +96,9 @@ pub fn run(context: &mut Context) -> Trap {
     }
     let upcall = shared::upcall();
     context.registers = upcall.registers;
-    if upcall.kind == upcall_kind::FAULT { Trap::Fault(upcall) } else { Trap::Kick }
+    if upcall.kind == upcall_kind::FAULT {
+        Trap::Fault(upcall)
+    } else {
+        Trap::Kick
+    }
 }

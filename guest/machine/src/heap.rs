@@ -54,7 +54,9 @@ unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: calls do not overlap (see `Sync` above).
         let allocator = unsafe { &mut *self.0.get() };
-        allocator.allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        allocator
+            .allocate(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {

@@ -61,7 +61,12 @@ impl PageTables {
     /// Takes over the tables that the monitor made, as the boot page describes them.
     #[must_use]
     pub fn new(top_gpa: u64, unused_gpa: u64, ram_bytes: u64) -> Self {
-        Self { top_gpa, unused_gpa, flush_needed: false, ram_bytes }
+        Self {
+            top_gpa,
+            unused_gpa,
+            flush_needed: false,
+            ram_bytes,
+        }
     }
 
     /// Maps `count` pages from `address` on to the frames from `gpa` on. Entries that were present are replaced.
@@ -71,14 +76,18 @@ impl PageTables {
     /// If the range is not a program's or the pool of tables is used up; part of the range may be mapped then.
     pub fn map(&mut self, address: u64, gpa: u64, count: u64, access: Access) -> Result<(), PagingError> {
         self.check_address(address, count)?;
-        let end = gpa.checked_add(count * PAGE_BYTES).ok_or(PagingError::Forbidden)?;
+        let end = gpa
+            .checked_add(count * PAGE_BYTES)
+            .ok_or(PagingError::Forbidden)?;
         let is_ram = gpa >= reserved::end_gpa() && end <= self.ram_bytes;
         let is_module = gpa >= layout::MODULES_GPA && end <= layout::MODULES_GPA + layout::MODULES_BYTES_MAX;
         if !is_ram && !(is_module && !access.write) {
             return Err(PagingError::Forbidden);
         }
         for index in 0..count {
-            let entry = self.entry(address + index * PAGE_BYTES, true)?.ok_or(PagingError::NoTables)?;
+            let entry = self
+                .entry(address + index * PAGE_BYTES, true)?
+                .ok_or(PagingError::NoTables)?;
             self.replace(entry, (gpa + index * PAGE_BYTES) | access.bits());
         }
         Ok(())
@@ -93,7 +102,9 @@ impl PageTables {
     pub fn protect(&mut self, address: u64, count: u64, access: Option<Access>) -> Result<(), PagingError> {
         self.check_address(address, count)?;
         for index in 0..count {
-            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else { continue };
+            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else {
+                continue;
+            };
             let old = load(entry);
             if old & ADDRESS == 0 {
                 continue;
@@ -109,10 +120,17 @@ impl PageTables {
     /// # Errors
     ///
     /// As for [`PageTables::map`].
-    pub fn unmap(&mut self, address: u64, count: u64, mut release: impl FnMut(u64)) -> Result<(), PagingError> {
+    pub fn unmap(
+        &mut self,
+        address: u64,
+        count: u64,
+        mut release: impl FnMut(u64),
+    ) -> Result<(), PagingError> {
         self.check_address(address, count)?;
         for index in 0..count {
-            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else { continue };
+            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else {
+                continue;
+            };
             let old = load(entry);
             if old & ADDRESS != 0 {
                 self.replace(entry, 0);
@@ -146,9 +164,16 @@ impl PageTables {
             || address < layout::USER_BASE
             || end > layout::USER_END
             || reserved::overlaps(address, length)
-            || touches(layout::MODULES_BASE, layout::MODULES_BASE + layout::MODULES_BYTES_MAX)
+            || touches(
+                layout::MODULES_BASE,
+                layout::MODULES_BASE + layout::MODULES_BYTES_MAX,
+            )
             || touches(layout::MONITOR_BASE, layout::WINDOW_BASE);
-        if forbidden { Err(PagingError::Forbidden) } else { Ok(()) }
+        if forbidden {
+            Err(PagingError::Forbidden)
+        } else {
+            Ok(())
+        }
     }
 
     fn replace(&mut self, entry: *mut u64, value: u64) {

@@ -59,7 +59,9 @@ impl ExtendedState {
         let bytes = usize::try_from(bytes).unwrap_or(0).max(4096);
         let layout = Layout::from_size_align(bytes, 64).unwrap_or_else(|_| Layout::new::<[u8; 4096]>());
         // SAFETY: the layout's size is not zero.
-        let Some(area) = NonNull::new(unsafe { alloc_zeroed(layout) }) else { handle_alloc_error(layout) };
+        let Some(area) = NonNull::new(unsafe { alloc_zeroed(layout) }) else {
+            handle_alloc_error(layout)
+        };
         // SAFETY: the area is at least 4096 bytes long and aligned; MXCSR lies at byte 24 of the legacy region
         // (Intel SDM volume 1, 13.4.1). `xrstor` loads it even where the header says that SSE is in its initial
         // state.

@@ -6,10 +6,10 @@
 use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
+use spore_abi::doorbell;
 use spore_abi::layout::{self, STREAM_RING_BYTES, STREAM_SLOTS, WINDOW_BASE};
 use spore_abi::pages::{BootPage, Clock, ExitRecord, GuestPage, GuestSlot, HostPage, HostSlot, Upcall};
 use spore_abi::ring::{self, LogOrigin};
-use spore_abi::doorbell;
 
 const BOOT: *const BootPage = (WINDOW_BASE + layout::BOOT_PAGE_GPA) as *const BootPage;
 const HOST: *mut HostPage = (WINDOW_BASE + layout::HOST_PAGE_GPA) as *mut HostPage;
@@ -68,7 +68,9 @@ pub fn start_block(buffer: &mut [u8]) {
 #[must_use]
 pub fn read_module(offset: u64, buffer: &mut [u8]) -> bool {
     let length = load!((*BOOT).program_bytes);
-    let fits = offset.checked_add(buffer.len() as u64).is_some_and(|end| end <= length);
+    let fits = offset
+        .checked_add(buffer.len() as u64)
+        .is_some_and(|end| end <= length);
     if fits {
         // SAFETY: the monitor maps the file read-only at this address for its whole length.
         unsafe {
@@ -131,7 +133,12 @@ pub fn with_receive_ring<R>(slot: usize, head: u32, count: u32, visit: impl FnOn
 }
 
 /// Gives `visit` the room for `count` bytes in the transmit ring of `slot` from index `tail` on, in two stretches.
-pub fn with_transmit_ring<R>(slot: usize, tail: u32, count: u32, visit: impl FnOnce([&mut [u8]; 2]) -> R) -> R {
+pub fn with_transmit_ring<R>(
+    slot: usize,
+    tail: u32,
+    count: u32,
+    visit: impl FnOnce([&mut [u8]; 2]) -> R,
+) -> R {
     let base = (WINDOW_BASE + layout::transmit_ring_gpa(slot % STREAM_SLOTS)) as *mut u8;
     let stretches = ring::stretches(tail, count.min(STREAM_RING_BYTES), STREAM_RING_BYTES);
     let parts = stretches.map(|(offset, length)| {
@@ -164,7 +171,8 @@ pub fn log(origin: LogOrigin, bytes: &[u8]) {
     for part in bytes.chunks(ring::LOG_FRAME_BYTES_MAX as usize) {
         let needed = ring::LOG_HEADER_BYTES + part.len() as u32;
         let tail = load!((*GUEST).log_tail);
-        let is_full = |head: u32| layout::LOG_RING_BYTES - tail.wrapping_sub(head).min(layout::LOG_RING_BYTES) < needed;
+        let is_full =
+            |head: u32| layout::LOG_RING_BYTES - tail.wrapping_sub(head).min(layout::LOG_RING_BYTES) < needed;
         if is_full(load!((*HOST).log_head)) {
             ring(doorbell::NOTIFY);
             if is_full(load!((*HOST).log_head)) {
@@ -174,7 +182,12 @@ pub fn log(origin: LogOrigin, bytes: &[u8]) {
         let base = WINDOW_BASE + layout::LOG_RING_GPA;
         let header = ring::log_header(origin, part.len() as u16);
         fill_ring(base, tail, layout::LOG_RING_BYTES, &header);
-        fill_ring(base, tail.wrapping_add(ring::LOG_HEADER_BYTES), layout::LOG_RING_BYTES, part);
+        fill_ring(
+            base,
+            tail.wrapping_add(ring::LOG_HEADER_BYTES),
+            layout::LOG_RING_BYTES,
+            part,
+        );
         store!((*GUEST).log_tail, tail.wrapping_add(needed));
     }
 }
@@ -213,7 +226,13 @@ pub fn flush_translations() {
 
 /// Ends the instance.
 pub fn end(kind: u32, code: u32, message: &str) -> ! {
-    let mut record = ExitRecord { kind, code, message_bytes: 0, reserved: 0, message: [0; 240] };
+    let mut record = ExitRecord {
+        kind,
+        code,
+        message_bytes: 0,
+        reserved: 0,
+        message: [0; 240],
+    };
     let length = message.len().min(record.message.len());
     record.message[..length].copy_from_slice(&message.as_bytes()[..length]);
     record.message_bytes = length as u32;

@@ -18,7 +18,9 @@ pub struct Missing(pub usize);
 /// Whether the range is one that a program can own: canonical, in the lower half, not the library OS's.
 #[must_use]
 pub fn is_program_range(address: u64, length: u64) -> bool {
-    let Some(end) = address.checked_add(length) else { return false };
+    let Some(end) = address.checked_add(length) else {
+        return false;
+    };
     end <= layout::USER_END && !reserved::overlaps(address, length)
 }
 

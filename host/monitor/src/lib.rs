@@ -1,1 +1,37 @@
-//! Being written.
+//! The monitor: one virtual machine in one process.
+//!
+//! The daemon starts a monitor process for each instance, from the same binary, with a control socket as standard
+//! input and a log socket as standard output ([`protocol`]). The process has one thread. It either runs the virtual
+//! processor or serves it, never both at once, so that nothing that the guest shares with it changes under its hands:
+//!
+//! ```text
+//!                 ┌───────────── doorbell, fault, tick (10 ms) ─────────────┐
+//!                 v                                                         │
+//!   start ──> serve rings, streams, log, control ──> guest can go on? ──> KVM_RUN
+//!                 │            ^                          │ no (it waits)
+//!                 │            └──── poll ────────────────┘
+//!                 └──> end: report to the daemon, exit
+//! ```
+//!
+//! * [`protocol`]: messages between daemon and monitor;
+//! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
+//! * `run`: the loop above; `streams` and `log`: what it serves; `kick`: the tick;
+//! * `report`: registers and symbols for a fault;
+//! * [`probe`]: what this host's KVM can do and what it costs.
+//!
+//! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
+
+mod image;
+mod kick;
+mod log;
+mod machine;
+mod memory;
+pub mod probe;
+pub mod protocol;
+mod report;
+mod run;
+mod start;
+mod streams;
+mod tables;
+
+pub use start::main;

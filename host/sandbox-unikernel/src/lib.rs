@@ -1,1 +1,191 @@
-//! Being written.
+//! The unikernel sandbox: one monitor process with one virtual machine for each instance.
+//!
+//! ```text
+//!   UnikernelInstance (handle) ──commands──> actor task ──control socket──> monitor process
+//!        ^                                      │   <──events, log──┘
+//!        └──────────── end report ──────────────┘
+//! ```
+//!
+//! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
+//! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
+
+mod actor;
+mod channel;
+mod lines;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
+use spore_monitor::protocol::{Request, StartRequest};
+use spore_sandbox::{
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Sandbox, StartError, StopReason,
+};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use actor::Actor;
+use channel::Channel;
+
+/// The program that is started as the monitor: this very one.
+const OWN_EXECUTABLE: &str = "/proc/self/exe";
+/// The hidden subcommand that runs [`spore_monitor::main`].
+const MONITOR_SUBCOMMAND: &str = "monitor";
+
+/// Starts unikernels on this machine's KVM.
+pub struct UnikernelSandbox {
+    probe: HostProbe,
+}
+
+impl UnikernelSandbox {
+    /// Checks that virtual machines can be run here.
+    ///
+    /// # Errors
+    ///
+    /// If `/dev/kvm` is missing, cannot be opened or does not work.
+    pub fn new() -> Result<Self, ProbeError> {
+        Ok(Self { probe: probe_host()? })
+    }
+
+    /// What the check found.
+    #[must_use]
+    pub fn probe(&self) -> &HostProbe {
+        &self.probe
+    }
+}
+
+fn host_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
+    move |source| StartError::Host { what, source }
+}
+
+/// Two connected packet sockets: the first for this process, the second for the monitor.
+fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
+    let flags = SocketFlags::CLOEXEC;
+    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
+    pair.map_err(|error| host_error("making sockets")(error.into()))
+}
+
+#[async_trait]
+impl Sandbox for UnikernelSandbox {
+    fn kind(&self) -> &'static str {
+        "unikernel"
+    }
+
+    async fn start(
+        &self,
+        spec: InstanceSpec,
+        log: Arc<dyn LogSink>,
+    ) -> Result<Arc<dyn Instance>, StartError> {
+        let program = File::open(&spec.program).map_err(host_error("opening the program"))?;
+        let (control, monitor_control) = packet_sockets()?;
+        let (log_socket, monitor_log) = packet_sockets()?;
+        let child = Command::new(OWN_EXECUTABLE)
+            .arg0(format!("spore-monitor {} {}", spec.function, spec.instance))
+            .arg(MONITOR_SUBCOMMAND)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::from(monitor_control))
+            .stdout(Stdio::from(monitor_log))
+            .stderr(Stdio::inherit())
+            // An interrupt typed at the daemon's terminal is the daemon's to handle.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(host_error("starting the monitor process"))?;
+        let control = Arc::new(Channel::new(control).map_err(host_error("watching the control socket"))?);
+        let log_channel = Channel::new(log_socket).map_err(host_error("watching the log socket"))?;
+        let request = Request::Start(StartRequest {
+            arguments: spec.arguments.clone(),
+            environment: spec
+                .environment
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
+            port: spec.port,
+            memory_bytes: spec.memory_bytes,
+        });
+        control
+            .send(&request, Some(program.into()))
+            .await
+            .map_err(host_error("sending the program"))?;
+
+        let (commands, command_queue) = mpsc::channel(4);
+        let (ready_sender, ready) = oneshot::channel();
+        let (end_sender, end) = watch::channel(None);
+        let actor = Actor::new(&spec, child, Arc::clone(&control), log_channel, log);
+        tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
+        let instance = UnikernelInstance {
+            id: spec.instance.clone(),
+            control,
+            commands,
+            end,
+        };
+
+        match tokio::time::timeout(spec.ready_timeout, ready).await {
+            Ok(Ok(Ok(()))) => Ok(Arc::new(instance)),
+            Ok(Ok(Err(error))) => Err(error),
+            // The actor always answers, unless the runtime is going down under it.
+            Ok(Err(_)) => Err(StartError::EndedEarly(actor::lost_report())),
+            Err(_) => {
+                let after = spec.ready_timeout;
+                instance.stop(StopReason::TimedOut { after }).await;
+                Err(StartError::NotReady {
+                    after,
+                    port: spec.port,
+                })
+            }
+        }
+    }
+}
+
+/// A running unikernel. Dropping it ends it.
+struct UnikernelInstance {
+    id: String,
+    control: Arc<Channel>,
+    commands: mpsc::Sender<StopReason>,
+    end: watch::Receiver<Option<EndReport>>,
+}
+
+#[async_trait]
+impl Instance for UnikernelInstance {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
+        if let Some(report) = self.end.borrow().clone() {
+            return Err(ConnectError::Ended(report));
+        }
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(ConnectError::Host)?;
+        ours.set_nonblocking(true).map_err(ConnectError::Host)?;
+        match self.control.send(&Request::Open, Some(theirs.into())).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                return Err(ConnectError::Ended(self.ended().await));
+            }
+            Err(error) => return Err(ConnectError::Host(error)),
+        }
+        Ok(Box::new(UnixStream::from_std(ours).map_err(ConnectError::Host)?))
+    }
+
+    async fn ended(&self) -> EndReport {
+        let mut end = self.end.clone();
+        match end.wait_for(Option::is_some).await.map(|report| report.clone()) {
+            Ok(Some(report)) => report,
+            // The actor always leaves a report, unless the runtime is going down under it.
+            Ok(None) | Err(_) => actor::lost_report(),
+        }
+    }
+
+    async fn stop(&self, reason: StopReason) -> EndReport {
+        // A full or closed queue means that it is being stopped already.
+        let _ = self.commands.try_send(reason);
+        self.ended().await
+    }
+}

@@ -49,7 +49,11 @@ fn write_to(kernel: &mut Kernel, descriptor: u64, buffers: Buffers) -> CallResul
 
 /// Writes all of the buffers, waiting for room in between if the call may wait. A broken pipe raises SIGPIPE.
 pub(super) fn send_all(
-    kernel: &mut Kernel, open: &Rc<OpenFile>, mut buffers: Buffers, non_blocking: bool, raises_signal: bool,
+    kernel: &mut Kernel,
+    open: &Rc<OpenFile>,
+    mut buffers: Buffers,
+    non_blocking: bool,
+    raises_signal: bool,
 ) -> CallResult {
     let wanted = buffers.remaining();
     buffers.skip(kernel.task().memory.progress);
@@ -114,7 +118,9 @@ pub(super) fn close(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallRes
 }
 
 fn path(kernel: &mut Kernel, address: u64) -> Result<Vec<u8>, Errno> {
-    kernel.space.read_string(address, PATH_BYTES_MAX - 1, Errno::ENAMETOOLONG)
+    kernel
+        .space
+        .read_string(address, PATH_BYTES_MAX - 1, Errno::ENAMETOOLONG)
 }
 
 pub(super) fn open(kernel: &mut Kernel, path_address: u64, flags: u64) -> CallResult {
@@ -147,7 +153,9 @@ fn encode_stat(mode: u32) -> [u8; 144] {
 
 pub(super) fn fstat(kernel: &mut Kernel, [descriptor, address, ..]: Arguments) -> CallResult {
     let open = kernel.files.get(descriptor)?;
-    kernel.space.write(address, &encode_stat(open.file.kind().mode() | 0o600))?;
+    kernel
+        .space
+        .write(address, &encode_stat(open.file.kind().mode() | 0o600))?;
     Ok(0)
 }
 
@@ -218,13 +226,16 @@ pub(super) fn fcntl(kernel: &mut Kernel, [descriptor, command, argument, ..]: Ar
         linux::F_DUPFD_CLOEXEC => Ok(kernel.files.add(open, true, argument)?),
         linux::F_GETFD => Ok(u64::from(kernel.files.close_on_exec(descriptor)?)),
         linux::F_SETFD => {
-            kernel.files.set_close_on_exec(descriptor, argument & u64::from(linux::FD_CLOEXEC) != 0)?;
+            kernel
+                .files
+                .set_close_on_exec(descriptor, argument & u64::from(linux::FD_CLOEXEC) != 0)?;
             Ok(0)
         }
         linux::F_GETFL => Ok(u64::from(open.flags.get())),
         linux::F_SETFL => {
             let changeable = linux::O_NONBLOCK | linux::O_APPEND;
-            open.flags.set(open.flags.get() & !changeable | argument as u32 & changeable);
+            open.flags
+                .set(open.flags.get() & !changeable | argument as u32 & changeable);
             Ok(0)
         }
         _ => Err(Errno::EINVAL.into()),
@@ -287,7 +298,11 @@ pub(super) fn eventfd2(kernel: &mut Kernel, [count, flags, ..]: Arguments) -> Ca
     if flags & !(linux::EFD_CLOEXEC | linux::EFD_NONBLOCK | linux::EFD_SEMAPHORE) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let counter = EventCounter::new(count & 0xffff_ffff, flags & linux::EFD_SEMAPHORE != 0, &kernel.ready);
+    let counter = EventCounter::new(
+        count & 0xffff_ffff,
+        flags & linux::EFD_SEMAPHORE != 0,
+        &kernel.ready,
+    );
     let status = linux::O_RDWR | flags & linux::O_NONBLOCK;
     add(kernel, Rc::new(counter), status, flags & linux::EFD_CLOEXEC != 0)
 }

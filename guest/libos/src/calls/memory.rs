@@ -8,10 +8,16 @@ use crate::kernel::Kernel;
 use crate::memory::areas::Protection;
 
 fn protection(bits: u64) -> Result<Protection, Errno> {
-    u32::try_from(bits).ok().and_then(Protection::from_bits).ok_or(Errno::EINVAL)
+    u32::try_from(bits)
+        .ok()
+        .and_then(Protection::from_bits)
+        .ok_or(Errno::EINVAL)
 }
 
-pub(super) fn mmap(kernel: &mut Kernel, [address, length, prot, flags, descriptor, _]: Arguments) -> CallResult {
+pub(super) fn mmap(
+    kernel: &mut Kernel,
+    [address, length, prot, flags, descriptor, _]: Arguments,
+) -> CallResult {
     let protection = protection(prot)?;
     let flags = flags as u32;
     let kind = flags & linux::MAP_TYPE;

@@ -68,7 +68,11 @@ const COMMON: [&str; 46] = [
 /// The name of a call, if it has one.
 pub(crate) fn name(number: u64) -> Option<&'static str> {
     let low = usize::try_from(number).ok().and_then(|index| LOW.get(index));
-    let common = || usize::try_from(number.checked_sub(COMMON_START)?).ok().and_then(|index| COMMON.get(index));
+    let common = || {
+        usize::try_from(number.checked_sub(COMMON_START)?)
+            .ok()
+            .and_then(|index| COMMON.get(index))
+    };
     low.or_else(common).copied().filter(|name| !name.is_empty())
 }
 

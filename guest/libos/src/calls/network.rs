@@ -30,7 +30,9 @@ const ADDRESS_BYTES_MAX: u64 = 128;
 
 /// Runs `work` on the socket behind a descriptor.
 fn with_socket<R>(
-    kernel: &mut Kernel, descriptor: u64, work: impl FnOnce(&mut Kernel, &Rc<OpenFile>, &Socket) -> Result<R, Failure>,
+    kernel: &mut Kernel,
+    descriptor: u64,
+    work: impl FnOnce(&mut Kernel, &Rc<OpenFile>, &Socket) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
     let open = kernel.files.get(descriptor)?;
     let socket = open.file.as_socket().ok_or(Errno::ENOTSOCK)?;
@@ -54,7 +56,12 @@ pub(super) fn socket(kernel: &mut Kernel, [domain, kind, protocol, ..]: Argument
         return Err(Errno::EPROTONOSUPPORT.into());
     }
     let socket = Socket::new(family, &kernel.ready);
-    add(kernel, Rc::new(socket), linux::O_RDWR | kind & SOCK_NONBLOCK, kind & SOCK_CLOEXEC != 0)
+    add(
+        kernel,
+        Rc::new(socket),
+        linux::O_RDWR | kind & SOCK_NONBLOCK,
+        kind & SOCK_CLOEXEC != 0,
+    )
 }
 
 pub(super) fn bind(kernel: &mut Kernel, [descriptor, address, length, ..]: Arguments) -> CallResult {
@@ -97,19 +104,33 @@ pub(super) fn accept4(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
 pub(super) fn connect(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallResult {
     with_socket(kernel, descriptor, |_, _, socket| {
         let is_connected = socket.stream().is_ok();
-        Err(if is_connected { Errno::EISCONN } else { Errno::ENETUNREACH }.into())
+        Err(if is_connected {
+            Errno::EISCONN
+        } else {
+            Errno::ENETUNREACH
+        }
+        .into())
     })
 }
 
 /// Writes an address as `accept` and `getsockname` do: cut off at the given length, with the full length returned.
-fn write_address(kernel: &mut Kernel, value: &Address, address: u64, length_address: u64) -> Result<(), Errno> {
+fn write_address(
+    kernel: &mut Kernel,
+    value: &Address,
+    address: u64,
+    length_address: u64,
+) -> Result<(), Errno> {
     let room = kernel.space.read_u32(length_address)?;
     if room > i32::MAX as u32 {
         return Err(Errno::EINVAL);
     }
     let bytes = value.encode();
-    kernel.space.write(address, &bytes[..bytes.len().min(room as usize)])?;
-    kernel.space.write(length_address, &(bytes.len() as u32).to_le_bytes())
+    kernel
+        .space
+        .write(address, &bytes[..bytes.len().min(room as usize)])?;
+    kernel
+        .space
+        .write(length_address, &(bytes.len() as u32).to_le_bytes())
 }
 
 pub(super) fn getsockname(kernel: &mut Kernel, [descriptor, address, length, ..]: Arguments) -> CallResult {
@@ -130,9 +151,18 @@ pub(super) fn getpeername(kernel: &mut Kernel, [descriptor, address, length, ..]
 /// Options tune a network that is not there; those that servers set are accepted.
 pub(super) fn setsockopt(kernel: &mut Kernel, [descriptor, level, ..]: Arguments) -> CallResult {
     with_socket(kernel, descriptor, |_, _, _| {
-        let is_known = [net::SOL_SOCKET, net::IPPROTO_TCP as u32, net::IPPROTO_IP as u32, net::IPPROTO_IPV6 as u32];
+        let is_known = [
+            net::SOL_SOCKET,
+            net::IPPROTO_TCP as u32,
+            net::IPPROTO_IP as u32,
+            net::IPPROTO_IPV6 as u32,
+        ];
         let level = u32::try_from(level).map_err(|_| Errno::ENOPROTOOPT)?;
-        if is_known.contains(&level) { Ok(0) } else { Err(Errno::ENOPROTOOPT.into()) }
+        if is_known.contains(&level) {
+            Ok(0)
+        } else {
+            Err(Errno::ENOPROTOOPT.into())
+        }
     })
 }
 
@@ -179,7 +209,8 @@ fn receive(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers, flags: u6
             match stream.read(kernel, &mut buffers, peek) {
                 Ok(count) => {
                     total += count;
-                    let wants_more = flags & MSG_WAITALL != 0 && !peek && count > 0 && buffers.remaining() > 0;
+                    let wants_more =
+                        flags & MSG_WAITALL != 0 && !peek && count > 0 && buffers.remaining() > 0;
                     if !wants_more {
                         return Ok(total);
                     }
@@ -226,9 +257,15 @@ pub(super) fn recvmsg(kernel: &mut Kernel, [descriptor, message, flags, ..]: Arg
     let buffers = message_buffers(kernel, message)?;
     let count = receive(kernel, descriptor, buffers, flags)?;
     // No address, no control data, no flags.
-    kernel.space.write(message.wrapping_add(8), &0_u32.to_le_bytes())?;
-    kernel.space.write(message.wrapping_add(40), &0_u64.to_le_bytes())?;
-    kernel.space.write(message.wrapping_add(48), &0_u32.to_le_bytes())?;
+    kernel
+        .space
+        .write(message.wrapping_add(8), &0_u32.to_le_bytes())?;
+    kernel
+        .space
+        .write(message.wrapping_add(40), &0_u64.to_le_bytes())?;
+    kernel
+        .space
+        .write(message.wrapping_add(48), &0_u32.to_le_bytes())?;
     Ok(count)
 }
 

@@ -41,12 +41,18 @@ fn span(kernel: &mut Kernel, address: u64) -> Result<Timeout, Errno> {
 
 /// Nothing is ready: `true` if the call has waited long enough, otherwise its deadline is set.
 fn has_timed_out(kernel: &mut Kernel, timeout: Timeout) -> bool {
-    let Timeout::Span(span_ns) = timeout else { return false };
+    let Timeout::Span(span_ns) = timeout else {
+        return false;
+    };
     if span_ns == 0 {
         return true;
     }
     let now_ns = monotonic_ns();
-    let deadline_ns = *kernel.task().memory.deadline_ns.get_or_insert(now_ns.saturating_add(span_ns));
+    let deadline_ns = *kernel
+        .task()
+        .memory
+        .deadline_ns
+        .get_or_insert(now_ns.saturating_add(span_ns));
     now_ns >= deadline_ns
 }
 
@@ -92,7 +98,9 @@ fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -
                 }
             },
         };
-        kernel.space.write(entry.wrapping_add(6), &(found as u16).to_le_bytes())?;
+        kernel
+            .space
+            .write(entry.wrapping_add(6), &(found as u16).to_le_bytes())?;
         ready += u64::from(found != 0);
     }
     if ready > 0 || has_timed_out(kernel, timeout) {
@@ -111,13 +119,20 @@ pub(super) fn select(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
             if seconds > i64::MAX as u64 || microseconds > i64::MAX as u64 {
                 return Err(Errno::EINVAL.into());
             }
-            Timeout::Span(seconds.saturating_mul(SECOND_NS).saturating_add(microseconds.saturating_mul(1000)))
+            Timeout::Span(
+                seconds
+                    .saturating_mul(SECOND_NS)
+                    .saturating_add(microseconds.saturating_mul(1000)),
+            )
         }
     };
     select_files(kernel, count, [read, write, except], timeout)
 }
 
-pub(super) fn pselect6(kernel: &mut Kernel, [count, read, write, except, timeout, _]: Arguments) -> CallResult {
+pub(super) fn pselect6(
+    kernel: &mut Kernel,
+    [count, read, write, except, timeout, _]: Arguments,
+) -> CallResult {
     let timeout = span(kernel, timeout)?;
     select_files(kernel, count, [read, write, except], timeout)
 }
@@ -178,7 +193,10 @@ pub(super) fn epoll_create1(kernel: &mut Kernel, [flags, ..]: Arguments) -> Call
     add(kernel, Rc::new(epoll), linux::O_RDWR, flags != 0)
 }
 
-pub(super) fn epoll_ctl(kernel: &mut Kernel, [epoll, operation, descriptor, address, ..]: Arguments) -> CallResult {
+pub(super) fn epoll_ctl(
+    kernel: &mut Kernel,
+    [epoll, operation, descriptor, address, ..]: Arguments,
+) -> CallResult {
     let instance = kernel.files.get(epoll)?;
     let open = kernel.files.get(descriptor)?;
     let epoll = instance.file.as_epoll().ok_or(Errno::EINVAL)?;
@@ -203,13 +221,18 @@ pub(super) fn epoll_ctl(kernel: &mut Kernel, [epoll, operation, descriptor, addr
 pub(super) fn epoll_wait(kernel: &mut Kernel, [epoll, address, limit, timeout, ..]: Arguments) -> CallResult {
     let instance = kernel.files.get(epoll)?;
     let epoll = instance.file.as_epoll().ok_or(Errno::EINVAL)?;
-    let limit = u64::try_from(limit as u32 as i32).ok().filter(|&limit| limit > 0).ok_or(Errno::EINVAL)?;
+    let limit = u64::try_from(limit as u32 as i32)
+        .ok()
+        .filter(|&limit| limit > 0)
+        .ok_or(Errno::EINVAL)?;
     let events = epoll.collect(limit.min(EVENTS_MAX) as usize);
     for (index, event) in events.iter().enumerate() {
         let mut bytes = [0; 12];
         bytes[..4].copy_from_slice(&event.events.to_le_bytes());
         bytes[4..].copy_from_slice(&event.data.to_le_bytes());
-        kernel.space.write(address.wrapping_add(index as u64 * 12), &bytes)?;
+        kernel
+            .space
+            .write(address.wrapping_add(index as u64 * 12), &bytes)?;
     }
     if !events.is_empty() || has_timed_out(kernel, milliseconds(timeout)) {
         return Ok(events.len() as u64);

@@ -101,7 +101,11 @@ fn prctl(kernel: &mut Kernel, [operation, address, ..]: Arguments) -> CallResult
 /// The index of a signal in the table of dispositions.
 fn signal_index(signal: u64) -> Result<usize, Errno> {
     let number = usize::try_from(signal).map_err(|_| Errno::EINVAL)?;
-    if (1..=SIGNALS).contains(&number) { Ok(number - 1) } else { Err(Errno::EINVAL) }
+    if (1..=SIGNALS).contains(&number) {
+        Ok(number - 1)
+    } else {
+        Err(Errno::EINVAL)
+    }
 }
 
 fn rt_sigaction(kernel: &mut Kernel, [signal, new, old, set_bytes, ..]: Arguments) -> CallResult {
@@ -120,7 +124,9 @@ fn rt_sigaction(kernel: &mut Kernel, [signal, new, old, set_bytes, ..]: Argument
     }
     if old != 0 {
         for (place, field) in previous.iter().enumerate() {
-            kernel.space.write(old.wrapping_add(place as u64 * 8), &field.to_le_bytes())?;
+            kernel
+                .space
+                .write(old.wrapping_add(place as u64 * 8), &field.to_le_bytes())?;
         }
     }
     Ok(0)
@@ -164,9 +170,12 @@ fn kill(kernel: &mut Kernel, target: u64, signal: u64) -> CallResult {
 
 /// Raises a signal on the program: the default action ends it, unless it is one that is ignored by default.
 pub(super) fn raise(kernel: &mut Kernel, signal: u32) {
-    let Ok(index) = signal_index(u64::from(signal)) else { return };
+    let Ok(index) = signal_index(u64::from(signal)) else {
+        return;
+    };
     let is_blocked = kernel.task().signal_mask >> index & 1 != 0;
-    let ignored_by_default = [linux::SIGCHLD, linux::SIGURG, linux::SIGWINCH, linux::SIGCONT].contains(&signal);
+    let ignored_by_default =
+        [linux::SIGCHLD, linux::SIGURG, linux::SIGWINCH, linux::SIGCONT].contains(&signal);
     let handler = kernel.signal_actions[index][0];
     if handler == SIG_DFL && !ignored_by_default && !is_blocked {
         shared::end(exit_kind::SIGNALLED, signal, "");
@@ -200,7 +209,14 @@ fn uname(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     /// Length of a field of `struct utsname`.
     const FIELD: usize = 65;
     // The release is that of the interface that is served, for programs that check it.
-    let fields: [&[u8]; 6] = [b"Linux", b"spore", b"6.1.0-spore", b"#1 Spore library OS", b"x86_64", b"(none)"];
+    let fields: [&[u8]; 6] = [
+        b"Linux",
+        b"spore",
+        b"6.1.0-spore",
+        b"#1 Spore library OS",
+        b"x86_64",
+        b"(none)",
+    ];
     let mut bytes = [0; FIELD * 6];
     for (place, field) in bytes.chunks_mut(FIELD).zip(fields) {
         place[..field.len()].copy_from_slice(field);
@@ -214,7 +230,10 @@ fn getrandom(kernel: &mut Kernel, [address, length, flags, ..]: Arguments) -> Ca
     if flags & !u64::from(known) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    Ok(devices::fill_random(kernel, &mut Buffers::single(address, length))?)
+    Ok(devices::fill_random(
+        kernel,
+        &mut Buffers::single(address, length),
+    )?)
 }
 
 fn sched_getaffinity(kernel: &mut Kernel, [_, length, address, ..]: Arguments) -> CallResult {

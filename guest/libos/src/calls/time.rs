@@ -70,7 +70,11 @@ pub(super) fn clock_nanosleep(kernel: &mut Kernel, [clock, flags, request, ..]: 
 fn sleep(kernel: &mut Kernel, request: u64, clock_now_ns: Option<u64>) -> CallResult {
     let now_ns = monotonic_ns();
     if let Some(deadline_ns) = kernel.task().memory.deadline_ns {
-        return if now_ns >= deadline_ns { Ok(0) } else { Err(Failure::Wait) };
+        return if now_ns >= deadline_ns {
+            Ok(0)
+        } else {
+            Err(Failure::Wait)
+        };
     }
     let wanted_ns = parse_timespec(kernel.space.read_array(request)?).ok_or(Errno::EINVAL)?;
     let span_ns = clock_now_ns.map_or(wanted_ns, |clock_now_ns| wanted_ns.saturating_sub(clock_now_ns));

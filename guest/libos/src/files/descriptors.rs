@@ -22,7 +22,10 @@ pub(crate) struct OpenFile {
 impl OpenFile {
     /// An open file with these status flags.
     pub(crate) fn new(file: Rc<dyn File>, flags: u32) -> Rc<Self> {
-        Rc::new(Self { file, flags: Cell::new(flags) })
+        Rc::new(Self {
+            file,
+            flags: Cell::new(flags),
+        })
     }
 
     /// Whether calls return rather than wait.
@@ -49,7 +52,10 @@ impl Descriptors {
 
     /// Gives an open file the lowest free number from `lowest` on.
     pub(crate) fn add(&mut self, open: Rc<OpenFile>, close_on_exec: bool, lowest: u64) -> Result<u64, Errno> {
-        let lowest = usize::try_from(lowest).ok().filter(|&lowest| lowest < DESCRIPTORS_MAX).ok_or(Errno::EINVAL)?;
+        let lowest = usize::try_from(lowest)
+            .ok()
+            .filter(|&lowest| lowest < DESCRIPTORS_MAX)
+            .ok_or(Errno::EINVAL)?;
         let number = (lowest..DESCRIPTORS_MAX)
             .find(|&number| self.0.get(number).is_none_or(Option::is_none))
             .ok_or(Errno::EMFILE)?;
@@ -59,15 +65,26 @@ impl Descriptors {
 
     /// Gives an open file this very number; returns the one that had it.
     pub(crate) fn set(
-        &mut self, number: u64, open: Rc<OpenFile>, close_on_exec: bool,
+        &mut self,
+        number: u64,
+        open: Rc<OpenFile>,
+        close_on_exec: bool,
     ) -> Result<Option<Rc<OpenFile>>, Errno> {
-        let number = usize::try_from(number).ok().filter(|&number| number < DESCRIPTORS_MAX).ok_or(Errno::EBADF)?;
-        Ok(self.put(number, Descriptor { open, close_on_exec }).map(|descriptor| descriptor.open))
+        let number = usize::try_from(number)
+            .ok()
+            .filter(|&number| number < DESCRIPTORS_MAX)
+            .ok_or(Errno::EBADF)?;
+        Ok(self
+            .put(number, Descriptor { open, close_on_exec })
+            .map(|descriptor| descriptor.open))
     }
 
     /// Takes a descriptor out of the table.
     pub(crate) fn remove(&mut self, number: u64) -> Result<Rc<OpenFile>, Errno> {
-        let slot = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number)).ok_or(Errno::EBADF)?;
+        let slot = usize::try_from(number)
+            .ok()
+            .and_then(|number| self.0.get_mut(number))
+            .ok_or(Errno::EBADF)?;
         slot.take().map(|descriptor| descriptor.open).ok_or(Errno::EBADF)
     }
 
@@ -78,13 +95,19 @@ impl Descriptors {
 
     /// Sets whether a descriptor is closed by `execve`.
     pub(crate) fn set_close_on_exec(&mut self, number: u64, value: bool) -> Result<(), Errno> {
-        let slot = usize::try_from(number).ok().and_then(|number| self.0.get_mut(number)).and_then(Option::as_mut);
+        let slot = usize::try_from(number)
+            .ok()
+            .and_then(|number| self.0.get_mut(number))
+            .and_then(Option::as_mut);
         slot.ok_or(Errno::EBADF)?.close_on_exec = value;
         Ok(())
     }
 
     fn slot(&self, number: u64) -> Result<&Descriptor, Errno> {
-        let slot = usize::try_from(number).ok().and_then(|number| self.0.get(number)).and_then(Option::as_ref);
+        let slot = usize::try_from(number)
+            .ok()
+            .and_then(|number| self.0.get(number))
+            .and_then(Option::as_ref);
         slot.ok_or(Errno::EBADF)
     }
 
@@ -123,7 +146,10 @@ mod tests {
             assert_eq!(table.get(number).err(), Some(Errno::EBADF));
             assert_eq!(table.remove(number).err(), Some(Errno::EBADF));
         }
-        assert_eq!(table.set(DESCRIPTORS_MAX as u64, open(), false).err(), Some(Errno::EBADF));
+        assert_eq!(
+            table.set(DESCRIPTORS_MAX as u64, open(), false).err(),
+            Some(Errno::EBADF)
+        );
         assert_eq!(table.add(open(), false, u64::MAX), Err(Errno::EINVAL));
     }
 
@@ -132,8 +158,13 @@ mod tests {
         let mut table = Descriptors::default();
         let shared = open();
         for _ in 0..DESCRIPTORS_MAX {
-            table.set(DESCRIPTORS_MAX as u64 - 1, Rc::clone(&shared), false).unwrap();
+            table
+                .set(DESCRIPTORS_MAX as u64 - 1, Rc::clone(&shared), false)
+                .unwrap();
         }
-        assert_eq!(table.add(Rc::clone(&shared), false, DESCRIPTORS_MAX as u64 - 1), Err(Errno::EMFILE));
+        assert_eq!(
+            table.add(Rc::clone(&shared), false, DESCRIPTORS_MAX as u64 - 1),
+            Err(Errno::EMFILE)
+        );
     }
 }

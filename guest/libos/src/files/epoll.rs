@@ -51,7 +51,9 @@ pub(crate) struct Event {
 impl Watch {
     /// The file has moved.
     pub(crate) fn notice(&self) {
-        let Some(candidates) = self.candidates.upgrade() else { return };
+        let Some(candidates) = self.candidates.upgrade() else {
+            return;
+        };
         if !self.is_listed.replace(true) {
             candidates.list.borrow_mut().push_back(self.this.clone());
         }
@@ -72,8 +74,14 @@ impl Watch {
 impl Epoll {
     /// An instance that watches nothing.
     pub(crate) fn new(ready: &Rc<ReadyQueue>) -> Self {
-        let candidates = Rc::new(Candidates { list: RefCell::default(), moved: WaitQueue::new(ready) });
-        Self { watches: RefCell::default(), candidates }
+        let candidates = Rc::new(Candidates {
+            list: RefCell::default(),
+            moved: WaitQueue::new(ready),
+        });
+        Self {
+            watches: RefCell::default(),
+            candidates,
+        }
     }
 
     /// Watches the open file behind a descriptor.
@@ -127,7 +135,11 @@ impl Epoll {
     /// Stops watching.
     pub(crate) fn remove(&self, number: u64) -> Result<(), Errno> {
         self.forget_closed();
-        self.watches.borrow_mut().remove(&number).map(drop).ok_or(Errno::ENOENT)
+        self.watches
+            .borrow_mut()
+            .remove(&number)
+            .map(drop)
+            .ok_or(Errno::ENOENT)
     }
 
     /// Up to `limit` files that are ready.
@@ -138,14 +150,19 @@ impl Epoll {
             if events.len() == limit {
                 break;
             }
-            let Some(weak) = self.candidates.list.borrow_mut().pop_front() else { break };
+            let Some(weak) = self.candidates.list.borrow_mut().pop_front() else {
+                break;
+            };
             let Some(watch) = weak.upgrade() else { continue };
             watch.is_listed.set(false);
             let ready = watch.ready_events();
             if ready == 0 {
                 continue;
             }
-            events.push(Event { events: ready, data: watch.data.get() });
+            events.push(Event {
+                events: ready,
+                data: watch.data.get(),
+            });
             let asked = watch.events.get();
             if asked & EPOLLONESHOT != 0 {
                 watch.events.set(asked & (EPOLLET | EPOLLONESHOT));
@@ -158,7 +175,9 @@ impl Epoll {
 
     /// Closing the last descriptor of a file ends its watches.
     fn forget_closed(&self) {
-        self.watches.borrow_mut().retain(|_, watch| watch.open.strong_count() > 0);
+        self.watches
+            .borrow_mut()
+            .retain(|_, watch| watch.open.strong_count() > 0);
     }
 
     fn reaches(&self, target: &Self) -> bool {
@@ -186,8 +205,15 @@ impl File for Epoll {
 
     fn readiness(&self) -> Readiness {
         let list = self.candidates.list.borrow();
-        let is_ready = list.iter().filter_map(Weak::upgrade).any(|watch| watch.ready_events() != 0);
-        if is_ready { Readiness::READ } else { Readiness::empty() }
+        let is_ready = list
+            .iter()
+            .filter_map(Weak::upgrade)
+            .any(|watch| watch.ready_events() != 0);
+        if is_ready {
+            Readiness::READ
+        } else {
+            Readiness::empty()
+        }
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {

@@ -19,7 +19,11 @@ pub(crate) struct EventCounter {
 impl EventCounter {
     /// A counter that starts at `count`; a semaphore is read one by one.
     pub(crate) fn new(count: u64, is_semaphore: bool, ready: &Rc<ReadyQueue>) -> Self {
-        Self { count: Cell::new(count), is_semaphore, moved: WaitQueue::new(ready) }
+        Self {
+            count: Cell::new(count),
+            is_semaphore,
+            moved: WaitQueue::new(ready),
+        }
     }
 }
 
@@ -54,7 +58,12 @@ impl File for EventCounter {
         if added == u64::MAX {
             return Err(Errno::EINVAL);
         }
-        let sum = self.count.get().checked_add(added).filter(|&sum| sum < u64::MAX).ok_or(Errno::EAGAIN)?;
+        let sum = self
+            .count
+            .get()
+            .checked_add(added)
+            .filter(|&sum| sum < u64::MAX)
+            .ok_or(Errno::EAGAIN)?;
         *buffers = tried;
         self.count.set(sum);
         self.moved.wake();

@@ -46,7 +46,11 @@ impl File for ReadEnd {
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
         let mut bytes = self.0.bytes.borrow_mut();
         if bytes.is_empty() {
-            return if self.0.writer_open.get() && buffers.remaining() > 0 { Err(Errno::EAGAIN) } else { Ok(0) };
+            return if self.0.writer_open.get() && buffers.remaining() > 0 {
+                Err(Errno::EAGAIN)
+            } else {
+                Ok(0)
+            };
         }
         let (first, second) = bytes.as_slices();
         let mut done = buffers.put(&mut kernel.space, first)?;
@@ -109,7 +113,10 @@ impl File for WriteEnd {
 
     fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::empty();
-        readiness.set(Readiness::WRITE, PIPE_BYTES - self.0.bytes.borrow().len() >= ATOMIC_BYTES as usize);
+        readiness.set(
+            Readiness::WRITE,
+            PIPE_BYTES - self.0.bytes.borrow().len() >= ATOMIC_BYTES as usize,
+        );
         readiness.set(Readiness::ERROR, !self.0.reader_open.get());
         readiness
     }

@@ -26,7 +26,10 @@ impl Protection {
         if self.is_empty() {
             return None;
         }
-        Some(Access { write: self.contains(Self::WRITE), execute: self.contains(Self::EXECUTE) })
+        Some(Access {
+            write: self.contains(Self::WRITE),
+            execute: self.contains(Self::EXECUTE),
+        })
     }
 }
 
@@ -60,7 +63,10 @@ impl Areas {
 
     /// Whether any part of the range is mapped.
     pub(crate) fn overlaps(&self, start: u64, end: u64) -> bool {
-        self.0.range(..end).next_back().is_some_and(|(_, area)| area.end > start)
+        self.0
+            .range(..end)
+            .next_back()
+            .is_some_and(|(_, area)| area.end > start)
     }
 
     /// Whether all of the range is mapped.
@@ -80,7 +86,10 @@ impl Areas {
         self.cut(start);
         self.cut(end);
         let starts: Vec<u64> = self.0.range(start..end).map(|(&start, _)| start).collect();
-        starts.into_iter().filter_map(|start| Some((start, self.0.remove(&start)?))).collect()
+        starts
+            .into_iter()
+            .filter_map(|start| Some((start, self.0.remove(&start)?)))
+            .collect()
     }
 
     /// Adds an area where nothing is mapped, and joins it with equal neighbours.
@@ -125,9 +134,21 @@ mod tests {
     use super::*;
 
     fn area(end: u64, kind: u8) -> Area {
-        let protection = if kind & 1 == 0 { Protection::READ_WRITE } else { Protection::READ };
-        let backing = if kind & 2 == 0 { Backing::Window } else { Backing::Tables };
-        Area { end, protection, backing }
+        let protection = if kind & 1 == 0 {
+            Protection::READ_WRITE
+        } else {
+            Protection::READ
+        };
+        let backing = if kind & 2 == 0 {
+            Backing::Window
+        } else {
+            Backing::Tables
+        };
+        Area {
+            end,
+            protection,
+            backing,
+        }
     }
 
     proptest! {

@@ -22,7 +22,12 @@ impl Buffers {
     /// One buffer.
     pub(crate) fn single(address: u64, length: u64) -> Self {
         let length = length.min(BYTES_MAX);
-        Self { segments: SmallVec::from_elem((address, length), 1), segment: 0, offset: 0, remaining: length }
+        Self {
+            segments: SmallVec::from_elem((address, length), 1),
+            segment: 0,
+            offset: 0,
+            remaining: length,
+        }
     }
 
     /// The buffers of an array of `struct iovec`.
@@ -42,7 +47,12 @@ impl Buffers {
             remaining += length;
             segments.push((base, length));
         }
-        Ok(Self { segments, segment: 0, offset: 0, remaining })
+        Ok(Self {
+            segments,
+            segment: 0,
+            offset: 0,
+            remaining,
+        })
     }
 
     /// Bytes left.
@@ -94,7 +104,9 @@ impl Buffers {
     /// Calls `copy(address, done, length)` for each piece of the next `count` bytes. A fault after the first byte
     /// ends the call with what was done, as on Linux.
     fn each(
-        &mut self, count: u64, mut copy: impl FnMut(u64, u64, u64) -> Result<(), Errno>,
+        &mut self,
+        count: u64,
+        mut copy: impl FnMut(u64, u64, u64) -> Result<(), Errno>,
     ) -> Result<u64, Errno> {
         let wanted = count.min(self.remaining);
         let mut done = 0;

@@ -19,7 +19,12 @@ impl Frames {
     pub(crate) fn new(start_gpa: u64, ram_bytes: u64) -> Self {
         let mut fresh = RangeSet::new();
         fresh.insert(start_gpa, ram_bytes);
-        Self { fresh, used_before: RangeSet::new(), ram_bytes, free_bytes: ram_bytes.saturating_sub(start_gpa) }
+        Self {
+            fresh,
+            used_before: RangeSet::new(),
+            ram_bytes,
+            free_bytes: ram_bytes.saturating_sub(start_gpa),
+        }
     }
 
     /// Bytes that are free.

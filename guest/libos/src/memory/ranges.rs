@@ -12,7 +12,9 @@ impl RangeSet {
     /// The empty set.
     #[must_use]
     pub const fn new() -> Self {
-        Self { ends: BTreeMap::new() }
+        Self {
+            ends: BTreeMap::new(),
+        }
     }
 
     /// Number of elements.
@@ -80,7 +82,10 @@ impl RangeSet {
     /// Whether an element is in the set.
     #[must_use]
     pub fn contains(&self, element: u64) -> bool {
-        self.ends.range(..=element).next_back().is_some_and(|(_, &end)| element < end)
+        self.ends
+            .range(..=element)
+            .next_back()
+            .is_some_and(|(_, &end)| element < end)
     }
 }
 

@@ -68,7 +68,9 @@ impl AddressSpace {
 
     /// Maps zeroed memory at an address of the library OS's choice.
     pub(crate) fn map_anonymous(&mut self, length: u64, protection: Protection) -> Result<u64, Errno> {
-        let length = page_ceil(length).filter(|&length| length > 0).ok_or(Errno::EINVAL)?;
+        let length = page_ceil(length)
+            .filter(|&length| length > 0)
+            .ok_or(Errno::EINVAL)?;
         let plain = !protection.is_empty() && !protection.contains(Protection::EXECUTE);
         if plain {
             if length > self.frames.free_bytes() {
@@ -76,7 +78,11 @@ impl AddressSpace {
             }
             if let Some(gpa) = self.frames.take(length) {
                 let start = WINDOW_BASE + gpa;
-                let whole = Area { end: start + length, protection: Protection::READ_WRITE, backing: Backing::Window };
+                let whole = Area {
+                    end: start + length,
+                    protection: Protection::READ_WRITE,
+                    backing: Backing::Window,
+                };
                 self.areas.insert(start, whole);
                 if protection != Protection::READ_WRITE {
                     self.protect(start, length, protection)?;
@@ -84,8 +90,18 @@ impl AddressSpace {
                 return Ok(start);
             }
         }
-        let start = self.free_addresses.take(length, PAGE_BYTES).ok_or(Errno::ENOMEM)?;
-        self.areas.insert(start, Area { end: start + length, protection, backing: Backing::Tables });
+        let start = self
+            .free_addresses
+            .take(length, PAGE_BYTES)
+            .ok_or(Errno::ENOMEM)?;
+        self.areas.insert(
+            start,
+            Area {
+                end: start + length,
+                protection,
+                backing: Backing::Tables,
+            },
+        );
         Ok(start)
     }
 
@@ -103,17 +119,33 @@ impl AddressSpace {
         }
         self.unmap(start, end - start)?;
         self.free_addresses.remove(start, end);
-        self.areas.insert(start, Area { end, protection, backing: Backing::Tables });
+        self.areas.insert(
+            start,
+            Area {
+                end,
+                protection,
+                backing: Backing::Tables,
+            },
+        );
         Ok(())
     }
 
     /// Maps part of the program's own file read-only, straight from the host's page cache. All in whole pages.
     pub(crate) fn map_module(
-        &mut self, start: u64, module_offset: u64, length: u64, protection: Protection,
+        &mut self,
+        start: u64,
+        module_offset: u64,
+        length: u64,
+        protection: Protection,
     ) -> Result<(), Errno> {
         self.map_fixed(start, length, protection)?;
-        let access = protection.difference(Protection::WRITE).access().ok_or(Errno::EINVAL)?;
-        self.tables.map(start, MODULES_GPA + module_offset, length / PAGE_BYTES, access).map_err(paging_errno)
+        let access = protection
+            .difference(Protection::WRITE)
+            .access()
+            .ok_or(Errno::EINVAL)?;
+        self.tables
+            .map(start, MODULES_GPA + module_offset, length / PAGE_BYTES, access)
+            .map_err(paging_errno)
     }
 
     /// Whether anything is mapped in the range.
@@ -130,7 +162,9 @@ impl AddressSpace {
                 Backing::Window => {
                     if area.protection != Protection::READ_WRITE {
                         let whole = Protection::READ_WRITE.access();
-                        self.tables.protect(start, bytes / PAGE_BYTES, whole).map_err(paging_errno)?;
+                        self.tables
+                            .protect(start, bytes / PAGE_BYTES, whole)
+                            .map_err(paging_errno)?;
                         self.flush();
                     }
                     self.frames.give_back(start - WINDOW_BASE, bytes);
@@ -193,7 +227,9 @@ impl AddressSpace {
 
     /// `brk`: moves the end of the heap if it can, and returns where it is then.
     pub(crate) fn set_heap_end(&mut self, wanted: u64) -> u64 {
-        let (Some(old), Some(new)) = (page_ceil(self.heap_end), page_ceil(wanted)) else { return self.heap_end };
+        let (Some(old), Some(new)) = (page_ceil(self.heap_end), page_ceil(wanted)) else {
+            return self.heap_end;
+        };
         if wanted < self.heap_start || new > USER_END {
             return self.heap_end;
         }
@@ -203,7 +239,11 @@ impl AddressSpace {
                 self.refused();
                 return self.heap_end;
             }
-            let area = Area { end: new, protection: Protection::READ_WRITE, backing: Backing::Tables };
+            let area = Area {
+                end: new,
+                protection: Protection::READ_WRITE,
+                backing: Backing::Tables,
+            };
             self.areas.insert(old, area);
             if grown <= EAGER_HEAP_BYTES && self.fill(old, new, Protection::READ_WRITE).is_err() {
                 return self.heap_end;
@@ -233,13 +273,17 @@ impl AddressSpace {
         match self.fill(from, to, area.protection) {
             Ok(()) => Ok(()),
             // Memory is short: the page itself may still fit.
-            Err(_) => self.fill(page, page + PAGE_BYTES, area.protection).map_err(|_| AccessError::OutOfMemory),
+            Err(_) => self
+                .fill(page, page + PAGE_BYTES, area.protection)
+                .map_err(|_| AccessError::OutOfMemory),
         }
     }
 
     /// Gives frames to the pages of the range that have none.
     pub(crate) fn fill(&mut self, start: u64, end: u64, protection: Protection) -> Result<(), Errno> {
-        let Some(access) = protection.access() else { return Ok(()) };
+        let Some(access) = protection.access() else {
+            return Ok(());
+        };
         let mut at = start;
         while at < end {
             if self.tables.frame(at).is_some() {

@@ -13,7 +13,8 @@ impl AddressSpace {
         let mut done = 0;
         while let Err(Missing(missing)) = user::read(address.wrapping_add(done as u64), &mut buffer[done..]) {
             done = buffer.len() - missing;
-            self.fault(address.wrapping_add(done as u64), Intent::Read).map_err(|_| Errno::EFAULT)?;
+            self.fault(address.wrapping_add(done as u64), Intent::Read)
+                .map_err(|_| Errno::EFAULT)?;
         }
         Ok(())
     }
@@ -23,7 +24,8 @@ impl AddressSpace {
         let mut done = 0;
         while let Err(Missing(missing)) = user::write(address.wrapping_add(done as u64), &bytes[done..]) {
             done = bytes.len() - missing;
-            self.fault(address.wrapping_add(done as u64), Intent::Write).map_err(|_| Errno::EFAULT)?;
+            self.fault(address.wrapping_add(done as u64), Intent::Write)
+                .map_err(|_| Errno::EFAULT)?;
         }
         Ok(())
     }
@@ -46,7 +48,12 @@ impl AddressSpace {
     }
 
     /// Reads a zero-terminated string of at most `limit` bytes, without the zero.
-    pub(crate) fn read_string(&mut self, address: u64, limit: usize, too_long: Errno) -> Result<Vec<u8>, Errno> {
+    pub(crate) fn read_string(
+        &mut self,
+        address: u64,
+        limit: usize,
+        too_long: Errno,
+    ) -> Result<Vec<u8>, Errno> {
         let mut text = Vec::new();
         let mut at = address;
         loop {

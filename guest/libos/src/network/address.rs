@@ -32,7 +32,11 @@ const V6_BYTES_MIN: usize = 24;
 impl Address {
     /// The unspecified address (all interfaces, no port).
     pub(crate) const fn unspecified(family: Family) -> Self {
-        Self { family, port: 0, host: [0; 16] }
+        Self {
+            family,
+            port: 0,
+            host: [0; 16],
+        }
     }
 
     /// Loopback with this port, as the far end of an ingress stream.
@@ -47,7 +51,9 @@ impl Address {
 
     /// Parses what a program gives to `bind`, for a socket of this family.
     pub(crate) fn parse(bytes: &[u8], family: Family) -> Result<Self, Errno> {
-        let [low, high, rest @ ..] = bytes else { return Err(Errno::EINVAL) };
+        let [low, high, rest @ ..] = bytes else {
+            return Err(Errno::EINVAL);
+        };
         let given = u32::from(u16::from_le_bytes([*low, *high]));
         let (expected, shortest) = match family {
             Family::V4 => (AF_INET, V4_BYTES),
@@ -64,7 +70,11 @@ impl Address {
             Family::V4 => host[..4].copy_from_slice(&rest[2..6]),
             Family::V6 => host.copy_from_slice(&rest[6..22]),
         }
-        Ok(Self { family, port: u16::from_be_bytes([rest[0], rest[1]]), host })
+        Ok(Self {
+            family,
+            port: u16::from_be_bytes([rest[0], rest[1]]),
+            host,
+        })
     }
 
     /// The `struct sockaddr_in` or `struct sockaddr_in6`.

@@ -65,7 +65,9 @@ impl Network {
 
     /// A new stream is in this slot.
     fn welcome(&mut self, slot: usize) {
-        let Some(stream) = Stream::accept(slot, &self.ready) else { return };
+        let Some(stream) = Stream::accept(slot, &self.ready) else {
+            return;
+        };
         self.streams[slot] = Some(Rc::downgrade(&stream));
         match self.listener(self.function_port) {
             Some(listener) => listener.offer(stream),

@@ -110,12 +110,18 @@ impl Socket {
             State::Connected(_) => return Err(Errno::EINVAL),
             State::Fresh => {
                 let port = kernel.network.free_port().ok_or(Errno::EADDRINUSE)?;
-                self.local.set(Address { port, ..self.local.get() });
+                self.local.set(Address {
+                    port,
+                    ..self.local.get()
+                });
             }
             State::Bound if kernel.network.is_taken(self.local.get().port) => return Err(Errno::EADDRINUSE),
             State::Bound => {}
         }
-        let listener = Rc::new(Listener { backlog: RefCell::default(), moved: Rc::clone(&self.moved) });
+        let listener = Rc::new(Listener {
+            backlog: RefCell::default(),
+            moved: Rc::clone(&self.moved),
+        });
         kernel.network.listen(self.local.get().port, &listener);
         *state = State::Listening(listener);
         Ok(())
@@ -124,14 +130,21 @@ impl Socket {
     /// `accept`: the next connected socket.
     pub(crate) fn accept(&self) -> Result<Self, Errno> {
         let state = self.state.borrow();
-        let State::Listening(listener) = &*state else { return Err(Errno::EINVAL) };
+        let State::Listening(listener) = &*state else {
+            return Err(Errno::EINVAL);
+        };
         let stream = listener.backlog.borrow_mut().pop_front().ok_or(Errno::EAGAIN)?;
         let local = Address::loopback(self.family(), self.local.get().port);
         // Streams have no port of their own at the far end; any constant one serves programs that print it.
         let remote = Address::loopback(self.family(), super::FIRST_FREE_PORT);
         let moved = Rc::clone(&stream.moved);
         let state = RefCell::new(State::Connected(stream));
-        Ok(Self { state, local: Cell::new(local), remote: Cell::new(remote), moved })
+        Ok(Self {
+            state,
+            local: Cell::new(local),
+            remote: Cell::new(remote),
+            moved,
+        })
     }
 
     /// The stream of a connected socket.

@@ -32,7 +32,12 @@ impl Stream {
         if host.flags & host_slot_flags::OPEN == 0 || !is_new {
             return None;
         }
-        let state = GuestSlot { generation: host.generation, flags: 0, receive_head: 0, transmit_tail: 0 };
+        let state = GuestSlot {
+            generation: host.generation,
+            flags: 0,
+            receive_head: 0,
+            transmit_tail: 0,
+        };
         shared::set_guest_slot(slot, state);
         Some(Rc::new(Self {
             slot,

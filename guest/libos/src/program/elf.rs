@@ -152,7 +152,13 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
         })?;
         Some(holder.address + (headers_offset - holder.file_offset))
     });
-    Ok(Executable { is_position_independent, entry, headers_address, headers_count, segments })
+    Ok(Executable {
+        is_position_independent,
+        entry,
+        headers_address,
+        headers_count,
+        segments,
+    })
 }
 
 fn segment(bytes: &[u8], file_bytes_total: u64) -> Result<Segment, ElfError> {
@@ -176,10 +182,14 @@ fn segment(bytes: &[u8], file_bytes_total: u64) -> Result<Segment, ElfError> {
     // The placement of position-independent programs adds less than the other half of the address space.
     let end = segment.address.checked_add(segment.memory_bytes);
     if end.is_none_or(|end| end > USER_END / 2) {
-        return Err(ElfError::Malformed("a segment beyond the end of the address space"));
+        return Err(ElfError::Malformed(
+            "a segment beyond the end of the address space",
+        ));
     }
     if segment.address % PAGE_BYTES != segment.file_offset % PAGE_BYTES {
-        return Err(ElfError::Malformed("a segment whose address and offset do not match"));
+        return Err(ElfError::Malformed(
+            "a segment whose address and offset do not match",
+        ));
     }
     Ok(segment)
 }
@@ -194,7 +204,9 @@ mod tests {
 
     fn parse_bytes(file: &[u8]) -> Result<Executable, ElfError> {
         parse(file.len() as u64, &mut |offset, buffer| {
-            let part = usize::try_from(offset).ok().and_then(|start| file.get(start..)?.get(..buffer.len()));
+            let part = usize::try_from(offset)
+                .ok()
+                .and_then(|start| file.get(start..)?.get(..buffer.len()));
             part.is_some_and(|part| {
                 buffer.copy_from_slice(part);
                 true
@@ -226,9 +238,17 @@ mod tests {
         assert_eq!(executable.entry, 0x40_0100);
         assert_eq!(executable.headers_address, Some(0x40_0040));
         assert!(!executable.is_position_independent);
-        let [segment] = executable.segments[..] else { panic!("one segment") };
-        assert_eq!((segment.address, segment.file_bytes, segment.memory_bytes), (0x40_0000, 0x200, 0x300));
-        assert_eq!((segment.read, segment.write, segment.execute), (true, false, true));
+        let [segment] = executable.segments[..] else {
+            panic!("one segment")
+        };
+        assert_eq!(
+            (segment.address, segment.file_bytes, segment.memory_bytes),
+            (0x40_0000, 0x200, 0x300)
+        );
+        assert_eq!(
+            (segment.read, segment.write, segment.execute),
+            (true, false, true)
+        );
     }
 
     #[test]

@@ -57,7 +57,11 @@ impl From<Errno> for LoadError {
 /// Loads the program that the boot page describes, and makes its first task.
 pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadError> {
     let executable = elf::parse(boot.program_bytes, &mut shared::read_module).map_err(LoadError::Elf)?;
-    let bias = if executable.is_position_independent { POSITION_INDEPENDENT_BASE } else { 0 };
+    let bias = if executable.is_position_independent {
+        POSITION_INDEPENDENT_BASE
+    } else {
+        0
+    };
     let mut end = 0;
     for segment in &executable.segments {
         map_segment(kernel, segment, bias)?;
@@ -82,8 +86,12 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
     if pointer < bottom + STACK_BYTES / 4 {
         return Err(LoadError::StartBlock);
     }
-    kernel.space.map_fixed(bottom, STACK_BYTES, Protection::READ_WRITE)?;
-    kernel.space.fill(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, Protection::READ_WRITE)?;
+    kernel
+        .space
+        .map_fixed(bottom, STACK_BYTES, Protection::READ_WRITE)?;
+    kernel
+        .space
+        .fill(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, Protection::READ_WRITE)?;
     kernel.space.write(pointer, &bytes)?;
 
     Ok(Task {
@@ -108,14 +116,24 @@ fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), 
     protection.set(Protection::EXECUTE, segment.execute);
 
     if !segment.write && segment.file_bytes > 0 {
-        kernel.space.map_module(start, file_start, contents_end - start, protection)?;
+        kernel
+            .space
+            .map_module(start, file_start, contents_end - start, protection)?;
         if end > contents_end {
-            kernel.space.map_fixed(contents_end, end - contents_end, protection)?;
+            kernel
+                .space
+                .map_fixed(contents_end, end - contents_end, protection)?;
         }
         return Ok(());
     }
-    kernel.space.map_fixed(start, end - start, Protection::READ_WRITE)?;
-    let filled_end = if end - contents_end <= EAGER_ZERO_BYTES { end } else { contents_end };
+    kernel
+        .space
+        .map_fixed(start, end - start, Protection::READ_WRITE)?;
+    let filled_end = if end - contents_end <= EAGER_ZERO_BYTES {
+        end
+    } else {
+        contents_end
+    };
     kernel.space.fill(start, filled_end, Protection::READ_WRITE)?;
     copy_contents(kernel, segment, address)?;
     if protection != Protection::READ_WRITE {
@@ -146,7 +164,9 @@ fn start_strings(boot: &BootPage) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), LoadEr
     shared::start_block(&mut block);
     let mut strings = block.split(|&byte| byte == 0);
     let mut take = |count: u32| -> Result<Vec<Vec<u8>>, LoadError> {
-        (0..count).map(|_| strings.next().map(<[u8]>::to_vec).ok_or(LoadError::StartBlock)).collect()
+        (0..count)
+            .map(|_| strings.next().map(<[u8]>::to_vec).ok_or(LoadError::StartBlock))
+            .collect()
     };
     Ok((take(boot.argument_count)?, take(boot.environment_count)?))
 }

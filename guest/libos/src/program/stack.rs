@@ -4,8 +4,8 @@
 use alloc::vec::Vec;
 
 use linux_raw_sys::auxvec::{
-    AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2, AT_NULL,
-    AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_UID,
+    AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2,
+    AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_UID,
 };
 use spore_abi::layout::PAGE_BYTES;
 
@@ -30,7 +30,9 @@ pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
     let mut strings = Vec::new();
     let mut offsets = Vec::new();
     let fixed: [&[u8]; 1] = [b"x86_64"];
-    let all = fixed.into_iter().chain(contents.arguments.iter().map(Vec::as_slice));
+    let all = fixed
+        .into_iter()
+        .chain(contents.arguments.iter().map(Vec::as_slice));
     for text in all.chain(contents.environment.iter().map(Vec::as_slice)) {
         offsets.push(strings.len() as u64);
         strings.extend_from_slice(text);
@@ -47,7 +49,11 @@ pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
     words.push(0);
     words.extend((first_environment..offsets.len()).map(address));
     words.push(0);
-    let program_name = if contents.arguments.is_empty() { address(0) } else { address(1) };
+    let program_name = if contents.arguments.is_empty() {
+        address(0)
+    } else {
+        address(1)
+    };
     let vector = [
         (AT_PHDR, contents.headers_address),
         (AT_PHENT, 56),
@@ -108,7 +114,10 @@ mod tests {
                 &bytes[start..start + length]
             };
             assert_eq!(word(0), 2);
-            assert_eq!((text(word(1)), text(word(2)), word(3)), (&b"program"[..], &b"--flag"[..], 0));
+            assert_eq!(
+                (text(word(1)), text(word(2)), word(3)),
+                (&b"program"[..], &b"--flag"[..], 0)
+            );
             assert_eq!((text(word(4)), word(6)), (&b"A=1"[..], 0));
             assert_eq!(text(word(5)).len(), extra);
             assert_eq!((word(7), word(8)), (u64::from(AT_PHDR), 2));

@@ -1,0 +1,72 @@
+//! Builds the unikernel (`guest/image`) and turns it into the flat image that the monitor loads.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use object::{Object, ObjectSegment};
+
+/// Where the image is linked: `spore_abi::layout::{WINDOW_BASE + IMAGE_GPA}`; the monitor's tests compare.
+const IMAGE_BASE: u64 = 0x2000_0020_0000;
+
+fn main() {
+    let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
+    let root = manifest.join("../..");
+    for part in ["abi", "guest/machine", "guest/libos", "guest/image"] {
+        for entry in ["Cargo.toml", "src", "build.rs", "image.ld", "Cargo.lock"] {
+            let path = root.join(part).join(entry);
+            if path.exists() {
+                println!("cargo:rerun-if-changed={}", path.display());
+            }
+        }
+    }
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let elf = build_image(&root.join("guest/image"), &out);
+    let flat = flatten(&elf);
+    let target = out.join("library-os.image");
+    fs::write(&target, flat).unwrap_or_else(|error| panic!("cannot write {}: {error}", target.display()));
+}
+
+fn variable(name: &str) -> String {
+    env::var(name).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn build_image(directory: &Path, out: &Path) -> Vec<u8> {
+    let target_directory = out.join("guest");
+    let status = Command::new(variable("CARGO"))
+        .args(["build", "--release", "--locked", "--manifest-path"])
+        .arg(directory.join("Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&target_directory)
+        // The guest is built alike whatever the host build is: no wrapper, no flags, no target of its.
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_BUILD_TARGET")
+        .status()
+        .unwrap_or_else(|error| panic!("cannot run cargo for the guest image: {error}"));
+    assert!(status.success(), "the guest image does not build");
+    let path = target_directory.join("release/spore-image");
+    fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
+}
+
+/// The loaded segments as one stretch of bytes, from the image's base on.
+fn flatten(elf: &[u8]) -> Vec<u8> {
+    let file =
+        object::File::parse(elf).unwrap_or_else(|error| panic!("the guest image is no ELF file: {error}"));
+    let mut flat = Vec::new();
+    for segment in file.segments() {
+        let data = segment
+            .data()
+            .unwrap_or_else(|error| panic!("the guest image is damaged: {error}"));
+        let offset = segment
+            .address()
+            .checked_sub(IMAGE_BASE)
+            .expect("the image is linked at its base") as usize;
+        if flat.len() < offset + data.len() {
+            flat.resize(offset + data.len(), 0);
+        }
+        flat[offset..offset + data.len()].copy_from_slice(data);
+    }
+    flat
+}

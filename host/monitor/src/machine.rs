@@ -1,0 +1,410 @@
+//! The virtual machine: made, set to its first instruction, and run from exit to exit.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
+    kvm_userspace_memory_region, kvm_xcrs,
+};
+use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
+use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
+use spore_abi::pages::Registers;
+
+use crate::image::Image;
+use crate::kick;
+use crate::memory::{OutOfRange, Region};
+use crate::tables;
+
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SYSCALL_MASK: u32 = 0xc000_0084;
+/// Flags that `syscall` clears: trap, interrupt, direction, nested task, alignment check.
+const SYSCALL_FLAG_MASK: u64 = 0x4_4700;
+/// Protected mode, monitor coprocessor, extension type, numeric error, write protect, paging.
+const CR0: u64 = 0x8001_0033;
+/// Physical address extension, SSE, SSE exceptions, FSGSBASE, XSAVE.
+const CR4: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18;
+/// System calls, long mode enabled and active, no-execute.
+const EFER: u64 = 0xd01;
+/// x87, SSE, AVX, and the three parts of AVX-512.
+const EXTENDED_STATE_SERVED: u64 = 0xe7;
+/// A bit of CR3 that means nothing here; changing it makes the host forget translations.
+const CR3_FLUSH_BIT: u64 = 1 << 3;
+
+/// Why a virtual machine could not be made or run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MachineError {
+    #[error("KVM refuses to {what}")]
+    Kvm {
+        what: &'static str,
+        #[source]
+        source: kvm_ioctls::Error,
+    },
+    #[error("no memory for the guest")]
+    Memory(#[source] io::Error),
+    #[error("the guest's memory is too small for its tables")]
+    TooSmall(#[from] OutOfRange),
+    #[error("the processor's features cannot be described")]
+    Features,
+}
+
+fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
+    move |source| MachineError::Kvm { what, source }
+}
+
+/// What the processor's extended register state is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ExtendedState {
+    pub(crate) mask: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Why the guest stopped running.
+#[derive(Debug)]
+pub(crate) enum Exit {
+    /// It rang the doorbell.
+    Doorbell(u32),
+    /// It raised an exception; the processor is at a stub.
+    Exception,
+    /// A signal came in.
+    Interrupted,
+    /// It did something that no guest of ours does; one line.
+    Unexpected(String),
+}
+
+/// A virtual machine. Fields are dropped in order: the machine before its memory.
+pub(crate) struct Machine {
+    processor: VcpuFd,
+    special: kvm_sregs,
+    _virtual_machine: VmFd,
+    pub(crate) ram: Region,
+    pub(crate) monitor_area: Region,
+    _program: Option<Region>,
+    pub(crate) extended_state: ExtendedState,
+    /// First unused byte of the page-table pool.
+    pub(crate) page_tables_used_gpa: u64,
+    pub(crate) time_stamp_khz: u64,
+}
+
+impl Machine {
+    /// A machine with `ram_bytes` of memory (rounded up to large pages), the image and a program of `program_bytes`,
+    /// set to the image's first instruction.
+    pub(crate) fn new(
+        kvm: &Kvm,
+        image: &Image,
+        ram_bytes: u64,
+        program: Option<(BorrowedFd<'_>, u64)>,
+    ) -> Result<Self, MachineError> {
+        let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
+        let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
+        let ram =
+            Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory)?;
+        let monitor_area =
+            Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
+        let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
+        let program = match program {
+            Some((file, _)) => {
+                Some(Region::file(file, program_bytes as usize).map_err(MachineError::Memory)?)
+            }
+            None => None,
+        };
+
+        let places = tables::fill_monitor_area(&monitor_area)?;
+        ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
+        ram.write_bytes(IMAGE_GPA, image.bytes)?;
+        let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
+        let page_tables_used_gpa = tables::fill_guest_tables(&ram, image_range, program_bytes)?;
+
+        let mut slots = vec![(0, &ram, 0), (MONITOR_GPA, &monitor_area, 0)];
+        slots.extend(
+            program
+                .as_ref()
+                .map(|region| (MODULES_GPA, region, kvm_bindings::KVM_MEM_READONLY)),
+        );
+        for (slot, (guest_phys_addr, region, flags)) in (0..).zip(slots) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                flags,
+                guest_phys_addr,
+                memory_size: region.length(),
+                userspace_addr: region.host_address(),
+            };
+            // SAFETY: the regions are mappings of this length that live as long as the machine (field order), and
+            // the slots do not overlap (asserted in spore_abi::layout).
+            unsafe { virtual_machine.set_user_memory_region(region) }.map_err(kvm_error("map memory"))?;
+        }
+
+        let processor = virtual_machine
+            .create_vcpu(0)
+            .map_err(kvm_error("make a processor"))?;
+        let features = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(kvm_error("tell the processor's features"))?;
+        processor
+            .set_cpuid2(&features)
+            .map_err(kvm_error("set the processor's features"))?;
+        let extended_state = extended_state(&features);
+        let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
+        set_special_registers(&mut special, &places);
+        processor
+            .set_sregs(&special)
+            .map_err(kvm_error("set special registers"))?;
+        set_processor_state(&processor, image, extended_state)?;
+        let registers = kvm_regs {
+            rip: image.header.entry,
+            rflags: 2,
+            ..Default::default()
+        };
+        processor
+            .set_regs(&registers)
+            .map_err(kvm_error("set registers"))?;
+        let time_stamp_khz = u64::from(
+            processor
+                .get_tsc_khz()
+                .map_err(kvm_error("tell the clock rate"))?,
+        );
+
+        Ok(Self {
+            processor,
+            special,
+            _virtual_machine: virtual_machine,
+            ram,
+            monitor_area,
+            _program: program,
+            extended_state,
+            page_tables_used_gpa,
+            time_stamp_khz,
+        })
+    }
+
+    /// Lets ticks interrupt [`Machine::run`] from now on.
+    pub(crate) fn arm_kicks(&mut self) {
+        let run = self.processor.get_kvm_run();
+        kick::set_target(&mut run.immediate_exit);
+    }
+
+    /// Runs the guest until it needs something.
+    pub(crate) fn run(&mut self) -> Exit {
+        let exit = match self.processor.run() {
+            Ok(VcpuExit::IoOut(DOORBELL_PORT, data)) if data.len() == 4 => {
+                Exit::Doorbell(u32::from_ne_bytes([data[0], data[1], data[2], data[3]]))
+            }
+            Ok(VcpuExit::IoOut(EXCEPTION_PORT, _)) => Exit::Exception,
+            Ok(VcpuExit::IoOut(DOORBELL_PORT, _)) => Exit::Unexpected("a doorbell of the wrong width".into()),
+            Ok(VcpuExit::Intr) => Exit::Interrupted,
+            Ok(VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _)) => Exit::Unexpected(
+                format!("access to guest-physical address {address:#x}, where nothing is"),
+            ),
+            Ok(VcpuExit::Shutdown) => Exit::Unexpected("the processor gave up after a triple fault".into()),
+            Ok(VcpuExit::InternalError) => {
+                Exit::Unexpected("KVM cannot emulate an instruction of the guest".into())
+            }
+            Ok(other) => Exit::Unexpected(format!("the processor stopped: {other:?}")),
+            Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EFAULT => {
+                Exit::Unexpected("access to memory that the host cannot provide".into())
+            }
+            Err(error) => Exit::Unexpected(format!("KVM cannot run the processor: {error}")),
+        };
+        self.processor.set_kvm_immediate_exit(0);
+        exit
+    }
+
+    /// The processor's registers.
+    pub(crate) fn registers(&self) -> Result<Registers, MachineError> {
+        let regs = self.processor.get_regs().map_err(kvm_error("read registers"))?;
+        Ok(Registers {
+            general: [
+                regs.rax, regs.rcx, regs.rdx, regs.rbx, regs.rsp, regs.rbp, regs.rsi, regs.rdi, regs.r8,
+                regs.r9, regs.r10, regs.r11, regs.r12, regs.r13, regs.r14, regs.r15,
+            ],
+            rip: regs.rip,
+            rflags: regs.rflags,
+        })
+    }
+
+    /// Sets the processor's registers.
+    pub(crate) fn set_registers(&self, registers: &Registers) -> Result<(), MachineError> {
+        let [
+            rax,
+            rcx,
+            rdx,
+            rbx,
+            rsp,
+            rbp,
+            rsi,
+            rdi,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+        ] = registers.general;
+        let regs = kvm_regs {
+            rax,
+            rcx,
+            rdx,
+            rbx,
+            rsp,
+            rbp,
+            rsi,
+            rdi,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            rip: registers.rip,
+            rflags: registers.rflags,
+        };
+        self.processor.set_regs(&regs).map_err(kvm_error("set registers"))
+    }
+
+    /// The address of the last page fault (CR2).
+    pub(crate) fn fault_address(&self) -> Result<u64, MachineError> {
+        Ok(self
+            .processor
+            .get_sregs()
+            .map_err(kvm_error("read registers"))?
+            .cr2)
+    }
+
+    /// Puts the processor at CPL 3, keeping the bases of FS and GS, which the program may have set by itself.
+    pub(crate) fn leave_supervisor(&mut self) -> Result<(), MachineError> {
+        self.update_special(|_| {})
+    }
+
+    /// Makes the host forget translations that the guest has changed.
+    pub(crate) fn flush_translations(&mut self) -> Result<(), MachineError> {
+        self.special.cr3 ^= CR3_FLUSH_BIT;
+        self.update_special(|_| {})
+    }
+
+    fn update_special(&mut self, change: impl FnOnce(&mut kvm_sregs)) -> Result<(), MachineError> {
+        let current = self.processor.get_sregs().map_err(kvm_error("read registers"))?;
+        let mut special = self.special;
+        special.fs = current.fs;
+        special.gs = current.gs;
+        change(&mut special);
+        self.processor
+            .set_sregs(&special)
+            .map_err(kvm_error("set special registers"))
+    }
+}
+
+/// Which extended state the host serves, of what we serve, and how much room `xsave` needs for it (Intel SDM
+/// volume 1, 13.2: CPUID leaf 0xd).
+fn extended_state(features: &CpuId) -> ExtendedState {
+    const LEAF: u32 = 0xd;
+    /// Legacy region and header.
+    const BYTES_MIN: u64 = 576;
+    let leaf = |index: u32| {
+        let entries = features.as_slice();
+        entries
+            .iter()
+            .find(move |entry| entry.function == LEAF && entry.index == index)
+    };
+    let supported = leaf(0).map_or(3, |entry| u64::from(entry.eax) | u64::from(entry.edx) << 32);
+    let mut mask = supported & EXTENDED_STATE_SERVED | 3;
+    // The parts of AVX-512 may be enabled together only, and only with AVX.
+    if mask & 0xe4 != 0xe4 {
+        mask &= 7;
+    }
+    let end = |component: u32| leaf(component).map_or(0, |entry| u64::from(entry.eax) + u64::from(entry.ebx));
+    let bytes = (2..63)
+        .filter(|component| mask >> component & 1 != 0)
+        .map(end)
+        .max()
+        .unwrap_or(0);
+    ExtendedState {
+        mask,
+        bytes: bytes.max(BYTES_MIN),
+    }
+}
+
+fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
+    let code = kvm_segment {
+        limit: 0xffff_ffff,
+        selector: tables::USER_CODE,
+        type_: 11,
+        present: 1,
+        dpl: 3,
+        s: 1,
+        l: 1,
+        g: 1,
+        ..Default::default()
+    };
+    let data = kvm_segment {
+        selector: tables::USER_DATA,
+        type_: 3,
+        l: 0,
+        db: 1,
+        ..code
+    };
+    special.cs = code;
+    special.ds = data;
+    special.es = data;
+    special.fs = data;
+    special.gs = data;
+    special.ss = data;
+    special.ldt = kvm_segment {
+        unusable: 1,
+        ..Default::default()
+    };
+    special.tr = kvm_segment {
+        base: places.task_state.0,
+        limit: places.task_state.1,
+        selector: tables::TASK_STATE,
+        present: 1,
+        type_: 11,
+        ..Default::default()
+    };
+    (special.gdt.base, special.gdt.limit) = places.gdt;
+    (special.idt.base, special.idt.limit) = places.idt;
+    special.cr0 = CR0;
+    special.cr3 = PAGE_TABLES_GPA;
+    special.cr4 = CR4;
+    special.efer = EFER;
+}
+
+fn set_processor_state(
+    processor: &VcpuFd,
+    image: &Image,
+    extended_state: ExtendedState,
+) -> Result<(), MachineError> {
+    let mut control = kvm_xcrs {
+        nr_xcrs: 1,
+        ..Default::default()
+    };
+    control.xcrs[0].value = extended_state.mask;
+    processor
+        .set_xcrs(&control)
+        .map_err(kvm_error("enable extended registers"))?;
+    let entry = |index, data| kvm_msr_entry {
+        index,
+        data,
+        ..Default::default()
+    };
+    let entries = [
+        entry(MSR_STAR, tables::STAR),
+        entry(MSR_LSTAR, image.header.system_call_entry),
+        entry(MSR_SYSCALL_MASK, SYSCALL_FLAG_MASK),
+    ];
+    let registers = Msrs::from_entries(&entries).map_err(|_| MachineError::Features)?;
+    let written = processor
+        .set_msrs(&registers)
+        .map_err(kvm_error("set model-specific registers"))?;
+    if written == entries.len() {
+        Ok(())
+    } else {
+        Err(MachineError::Features)
+    }
+}

@@ -1,0 +1,167 @@
+//! The guest's physical memory, as the monitor maps it.
+
+use std::ffi::c_void;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::ptr;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// A stretch of guest-physical memory.
+///
+/// All access goes through copies of bounded ranges: no reference into it is ever made, since the guest may change
+/// it whenever the virtual processor runs.
+pub(crate) struct Region {
+    start: *mut u8,
+    length: usize,
+    mapping: (*mut c_void, usize),
+}
+
+/// A range that is not within a region.
+#[derive(Debug, thiserror::Error)]
+#[error("{length} bytes at {offset:#x} are not within the guest's memory")]
+pub(crate) struct OutOfRange {
+    offset: u64,
+    length: usize,
+}
+
+impl Region {
+    /// Zeroed memory of `length` bytes, aligned to `alignment` (a power of two). It takes host memory as it is touched.
+    pub(crate) fn anonymous(length: usize, alignment: usize) -> io::Result<Self> {
+        let mapped = length.checked_add(alignment).ok_or(io::ErrorKind::InvalidInput)?;
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe {
+            mmap_anonymous(
+                ptr::null_mut(),
+                mapped,
+                protection,
+                MapFlags::PRIVATE | MapFlags::NORESERVE,
+            )
+        }?;
+        let offset = base.addr().next_multiple_of(alignment) - base.addr();
+        // SAFETY: `offset` is less than `alignment`, so the result lies within the mapping.
+        let start = unsafe { base.cast::<u8>().add(offset) };
+        Ok(Self {
+            start,
+            length,
+            mapping: (base, mapped),
+        })
+    }
+
+    /// The first `length` bytes of a file, read-only. Beyond the end of the file is nothing: the caller has checked
+    /// its size, rounded up to whole pages.
+    pub(crate) fn file(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice. If the file is cut short meanwhile, an access
+        // raises SIGBUS in the kernel's or in our copy; the store never changes a file that an instance runs.
+        let base = unsafe {
+            mmap(
+                ptr::null_mut(),
+                length,
+                ProtFlags::READ,
+                MapFlags::PRIVATE,
+                file,
+                0,
+            )
+        }?;
+        Ok(Self {
+            start: base.cast(),
+            length,
+            mapping: (base, length),
+        })
+    }
+
+    /// Asks for large pages in a range; without them everything works.
+    pub(crate) fn advise_large_pages(&self, offset: u64, length: usize) {
+        if let Ok(place) = self.place(offset, length) {
+            // SAFETY: the range lies within our own mapping; the advice changes no contents. A kernel without large
+            // pages refuses it, which changes nothing either.
+            let _ = unsafe { madvise(place.cast(), length, Advice::LinuxHugepage) };
+        }
+    }
+
+    /// Address in this process, for the kernel.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.start.addr() as u64
+    }
+
+    /// Length, in bytes.
+    pub(crate) fn length(&self) -> u64 {
+        self.length as u64
+    }
+
+    /// Address in this process of a range, for system calls that read or write it.
+    pub(crate) fn place(&self, offset: u64, length: usize) -> Result<*mut u8, OutOfRange> {
+        let error = OutOfRange { offset, length };
+        let Ok(start) = usize::try_from(offset) else {
+            return Err(error);
+        };
+        match start.checked_add(length) {
+            // SAFETY: `start` is at most `self.length`, so the result lies within the mapping or at its end.
+            Some(end) if end <= self.length => Ok(unsafe { self.start.add(start) }),
+            _ => Err(error),
+        }
+    }
+
+    /// Copies a value out.
+    pub(crate) fn read<T: FromBytes>(&self, offset: u64) -> Result<T, OutOfRange> {
+        let place = self.place(offset, size_of::<T>())?;
+        // SAFETY: the range was checked; any bytes are a `T`. The read is volatile: nothing is assumed to stay.
+        Ok(unsafe { ptr::read_volatile(place.cast::<Unaligned<T>>()) }.0)
+    }
+
+    /// Copies a value in.
+    pub(crate) fn write<T: IntoBytes + Immutable>(&self, offset: u64, value: T) -> Result<(), OutOfRange> {
+        let place = self.place(offset, size_of::<T>())?;
+        // SAFETY: the range was checked; it is writable unless the region is a file, which is never written to.
+        unsafe { ptr::write_volatile(place.cast::<Unaligned<T>>(), Unaligned(value)) };
+        Ok(())
+    }
+
+    /// Copies bytes in.
+    pub(crate) fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), OutOfRange> {
+        let place = self.place(offset, bytes.len())?;
+        // SAFETY: the range was checked, and `bytes` is not part of it: no reference into a region exists.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies bytes out.
+    pub(crate) fn read_bytes(&self, offset: u64, bytes: &mut [u8]) -> Result<(), OutOfRange> {
+        let place = self.place(offset, bytes.len())?;
+        // SAFETY: as for `write_bytes`.
+        unsafe { ptr::copy_nonoverlapping(place, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+}
+
+#[repr(C, packed)]
+struct Unaligned<T>(T);
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        let (base, length) = self.mapping;
+        // SAFETY: our own mapping; the virtual machine that used it is dropped before its regions (see `machine`).
+        let _ = unsafe { munmap(base, length) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked() {
+        let region = Region::anonymous(8192, 1 << 21).unwrap();
+        assert_eq!(region.host_address() % (1 << 21), 0);
+        region.write(8184, 7_u64).unwrap();
+        assert_eq!(region.read::<u64>(8184).unwrap(), 7);
+        for offset in [8185, 8192, 8193, u64::MAX - 7, u64::MAX] {
+            assert!(region.read::<u64>(offset).is_err());
+            assert!(region.write(offset, 0_u64).is_err());
+            assert!(region.write_bytes(offset, &[0; 8]).is_err());
+        }
+        region.write_bytes(8192, &[]).unwrap();
+    }
+}

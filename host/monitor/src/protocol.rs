@@ -1,0 +1,113 @@
+//! Messages between the daemon and a monitor process.
+//!
+//! Standard input of the monitor is a `SOCK_SEQPACKET` socket: one message a packet, in postcard's encoding, with
+//! descriptors attached where the message says so. Standard output is another one: a byte for the origin, then text.
+//!
+//! ```text
+//!   daemon                                monitor
+//!     Start + program file       ──>
+//!                                <──      Ready                 (or Ended)
+//!     Open + stream socket       ──>                            as often as wanted
+//!     Stop                       ──>
+//!                                <──      Ended                 the last message; then the process exits
+//! ```
+//!
+//! The end of the control socket (the daemon is gone) ends the monitor at once.
+
+use serde::{Deserialize, Serialize};
+
+/// Largest packet, in bytes.
+pub const PACKET_BYTES_MAX: usize = 300 * 1024;
+
+/// What the daemon asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Make the virtual machine and run the program, whose file is attached.
+    Start(StartRequest),
+    /// Connect the attached stream socket with the function's port.
+    Open,
+    /// End the instance.
+    Stop(StopReason),
+}
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRequest {
+    /// `argv`.
+    pub arguments: Vec<String>,
+    /// `envp`, each entry `KEY=VALUE`.
+    pub environment: Vec<String>,
+    /// TCP port on which the function listens.
+    pub port: u16,
+    /// Limit of the function's memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Why the daemon ends an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// It is not needed any more.
+    NotNeeded,
+    /// It ran past a time limit: the report says where the program was.
+    TimedOut,
+}
+
+/// What the monitor says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The program waits, and listens on the function's port.
+    Ready,
+    /// The instance has ended.
+    Ended(End),
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// What ended it.
+    pub cause: Cause,
+    /// Lines for the function's log.
+    pub details: Vec<String>,
+}
+
+/// What ended an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cause {
+    /// [`Request::Stop`].
+    Stopped,
+    /// The program exited with this status.
+    Exited(u8),
+    /// A fault or a signal ended the program; one line.
+    Crashed(String),
+    /// The function's memory was used up.
+    OutOfMemory,
+    /// The program cannot be run; one line.
+    BadProgram(String),
+    /// The library OS or the monitor failed; one line.
+    Failed(String),
+}
+
+/// First byte of a packet on the log socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogOrigin {
+    /// The program's standard output.
+    Stdout = 1,
+    /// The program's standard error.
+    Stderr = 2,
+    /// Library OS or monitor.
+    Platform = 3,
+}
+
+impl LogOrigin {
+    /// The origin with this number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Stdout),
+            2 => Some(Self::Stderr),
+            3 => Some(Self::Platform),
+            _ => None,
+        }
+    }
+}

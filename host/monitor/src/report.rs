@@ -1,0 +1,220 @@
+//! Reports: what faulted, where, with which registers. The program's file is hostile input to the symbol reader,
+//! which is safe code and bounded by the file's size.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use object::{Object, ObjectKind, ObjectSymbol, SymbolKind};
+use spore_abi::layout::POSITION_INDEPENDENT_BASE;
+use spore_abi::pages::{Registers, Upcall};
+
+/// Programs larger than this are reported without symbols.
+const SYMBOLS_FILE_BYTES_MAX: u64 = 256 << 20;
+/// Longest symbol that is shown.
+const SYMBOL_CHARS_MAX: usize = 120;
+
+const PAGE_FAULT: u32 = 14;
+/// Page-fault error code bits (Intel SDM volume 3, 4.7).
+const WAS_WRITE: u64 = 1 << 1;
+const WAS_FETCH: u64 = 1 << 4;
+
+/// An exception that ended the program.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    pub(crate) vector: u32,
+    pub(crate) error_code: u64,
+    pub(crate) fault_address: u64,
+    pub(crate) registers: Registers,
+}
+
+impl Fault {
+    /// The fault that an upcall tells of.
+    pub(crate) fn from_upcall(upcall: &Upcall) -> Self {
+        Self {
+            vector: upcall.vector,
+            error_code: upcall.error_code,
+            fault_address: upcall.fault_address,
+            registers: upcall.registers,
+        }
+    }
+
+    /// What happened, in a few words.
+    pub(crate) fn summary(&self) -> String {
+        if self.vector != PAGE_FAULT {
+            return vector_name(self.vector).into();
+        }
+        let address = self.fault_address;
+        let what = match self.error_code {
+            code if code & WAS_FETCH != 0 => "jump to",
+            code if code & WAS_WRITE != 0 => "write to",
+            _ => "read of",
+        };
+        // The first page is never mapped: an access there went through a null pointer.
+        let null = if address < 4096 { " (a null pointer)" } else { "" };
+        format!("segmentation fault: {what} address {address:#x}{null}")
+    }
+
+    /// Lines for the log: place, return address, registers.
+    pub(crate) fn details(&self, program: &File) -> Vec<String> {
+        const NAMES: [&str; 16] = [
+            "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+            "r14", "r15",
+        ];
+        let registers = &self.registers;
+        let mut lines = vec![format!(
+            "fault: {} at {}, error code {:#x}, flags {:#x}",
+            self.summary(),
+            place(program, registers.rip),
+            self.error_code,
+            registers.rflags
+        )];
+        let all: Vec<_> = NAMES.iter().zip(registers.general).collect();
+        for group in all.chunks(4) {
+            let texts: Vec<_> = group
+                .iter()
+                .map(|(name, value)| format!("{name:>3} {value:016x}"))
+                .collect();
+            lines.push(format!("  {}", texts.join("  ")));
+        }
+        lines
+    }
+}
+
+fn vector_name(vector: u32) -> &'static str {
+    match vector {
+        0 => "division by zero",
+        1 => "debug trap",
+        3 => "breakpoint",
+        4 => "overflow trap",
+        5 => "bound range exceeded",
+        6 => "illegal instruction",
+        8 => "double fault",
+        11 | 12 => "stack or segment fault",
+        13 => "general protection fault (a privileged instruction or a bad address)",
+        16 => "floating-point error",
+        17 => "unaligned access",
+        19 => "vector floating-point error",
+        _ => "unexpected exception",
+    }
+}
+
+/// Name of a signal that ended the program.
+pub(crate) fn signal_name(signal: u32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT (abort)",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE (it wrote to a closed connection)",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        other => return format!("signal {other}"),
+    };
+    name.into()
+}
+
+/// An address with the nearest symbol of the program before it.
+pub(crate) fn place(program: &File, address: u64) -> String {
+    match symbol(program, address) {
+        Some(symbol) => format!("{address:#x} ({symbol})"),
+        None => format!("{address:#x}"),
+    }
+}
+
+fn symbol(program: &File, address: u64) -> Option<String> {
+    let length = program.metadata().ok()?.len();
+    if length > SYMBOLS_FILE_BYTES_MAX {
+        return None;
+    }
+    let mut bytes = vec![0; length as usize];
+    program.read_exact_at(&mut bytes, 0).ok()?;
+    let file = object::File::parse(bytes.as_slice()).ok()?;
+    let bias = if file.kind() == ObjectKind::Dynamic {
+        POSITION_INDEPENDENT_BASE
+    } else {
+        0
+    };
+    let wanted = address.checked_sub(bias)?;
+    let nearest = file
+        .symbols()
+        .filter(|symbol| {
+            symbol.kind() == SymbolKind::Text && symbol.is_definition() && symbol.address() <= wanted
+        })
+        // Of several at one address, the one with a size is the function itself.
+        .max_by_key(|symbol| (symbol.address(), symbol.size()))?;
+    let offset = wanted - nearest.address();
+    if nearest.size() > 0 && offset >= nearest.size() {
+        return None;
+    }
+    let name = printable(nearest.name_bytes().ok()?);
+    let name: String = name.chars().take(SYMBOL_CHARS_MAX).collect();
+    Some(format!("{name}+{offset:#x}"))
+}
+
+/// Text from the guest or its program, without anything that a terminal or a log would act on.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(vector: u32, error_code: u64, fault_address: u64) -> Fault {
+        Fault {
+            vector,
+            error_code,
+            fault_address,
+            registers: Registers::default(),
+        }
+    }
+
+    #[test]
+    fn summaries_say_what_happened() {
+        assert_eq!(
+            fault(14, 6, 0).summary(),
+            "segmentation fault: write to address 0x0 (a null pointer)"
+        );
+        assert_eq!(
+            fault(14, 0x14, 0x1000).summary(),
+            "segmentation fault: jump to address 0x1000"
+        );
+        assert_eq!(fault(6, 0, 0).summary(), "illegal instruction");
+    }
+
+    #[test]
+    fn the_nearest_symbol_is_found_in_this_very_program() {
+        let program = File::open("/proc/self/exe").unwrap();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut &program, &mut bytes).unwrap();
+        let file = object::File::parse(bytes.as_slice()).unwrap();
+        let main = file.symbols().find(|symbol| symbol.name() == Ok("main")).unwrap();
+        let bias = if file.kind() == ObjectKind::Dynamic {
+            POSITION_INDEPENDENT_BASE
+        } else {
+            0
+        };
+        assert!(place(&program, main.address() + bias + 1).contains("main+0x1"));
+        assert_eq!(place(&program, 1), "0x1");
+    }
+
+    #[test]
+    fn a_file_that_is_no_program_has_no_symbols() {
+        let program = File::open("/proc/self/maps").unwrap();
+        assert_eq!(place(&program, 0x1234), "0x1234");
+    }
+
+    #[test]
+    fn control_characters_are_not_passed_on() {
+        assert_eq!(printable(b"a\x1b[31mb\n\xff"), "a [31mb \u{fffd}");
+    }
+}

@@ -1,0 +1,390 @@
+//! The loop: run the guest, serve what it asks, wait with it, end it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::time::{ClockId, clock_gettime};
+use spore_abi::doorbell;
+use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
+use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, exit_kind, upcall_kind};
+
+use crate::image::Image;
+use crate::kick;
+use crate::log::{DamagedRing, Log};
+use crate::machine::{Exit, Machine, MachineError};
+use crate::memory::OutOfRange;
+use crate::protocol::{Cause, End, Event, Request, StopReason};
+use crate::report::{self, Fault};
+use crate::start::{self, ControlError};
+use crate::streams::{StreamError, Streams};
+use crate::tables;
+
+/// How long the last bytes of an ended guest may take to leave.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often the guest's clocks are set anew, at most.
+const CLOCK_REFRESH: Duration = Duration::from_secs(1);
+const NS_PER_S: u64 = 1_000_000_000;
+
+/// A running instance.
+pub(crate) struct Instance {
+    pub(crate) machine: Machine,
+    pub(crate) image: Image,
+    pub(crate) program: File,
+    pub(crate) control: OwnedFd,
+    pub(crate) log: Log,
+    pub(crate) streams: Streams,
+    pub(crate) memory_bytes: u64,
+    pub(crate) is_ready: bool,
+    pub(crate) clock: Clock,
+    pub(crate) clock_set_at: Instant,
+}
+
+/// Why the loop cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the instance is asked to stop")]
+    Stop(StopReason),
+    #[error("the daemon is gone")]
+    DaemonGone,
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
+    #[error(transparent)]
+    Log(#[from] DamagedRing),
+    #[error("the library OS faulted at {rip:#x}")]
+    LibraryOsFault { fault: Box<Fault>, rip: u64 },
+    #[error("the guest did something unexpected: {0}")]
+    Unexpected(String),
+    #[error("the guest rang the doorbell with the unknown request {0}")]
+    UnknownRequest(u32),
+    #[error("the control socket fails")]
+    Control(#[from] ControlError),
+    #[error("waiting fails")]
+    Poll(#[source] Errno),
+}
+
+macro_rules! guest_field {
+    ($self:ident, $field:ident) => {
+        $self
+            .machine
+            .ram
+            .read(GUEST_PAGE_GPA + std::mem::offset_of!(GuestPage, $field) as u64)
+    };
+}
+
+macro_rules! host_field {
+    ($field:ident) => {
+        HOST_PAGE_GPA + std::mem::offset_of!(HostPage, $field) as u64
+    };
+}
+
+/// CLOCK_MONOTONIC and CLOCK_REALTIME, in nanoseconds.
+pub(crate) fn host_clocks_ns() -> (u64, u64) {
+    let [monotonic, realtime] = [ClockId::Monotonic, ClockId::Realtime].map(|clock| {
+        let time = clock_gettime(clock);
+        time.tv_sec.unsigned_abs() * NS_PER_S + time.tv_nsec.unsigned_abs()
+    });
+    (monotonic, realtime)
+}
+
+impl Instance {
+    /// Runs until the instance ends, and says how.
+    pub(crate) fn run(mut self) -> End {
+        self.machine.arm_kicks();
+        let end = loop {
+            match self.step() {
+                Ok(None) => {}
+                Ok(Some(end)) => break end,
+                Err(failure) => break self.describe(failure),
+            }
+        };
+        self.drain();
+        kick::clear_target();
+        end
+    }
+
+    /// Runs the guest up to its next exit and serves that; an end if the guest asked for it.
+    fn step(&mut self) -> Result<Option<End>, Failure> {
+        kick::arm();
+        match self.machine.run() {
+            Exit::Doorbell(doorbell::WAIT) => self.wait()?,
+            Exit::Doorbell(doorbell::NOTIFY) => {
+                self.serve()?;
+            }
+            Exit::Doorbell(doorbell::FLUSH_TRANSLATIONS) => self.machine.flush_translations()?,
+            Exit::Doorbell(doorbell::EXIT) => return self.exit_requested().map(Some),
+            Exit::Doorbell(other) => return Err(Failure::UnknownRequest(other)),
+            Exit::Exception => self.exception()?,
+            Exit::Interrupted => self.tick()?,
+            Exit::Unexpected(what) => return Err(Failure::Unexpected(what)),
+        }
+        Ok(None)
+    }
+
+    /// Serves log and streams; whether the guest has news.
+    fn serve(&mut self) -> Result<bool, Failure> {
+        let tail: u32 = guest_field!(self, log_tail)?;
+        let head = self.log.drain(&self.machine.ram, tail)?;
+        self.machine.ram.write(host_field!(log_head), head)?;
+        Ok(self.streams.serve(&self.machine.ram)?)
+    }
+
+    /// The guest has run for a while: look after everything, and interrupt the program if something else could run.
+    fn tick(&mut self) -> Result<(), Failure> {
+        self.receive_requests()?;
+        self.serve()?;
+        self.log.report_dropped();
+        let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
+        if wants_kicks == 0 {
+            return Ok(());
+        }
+        let registers = self.machine.registers()?;
+        let is_in_program =
+            !self.image.contains(registers.rip) && tables::stub_vector(registers.rip).is_none();
+        if is_in_program {
+            self.deliver(Upcall {
+                kind: upcall_kind::KICK,
+                vector: 0,
+                error_code: 0,
+                fault_address: 0,
+                registers,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Lets the guest go on at its upcall address.
+    fn deliver(&mut self, upcall: Upcall) -> Result<(), Failure> {
+        self.machine.ram.write(host_field!(upcall), upcall)?;
+        let entry = Registers {
+            rip: self.image.header.upcall_entry,
+            rflags: 2,
+            ..upcall.registers
+        };
+        Ok(self.machine.set_registers(&entry)?)
+    }
+
+    /// The processor is at an exception stub.
+    fn exception(&mut self) -> Result<(), Failure> {
+        let at_stub = self.machine.registers()?;
+        let Some(vector) = tables::stub_vector(at_stub.rip) else {
+            return Err(Failure::Unexpected(
+                "the exception port was written outside of a stub".into(),
+            ));
+        };
+        let frame = tables::exception_frame(&self.machine.monitor_area, vector, at_stub.general[4])?;
+        let fault_address = self.machine.fault_address()?;
+        let mut registers = Registers {
+            rip: frame.rip,
+            rflags: frame.rflags,
+            ..at_stub
+        };
+        registers.general[4] = frame.rsp;
+        let upcall = Upcall {
+            kind: upcall_kind::FAULT,
+            vector,
+            error_code: frame.error_code,
+            fault_address,
+            registers,
+        };
+
+        let header = &self.image.header;
+        let is_user_copy = (header.user_copy_start..header.user_copy_end).contains(&frame.rip);
+        if self.image.contains(frame.rip) && !is_user_copy || frame.cs & 3 != 3 {
+            let fault = Box::new(Fault::from_upcall(&upcall));
+            return Err(Failure::LibraryOsFault {
+                fault,
+                rip: frame.rip,
+            });
+        }
+        let failed = header.user_copy_failed;
+        self.machine.leave_supervisor()?;
+        if is_user_copy {
+            return Ok(self.machine.set_registers(&Registers {
+                rip: failed,
+                ..registers
+            })?);
+        }
+        self.deliver(upcall)
+    }
+
+    /// The guest waits: sleep until it has news or its deadline has passed.
+    fn wait(&mut self) -> Result<(), Failure> {
+        let listening: u32 = guest_field!(self, listening)?;
+        if listening == 1 && !self.is_ready {
+            self.is_ready = true;
+            start::send(&self.control, &Event::Ready)?;
+        }
+        let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
+        let unseen: u64 = self.machine.ram.read(host_field!(changed_slots))?;
+        let mut has_news = self.serve()? || unseen != 0;
+        while !has_news {
+            let (now_ns, _) = host_clocks_ns();
+            if now_ns >= deadline_ns {
+                break;
+            }
+            let timeout = (deadline_ns != u64::MAX).then(|| timespec(deadline_ns - now_ns));
+            if self.poll(timeout.as_ref())? {
+                self.receive_requests()?;
+            }
+            self.log.report_dropped();
+            has_news = self.serve()?;
+        }
+        self.refresh_clock()
+    }
+
+    /// Sleeps until a socket moves; whether the control socket has.
+    fn poll(&self, timeout: Option<&Timespec>) -> Result<bool, Failure> {
+        let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        self.streams.poll_list(&self.machine.ram, &mut list)?;
+        match poll(&mut list, timeout) {
+            Ok(_) => Ok(!list[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(Failure::Poll(error)),
+        }
+    }
+
+    /// Takes what the daemon asks.
+    fn receive_requests(&mut self) -> Result<(), Failure> {
+        while let Some((request, attachment)) = start::receive(&self.control)? {
+            match (request, attachment) {
+                (start::Received::Message(Request::Open), Some(socket)) => self.streams.add(socket),
+                (start::Received::Message(Request::Stop(reason)), _) => return Err(Failure::Stop(reason)),
+                (start::Received::Message(_), _) => {}
+                (start::Received::Closed, _) => return Err(Failure::DaemonGone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the guest's clocks by the host's, so that they never drift apart, and never back.
+    fn refresh_clock(&mut self) -> Result<(), Failure> {
+        if self.clock_set_at.elapsed() < CLOCK_REFRESH {
+            return Ok(());
+        }
+        let tsc = start::time_stamp();
+        let (monotonic_ns, realtime_ns) = host_clocks_ns();
+        let ticks = tsc.saturating_sub(self.clock.tsc_base);
+        let elapsed_ns = (u128::from(ticks) * u128::from(self.clock.multiplier)) >> 32;
+        let shown_ns = self.clock.monotonic_base_ns.saturating_add(elapsed_ns as u64);
+        self.clock.tsc_base = tsc;
+        self.clock.monotonic_base_ns = monotonic_ns.max(shown_ns);
+        self.clock.realtime_base_ns = realtime_ns;
+        self.clock_set_at = Instant::now();
+        Ok(self.machine.ram.write(host_field!(clock), self.clock)?)
+    }
+
+    /// The guest asks to end.
+    fn exit_requested(&mut self) -> Result<End, Failure> {
+        let record: ExitRecord = guest_field!(self, exit)?;
+        let upcall: Upcall = self.machine.ram.read(host_field!(upcall))?;
+        let length = (record.message_bytes as usize).min(record.message.len());
+        let message = report::printable(&record.message[..length]);
+        let mut details = Vec::new();
+        let cause = match record.kind {
+            exit_kind::EXITED => Cause::Exited((record.code & 0xff) as u8),
+            exit_kind::SIGNALLED => Cause::Crashed(report::signal_name(record.code)),
+            exit_kind::FAULTED => {
+                let fault = Fault::from_upcall(&upcall);
+                let place = report::place(&self.program, fault.registers.rip);
+                details = fault.details(&self.program);
+                Cause::Crashed(format!("{} at {place}", fault.summary()))
+            }
+            exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
+            exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
+            _ => Cause::Failed(format!("the library OS failed: {message}")),
+        };
+        self.add_memory_note(&mut details);
+        Ok(End { cause, details })
+    }
+
+    /// What a failure of the loop means to the daemon.
+    fn describe(&mut self, failure: Failure) -> End {
+        let mut details = Vec::new();
+        let cause = match failure {
+            Failure::Stop(StopReason::NotNeeded) | Failure::DaemonGone => Cause::Stopped,
+            Failure::Stop(StopReason::TimedOut) => {
+                details.push(self.whereabouts());
+                Cause::Stopped
+            }
+            Failure::LibraryOsFault { fault, rip } => {
+                details = fault.details(&self.program);
+                Cause::Failed(format!("{} in the library OS at {rip:#x}", fault.summary()))
+            }
+            // Only a guest that has damaged itself gets here.
+            Failure::Unexpected(_) | Failure::UnknownRequest(_) | Failure::Stream(_) | Failure::Log(_) => {
+                Cause::Crashed(chain(&failure))
+            }
+            other => Cause::Failed(chain(&other)),
+        };
+        self.add_memory_note(&mut details);
+        End { cause, details }
+    }
+
+    /// Where the program is, for a report about a time limit.
+    fn whereabouts(&self) -> String {
+        match self.machine.registers() {
+            Ok(registers) if !self.image.contains(registers.rip) => {
+                format!(
+                    "it was running at {}",
+                    report::place(&self.program, registers.rip)
+                )
+            }
+            _ => "it was waiting for input, output or time".into(),
+        }
+    }
+
+    fn add_memory_note(&self, details: &mut Vec<String>) {
+        let refused: Result<u32, OutOfRange> = guest_field!(self, refused_allocations);
+        if let Ok(count @ 1..) = refused {
+            let limit = self.memory_bytes;
+            details.push(format!(
+                "{count} requests for memory were refused: the limit is {limit} bytes"
+            ));
+        }
+    }
+
+    /// Lets the last bytes of log and streams out.
+    fn drain(&mut self) {
+        let deadline = Instant::now() + DRAIN_TIMEOUT;
+        while self.serve().is_ok() {
+            let mut list: Vec<PollFd<'_>> = Vec::new();
+            for socket in self.streams.unsent() {
+                list.push(PollFd::from_borrowed_fd(socket, PollFlags::OUT));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if list.is_empty() || left.is_zero() {
+                break;
+            }
+            if poll(&mut list, Some(&timespec(left.as_nanos() as u64))).is_err() {
+                break;
+            }
+        }
+        self.log.finish();
+    }
+}
+
+fn timespec(ns: u64) -> Timespec {
+    Timespec {
+        tv_sec: (ns / NS_PER_S) as i64,
+        tv_nsec: (ns % NS_PER_S) as i64,
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}

@@ -1,0 +1,270 @@
+//! The monitor process from its start to the first instruction of the guest, and its control socket.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use kvm_ioctls::Kvm;
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send as send_packet,
+};
+use spore_abi::layout::{
+    BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
+    RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
+};
+use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
+use zerocopy::FromZeros;
+
+use crate::image::Image;
+use crate::kick;
+use crate::log::Log;
+use crate::machine::{Machine, MachineError};
+use crate::memory::OutOfRange;
+use crate::protocol::{Cause, End, Event, PACKET_BYTES_MAX, Request, StartRequest};
+use crate::run::{Instance, chain, host_clocks_ns};
+use crate::streams::Streams;
+
+/// Memory that the library OS keeps for itself, beyond the function's, in bytes. It takes host memory as it is used.
+const HEAP_BYTES: u64 = 8 << 20;
+
+/// Why an instance could not be made.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error("/dev/kvm cannot be used")]
+    Kvm(#[source] kvm_ioctls::Error),
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
+    #[error("the virtual machine cannot be made")]
+    Machine(#[from] MachineError),
+    #[error("the shared pages cannot be written")]
+    Memory(#[from] OutOfRange),
+    #[error("{what}")]
+    Io {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{0}")]
+    BadProgram(String),
+}
+
+/// Runs a monitor process: standard input is its control socket, standard output its log socket. Returns when the
+/// instance has ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    // SAFETY: the daemon gives these two descriptors to the process for this purpose; nothing else here uses them.
+    let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(1)) };
+    let (start, program) = match receive_blocking(&control) {
+        Ok(Some((Received::Message(Request::Start(start)), Some(program)))) => (start, File::from(program)),
+        // The daemon has given up, or is no daemon: nobody hears us.
+        _ => return ExitCode::FAILURE,
+    };
+    let end = match prepare(start, program, &control, log) {
+        Ok(instance) => instance.run(),
+        Err(StartError::BadProgram(reason)) => End {
+            cause: Cause::BadProgram(reason),
+            details: Vec::new(),
+        },
+        Err(error) => End {
+            cause: Cause::Failed(chain(&error)),
+            details: Vec::new(),
+        },
+    };
+    match send(&control, &Event::Ended(end)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Makes the machine and fills its shared pages.
+fn prepare(
+    start: StartRequest,
+    program: File,
+    control: &OwnedFd,
+    log: OwnedFd,
+) -> Result<Instance, StartError> {
+    let io_error = |what| move |source| StartError::Io { what, source };
+    let image = Image::library_os()?;
+    let program_bytes = program
+        .metadata()
+        .map_err(io_error("the program's file cannot be read"))?
+        .len();
+    if program_bytes == 0 || program_bytes > MODULES_BYTES_MAX {
+        return Err(StartError::BadProgram(format!(
+            "its file has {program_bytes} bytes"
+        )));
+    }
+    let kvm = Kvm::new().map_err(StartError::Kvm)?;
+    let ram_bytes = FREE_GPA + HEAP_BYTES + start.memory_bytes;
+    if ram_bytes > RAM_BYTES_MAX {
+        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
+        return Err(StartError::BadProgram(format!(
+            "its memory limit is over {largest} bytes"
+        )));
+    }
+    let machine = Machine::new(&kvm, &image, ram_bytes, Some((program.as_fd(), program_bytes)))?;
+    let clock = write_shared_pages(&machine, &start, program_bytes)?;
+    kick::install().map_err(io_error("the timer signal cannot be handled"))?;
+    let control = control
+        .try_clone()
+        .map_err(io_error("the control socket cannot be shared"))?;
+    Ok(Instance {
+        machine,
+        image,
+        program,
+        control,
+        log: Log::new(log),
+        streams: Streams::new(),
+        memory_bytes: start.memory_bytes,
+        is_ready: false,
+        clock,
+        clock_set_at: Instant::now(),
+    })
+}
+
+fn write_shared_pages(
+    machine: &Machine,
+    start: &StartRequest,
+    program_bytes: u64,
+) -> Result<Clock, StartError> {
+    let mut block = Vec::new();
+    for text in start.arguments.iter().chain(&start.environment) {
+        if text.contains('\0') {
+            return Err(StartError::BadProgram(
+                "an argument or a variable contains a zero byte".into(),
+            ));
+        }
+        block.extend_from_slice(text.as_bytes());
+        block.push(0);
+    }
+    if block.len() as u64 > START_BLOCK_BYTES {
+        let limit = START_BLOCK_BYTES;
+        return Err(StartError::BadProgram(format!(
+            "its arguments and environment take more than {limit} bytes"
+        )));
+    }
+    machine.ram.write_bytes(START_BLOCK_GPA, &block)?;
+
+    let mut seed = [0; 32];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
+        StartError::Io {
+            what: "no randomness",
+            source: error.into(),
+        }
+    })?;
+    let boot = BootPage {
+        magic: BOOT_MAGIC,
+        abi_version: spore_abi::ABI_VERSION,
+        port: u32::from(start.port),
+        ram_bytes: machine.ram.length(),
+        memory_limit_bytes: start.memory_bytes,
+        program_bytes,
+        page_tables_used_gpa: machine.page_tables_used_gpa,
+        top_table_gpa: PAGE_TABLES_GPA,
+        argument_count: start.arguments.len() as u32,
+        environment_count: start.environment.len() as u32,
+        start_block_bytes: block.len() as u32,
+        flags: boot_flags::REPORT_MISSING_CALLS,
+        extended_state_mask: machine.extended_state.mask,
+        extended_state_bytes: machine.extended_state.bytes,
+        seed,
+    };
+    machine.ram.write(BOOT_PAGE_GPA, boot)?;
+
+    let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
+    let clock = Clock {
+        tsc_base: time_stamp(),
+        monotonic_base_ns,
+        realtime_base_ns,
+        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz.max(1),
+    };
+    machine.ram.write(
+        HOST_PAGE_GPA,
+        HostPage {
+            clock,
+            ..HostPage::new_zeroed()
+        },
+    )?;
+    machine.ram.write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
+    Ok(clock)
+}
+
+/// The time-stamp counter. The guest sees the same one: its offset is zero.
+pub(crate) fn time_stamp() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Why a message could not be passed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ControlError {
+    #[error("the daemon cannot be reached")]
+    Socket(#[source] Errno),
+    #[error("a message cannot be encoded or decoded")]
+    Encoding(#[from] postcard::Error),
+}
+
+/// What came in.
+pub(crate) enum Received {
+    /// A message.
+    Message(Request),
+    /// The daemon has closed its end.
+    Closed,
+}
+
+/// Sends an event to the daemon.
+pub(crate) fn send(control: &OwnedFd, event: &Event) -> Result<(), ControlError> {
+    let packet = postcard::to_stdvec(event)?;
+    send_packet(control, &packet, SendFlags::NOSIGNAL).map_err(ControlError::Socket)?;
+    Ok(())
+}
+
+/// The next message, with the descriptor attached to it; `None` if there is none now.
+pub(crate) fn receive(control: &OwnedFd) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
+    receive_with(control.as_fd(), RecvFlags::DONTWAIT)
+}
+
+fn receive_blocking(control: &OwnedFd) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
+    receive_with(control.as_fd(), RecvFlags::empty())
+}
+
+fn receive_with(
+    control: BorrowedFd<'_>,
+    flags: RecvFlags,
+) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
+    // Only the first message is long; the others are a few bytes.
+    let mut packet = vec![
+        0;
+        if flags.contains(RecvFlags::DONTWAIT) {
+            1024
+        } else {
+            PACKET_BYTES_MAX
+        }
+    ];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut slices = [IoSliceMut::new(&mut packet)];
+    let received = match recvmsg(
+        control,
+        &mut slices,
+        &mut ancillary,
+        flags | RecvFlags::CMSG_CLOEXEC,
+    ) {
+        Ok(received) => received,
+        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+        Err(error) => return Err(ControlError::Socket(error)),
+    };
+    if received.bytes == 0 {
+        return Ok(Some((Received::Closed, None)));
+    }
+    let attachment = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    let request = postcard::from_bytes(&packet[..received.bytes])?;
+    Ok(Some((Received::Message(request), attachment)))
+}

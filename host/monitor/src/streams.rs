@@ -1,0 +1,304 @@
+//! Stream slots: sockets on one side, rings in guest memory on the other.
+//!
+//! ```text
+//!   free ──Open──> offered ──guest takes note──> open ──guest closes, ring empty──> free
+//! ```
+//!
+//! The indices that count are the monitor's own copies. What the guest says is used only after `ring::used` has
+//! found it possible; anything else ends the instance.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
+use spore_abi::layout::{
+    GUEST_PAGE_GPA, HOST_PAGE_GPA, STREAM_RING_BYTES, STREAM_SLOTS, receive_ring_gpa, transmit_ring_gpa,
+};
+use spore_abi::pages::{GuestPage, GuestSlot, HostPage, HostSlot, guest_slot_flags, host_slot_flags};
+use spore_abi::ring;
+
+use crate::memory::{OutOfRange, Region};
+
+/// Streams that wait for a slot; more are refused.
+const WAITING_MAX: usize = 1024;
+
+/// The guest's shared pages hold something that no guest of ours writes.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("the indices of stream {0} are impossible")]
+    DamagedRing(usize),
+    #[error(transparent)]
+    Memory(#[from] OutOfRange),
+}
+
+struct Stream {
+    socket: OwnedFd,
+    state: HostSlot,
+    /// The guest's end of stream has been passed on.
+    is_write_shut: bool,
+    /// The socket takes no more at the moment.
+    is_blocked: bool,
+}
+
+/// All slots.
+pub(crate) struct Streams {
+    slots: [Option<Stream>; STREAM_SLOTS],
+    generations: [u32; STREAM_SLOTS],
+    waiting: VecDeque<OwnedFd>,
+}
+
+fn host_slot_place(slot: usize) -> u64 {
+    HOST_PAGE_GPA + (std::mem::offset_of!(HostPage, slots) + slot * size_of::<HostSlot>()) as u64
+}
+
+fn guest_slot(ram: &Region, slot: usize) -> Result<GuestSlot, OutOfRange> {
+    let offset = std::mem::offset_of!(GuestPage, slots) + slot * size_of::<GuestSlot>();
+    ram.read(GUEST_PAGE_GPA + offset as u64)
+}
+
+impl Streams {
+    /// No streams.
+    pub(crate) fn new() -> Self {
+        Self {
+            slots: [const { None }; STREAM_SLOTS],
+            generations: [0; STREAM_SLOTS],
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Takes a stream; it waits if no slot is free. Too many are closed at once.
+    pub(crate) fn add(&mut self, socket: OwnedFd) {
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(socket);
+        }
+    }
+
+    /// Moves bytes in both directions, as far as they go. Returns whether the guest has news.
+    pub(crate) fn serve(&mut self, ram: &Region) -> Result<bool, StreamError> {
+        let place = GUEST_PAGE_GPA + std::mem::offset_of!(GuestPage, changed_slots) as u64;
+        ram.write(place, 0_u64)?;
+        let mut changed = 0_u64;
+        for slot in 0..STREAM_SLOTS {
+            let Some(stream) = self.slots[slot].as_mut() else {
+                continue;
+            };
+            let guest = guest_slot(ram, slot)?;
+            let guest = if guest.generation == stream.state.generation {
+                Some(guest)
+            } else {
+                None
+            };
+            let before = stream.state;
+            if let Some(guest) = guest {
+                stream.transmit(ram, slot, guest)?;
+            }
+            let is_closed = guest.is_some_and(|guest| guest.flags & guest_slot_flags::CLOSED != 0);
+            if is_closed {
+                if guest.is_some_and(|guest| guest.transmit_tail == stream.state.transmit_head) {
+                    ram.write(
+                        host_slot_place(slot),
+                        HostSlot {
+                            flags: 0,
+                            ..stream.state
+                        },
+                    )?;
+                    self.slots[slot] = None;
+                }
+                continue;
+            }
+            stream.receive(ram, slot, guest.map_or(0, |guest| guest.receive_head))?;
+            if stream.state != before {
+                ram.write(host_slot_place(slot), stream.state)?;
+                changed |= 1 << slot;
+            }
+        }
+        changed |= self.offer_waiting(ram)?;
+        if changed != 0 {
+            let place = HOST_PAGE_GPA + std::mem::offset_of!(HostPage, changed_slots) as u64;
+            let known: u64 = ram.read(place)?;
+            ram.write(place, known | changed)?;
+        }
+        Ok(changed != 0)
+    }
+
+    /// Gives free slots to waiting streams; returns the slots.
+    fn offer_waiting(&mut self, ram: &Region) -> Result<u64, StreamError> {
+        let mut changed = 0;
+        while !self.waiting.is_empty() {
+            let Some(slot) = self.slots.iter().position(Option::is_none) else {
+                break;
+            };
+            let Some(socket) = self.waiting.pop_front() else {
+                break;
+            };
+            self.generations[slot] = self.generations[slot].wrapping_add(1).max(1);
+            let state = HostSlot {
+                generation: self.generations[slot],
+                flags: host_slot_flags::OPEN,
+                receive_tail: 0,
+                transmit_head: 0,
+            };
+            let mut stream = Stream {
+                socket,
+                state,
+                is_write_shut: false,
+                is_blocked: false,
+            };
+            stream.receive(ram, slot, 0)?;
+            ram.write(host_slot_place(slot), stream.state)?;
+            self.slots[slot] = Some(stream);
+            changed |= 1 << slot;
+        }
+        Ok(changed)
+    }
+
+    /// What to wait for, for each stream that can move.
+    pub(crate) fn poll_list<'a>(
+        &'a self,
+        ram: &Region,
+        list: &mut Vec<PollFd<'a>>,
+    ) -> Result<(), StreamError> {
+        for (slot, stream) in self.slots.iter().enumerate() {
+            let Some(stream) = stream else { continue };
+            let mut flags = PollFlags::empty();
+            let ended = host_slot_flags::END_OF_STREAM | host_slot_flags::RESET;
+            if stream.state.flags & ended == 0 {
+                let guest = guest_slot(ram, slot)?;
+                let head = if guest.generation == stream.state.generation {
+                    guest.receive_head
+                } else {
+                    0
+                };
+                let used = ring::used(head, stream.state.receive_tail, STREAM_RING_BYTES);
+                let has_room = used.ok_or(StreamError::DamagedRing(slot))? < STREAM_RING_BYTES;
+                flags.set(PollFlags::IN, has_room);
+            }
+            flags.set(PollFlags::OUT, stream.is_blocked);
+            if !flags.is_empty() {
+                list.push(PollFd::from_borrowed_fd(stream.socket.as_fd(), flags));
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets that still take bytes which the guest has written.
+    pub(crate) fn unsent(&self) -> Vec<BorrowedFd<'_>> {
+        self.slots
+            .iter()
+            .flatten()
+            .filter(|stream| stream.is_blocked)
+            .map(|stream| stream.socket.as_fd())
+            .collect()
+    }
+}
+
+impl Stream {
+    /// From the guest's ring to the socket.
+    fn transmit(&mut self, ram: &Region, slot: usize, guest: GuestSlot) -> Result<(), StreamError> {
+        self.is_blocked = false;
+        let used = ring::used(self.state.transmit_head, guest.transmit_tail, STREAM_RING_BYTES);
+        let used = used.ok_or(StreamError::DamagedRing(slot))?;
+        for (offset, length) in ring::stretches(self.state.transmit_head, used, STREAM_RING_BYTES) {
+            let mut sent = 0;
+            while sent < length && !self.is_blocked {
+                let place = transmit_ring_gpa(slot) + u64::from(offset + sent);
+                match send_from(&self.socket, ram, place, (length - sent) as usize)? {
+                    Ok(count) => sent += count as u32,
+                    Err(Errno::AGAIN) => self.is_blocked = true,
+                    Err(Errno::INTR) => {}
+                    Err(_) => {
+                        // Nobody reads any more: what the guest writes goes nowhere.
+                        self.state.flags |= host_slot_flags::RESET;
+                        sent = length;
+                    }
+                }
+            }
+            self.state.transmit_head = self.state.transmit_head.wrapping_add(sent);
+            if self.is_blocked {
+                return Ok(());
+            }
+        }
+        if guest.flags & guest_slot_flags::SHUT_WRITE != 0 && !self.is_write_shut {
+            self.is_write_shut = true;
+            // Fails only if the peer is gone already.
+            let _ = shutdown(&self.socket, Shutdown::Write);
+        }
+        Ok(())
+    }
+
+    /// From the socket to the guest's ring.
+    fn receive(&mut self, ram: &Region, slot: usize, receive_head: u32) -> Result<(), StreamError> {
+        let ended = host_slot_flags::END_OF_STREAM | host_slot_flags::RESET;
+        if self.state.flags & ended != 0 {
+            return Ok(());
+        }
+        let used = ring::used(receive_head, self.state.receive_tail, STREAM_RING_BYTES);
+        let room = STREAM_RING_BYTES - used.ok_or(StreamError::DamagedRing(slot))?;
+        for (offset, length) in ring::stretches(self.state.receive_tail, room, STREAM_RING_BYTES) {
+            if length == 0 {
+                continue;
+            }
+            let place = receive_ring_gpa(slot) + u64::from(offset);
+            match receive_into(&self.socket, ram, place, length as usize)? {
+                Ok(0) => {
+                    self.state.flags |= host_slot_flags::END_OF_STREAM;
+                    break;
+                }
+                Ok(count) => {
+                    self.state.receive_tail = self.state.receive_tail.wrapping_add(count as u32);
+                    if count < length as usize {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Err(_) => {
+                    self.state.flags |= host_slot_flags::RESET;
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends straight out of guest memory.
+fn send_from(
+    socket: &OwnedFd,
+    ram: &Region,
+    offset: u64,
+    length: usize,
+) -> Result<Result<usize, Errno>, OutOfRange> {
+    use std::os::fd::AsRawFd;
+    let place = ram.place(offset, length)?;
+    let flags = (SendFlags::DONTWAIT | SendFlags::NOSIGNAL).bits();
+    // SAFETY: `place` is valid for `length` bytes; the kernel copies them, and the guest does not run meanwhile.
+    let result = unsafe { libc::send(socket.as_raw_fd(), place.cast(), length, flags as i32) };
+    Ok(usize::try_from(result).map_err(|_| last_error()))
+}
+
+/// Receives straight into guest memory.
+fn receive_into(
+    socket: &OwnedFd,
+    ram: &Region,
+    offset: u64,
+    length: usize,
+) -> Result<Result<usize, Errno>, OutOfRange> {
+    use std::os::fd::AsRawFd;
+    let place = ram.place(offset, length)?;
+    // SAFETY: as for `send_from`, the other way round; no reference into guest memory exists.
+    let result = unsafe {
+        libc::recv(
+            socket.as_raw_fd(),
+            place.cast(),
+            length,
+            RecvFlags::DONTWAIT.bits() as i32,
+        )
+    };
+    Ok(usize::try_from(result).map_err(|_| last_error()))
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}

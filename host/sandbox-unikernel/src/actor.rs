@@ -1,0 +1,227 @@
+//! The task that owns a monitor process.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
+use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::channel::Channel;
+use crate::lines::Lines;
+
+/// How long a monitor may take to report after it was asked to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Owns the process, its sockets and the log.
+pub(crate) struct Actor {
+    instance: String,
+    memory_bytes: u64,
+    child: Child,
+    control: Arc<Channel>,
+    log_channel: Channel,
+    log: Arc<dyn LogSink>,
+    lines: [(LogSource, Lines); 3],
+}
+
+impl Actor {
+    pub(crate) fn new(
+        spec: &InstanceSpec,
+        child: Child,
+        control: Arc<Channel>,
+        log_channel: Channel,
+        log: Arc<dyn LogSink>,
+    ) -> Self {
+        let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Platform];
+        Self {
+            instance: spec.instance.clone(),
+            memory_bytes: spec.memory_bytes,
+            child,
+            control,
+            log_channel,
+            log,
+            lines: sources.map(|source| (source, Lines::default())),
+        }
+    }
+
+    /// Runs until the process is gone, then leaves the report.
+    pub(crate) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<StopReason>,
+        ready: oneshot::Sender<Result<(), StartError>>,
+        report: watch::Sender<Option<EndReport>>,
+    ) {
+        let mut ready = Some(ready);
+        let mut stopping: Option<StopReason> = None;
+        let mut packet = vec![0; PACKET_BYTES_MAX];
+        let mut text = vec![0; PACKET_BYTES_MAX];
+        let mut kill_at = pin!(sleep_until(Instant::now()));
+        let end = loop {
+            tokio::select! {
+                received = self.control.receive(&mut packet) => {
+                    let event = received.ok().filter(|&length| length > 0)
+                        .and_then(|length| postcard::from_bytes(&packet[..length]).ok());
+                    match event {
+                        Some(Event::Ready) => {
+                            if let Some(ready) = ready.take() {
+                                // Nobody waits any more if the start was given up.
+                                let _ = ready.send(Ok(()));
+                            }
+                        }
+                        Some(Event::Ended(end)) => break Some(end),
+                        None => break None,
+                    }
+                }
+                received = self.log_channel.receive(&mut text) => match received {
+                    Ok(length) if length > 0 => self.take_log(&text[..length]),
+                    // Its end comes with the process's.
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                },
+                command = commands.recv(), if stopping.is_none() => {
+                    // All handles are gone: the same as not needed.
+                    let reason = command.unwrap_or(StopReason::NotNeeded);
+                    stopping = Some(reason);
+                    kill_at.set(sleep_until(Instant::now() + STOP_TIMEOUT));
+                    let request = Request::Stop(match reason {
+                        StopReason::TimedOut { .. } => protocol::StopReason::TimedOut,
+                        StopReason::NotNeeded | StopReason::CallerGone => protocol::StopReason::NotNeeded,
+                    });
+                    if self.control.send(&request, None).await.is_err() {
+                        break None;
+                    }
+                }
+                () = &mut kill_at, if stopping.is_some() => break None,
+            }
+        };
+        let bad_program = end.as_ref().and_then(|end| match &end.cause {
+            Cause::BadProgram(reason) => Some(reason.clone()),
+            _ => None,
+        });
+        let end_report = self.finish(end, stopping).await;
+        if let Some(ready) = ready {
+            let error = match bad_program {
+                Some(reason) => StartError::BadProgram { reason },
+                None => StartError::EndedEarly(end_report.clone()),
+            };
+            // Nobody waits any more if the start was given up.
+            let _ = ready.send(Err(error));
+        }
+        // Nobody may be interested any more.
+        let _ = report.send(Some(end_report));
+    }
+
+    /// The monitor has reported, or never will: see the process off, and the rest of the log.
+    async fn finish(&mut self, end: Option<End>, stopping: Option<StopReason>) -> EndReport {
+        let status = match &end {
+            Some(_) => match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
+                Ok(status) => status,
+                Err(_) => self.kill().await,
+            },
+            None => self.kill().await,
+        };
+        let mut text = vec![0; PACKET_BYTES_MAX];
+        while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
+            self.take_log(&text[..length]);
+        }
+        self.flush_log();
+        let report = match (end, stopping) {
+            (Some(end), stopping) => self.report(end, stopping),
+            (None, Some(reason)) => EndReport {
+                cause: stopped(reason),
+                details: Vec::new(),
+            },
+            (None, None) => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                let summary = format!("the monitor process is gone ({status})");
+                EndReport {
+                    cause: EndCause::SandboxFailed { summary },
+                    details: Vec::new(),
+                }
+            }
+        };
+        if report.cause != EndCause::Stopped {
+            self.write(LogSource::Platform, report.cause.to_string());
+            for line in &report.details {
+                self.write(LogSource::Platform, line.clone());
+            }
+        }
+        report
+    }
+
+    async fn kill(&mut self) -> std::io::Result<std::process::ExitStatus> {
+        // Fails only if the process is gone already.
+        let _ = self.child.start_kill();
+        self.child.wait().await
+    }
+
+    fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {
+        let cause = match end.cause {
+            Cause::Stopped => stopped(stopping.unwrap_or(StopReason::NotNeeded)),
+            Cause::Exited(code) => EndCause::Exited { code },
+            Cause::Crashed(summary) => EndCause::Crashed { summary },
+            Cause::OutOfMemory => EndCause::OutOfMemory {
+                limit_bytes: self.memory_bytes,
+            },
+            Cause::BadProgram(summary) | Cause::Failed(summary) => EndCause::SandboxFailed { summary },
+        };
+        EndReport {
+            cause,
+            details: end.details,
+        }
+    }
+
+    fn take_log(&mut self, packet: &[u8]) {
+        let Some((&origin, text)) = packet.split_first() else {
+            return;
+        };
+        let index = match LogOrigin::from_number(origin) {
+            Some(LogOrigin::Stdout) => 0,
+            Some(LogOrigin::Stderr) => 1,
+            Some(LogOrigin::Platform) => 2,
+            None => return,
+        };
+        let (log, instance) = (&self.log, &self.instance);
+        let (source, lines) = &mut self.lines[index];
+        let source = *source;
+        lines.push(text, &mut |text| log.write(line(instance, source, text)));
+    }
+
+    fn flush_log(&mut self) {
+        for (source, lines) in &mut self.lines {
+            let (log, instance) = (&self.log, &self.instance);
+            lines.flush(&mut |text| log.write(line(instance, *source, text)));
+        }
+    }
+
+    fn write(&self, source: LogSource, text: String) {
+        self.log.write(line(&self.instance, source, text));
+    }
+}
+
+fn line(instance: &str, source: LogSource, text: String) -> LogLine {
+    LogLine {
+        instance: instance.to_owned(),
+        time: SystemTime::now(),
+        source,
+        text,
+    }
+}
+
+fn stopped(reason: StopReason) -> EndCause {
+    match reason {
+        StopReason::TimedOut { after } => EndCause::TimedOut { after },
+        StopReason::NotNeeded | StopReason::CallerGone => EndCause::Stopped,
+    }
+}
+
+/// The report of an instance whose actor is gone.
+pub(crate) fn lost_report() -> EndReport {
+    let summary = "the daemon is going down".to_owned();
+    EndReport {
+        cause: EndCause::SandboxFailed { summary },
+        details: Vec::new(),
+    }
+}

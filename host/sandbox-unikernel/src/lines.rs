@@ -1,0 +1,80 @@
+//! Cuts what a function writes into lines.
+
+use spore_sandbox::MAX_LOG_LINE_BYTES;
+
+/// Collects bytes until a line is complete.
+#[derive(Debug, Default)]
+pub(crate) struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// Takes bytes; gives each line that they complete to `take`. Lines that are too long are cut.
+    pub(crate) fn push(&mut self, bytes: &[u8], take: &mut impl FnMut(String)) {
+        let mut pieces = bytes.split(|&byte| byte == b'\n').peekable();
+        while let Some(piece) = pieces.next() {
+            let mut rest = piece;
+            while self.partial.len() + rest.len() > MAX_LOG_LINE_BYTES {
+                let (head, tail) = rest.split_at(MAX_LOG_LINE_BYTES - self.partial.len());
+                self.partial.extend_from_slice(head);
+                self.flush(take);
+                rest = tail;
+            }
+            self.partial.extend_from_slice(rest);
+            if pieces.peek().is_some() {
+                take(self.take_text());
+            }
+        }
+    }
+
+    /// Gives an incomplete line to `take`.
+    pub(crate) fn flush(&mut self, take: &mut impl FnMut(String)) {
+        if !self.partial.is_empty() {
+            take(self.take_text());
+        }
+    }
+
+    fn take_text(&mut self) -> String {
+        let text = String::from_utf8_lossy(&self.partial)
+            .trim_end_matches('\r')
+            .to_owned();
+        self.partial.clear();
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(parts: &[&[u8]]) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut lines = Lines::default();
+        for part in parts {
+            lines.push(part, &mut |line| all.push(line));
+        }
+        lines.flush(&mut |line| all.push(line));
+        all
+    }
+
+    #[test]
+    fn lines_are_joined_across_packets() {
+        assert_eq!(
+            lines(&[b"on", b"e\ntw", b"o\r\n", b"\nlast"]),
+            ["one", "two", "", "last"]
+        );
+        assert_eq!(lines(&[b""]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn long_lines_are_cut() {
+        let long = vec![b'x'; MAX_LOG_LINE_BYTES * 2 + 5];
+        let lengths: Vec<_> = lines(&[&long, b"\n"]).iter().map(String::len).collect();
+        assert_eq!(lengths, [MAX_LOG_LINE_BYTES, MAX_LOG_LINE_BYTES, 5]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        assert_eq!(lines(&[b"a\xffb\n"]), ["a\u{fffd}b"]);
+    }
+}
