@@ -45,12 +45,15 @@ pub(crate) struct Kernel {
     pub(crate) current: TaskId,
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
     pub(crate) signal_actions: Box<[SignalAction; SIGNALS]>,
+    /// Signals that came while they were blocked, one bit each.
+    pub(crate) pending_signals: u64,
     pub(crate) file_mode_mask: u32,
     pub(crate) name: [u8; 16],
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
+    reported_handler: bool,
     /// The task whose extended state is in the processor.
     loaded: TaskId,
 }
@@ -71,11 +74,13 @@ pub fn start() -> ! {
         current: 1,
         deadlines: BTreeSet::new(),
         signal_actions: Box::new([[0; 4]; SIGNALS]),
+        pending_signals: 0,
         file_mode_mask: 0o022,
         name: [0; 16],
         notify_due: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
+        reported_handler: false,
         loaded: 1,
     };
     kernel.open_console();
@@ -266,6 +271,20 @@ impl Kernel {
             _ => SIGSEGV,
         };
         shared::end(exit_kind::FAULTED, signal, "")
+    }
+
+    /// Reports once that a handler of the program would have been due.
+    pub(crate) fn report_unserved_handler(&mut self, signal: u32) {
+        if core::mem::replace(&mut self.reported_handler, true) {
+            return;
+        }
+        let mut line = Line::default();
+        // Cannot fail: a line takes what fits.
+        let _ = writeln!(
+            line,
+            "signal {signal} was raised; signal handlers are not run, so it is passed over"
+        );
+        shared::log(LogOrigin::LibraryOs, line.as_str().as_bytes());
     }
 
     /// Counts a call that is not there, and reports it once by name.

@@ -16,6 +16,9 @@ const BURST_BYTES: f64 = 1_048_576.0;
 /// Bytes that may be logged each second in the long run.
 const RATE_BYTES_PER_S: f64 = 262_144.0;
 
+/// How often a line may say that output was dropped.
+const DROPPED_REPORT_INTERVAL_S: f64 = 1.0;
+
 /// The guest wrote something into the log ring that no guest of ours does.
 #[derive(Debug, thiserror::Error)]
 #[error("the log ring is damaged")]
@@ -26,6 +29,8 @@ pub(crate) struct DamagedRing;
 struct Allowance {
     bytes: f64,
     dropped_bytes: u64,
+    /// Until when nothing is said of dropped bytes, in seconds from now.
+    quiet_s: f64,
 }
 
 impl Allowance {
@@ -33,11 +38,13 @@ impl Allowance {
         Self {
             bytes: BURST_BYTES,
             dropped_bytes: 0,
+            quiet_s: 0.0,
         }
     }
 
     fn grow(&mut self, elapsed_s: f64) {
         self.bytes = (self.bytes + elapsed_s * RATE_BYTES_PER_S).min(BURST_BYTES);
+        self.quiet_s = (self.quiet_s - elapsed_s).max(0.0);
     }
 
     /// Whether `bytes` may pass; if not, they are counted.
@@ -53,9 +60,10 @@ impl Allowance {
     /// The bytes dropped since the last time, if a line about them may pass.
     fn take_dropped(&mut self) -> Option<u64> {
         const LINE_BYTES: f64 = 200.0;
-        if self.dropped_bytes == 0 || self.bytes < LINE_BYTES {
+        if self.dropped_bytes == 0 || self.bytes < LINE_BYTES || self.quiet_s > 0.0 {
             return None;
         }
+        self.quiet_s = DROPPED_REPORT_INTERVAL_S;
         Some(std::mem::take(&mut self.dropped_bytes))
     }
 }
@@ -125,7 +133,10 @@ impl Log {
 
     /// What has not been said yet when the instance ends.
     pub(crate) fn finish(&mut self) {
-        self.allowance.bytes = BURST_BYTES;
+        self.allowance = Allowance {
+            dropped_bytes: self.allowance.dropped_bytes,
+            ..Allowance::new()
+        };
         self.report_dropped();
     }
 
@@ -178,6 +189,8 @@ mod tests {
         allowance.grow(1.0);
         assert_eq!(allowance.take_dropped(), Some(2000 * 1024 - passed));
         assert_eq!(allowance.take_dropped(), None);
+        allowance.dropped_bytes = 7;
+        assert_eq!(allowance.take_dropped(), None, "it was said a moment ago");
         let second: u64 = (0..2000)
             .map(|_| if allowance.admit(1024) { 1024 } else { 0 })
             .sum();

@@ -49,9 +49,20 @@ impl Fault {
             code if code & WAS_WRITE != 0 => "write to",
             _ => "read of",
         };
-        // The first page is never mapped: an access there went through a null pointer.
-        let null = if address < 4096 { " (a null pointer)" } else { "" };
-        format!("segmentation fault: {what} address {address:#x}{null}")
+        // How far below the stack pointer a push or a call with a large frame may reach.
+        const STACK_REACH: u64 = 64 * 1024;
+        let stack_pointer = self.registers.general[4];
+        let hint = match () {
+            // The first page is never mapped: an access there went through a null pointer.
+            () if address < 4096 => " (a null pointer)",
+            () if (stack_pointer.saturating_sub(STACK_REACH)..stack_pointer.saturating_add(4096))
+                .contains(&address) =>
+            {
+                " (the stack has overflowed)"
+            }
+            () => "",
+        };
+        format!("segmentation fault: {what} address {address:#x}{hint}")
     }
 
     /// Lines for the log: place, return address, registers.
@@ -189,6 +200,9 @@ mod tests {
             "segmentation fault: jump to address 0x1000"
         );
         assert_eq!(fault(6, 0, 0).summary(), "illegal instruction");
+        let mut overflow = fault(14, 6, 0x7000_0000_0ff8);
+        overflow.registers.general[4] = 0x7000_0000_1000;
+        assert!(overflow.summary().ends_with("(the stack has overflowed)"));
     }
 
     #[test]

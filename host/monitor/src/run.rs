@@ -300,8 +300,10 @@ impl Instance {
             exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
             _ => Cause::Failed(format!("the library OS failed: {message}")),
         };
-        self.add_memory_note(&mut details);
-        Ok(End { cause, details })
+        Ok(End {
+            cause: self.with_memory_note(cause)?,
+            details,
+        })
     }
 
     /// What a failure of the loop means to the daemon.
@@ -323,7 +325,6 @@ impl Instance {
             }
             other => Cause::Failed(chain(&other)),
         };
-        self.add_memory_note(&mut details);
         End { cause, details }
     }
 
@@ -340,14 +341,16 @@ impl Instance {
         }
     }
 
-    fn add_memory_note(&self, details: &mut Vec<String>) {
-        let refused: Result<u32, OutOfRange> = guest_field!(self, refused_allocations);
-        if let Ok(count @ 1..) = refused {
-            let limit = self.memory_bytes;
-            details.push(format!(
-                "{count} requests for memory were refused: the limit is {limit} bytes"
-            ));
-        }
+    /// A program that crashes after it was refused memory most likely crashed for that.
+    fn with_memory_note(&self, cause: Cause) -> Result<Cause, OutOfRange> {
+        let refused: u32 = guest_field!(self, refused_allocations)?;
+        Ok(match cause {
+            Cause::Crashed(summary) if refused > 0 => Cause::Crashed(format!(
+                "{summary}, after {refused} requests for memory were refused: the limit is {} bytes",
+                self.memory_bytes
+            )),
+            other => other,
+        })
     }
 
     /// Lets the last bytes of log and streams out.

@@ -16,6 +16,7 @@ const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
 const SIG_DFL: u64 = 0;
+const SIG_IGN: u64 = 1;
 const PR_SET_NAME: u64 = 15;
 const PR_GET_NAME: u64 = 16;
 /// Size of the main thread's stack (RLIMIT_STACK).
@@ -147,6 +148,7 @@ fn rt_sigprocmask(kernel: &mut Kernel, [how, new, old, set_bytes, ..]: Arguments
         };
         let unblockable = 1 << (linux::SIGKILL - 1) | 1 << (linux::SIGSTOP - 1);
         kernel.task().signal_mask = mask & !unblockable;
+        raise_unblocked(kernel);
     }
     if old != 0 {
         kernel.space.write(old, &previous.to_le_bytes())?;
@@ -168,17 +170,32 @@ fn kill(kernel: &mut Kernel, target: u64, signal: u64) -> CallResult {
     Ok(0)
 }
 
-/// Raises a signal on the program: the default action ends it, unless it is one that is ignored by default.
+/// Raises a signal on the program. The default action ends it, unless it is one that is ignored by default; a blocked
+/// signal waits. Handlers are not run yet; that one would have been due is said in the log.
 pub(super) fn raise(kernel: &mut Kernel, signal: u32) {
     let Ok(index) = signal_index(u64::from(signal)) else {
         return;
     };
-    let is_blocked = kernel.task().signal_mask >> index & 1 != 0;
+    if kernel.task().signal_mask >> index & 1 != 0 {
+        kernel.pending_signals |= 1 << index;
+        return;
+    }
     let ignored_by_default =
         [linux::SIGCHLD, linux::SIGURG, linux::SIGWINCH, linux::SIGCONT].contains(&signal);
-    let handler = kernel.signal_actions[index][0];
-    if handler == SIG_DFL && !ignored_by_default && !is_blocked {
-        shared::end(exit_kind::SIGNALLED, signal, "");
+    match kernel.signal_actions[index][0] {
+        SIG_DFL if ignored_by_default => {}
+        SIG_DFL => shared::end(exit_kind::SIGNALLED, signal, ""),
+        SIG_IGN => {}
+        _ => kernel.report_unserved_handler(signal),
+    }
+}
+
+/// Raises the signals that were blocked and no longer are.
+fn raise_unblocked(kernel: &mut Kernel) {
+    let due = kernel.pending_signals & !kernel.task().signal_mask;
+    kernel.pending_signals &= !due;
+    for signal in (1..=SIGNALS as u32).filter(|signal| due >> (signal - 1) & 1 != 0) {
+        raise(kernel, signal);
     }
 }
 
