@@ -69,11 +69,6 @@ impl ReadyQueue {
     pub(crate) fn pop(&self) -> Option<TaskId> {
         self.0.borrow_mut().pop_front()
     }
-
-    /// Whether no task is ready.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
-    }
 }
 
 /// Who waits for a file, socket or the like to move.

@@ -146,7 +146,8 @@ impl Epoll {
     pub(crate) fn collect(&self, limit: usize) -> Vec<Event> {
         let mut events = Vec::new();
         // Each candidate is looked at once: level-triggered ones that are ready go back to the end of the list.
-        for _ in 0..self.candidates.list.borrow().len() {
+        let count = self.candidates.list.borrow().len();
+        for _ in 0..count {
             if events.len() == limit {
                 break;
             }
@@ -222,5 +223,154 @@ impl File for Epoll {
 
     fn as_epoll(&self) -> Option<&Epoll> {
         Some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linux_raw_sys::general::{EPOLLIN, EPOLLOUT};
+
+    use super::*;
+
+    /// A file whose readiness the test sets.
+    struct Switch {
+        readiness: Cell<Readiness>,
+        moved: WaitQueue,
+    }
+
+    impl File for Switch {
+        fn kind(&self) -> Kind {
+            Kind::Socket
+        }
+
+        fn readiness(&self) -> Readiness {
+            self.readiness.get()
+        }
+
+        fn wait_queue(&self) -> Option<&WaitQueue> {
+            Some(&self.moved)
+        }
+    }
+
+    struct Setup {
+        epoll: Epoll,
+        switch: Rc<Switch>,
+        open: Rc<OpenFile>,
+        ready: Rc<ReadyQueue>,
+    }
+
+    fn setup(events: u32) -> Setup {
+        let ready = Rc::new(ReadyQueue::default());
+        let moved = WaitQueue::new(&ready);
+        let switch = Rc::new(Switch {
+            readiness: Cell::new(Readiness::empty()),
+            moved,
+        });
+        let open = OpenFile::new(Rc::clone(&switch) as Rc<dyn File>, 0);
+        let epoll = Epoll::new(&ready);
+        epoll.add(5, &open, events, 77).unwrap();
+        Setup {
+            epoll,
+            switch,
+            open,
+            ready,
+        }
+    }
+
+    impl Setup {
+        fn set(&self, readiness: Readiness) {
+            self.switch.readiness.set(readiness);
+            self.switch.moved.wake();
+        }
+
+        fn collect(&self) -> Vec<Event> {
+            self.epoll.collect(8)
+        }
+    }
+
+    const READ: Event = Event {
+        events: EPOLLIN,
+        data: 77,
+    };
+
+    #[test]
+    fn level_triggered_events_come_again_until_served() {
+        let setup = setup(EPOLLIN);
+        assert_eq!(setup.collect(), []);
+        setup.set(Readiness::READ);
+        assert_eq!(setup.collect(), [READ]);
+        assert_eq!(setup.collect(), [READ]);
+        setup.set(Readiness::WRITE);
+        assert_eq!(setup.collect(), []);
+    }
+
+    #[test]
+    fn edge_triggered_events_come_once_for_each_move() {
+        let setup = setup(EPOLLIN | EPOLLET);
+        setup.set(Readiness::READ);
+        assert_eq!(setup.collect(), [READ]);
+        assert_eq!(setup.collect(), []);
+        setup.switch.moved.wake();
+        assert_eq!(setup.collect(), [READ]);
+    }
+
+    #[test]
+    fn a_one_shot_watch_must_be_set_again() {
+        let setup = setup(EPOLLIN | EPOLLONESHOT);
+        setup.set(Readiness::READ);
+        assert_eq!(setup.collect(), [READ]);
+        setup.switch.moved.wake();
+        assert_eq!(setup.collect(), []);
+        setup.epoll.modify(5, EPOLLIN | EPOLLOUT, 78).unwrap();
+        assert_eq!(
+            setup.collect(),
+            [Event {
+                events: EPOLLIN,
+                data: 78
+            }]
+        );
+    }
+
+    #[test]
+    fn hang_ups_are_reported_unasked_and_waiters_are_woken() {
+        let setup = setup(EPOLLIN);
+        setup.epoll.wait_queue().unwrap().add_task(9);
+        setup.set(Readiness::HANG_UP);
+        assert_eq!(setup.ready.pop(), Some(9));
+        assert_eq!(
+            setup.collect(),
+            [Event {
+                events: Readiness::HANG_UP.bits(),
+                data: 77
+            }]
+        );
+    }
+
+    #[test]
+    fn closing_a_file_ends_its_watch() {
+        let Setup {
+            epoll, switch, open, ..
+        } = setup(EPOLLIN);
+        switch.readiness.set(Readiness::READ);
+        drop(open);
+        assert_eq!(epoll.collect(8), []);
+        assert_eq!(epoll.modify(5, EPOLLIN, 0), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn instances_do_not_watch_each_other_in_circles() {
+        let ready = Rc::new(ReadyQueue::default());
+        let instances: Vec<_> = (0..7)
+            .map(|_| OpenFile::new(Rc::new(Epoll::new(&ready)), 0))
+            .collect();
+        let epoll = |index: usize| instances[index].file.as_epoll().unwrap();
+        assert_eq!(epoll(0).add(1, &instances[0], EPOLLIN, 0), Err(Errno::EINVAL));
+        epoll(0).add(1, &instances[1], EPOLLIN, 0).unwrap();
+        assert_eq!(epoll(1).add(1, &instances[0], EPOLLIN, 0), Err(Errno::ELOOP));
+        for outer in 2..6 {
+            let inner = if outer == 2 { 0 } else { outer - 1 };
+            let added = epoll(outer).add(1, &instances[inner], EPOLLIN, 0);
+            assert_eq!(added.is_ok(), outer < 5, "nesting of {outer}");
+        }
     }
 }
