@@ -103,5 +103,8 @@ impl Drop for ExtendedState {
 /// Feature bits of CPUID leaf 1 (edx), as AT_HWCAP carries them.
 #[must_use]
 pub fn features() -> u64 {
-    u64::from(core::arch::x86_64::__cpuid(1).edx)
+    #[allow(unused_unsafe, reason = "safe since Rust 1.94, unsafe before")]
+    // SAFETY: every 64-bit processor has CPUID.
+    let leaf = unsafe { core::arch::x86_64::__cpuid(1) };
+    u64::from(leaf.edx)
 }

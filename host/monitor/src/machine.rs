@@ -330,6 +330,24 @@ fn extended_state(features: &CpuId) -> ExtendedState {
     }
 }
 
+/// Type of the task-state segment: a busy one, as after a task switch, and as VT-x demands (Intel SDM volume 3,
+/// 27.3.1.2). QEMU's software emulation of AMD-V takes the I/O bitmap only from one that is not busy
+/// (`helper_check_io`), so there it is that.
+fn task_state_type() -> u8 {
+    const AVAILABLE: u8 = 9;
+    const BUSY: u8 = 11;
+    const HYPERVISOR_LEAF: u32 = 0x4000_0000;
+    #[allow(unused_unsafe, reason = "safe since Rust 1.94, unsafe before")]
+    // SAFETY: every 64-bit processor has CPUID.
+    let leaf = unsafe { core::arch::x86_64::__cpuid(HYPERVISOR_LEAF) };
+    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+    if name.concat() == b"TCGTCGTCGTCG" {
+        AVAILABLE
+    } else {
+        BUSY
+    }
+}
+
 fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
     let code = kvm_segment {
         limit: 0xffff_ffff,
@@ -364,7 +382,7 @@ fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
         limit: places.task_state.1,
         selector: tables::TASK_STATE,
         present: 1,
-        type_: 11,
+        type_: task_state_type(),
         ..Default::default()
     };
     (special.gdt.base, special.gdt.limit) = places.gdt;

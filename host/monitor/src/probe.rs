@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::image::Image;
 use crate::machine::{Exit, Machine, MachineError};
+use crate::tables;
 use spore_abi::layout::{FREE_GPA, IMAGE_GPA, WINDOW_BASE};
 use spore_abi::pages::ImageHeader;
 use zerocopy::FromZeros;
@@ -139,11 +140,8 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
         match machine.run() {
             Exit::Doorbell(_) => samples_us.push(started.elapsed().as_secs_f64() * 1e6),
             Exit::Interrupted => {}
-            other => {
-                return Err(ProbeError::Unusable(
-                    format!("the test guest stopped: {other:?}").into(),
-                ));
-            }
+            Exit::Exception => return Err(ProbeError::Unusable(describe_exception(&machine).into())),
+            Exit::Unexpected(what) => return Err(ProbeError::Unusable(what.into())),
         }
     }
     samples_us.sort_by(f64::total_cmp);
@@ -161,6 +159,21 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
         huge_pages: huge_pages(),
         transparent_huge_pages: bracketed(&read_trimmed("/sys/kernel/mm/transparent_hugepage/enabled")),
     })
+}
+
+/// What the test guest, which raises none by itself, was stopped by.
+fn describe_exception(machine: &Machine) -> String {
+    let Ok(registers) = machine.registers() else {
+        return "the test guest raised an exception".into();
+    };
+    let vector = tables::stub_vector(registers.rip).unwrap_or_default();
+    match tables::exception_frame(&machine.monitor_area, vector, registers.general[4]) {
+        Ok(frame) => format!(
+            "the test guest raised exception {vector} at {:#x}, error code {:#x}",
+            frame.rip, frame.error_code
+        ),
+        Err(error) => format!("the test guest raised exception {vector}, and its stack is unusable: {error}"),
+    }
 }
 
 /// A guest that reads the time-stamp counter and rings the doorbell, for ever.
