@@ -20,13 +20,25 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use spore_pool::Lease;
-use spore_sandbox::{ConnectError, EndCause, IngressStream, Instance, StopReason};
+use spore_sandbox::{ConnectError, EndCause, EndReport, IngressStream, Instance, StopReason};
 use tokio::time::Sleep;
 
 /// Lease of an instance together with the connection that may be kept with it.
 pub(crate) type FunctionLease = Lease<FunctionConnection>;
 
 type Stream = TokioIo<Box<dyn IngressStream>>;
+
+/// How long a broken connection waits for the report why its instance has ended.
+const END_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the instance has ended whose connection has just broken; none if it seems to live on. The connection is often
+/// noticed first, and a stop at that moment would hide the cause from the function's log.
+pub(crate) async fn end_report(lease: &mut FunctionLease) -> Option<EndReport> {
+    let instance = lease.instance().clone();
+    tokio::time::timeout(END_REPORT_TIMEOUT, instance.ended())
+        .await
+        .ok()
+}
 
 /// A connection with a function.
 pub(crate) struct FunctionConnection {
@@ -177,6 +189,19 @@ impl FunctionBody {
         }
     }
 
+    /// Discards the instance whose connection broke, once it had a moment to say why. The client is not kept waiting.
+    fn discard_broken(&mut self) {
+        if let Some((mut lease, connection)) = self.running.take() {
+            drop(connection);
+            tokio::spawn(async move {
+                if let Some(report) = end_report(&mut lease).await {
+                    tracing::debug!(cause = %report.cause, "an instance has ended in the middle of its answer");
+                }
+                lease.discard(StopReason::NotNeeded);
+            });
+        }
+    }
+
     /// The end of the connection is the end of the body, unless the instance has ended with it.
     fn end_by_close(&mut self) -> Option<FunctionBodyError> {
         let (lease, _) = self.running.as_mut()?;
@@ -224,7 +249,7 @@ impl FunctionBody {
                 Poll::Ready(broken.map(Err))
             }
             Poll::Ready(Some(Err(error))) => {
-                self.discard(StopReason::NotNeeded);
+                self.discard_broken();
                 Poll::Ready(Some(Err(FunctionBodyError::Broken(error))))
             }
             Poll::Pending => self.deadline.as_mut().poll(context).map(|()| {

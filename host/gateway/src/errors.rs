@@ -1,7 +1,6 @@
 //! What can go wrong at the gateway, whose fault it is, and the one place that maps it to status codes.
 
 use std::error::Error;
-use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -28,8 +27,6 @@ pub(crate) enum InvokeError {
     UnknownFunction { name: String },
     #[error("{function}")]
     NoInstance { function: String, source: AcquireError },
-    #[error("{function}: no instance became free within {} ms", after.as_millis())]
-    WaitedTooLong { function: String, after: Duration },
     #[error("{function}")]
     Unreachable { function: String, source: ConnectError },
     #[error("{function}: {cause}")]
@@ -48,8 +45,8 @@ impl InvokeError {
             Self::UnknownFunction { .. } | Self::BadRequestBody { .. } => Fault::Caller,
             Self::NoInstance { source, .. } => match source {
                 AcquireError::StartFailed(StartError::Host { .. }) => Fault::Platform,
-                AcquireError::StartFailed(_) => Fault::Function,
-                AcquireError::QueueFull { .. } => Fault::Platform,
+                AcquireError::StartFailed(_) | AcquireError::NotReady { .. } => Fault::Function,
+                AcquireError::QueueFull { .. } | AcquireError::NoneFree { .. } => Fault::Platform,
                 AcquireError::Closed => Fault::Caller,
             },
             Self::Unreachable {
@@ -60,7 +57,6 @@ impl InvokeError {
                 cause: EndCause::Stopped | EndCause::SandboxFailed { .. },
                 ..
             } => Fault::Platform,
-            Self::WaitedTooLong { .. } => Fault::Platform,
             Self::Unreachable { .. }
             | Self::Ended { .. }
             | Self::NoAnswer { .. }
@@ -71,14 +67,14 @@ impl InvokeError {
     /// Whether the same request may be answered a moment later.
     pub(crate) fn retry_helps(&self) -> bool {
         match self {
-            Self::NoInstance { source, .. } => {
-                matches!(
-                    source,
-                    AcquireError::QueueFull { .. } | AcquireError::StartFailed(StartError::Host { .. })
-                )
-            }
-            Self::WaitedTooLong { .. }
-            | Self::Unreachable {
+            Self::NoInstance { source, .. } => match source {
+                AcquireError::QueueFull { .. }
+                | AcquireError::NotReady { .. }
+                | AcquireError::NoneFree { .. }
+                | AcquireError::StartFailed(StartError::Host { .. }) => true,
+                AcquireError::StartFailed(_) | AcquireError::Closed => false,
+            },
+            Self::Unreachable {
                 source: ConnectError::Host(_),
                 ..
             } => true,
@@ -104,9 +100,8 @@ impl InvokeError {
             ) => StatusCode::GATEWAY_TIMEOUT,
             (Self::BadRequestBody { .. }, _) => StatusCode::BAD_REQUEST,
             (_, Fault::Caller) => StatusCode::NOT_FOUND,
-            (_, Fault::Function) => StatusCode::BAD_GATEWAY,
-            (_, Fault::Platform) if self.retry_helps() => StatusCode::SERVICE_UNAVAILABLE,
-            (_, Fault::Platform) => StatusCode::BAD_GATEWAY,
+            _ if self.retry_helps() => StatusCode::SERVICE_UNAVAILABLE,
+            (_, Fault::Function | Fault::Platform) => StatusCode::BAD_GATEWAY,
         }
     }
 
@@ -205,6 +200,8 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn no_instance(source: AcquireError) -> InvokeError {
@@ -227,18 +224,15 @@ mod tests {
             function: "hello".to_owned(),
             cause,
         };
+        let after = Duration::from_secs(1);
         let cases = [
             (no_instance(AcquireError::QueueFull { waiting: 3 }), 429, true),
             (no_instance(AcquireError::StartFailed(host)), 503, true),
             (no_instance(AcquireError::StartFailed(bad)), 502, false),
+            (no_instance(AcquireError::NotReady { after, port: 80 }), 503, true),
+            (no_instance(AcquireError::NoneFree { after }), 503, true),
             (no_instance(AcquireError::Closed), 404, false),
-            (
-                ended(EndCause::TimedOut {
-                    after: Duration::from_secs(1),
-                }),
-                504,
-                false,
-            ),
+            (ended(EndCause::TimedOut { after }), 504, false),
             (ended(EndCause::Exited { code: 3 }), 502, false),
         ];
         for (error, status, retry) in cases {

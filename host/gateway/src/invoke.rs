@@ -14,14 +14,14 @@ use spore_sandbox::{ConnectError, EndCause, StopReason};
 use tokio::time::Sleep;
 
 use crate::body::GatewayBody;
-use crate::connection::{ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError};
+use crate::connection::{
+    ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, end_report,
+};
 use crate::errors::InvokeError;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
 
-/// How long a broken connection waits for the report why its instance has ended.
-const END_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
 const MAX_ENDED_INSTANCES: usize = 3;
 
@@ -147,17 +147,11 @@ impl Invocation<'_> {
     }
 
     async fn lease(&self) -> Result<FunctionLease, InvokeError> {
-        match tokio::time::timeout(self.timeout, self.function.pool.acquire()).await {
-            Ok(Ok(lease)) => Ok(lease),
-            Ok(Err(source)) => Err(InvokeError::NoInstance {
-                function: self.name(),
-                source,
-            }),
-            Err(_) => Err(InvokeError::WaitedTooLong {
-                function: self.name(),
-                after: self.timeout,
-            }),
-        }
+        let leased = self.function.pool.acquire(self.timeout).await;
+        leased.map_err(|source| InvokeError::NoInstance {
+            function: self.name(),
+            source,
+        })
     }
 
     /// Sends the request to an instance and waits for the head of the response.
@@ -246,15 +240,14 @@ impl Invocation<'_> {
                 return InvokeError::BadAnswer { function, source };
             }
         }
-        let instance = lease.instance().clone();
-        let report = tokio::time::timeout(END_REPORT_TIMEOUT, instance.ended()).await;
+        let report = end_report(&mut lease).await;
         lease.discard(StopReason::NotNeeded);
         match report {
-            Ok(report) => InvokeError::Ended {
+            Some(report) => InvokeError::Ended {
                 function,
                 cause: report.cause,
             },
-            Err(_) => InvokeError::NoAnswer { function },
+            None => InvokeError::NoAnswer { function },
         }
     }
 }

@@ -345,6 +345,50 @@ async fn crash_in_the_middle_of_the_body_breaks_the_clients_connection() {
 }
 
 #[tokio::test]
+async fn instance_whose_end_is_reported_after_its_connection_broke_is_not_stopped() {
+    let function = FakeFunction::raw(|mut stream, control| async move {
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+            .await;
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        control.exit(3);
+    });
+    let fixture = Fixture::with_hello(function, json!({})).await;
+    let request = Request::get("/function/hello")
+        .header("host", "x")
+        .body(Full::<Bytes>::default());
+    // The connection breaks before or after the head has arrived.
+    if let Ok(answer) = fixture.try_send(request.expect("a request")).await {
+        assert!(answer.into_body().collect().await.is_err());
+    }
+    fixture
+        .until("the end of the instance", |fixture| {
+            fixture.sandbox.live().is_empty()
+        })
+        .await;
+    assert_eq!(
+        fixture.sandbox.stops(),
+        [],
+        "it ended by itself, and so its log says"
+    );
+}
+
+#[tokio::test]
+async fn function_that_is_not_ready_within_the_timeout_is_told_from_busy_instances() {
+    let slow = FakeFunction::echo().start_delay(Duration::from_secs(5));
+    let settings = json!({ "annotations": { "dev.spore.timeout": "200ms" } });
+    let fixture = Fixture::with_hello(slow, settings).await;
+    let (answer, body) = fixture.call(Method::GET, "/function/hello", "").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let line = "hello: the function was not ready (listening on port 9000) within 200 ms\n";
+    assert_eq!(body, line);
+    assert!(answer.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
 async fn crash_in_a_body_without_length_is_no_clean_end_either() {
     let function = FakeFunction::raw(|mut stream, control| async move {
         let mut buffer = [0; 4096];

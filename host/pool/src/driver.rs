@@ -13,28 +13,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::error::AcquireError;
 use crate::lease::Lease;
 use crate::state::{Action, Input, InstanceId, PoolLimits, PoolState, PoolStatus, Rejection, RequestId};
 
 /// How long [`Pool::shutdown`] waits for sandboxes to remove what it has told them to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a request got no instance.
-#[derive(Debug, thiserror::Error)]
-pub enum AcquireError {
-    /// All instances are busy and as many requests wait as may; a retry helps.
-    #[error("all instances are busy and {waiting} more requests wait already")]
-    QueueFull {
-        /// Requests that waited at that moment.
-        waiting: usize,
-    },
-    /// The instance that was started for the request could not be started.
-    #[error("no instance could be started")]
-    StartFailed(#[source] StartError),
-    /// The function was removed, or the daemon is stopping.
-    #[error("the function is not deployed any more")]
-    Closed,
-}
 
 type Answer<C> = Result<Lease<C>, AcquireError>;
 
@@ -73,9 +57,9 @@ impl<C: Send + 'static> Pool<C> {
         Self { inner }
     }
 
-    /// An instance for one invocation: an idle one, or else one that is started or becomes free. Dropping the future
-    /// gives the place in the queue up.
-    pub async fn acquire(&self) -> Result<Lease<C>, AcquireError> {
+    /// An instance for one invocation: an idle one, or else one that is started or becomes free within `patience`.
+    /// Dropping the future gives the place in the queue up.
+    pub async fn acquire(&self, patience: Duration) -> Result<Lease<C>, AcquireError> {
         let (request, receiver) = {
             let mut shared = self.inner.lock();
             let request = shared.next_request();
@@ -97,9 +81,13 @@ impl<C: Send + 'static> Pool<C> {
             inner: &self.inner,
             request,
         };
-        let answer = receiver.await.unwrap_or(Err(AcquireError::Closed));
-        std::mem::forget(place);
-        answer
+        match tokio::time::timeout(patience, receiver).await {
+            Ok(answer) => {
+                std::mem::forget(place);
+                answer.unwrap_or(Err(AcquireError::Closed))
+            }
+            Err(_) => Err(self.inner.too_late(request, patience)),
+        }
     }
 
     /// Replaces the function by a new version. From the return of this call no request is given to an instance of the
@@ -350,6 +338,17 @@ impl<C: Send + 'static> Inner<C> {
                 waiting: shared.state.status().waiting,
             },
             (Rejection::StartFailed(_), None) | (Rejection::Closed, _) => AcquireError::Closed,
+        }
+    }
+
+    /// What the request has waited for in vain.
+    fn too_late(&self, request: RequestId, after: Duration) -> AcquireError {
+        let shared = self.lock();
+        if shared.state.waits_for_start(request) {
+            let port = shared.template.port;
+            AcquireError::NotReady { after, port }
+        } else {
+            AcquireError::NoneFree { after }
         }
     }
 

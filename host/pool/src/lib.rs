@@ -6,9 +6,11 @@
 
 mod backoff;
 mod driver;
+mod error;
 mod lease;
 pub mod state;
 
-pub use driver::{AcquireError, Pool};
+pub use driver::Pool;
+pub use error::AcquireError;
 pub use lease::Lease;
 pub use state::{PoolLimits, PoolStatus};

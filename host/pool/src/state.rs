@@ -215,6 +215,12 @@ impl PoolState {
         }
     }
 
+    /// Whether the request waits and an instance is being started that it would get.
+    pub fn waits_for_start(&self, request: RequestId) -> bool {
+        let mut served_by_starts = self.waiting.iter().take(self.starting.len());
+        served_by_starts.any(|waiting| *waiting == request)
+    }
+
     /// Whether [`Input::Closed`] was applied.
     pub fn is_closed(&self) -> bool {
         self.closed

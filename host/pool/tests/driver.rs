@@ -26,6 +26,9 @@ fn template(program: &str) -> InstanceSpec {
     }
 }
 
+/// Longer than any test waits for an instance.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 const LIMITS: PoolLimits = PoolLimits {
     min_instances: 0,
     max_instances: 2,
@@ -55,11 +58,11 @@ async fn settle() {
 async fn instance_and_connection_are_kept_for_the_next_invocation() {
     let sandbox = echo();
     let pool = pool(&sandbox, LIMITS);
-    let mut lease = pool.acquire().await.expect("an instance");
+    let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
     assert!(lease.is_cold());
     let first = lease.instance().id().to_owned();
     lease.finish(Some(7));
-    let mut lease = pool.acquire().await.expect("an instance");
+    let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
     assert!(!lease.is_cold());
     assert_eq!(lease.take_connection(), Some(7));
     assert_eq!(lease.instance().id(), first);
@@ -77,7 +80,7 @@ async fn instance_and_connection_are_kept_for_the_next_invocation() {
 async fn idle_instance_is_removed_after_its_time() {
     let sandbox = echo();
     let pool = pool(&sandbox, LIMITS);
-    let lease = pool.acquire().await.expect("an instance");
+    let lease = pool.acquire(PATIENCE).await.expect("an instance");
     lease.finish(None);
     tokio::time::sleep(Duration::from_secs(59)).await;
     assert_eq!(sandbox.live().len(), 1);
@@ -106,9 +109,9 @@ async fn minimum_is_kept_without_any_request() {
 async fn used_lease_that_is_dropped_discards_its_instance_and_untouched_one_does_not() {
     let sandbox = echo();
     let pool = pool(&sandbox, LIMITS);
-    drop(pool.acquire().await.expect("an instance"));
+    drop(pool.acquire(PATIENCE).await.expect("an instance"));
     assert_eq!(pool.status().idle, 1);
-    let mut lease = pool.acquire().await.expect("an instance");
+    let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
     lease.instance();
     drop(lease);
     settle().await;
@@ -126,21 +129,21 @@ async fn full_queue_rejects_and_a_caller_that_leaves_frees_its_place() {
             ..LIMITS
         },
     );
-    let mut busy = pool.acquire().await.expect("an instance");
+    let mut busy = pool.acquire(PATIENCE).await.expect("an instance");
     busy.instance();
     let waiting = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.acquire().await.map(drop) }
+        async move { pool.acquire(PATIENCE).await.map(drop) }
     });
     settle().await;
     assert!(matches!(
-        pool.acquire().await,
+        pool.acquire(PATIENCE).await,
         Err(AcquireError::QueueFull { waiting: 1 })
     ));
     waiting.abort();
     settle().await;
     assert_eq!(pool.status().waiting, 0);
-    let next = pool.acquire();
+    let next = pool.acquire(PATIENCE);
     let (next, ()) = tokio::join!(next, async { busy.finish(None) });
     assert!(!next.expect("the instance that became free").is_cold());
 }
@@ -158,14 +161,18 @@ async fn failed_start_is_reported_and_given_up_start_leaves_nothing() {
     });
     let pool = pool(&sandbox, LIMITS);
     pool.replace(template("bad"), LIMITS);
-    let error = pool.acquire().await.map(drop).expect_err("the start fails");
+    let error = pool
+        .acquire(PATIENCE)
+        .await
+        .map(drop)
+        .expect_err("the start fails");
     assert!(matches!(
         error,
         AcquireError::StartFailed(StartError::BadProgram { .. })
     ));
     let start = tokio::spawn({
         let pool = pool.clone();
-        async move { pool.acquire().await.map(drop) }
+        async move { pool.acquire(PATIENCE).await.map(drop) }
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(sandbox.live().len(), 1);
@@ -179,13 +186,46 @@ async fn failed_start_is_reported_and_given_up_start_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn end_of_patience_tells_a_slow_start_from_busy_instances() {
+    let sandbox = FakeSandbox::new(|_| FakeFunction::echo().start_delay(Duration::from_secs(5)));
+    let limits = PoolLimits {
+        max_instances: 1,
+        ..LIMITS
+    };
+    let pool = pool(&sandbox, limits);
+    let patience = Duration::from_secs(3);
+    let error = pool.acquire(patience).await.map(drop).expect_err("it starts");
+    assert!(
+        matches!(error, AcquireError::NotReady { after, port: 8080 } if after == patience),
+        "{error}"
+    );
+    assert_eq!(
+        (pool.status().waiting, pool.status().starting),
+        (0, 1),
+        "the start goes on"
+    );
+    let busy = pool
+        .acquire(patience)
+        .await
+        .expect("the start has two seconds left");
+    let error = pool.acquire(patience).await.map(drop).expect_err("it is busy");
+    assert!(
+        matches!(error, AcquireError::NoneFree { after } if after == patience),
+        "{error}"
+    );
+    assert_eq!(pool.status().waiting, 0);
+    drop(busy);
+    assert_eq!(sandbox.started(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn replaced_version_drains_and_gets_nothing_new() {
     let sandbox = echo();
     let pool = pool(&sandbox, LIMITS);
-    let mut old = pool.acquire().await.expect("an instance");
+    let mut old = pool.acquire(PATIENCE).await.expect("an instance");
     let old_id = old.instance().id().to_owned();
     pool.replace(template("two"), LIMITS);
-    let mut new = pool.acquire().await.expect("an instance");
+    let mut new = pool.acquire(PATIENCE).await.expect("an instance");
     assert_ne!(new.instance().id(), old_id);
     assert_eq!(sandbox.live().len(), 2, "the old invocation goes on");
     old.finish(Some(1));
@@ -197,9 +237,9 @@ async fn replaced_version_drains_and_gets_nothing_new() {
 async fn shutdown_waits_for_invocations_and_then_stops_them() {
     let sandbox = echo();
     let pool = pool(&sandbox, LIMITS);
-    let mut polite = pool.acquire().await.expect("an instance");
+    let mut polite = pool.acquire(PATIENCE).await.expect("an instance");
     polite.instance();
-    let mut stubborn = pool.acquire().await.expect("an instance");
+    let mut stubborn = pool.acquire(PATIENCE).await.expect("an instance");
     stubborn.instance();
     let shutdown = tokio::spawn({
         let pool = pool.clone();
@@ -230,7 +270,7 @@ async fn many_callers_at_once_never_share_an_instance() {
         let (pool, in_use) = (pool.clone(), in_use.clone());
         tokio::spawn(async move {
             for round in 0..100 {
-                let mut lease = pool.acquire().await.expect("an instance");
+                let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
                 let id = lease.instance().id().to_owned();
                 assert!(
                     in_use.lock().expect("no panic").insert(id.clone()),
