@@ -12,6 +12,7 @@
  *   /sleep?ms=N          answers after N milliseconds   /log?lines=N    N lines to each of stdout and stderr
  *   /die?after=N         ends in the middle of a body   /exit?code=N    ends before the answer
  *   /close               answers, then closes the connection
+ *   /clock               CLOCK_REALTIME in milliseconds
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -27,6 +28,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { INPUT_BYTES = 65536, OUTPUT_BYTES = 65536, HEAD_BYTES = 16384, EVENTS = 64 };
@@ -226,6 +228,10 @@ static void answer(struct connection *c)
 		put_answer(c, 200, text, n);
 	} else if (!strcmp(c->path, "/count")) {
 		put_answer(c, 200, text, sprintf(text, "%llu", (unsigned long long)requests));
+	} else if (!strcmp(c->path, "/clock")) {
+		struct timespec now;
+		clock_gettime(CLOCK_REALTIME, &now);
+		put_answer(c, 200, text, sprintf(text, "%lld", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000));
 	} else if (!strcmp(c->path, "/sleep")) {
 		poll(NULL, 0, query_number(c, "ms", 0));
 		put_answer(c, 200, "slept\n", 6);

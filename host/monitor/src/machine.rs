@@ -1,11 +1,11 @@
 //! The virtual machine: made, set to its first instruction, and run from exit to exit.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, Msrs, kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs,
-    kvm_userspace_memory_region, kvm_xcrs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
+    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
@@ -17,6 +17,9 @@ use crate::kick;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
 
+/// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
+const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
+const MSR_TIME_STAMP: u32 = 0x10;
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SYSCALL_MASK: u32 = 0xc000_0084;
@@ -152,6 +155,7 @@ impl Machine {
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))?;
         set_processor_state(&processor, image, extended_state)?;
+        share_time_stamp(&processor)?;
         let registers = kvm_regs {
             rip: image.header.entry,
             rflags: 2,
@@ -391,6 +395,33 @@ fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
     special.cr3 = PAGE_TABLES_GPA;
     special.cr4 = CR4;
     special.efer = EFER;
+}
+
+/// Lets the guest read the host's time-stamp counter: the clocks in the host page are given in its terms.
+fn share_time_stamp(processor: &VcpuFd) -> Result<(), MachineError> {
+    let offset = 0_u64;
+    let attribute = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: (&raw const offset) as u64,
+        flags: 0,
+    };
+    // SAFETY: the attribute and the value that it points to live through the call, which only reads them.
+    let result = unsafe { libc::ioctl(processor.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) };
+    if result == 0 {
+        return Ok(());
+    }
+    // Kernels before 5.16: set the counter to what it is now, which is right to the length of the call.
+    let entry = kvm_msr_entry {
+        index: MSR_TIME_STAMP,
+        data: crate::start::time_stamp(),
+        ..Default::default()
+    };
+    let registers = Msrs::from_entries(&[entry]).map_err(|_| MachineError::Features)?;
+    processor
+        .set_msrs(&registers)
+        .map_err(kvm_error("share the clock"))?;
+    Ok(())
 }
 
 fn set_processor_state(

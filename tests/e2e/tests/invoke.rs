@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     instances_serve_one_invocation_at_a_time,
     a_full_pool_makes_callers_wait,
     instances_never_share_randomness,
+    the_clock_is_the_hosts,
     a_function_from_the_template_answers,
 ];
 
@@ -294,4 +295,27 @@ fn a_function_from_the_template_answers() {
     let list = daemon.spore_ok(&["list", "--json"]);
     let list: serde_json::Value = serde_json::from_str(&list).expect("--json prints JSON");
     assert_eq!(list[0]["name"], "greeter", "{list}");
+}
+
+fn the_clock_is_the_hosts() {
+    let daemon = daemon_with_httpd(&[]);
+    for _ in 0..3 {
+        let before_ms = unix_time_ms();
+        let guest_ms: u128 = daemon
+            .get("/function/httpd/clock")
+            .text()
+            .parse()
+            .expect("a number");
+        let after_ms = unix_time_ms();
+        // One millisecond for rounding down, one for the precision of the counter's rate.
+        let range = before_ms - 2..=after_ms + 2;
+        assert!(range.contains(&guest_ms), "{guest_ms} is not in {range:?}");
+        // Long enough for the monitor to set the guest's clock anew.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+}
+
+fn unix_time_ms() -> u128 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.expect("after 1970").as_millis()
 }
