@@ -5,7 +5,14 @@ fn main() {
     println!("cargo:rerun-if-changed=image.ld");
     let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
     // Position-independent code, linked without relocations: the image is never moved.
-    let arguments = ["-nostdlib", "-nostartfiles", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections"];
+    let arguments = [
+        "-nostdlib",
+        "-nostartfiles",
+        "-static",
+        "-no-pie",
+        "-Wl,--build-id=none",
+        "-Wl,--gc-sections",
+    ];
     for argument in arguments {
         println!("cargo:rustc-link-arg-bins={argument}");
     }

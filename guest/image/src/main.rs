@@ -22,13 +22,20 @@ static HEAP: Heap = Heap::new();
 extern "C" fn machine_main() -> ! {
     let boot = shared::boot();
     let program_bytes = boot.memory_limit_bytes & !(PAGE_BYTES - 1);
-    HEAP.start(boot.ram_bytes.saturating_sub(program_bytes).max(FREE_GPA + PAGE_BYTES));
+    HEAP.start(
+        boot.ram_bytes
+            .saturating_sub(program_bytes)
+            .max(FREE_GPA + PAGE_BYTES),
+    );
     spore_libos::start()
 }
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let mut message = Message { bytes: [0; 240], length: 0 };
+    let mut message = Message {
+        bytes: [0; 240],
+        length: 0,
+    };
     // Cannot fail: what does not fit is cut off.
     let _ = write!(message, "{info}");
     let text = core::str::from_utf8(&message.bytes[..message.length]).unwrap_or("panic");

@@ -81,7 +81,8 @@ impl PageTables {
             .ok_or(PagingError::Forbidden)?;
         let is_ram = gpa >= reserved::end_gpa() && end <= self.ram_bytes;
         let is_module = gpa >= layout::MODULES_GPA && end <= layout::MODULES_GPA + layout::MODULES_BYTES_MAX;
-        if !is_ram && !(is_module && !access.write) {
+        let is_allowed = is_ram || (is_module && !access.write);
+        if !is_allowed {
             return Err(PagingError::Forbidden);
         }
         for index in 0..count {

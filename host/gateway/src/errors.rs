@@ -153,6 +153,8 @@ pub(crate) enum ApiError {
     BadParameter { parameter: &'static str, value: String },
     #[error("the function's record could not be read or written")]
     Record(#[from] RecordError),
+    #[error("the function `{name}` cannot be loaded")]
+    Load { name: String, source: Box<ApiError> },
     #[error("a task of the daemon was lost")]
     Lost(#[from] tokio::task::JoinError),
 }
@@ -172,7 +174,7 @@ impl ApiError {
             Self::Exists { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Record(_) | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Record(_) | Self::Load { .. } | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

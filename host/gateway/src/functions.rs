@@ -1,6 +1,7 @@
 //! The deployed functions: in memory for invocations, in the store for the next start of the daemon.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -91,13 +92,23 @@ impl Functions {
         };
         let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
         for record in records {
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    left_out(&error);
+                    continue;
+                }
+            };
             let (name, digest) = (record.deployment.service.clone(), record.image_digest);
             match functions
                 .prepare(record.deployment, digest, record.created_at)
                 .await
             {
                 Ok(prepared) => functions.install(prepared),
-                Err(error) => tracing::error!("the function {name} cannot be loaded: {}", one_line(&error)),
+                Err(source) => left_out(&ApiError::Load {
+                    name,
+                    source: Box::new(source),
+                }),
             }
         }
         Ok(functions)
@@ -174,17 +185,18 @@ impl Functions {
         Ok(())
     }
 
-    /// Removes a function and its log. Invocations under way run to their end.
+    /// Removes a function and its log, be it only a record that could not be loaded. Invocations under way run to
+    /// their end.
     pub(crate) async fn remove(&self, name: &str) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
-        let Some(function) = self.find(name) else {
-            return Err(ApiError::NotFound {
-                name: name.to_owned(),
-            });
+        let function = self.find(name);
+        let key = key(function.as_ref().map_or(name, |function| &function.name));
+        let (store, removed) = (self.store.clone(), key.clone());
+        let existed = tokio::task::spawn_blocking(move || store.records.remove(&removed)).await??;
+        let Some(function) = function else {
+            let name = name.to_owned();
+            return existed.then_some(()).ok_or(ApiError::NotFound { name });
         };
-        let (store, key) = (self.store.clone(), key(&function.name));
-        let removed = key.clone();
-        tokio::task::spawn_blocking(move || store.records.remove(&removed)).await??;
         self.deployed
             .write()
             .unwrap_or_else(PoisonError::into_inner)
@@ -303,6 +315,14 @@ impl Functions {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, Arc::new(function));
     }
+}
+
+/// Says that a function of an earlier start is not there now.
+fn left_out(error: &dyn Error) {
+    tracing::error!(
+        "a function is left out until it is deployed again or removed: {}",
+        one_line(error)
+    );
 }
 
 /// How instances of the function are started; the pool names each.

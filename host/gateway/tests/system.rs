@@ -215,6 +215,53 @@ async fn functions_and_images_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn function_whose_image_is_damaged_is_left_out_and_can_be_removed_or_deployed_again() {
+    let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
+    fixture.push("other", &program(1, b"another one")).await;
+    let other = json!({ "service": "other", "image": "other" });
+    let (status, body) = fixture.json(Method::POST, "/system/functions", &other).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let manifest = fixture.push("hello", &static_program()).await;
+    let blob = fixture
+        .data
+        .path()
+        .join("blobs/sha256")
+        .join(manifest.trim_start_matches("sha256:"));
+    std::fs::write(&blob, "damaged").expect("writes");
+    fixture.restart().await;
+    let list = parsed(&fixture.get("/system/functions").await.1);
+    assert_eq!(list.as_array().map(Vec::len), Some(1), "{list}");
+    assert_eq!(fixture.get("/function/other").await.0, StatusCode::OK);
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::NOT_FOUND);
+    // The next start finds nothing of it any more.
+    let name = json!({ "functionName": "hello" });
+    let (status, body) = fixture.json(Method::DELETE, "/system/functions", &name).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    let (status, _) = fixture.json(Method::DELETE, "/system/functions", &name).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    fixture.push("hello", &static_program()).await;
+    fixture.deploy(json!({})).await;
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn derived_program_that_is_damaged_is_derived_again() {
+    let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
+    let digest = fixture.push("hello", &static_program()).await;
+    let folder = fixture
+        .data
+        .path()
+        .join("derived")
+        .join(digest.trim_start_matches("sha256:"));
+    std::fs::remove_file(folder.join("program")).expect("it is there");
+    std::fs::write(folder.join("program"), "damaged").expect("writes");
+    fixture.restart().await;
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::OK);
+    let program = std::fs::read(folder.join("program")).expect("reads");
+    assert_eq!(program, static_program());
+}
+
+#[tokio::test]
 async fn second_daemon_on_the_same_data_is_refused() {
     let fixture = Fixture::start(FakeFunction::echo()).await;
     let error = Daemon::start(config(&fixture.data), Arc::new(fixture.sandbox.clone()))

@@ -166,9 +166,9 @@ impl Log {
         packet.extend_from_slice(text);
         // A daemon that does not keep up must not stop the instance: the bytes count as dropped. Should it be gone,
         // the control socket says so.
-        match send(&self.socket, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Err(Errno::AGAIN | Errno::NOBUFS) => self.allowance.dropped_bytes += text.len() as u64,
-            Ok(_) | Err(_) => {}
+        let sent = send(&self.socket, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if let Err(Errno::AGAIN | Errno::NOBUFS) = sent {
+            self.allowance.dropped_bytes += text.len() as u64;
         }
     }
 }

@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 
 use crate::files::persist;
 use crate::reference::Selector;
-use crate::{Digest, RecordError};
+use crate::{Digest, OpenError, RecordError, make_folder};
 
 /// Longest blob that is taken, in bytes.
 pub const MAX_BLOB_BYTES: u64 = 2 << 30;
@@ -117,16 +117,19 @@ pub struct ImageStore {
 }
 
 impl ImageStore {
-    pub(crate) fn open(directory: &Path, database: Arc<Database>) -> io::Result<Self> {
+    pub(crate) fn open(directory: &Path, database: Arc<Database>) -> Result<Self, OpenError> {
         let blobs = directory.join("blobs/sha256");
         let uploads = directory.join("uploads");
         let derived = directory.join("derived");
-        if uploads.exists() {
+        if uploads.is_dir() {
             // What an earlier daemon did not finish; nobody else can be writing, the database is locked.
-            fs::remove_dir_all(&uploads)?;
+            fs::remove_dir_all(&uploads).map_err(|source| {
+                let path = uploads.clone();
+                OpenError::Files { path, source }
+            })?;
         }
         for folder in [&blobs, &uploads, &derived] {
-            fs::create_dir_all(folder)?;
+            make_folder(folder)?;
         }
         Ok(Self {
             blobs,
@@ -170,6 +173,12 @@ impl ImageStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Removes a blob whose content is not its own any more, so that it can be pushed again.
+    pub(crate) fn remove_damaged(&self, digest: Digest) -> io::Result<()> {
+        tracing::error!(%digest, "a damaged blob is removed");
+        fs::remove_file(self.blob_path(digest))
     }
 
     /// Reads a blob that is at most `limit` bytes long; none if it is not there.

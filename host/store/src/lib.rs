@@ -23,6 +23,7 @@ mod records;
 mod reference;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,6 +39,10 @@ pub use program::{DeriveError, Program};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
 
+const DATABASE_FILE: &str = "spore.redb";
+const DATABASE_ADVICE: &str =
+    "put a copy of it back, or move it away to start without functions and images";
+
 /// Why a data directory could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -46,6 +51,12 @@ pub enum OpenError {
     InUse {
         /// The data directory.
         directory: PathBuf,
+    },
+    /// Something else lies where a folder should be.
+    #[error("{} is not a folder: move it away, or name another data directory", path.display())]
+    NotAFolder {
+        /// What is no folder.
+        path: PathBuf,
     },
     /// A file or folder of it could not be made or opened.
     #[error("cannot use {}", path.display())]
@@ -57,13 +68,19 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The database could not be opened.
-    #[error("cannot open the database {}", path.display())]
+    #[error("cannot open the database {}: {DATABASE_ADVICE}", path.display())]
     Database {
         /// The database file.
         path: PathBuf,
         /// Why.
         #[source]
         source: Box<redb::Error>,
+    },
+    /// The database is damaged in a way that its library did not foresee.
+    #[error("the database {} is damaged: {DATABASE_ADVICE}", path.display())]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
     },
 }
 
@@ -81,31 +98,49 @@ pub struct Store {
 impl Store {
     /// Opens the directory, making it and what is missing in it.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let files = |path: &Path| {
-            let path = path.to_owned();
-            move |source| OpenError::Files { path, source }
-        };
-        std::fs::create_dir_all(directory).map_err(files(directory))?;
-        let path = directory.join("spore.redb");
-        let database = redb::Database::create(&path).map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
-                directory: directory.to_owned(),
-            },
-            other => OpenError::Database {
-                path: path.clone(),
-                source: Box::new(other.into()),
-            },
+        make_folder(directory)?;
+        // The library panics over some kinds of damage; nothing of it is used after that.
+        let opening = AssertUnwindSafe(|| open_database(directory));
+        let (database, records) = catch_unwind(opening).unwrap_or_else(|_| {
+            let path = directory.join(DATABASE_FILE);
+            Err(OpenError::Damaged { path })
         })?;
-        let database = Arc::new(database);
-        let records =
-            Records::new(database.clone()).map_err(|source| OpenError::Database { path, source })?;
-        let images = ImageStore::open(directory, database).map_err(files(directory))?;
+        let images = ImageStore::open(directory, database)?;
         let logs = directory.join("logs");
-        let logs = LogStore::open(&logs).map_err(files(&logs))?;
+        make_folder(&logs)?;
+        let logs = LogStore::open(&logs).map_err(|source| OpenError::Files { path: logs, source })?;
         Ok(Self {
             records,
             images,
             logs,
         })
     }
+}
+
+fn open_database(directory: &Path) -> Result<(Arc<redb::Database>, Records), OpenError> {
+    let path = directory.join(DATABASE_FILE);
+    let database = redb::Database::create(&path).map_err(|error| match error {
+        redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+            directory: directory.to_owned(),
+        },
+        other => OpenError::Database {
+            path: path.clone(),
+            source: Box::new(other.into()),
+        },
+    })?;
+    let database = Arc::new(database);
+    let records = Records::new(database.clone()).map_err(|source| OpenError::Database { path, source })?;
+    Ok((database, records))
+}
+
+/// Makes the folder, and those above it, unless it is there.
+pub(crate) fn make_folder(path: &Path) -> Result<(), OpenError> {
+    std::fs::create_dir_all(path).map_err(|source| {
+        let path = path.to_owned();
+        if path.exists() {
+            OpenError::NotAFolder { path }
+        } else {
+            OpenError::Files { path, source }
+        }
+    })
 }

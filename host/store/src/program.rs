@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use tempfile::NamedTempFile;
@@ -46,6 +46,12 @@ pub enum DeriveError {
     Missing {
         /// Digest of the missing part.
         digest: String,
+    },
+    /// A part of the image is not any more what was pushed.
+    #[error("{digest}, a part of the image, was damaged in the store and is removed: push the image again")]
+    Damaged {
+        /// Digest of the part as pushed.
+        digest: Digest,
     },
     /// The manifest or the configuration cannot be read.
     #[error("{digest} is not the {what} of an image")]
@@ -112,7 +118,7 @@ impl ImageStore {
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
         let path = folder.join("program");
-        if !path.exists() {
+        if !is_intact(&path) {
             let file = self.extract(&manifest.content, &config, &command)?;
             fs::create_dir_all(&folder)?;
             persist(file, &path)?;
@@ -157,10 +163,29 @@ impl ImageStore {
     }
 
     fn part(&self, digest: Digest, limit: usize) -> Result<Vec<u8>, DeriveError> {
-        self.read_blob(digest, limit)?
+        let bytes = self
+            .read_blob(digest, limit)?
             .ok_or_else(|| DeriveError::Missing {
                 digest: digest.to_string(),
-            })
+            })?;
+        if Digest::of(&bytes) != digest {
+            self.remove_damaged(digest)?;
+            return Err(DeriveError::Damaged { digest });
+        }
+        Ok(bytes)
+    }
+
+    /// Why a layer could not be read: its own fault, or that of damage in the store.
+    fn unreadable_layer(&self, manifest: &ImageManifest, number: usize, error: LayerError) -> DeriveError {
+        let check = || -> Result<(), DeriveError> {
+            let digest = to_digest(manifest.layers()[number].digest())?;
+            if Digest::of_reader(self.layer(manifest, number)?)? != digest {
+                self.remove_damaged(digest)?;
+                return Err(DeriveError::Damaged { digest });
+            }
+            Ok(())
+        };
+        check().err().unwrap_or(DeriveError::Layers(error))
     }
 
     fn layer(&self, manifest: &ImageManifest, number: usize) -> Result<File, DeriveError> {
@@ -180,7 +205,8 @@ impl ImageStore {
     ) -> Result<NamedTempFile, DeriveError> {
         let mut index = LayerIndex::default();
         for number in 0..manifest.layers().len() {
-            index.add(number, self.layer(manifest, number)?)?;
+            let added = index.add(number, self.layer(manifest, number)?);
+            added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
         }
         let mut found = Err(LayerError::NotFound {
             path: command.to_owned(),
@@ -209,6 +235,11 @@ impl ImageStore {
         file.as_file().set_permissions(Permissions::from_mode(0o555))?;
         Ok(file)
     }
+}
+
+/// Whether the program that was derived earlier is there and, as far as a look at it tells, undamaged.
+fn is_intact(program: &Path) -> bool {
+    File::open(program).is_ok_and(|file| check_program(file).is_ok())
 }
 
 /// A part of an image with its digest.

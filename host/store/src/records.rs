@@ -70,18 +70,18 @@ impl Records {
         Ok(existed)
     }
 
-    /// All records, ordered by key.
-    pub fn all(&self) -> Result<Vec<FunctionRecord>, RecordError> {
+    /// All records, ordered by key; of one that cannot be read, why.
+    pub fn all(&self) -> Result<Vec<Result<FunctionRecord, RecordError>>, RecordError> {
         let transaction = self.database.begin_read()?;
         let table = transaction.open_table(FUNCTIONS)?;
         let mut records = Vec::new();
         for row in table.iter()? {
             let (key, value) = row?;
-            let record = serde_json::from_slice(value.value()).map_err(|source| RecordError::Unreadable {
+            let record = serde_json::from_slice(value.value());
+            records.push(record.map_err(|source| RecordError::Unreadable {
                 key: key.value().to_owned(),
                 source,
-            })?;
-            records.push(record);
+            }));
         }
         Ok(records)
     }

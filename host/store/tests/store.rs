@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use spore_sandbox::{LogLine, LogSink, LogSource};
 use spore_store::{
     Digest, FinishError, FunctionDeployment, FunctionRecord, LogQuery, LogRecord, LogStore, ManifestError,
-    OpenError, Selector, Store,
+    OpenError, RecordError, Selector, Store,
 };
 
 fn record(name: &str) -> FunctionRecord {
@@ -24,6 +24,71 @@ fn record(name: &str) -> FunctionRecord {
     }
 }
 
+/// All records of a store in which none is damaged.
+fn readable(store: &Store) -> Vec<FunctionRecord> {
+    let records = store.records.all().expect("reads").into_iter();
+    records.map(|record| record.expect("an intact record")).collect()
+}
+
+#[test]
+fn record_that_cannot_be_read_hides_no_other() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(directory.path()).expect("opens");
+    for name in ["a", "b", "c"] {
+        store.records.put(name, &record(name)).expect("writes");
+    }
+    drop(store);
+    let database = redb::Database::open(directory.path().join("spore.redb")).expect("opens");
+    let functions: redb::TableDefinition<'_, &str, &[u8]> = redb::TableDefinition::new("functions");
+    let transaction = database.begin_write().expect("begins");
+    let mut table = transaction.open_table(functions).expect("opens");
+    table.insert("b", b"{\"half".as_slice()).expect("writes");
+    drop(table);
+    transaction.commit().expect("commits");
+    drop(database);
+    let store = Store::open(directory.path()).expect("opens");
+    let records = store.records.all().expect("reads");
+    assert_eq!(records.len(), 3);
+    assert!(matches!(&records[1], Err(RecordError::Unreadable { key, .. }) if key == "b"));
+    assert!(records[0].is_ok() && records[2].is_ok());
+    assert!(store.records.remove("b").expect("writes"), "it can be removed");
+    assert_eq!(readable(&store), [record("a"), record("c")]);
+}
+
+#[test]
+fn damaged_directories_are_refused_by_name() {
+    let open = |damage: &dyn Fn(&Path)| {
+        let directory = tempfile::tempdir().expect("a temporary folder");
+        drop(Store::open(directory.path()).expect("opens"));
+        damage(directory.path());
+        Store::open(directory.path()).map(drop).expect_err("damaged")
+    };
+    for (name, garbage) in [("text", b"hello".to_vec()), ("zeroes", vec![0; 1 << 16])] {
+        let error = open(&|path| fs::write(path.join("spore.redb"), &garbage).expect("writes"));
+        assert!(matches!(error, OpenError::Database { .. }), "{name}: {error:?}");
+        assert!(error.to_string().contains("spore.redb: put a copy"), "{error}");
+    }
+    // The first page, which finds the others, is whole; they are not.
+    let error = open(&|path| {
+        let path = path.join("spore.redb");
+        let mut bytes = fs::read(&path).expect("reads");
+        bytes[4096..].fill(0x5a);
+        fs::write(&path, bytes).expect("writes");
+    });
+    assert!(
+        matches!(error, OpenError::Database { .. } | OpenError::Damaged { .. }),
+        "{error:?}"
+    );
+    for folder in ["logs", "uploads", "derived"] {
+        let error = open(&|path| {
+            fs::remove_dir(path.join(folder)).expect("it is empty");
+            fs::write(path.join(folder), "x").expect("writes");
+        });
+        assert!(matches!(error, OpenError::NotAFolder { .. }), "{error:?}");
+        assert!(error.to_string().contains(folder), "{error}");
+    }
+}
+
 #[test]
 fn records_survive_and_the_directory_is_locked() {
     let directory = tempfile::tempdir().expect("a temporary folder");
@@ -34,10 +99,10 @@ fn records_survive_and_the_directory_is_locked() {
     assert!(matches!(second, Err(OpenError::InUse { .. })));
     drop(store);
     let store = Store::open(directory.path()).expect("opens again");
-    assert_eq!(store.records.all().expect("reads"), [record("a"), record("b")]);
+    assert_eq!(readable(&store), [record("a"), record("b")]);
     assert!(store.records.remove("a.openfaas-fn").expect("writes"));
     assert!(!store.records.remove("a.openfaas-fn").expect("writes"));
-    assert_eq!(store.records.all().expect("reads"), [record("b")]);
+    assert_eq!(readable(&store), [record("b")]);
 }
 
 /// What is on disk at any moment is what a killed daemon leaves: a copy of it must open and hold every change.
@@ -57,7 +122,7 @@ fn copy_taken_while_the_store_is_open_holds_every_change() {
         )
         .expect("copies");
         let copied = Store::open(copy.path()).expect("the copy opens");
-        assert_eq!(copied.records.all().expect("reads").len(), number + 1);
+        assert_eq!(readable(&copied).len(), number + 1);
     }
 }
 

@@ -158,7 +158,8 @@ fn rt_sigprocmask(kernel: &mut Kernel, [how, new, old, set_bytes, ..]: Arguments
 
 fn kill(kernel: &mut Kernel, target: u64, signal: u64) -> CallResult {
     let target = target as u32 as i32;
-    let exists = matches!(target, 0 | -1 | 1) || kernel.tasks.contains_key(&target.cast_unsigned());
+    // The program itself: its process, its group, everything.
+    let exists = (-1..=1).contains(&target) || kernel.tasks.contains_key(&target.cast_unsigned());
     if !exists {
         return Err(Errno::ESRCH.into());
     }

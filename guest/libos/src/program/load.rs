@@ -157,13 +157,16 @@ fn copy_contents(kernel: &mut Kernel, segment: &Segment, address: u64) -> Result
     Ok(())
 }
 
+/// Strings without their zeroes.
+type Strings = Vec<Vec<u8>>;
+
 /// The strings of the start block: `argv` and `envp`.
-fn start_strings(boot: &BootPage) -> Result<(Vec<Vec<u8>>, Vec<Vec<u8>>), LoadError> {
+fn start_strings(boot: &BootPage) -> Result<(Strings, Strings), LoadError> {
     let length = u64::from(boot.start_block_bytes).min(START_BLOCK_BYTES) as usize;
     let mut block = alloc::vec![0; length];
     shared::start_block(&mut block);
     let mut strings = block.split(|&byte| byte == 0);
-    let mut take = |count: u32| -> Result<Vec<Vec<u8>>, LoadError> {
+    let mut take = |count: u32| -> Result<Strings, LoadError> {
         (0..count)
             .map(|_| strings.next().map(<[u8]>::to_vec).ok_or(LoadError::StartBlock))
             .collect()
