@@ -40,8 +40,7 @@ pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
 
 const DATABASE_FILE: &str = "spore.redb";
-const DATABASE_ADVICE: &str =
-    "put a copy of it back, or move it away to start without functions and images";
+const DATABASE_ADVICE: &str = "put a copy of it back, or move it away to start without functions and images";
 
 /// Why a data directory could not be opened.
 #[derive(Debug, thiserror::Error)]
