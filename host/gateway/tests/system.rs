@@ -245,6 +245,31 @@ async fn function_whose_image_is_damaged_is_left_out_and_can_be_removed_or_deplo
 }
 
 #[tokio::test]
+async fn damaged_layer_is_removed_so_that_a_push_brings_it_back() {
+    let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
+    let digest = digest(&layer("function", &static_program()));
+    let path = format!("/v2/hello/blobs/{digest}");
+    let blob = fixture.data.path().join("blobs/sha256");
+    let blob = blob.join(digest.trim_start_matches("sha256:"));
+    std::fs::write(&blob, "damaged").expect("writes");
+    fixture.restart().await;
+    let (answer, _) = fixture.call(Method::HEAD, &path, "").await;
+    assert_eq!(
+        (answer.status(), fixture.get("/function/hello").await.0),
+        (StatusCode::OK, StatusCode::OK),
+        "nobody needs it as long as the derived program is there"
+    );
+    std::fs::remove_dir_all(fixture.data.path().join("derived")).expect("it is there");
+    fixture.restart().await;
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::NOT_FOUND);
+    let (answer, _) = fixture.call(Method::HEAD, &path, "").await;
+    assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+    fixture.push("hello", &static_program()).await;
+    fixture.deploy(json!({})).await;
+    assert_eq!(fixture.get("/function/hello").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn derived_program_that_is_damaged_is_derived_again() {
     let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
     let digest = fixture.push("hello", &static_program()).await;
