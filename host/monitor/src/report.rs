@@ -72,13 +72,14 @@ impl Fault {
             "r14", "r15",
         ];
         let registers = &self.registers;
-        let mut lines = vec![format!(
-            "fault: {} at {}, error code {:#x}, flags {:#x}",
-            self.summary(),
-            place(program, registers.rip),
-            self.error_code,
-            registers.rflags
-        )];
+        let place = place(program, registers.rip);
+        let mut lines = vec![
+            format!("fault: {} at {place}", self.summary()),
+            format!(
+                "  rip {:016x}  flags {:#x}  error code {:#x}",
+                registers.rip, registers.rflags, self.error_code
+            ),
+        ];
         let all: Vec<_> = NAMES.iter().zip(registers.general).collect();
         for group in all.chunks(4) {
             let texts: Vec<_> = group
