@@ -212,8 +212,6 @@ pub struct GuestPage {
     pub log_tail: u32,
     /// Number of requests for memory that were refused.
     pub refused_allocations: u32,
-    /// Slots that the guest has changed since the host last looked, one bit each; the host clears it.
-    pub changed_slots: u64,
     /// The exit record for [`crate::doorbell::EXIT`].
     pub exit: ExitRecord,
     /// Stream slots.
@@ -263,7 +261,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 280 + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

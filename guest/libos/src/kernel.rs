@@ -12,6 +12,7 @@ use spore_machine::context::{self, Trap};
 use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
+use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::{Descriptors, OpenFile};
 use crate::memory::AddressSpace;
@@ -41,6 +42,7 @@ pub(crate) struct Kernel {
     pub(crate) network: Network,
     pub(crate) random: Random,
     pub(crate) ready: Rc<ReadyQueue>,
+    pub(crate) budget: Rc<Budget>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) current: TaskId,
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
@@ -70,6 +72,7 @@ pub fn start() -> ! {
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
         ready,
+        budget: Rc::default(),
         tasks: BTreeMap::new(),
         current: 1,
         deadlines: BTreeSet::new(),
@@ -196,6 +199,8 @@ impl Kernel {
 
     /// Answers a call; `false` if the task does not go on running now.
     fn answer(&mut self, pending: Pending) -> bool {
+        // A program that only polls, and so never waits, must see what has come in meanwhile.
+        self.network.pump();
         let deadline_before = self.task().memory.deadline_ns;
         let answer = calls::dispatch(self, pending);
         let current = self.current;

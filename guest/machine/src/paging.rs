@@ -6,6 +6,7 @@
 //! Making an entry present needs no flush. Changing or removing one does; callers collect that in one
 //! [`crate::shared::flush_translations`] before the program runs again ([`PageTables::take_flush_needed`]).
 
+use alloc::vec::Vec;
 use core::ptr::{read_volatile, write_volatile};
 
 use spore_abi::layout::{self, LARGE_PAGE_BYTES, PAGE_BYTES, WINDOW_BASE};
@@ -43,15 +44,32 @@ impl Access {
 /// Why the tables could not be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PagingError {
-    /// The pool of tables is used up.
+    /// The pools of tables are used up: [`PageTables::add_pool`], then try again. Every operation may be repeated.
     NoTables,
-    /// The address or the frame is not one that programs may have.
+    /// The address or the frame is not one that programs may have, or a program has damaged a table.
     Forbidden,
+}
+
+/// A stretch of RAM that holds tables.
+#[derive(Debug, Clone, Copy)]
+struct Pool {
+    start_gpa: u64,
+    end_gpa: u64,
+}
+
+/// What the tables say of an address.
+enum Lookup {
+    /// The lowest-level entry.
+    Entry(*mut u64),
+    /// There is no table for the addresses up to here.
+    AbsentUntil(u64),
 }
 
 /// The page tables of the instance.
 pub struct PageTables {
     top_gpa: u64,
+    pools: Vec<Pool>,
+    /// First unused byte of the last pool.
     unused_gpa: u64,
     flush_needed: bool,
     ram_bytes: u64,
@@ -61,19 +79,45 @@ impl PageTables {
     /// Takes over the tables that the monitor made, as the boot page describes them.
     #[must_use]
     pub fn new(top_gpa: u64, unused_gpa: u64, ram_bytes: u64) -> Self {
+        let end_gpa = layout::PAGE_TABLES_GPA + layout::PAGE_TABLES_BYTES;
+        let pool = Pool {
+            start_gpa: layout::PAGE_TABLES_GPA,
+            end_gpa,
+        };
         Self {
             top_gpa,
+            pools: alloc::vec![pool],
             unused_gpa,
             flush_needed: false,
             ram_bytes,
         }
     }
 
+    /// Gives zeroed RAM, in whole pages, to the tables for good. Programs must not have it: it is taken from the
+    /// frames that are free.
+    ///
+    /// # Errors
+    ///
+    /// If the range is not RAM that programs could have had.
+    pub fn add_pool(&mut self, gpa: u64, bytes: u64) -> Result<(), PagingError> {
+        let end_gpa = gpa.checked_add(bytes).ok_or(PagingError::Forbidden)?;
+        let is_ram = gpa >= reserved::end_gpa() && end_gpa <= self.ram_bytes;
+        if !is_ram || !gpa.is_multiple_of(PAGE_BYTES) || !bytes.is_multiple_of(PAGE_BYTES) {
+            return Err(PagingError::Forbidden);
+        }
+        self.pools.push(Pool {
+            start_gpa: gpa,
+            end_gpa,
+        });
+        self.unused_gpa = gpa;
+        Ok(())
+    }
+
     /// Maps `count` pages from `address` on to the frames from `gpa` on. Entries that were present are replaced.
     ///
     /// # Errors
     ///
-    /// If the range is not a program's or the pool of tables is used up; part of the range may be mapped then.
+    /// If the range is not a program's or the pools of tables are used up; part of the range may be mapped then.
     pub fn map(&mut self, address: u64, gpa: u64, count: u64, access: Access) -> Result<(), PagingError> {
         self.check_address(address, count)?;
         let end = gpa
@@ -86,34 +130,28 @@ impl PageTables {
             return Err(PagingError::Forbidden);
         }
         for index in 0..count {
-            let entry = self
-                .entry(address + index * PAGE_BYTES, true)?
-                .ok_or(PagingError::NoTables)?;
+            let entry = self.make_entry(address + index * PAGE_BYTES)?;
             self.replace(entry, (gpa + index * PAGE_BYTES) | access.bits());
         }
         Ok(())
     }
 
     /// Changes what the program may do with those of `count` pages from `address` on that are mapped; `None` takes
-    /// them away (the frame is then reachable through the window only, or not at all).
+    /// them away (the frame is then reachable through the window only, or not at all). Pages of modules never become
+    /// writable.
     ///
     /// # Errors
     ///
     /// As for [`PageTables::map`].
     pub fn protect(&mut self, address: u64, count: u64, access: Option<Access>) -> Result<(), PagingError> {
-        self.check_address(address, count)?;
-        for index in 0..count {
-            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else {
-                continue;
-            };
-            let old = load(entry);
-            if old & ADDRESS == 0 {
-                continue;
-            }
-            let new = access.map_or(old & ADDRESS, |access| (old & ADDRESS) | access.bits());
-            self.replace(entry, new);
-        }
-        Ok(())
+        self.for_each_assigned(address, count, |tables, entry, old| {
+            let gpa = old & ADDRESS;
+            let new = access.map_or(gpa, |access| {
+                let write = access.write && gpa < layout::MODULES_GPA;
+                gpa | Access { write, ..access }.bits()
+            });
+            tables.replace(entry, new);
+        })
     }
 
     /// Removes the mappings of `count` pages from `address` on and gives the frames that they had to `release`.
@@ -127,27 +165,18 @@ impl PageTables {
         count: u64,
         mut release: impl FnMut(u64),
     ) -> Result<(), PagingError> {
-        self.check_address(address, count)?;
-        for index in 0..count {
-            let Some(entry) = self.entry(address + index * PAGE_BYTES, false)? else {
-                continue;
-            };
-            let old = load(entry);
-            if old & ADDRESS != 0 {
-                self.replace(entry, 0);
-                release(old & ADDRESS);
-            }
-        }
-        Ok(())
+        self.for_each_assigned(address, count, |tables, entry, old| {
+            tables.replace(entry, 0);
+            release(old & ADDRESS);
+        })
     }
 
     /// The frame behind `address`, if one is assigned there (accessible or not).
     #[must_use]
     pub fn frame(&mut self, address: u64) -> Option<u64> {
-        let entry = self.entry(address, false).ok()??;
-        match load(entry) & ADDRESS {
-            0 => None,
-            gpa => Some(gpa),
+        match self.lookup(address).ok()? {
+            Lookup::Entry(entry) if load(entry) & ADDRESS != 0 => Some(load(entry) & ADDRESS),
+            Lookup::Entry(_) | Lookup::AbsentUntil(_) => None,
         }
     }
 
@@ -155,6 +184,31 @@ impl PageTables {
     #[must_use]
     pub fn take_flush_needed(&mut self) -> bool {
         core::mem::take(&mut self.flush_needed)
+    }
+
+    /// Calls `change` for each entry of the range that has a frame. Stretches without tables are skipped at once.
+    fn for_each_assigned(
+        &mut self,
+        address: u64,
+        count: u64,
+        mut change: impl FnMut(&mut Self, *mut u64, u64),
+    ) -> Result<(), PagingError> {
+        self.check_address(address, count)?;
+        let end = address + count * PAGE_BYTES;
+        let mut at = address;
+        while at < end {
+            match self.lookup(at)? {
+                Lookup::AbsentUntil(next) => at = next,
+                Lookup::Entry(entry) => {
+                    let old = load(entry);
+                    if old & ADDRESS != 0 {
+                        change(self, entry, old);
+                    }
+                    at += PAGE_BYTES;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn check_address(&self, address: u64, count: u64) -> Result<(), PagingError> {
@@ -186,26 +240,40 @@ impl PageTables {
         store(entry, value);
     }
 
-    /// The lowest-level entry for `address`. Missing tables are made if `create`; large pages on the way are split.
-    fn entry(&mut self, address: u64, create: bool) -> Result<Option<*mut u64>, PagingError> {
+    /// The lowest-level entry for `address`, if there is a table for it. Large pages on the way are split.
+    fn lookup(&mut self, address: u64) -> Result<Lookup, PagingError> {
         let mut table_gpa = self.top_gpa;
         for shift in [39, 30, 21] {
-            let entry = slot(table_gpa, address >> shift);
+            let entry = self.slot(table_gpa, address >> shift)?;
             let value = load(entry);
-            table_gpa = if value & PRESENT == 0 {
-                if !create {
-                    return Ok(None);
+            table_gpa = match value {
+                value if value & PRESENT == 0 => {
+                    return Ok(Lookup::AbsentUntil(((address >> shift) + 1) << shift));
                 }
-                let fresh = self.take_table()?;
-                store(entry, fresh | TABLE);
-                fresh
-            } else if value & LARGE != 0 {
-                self.split(entry, value, shift)?
-            } else {
-                value & ADDRESS
+                value if value & LARGE != 0 => self.split(entry, value, shift)?,
+                value => value & ADDRESS,
             };
         }
-        Ok(Some(slot(table_gpa, address >> 12)))
+        self.slot(table_gpa, address >> 12).map(Lookup::Entry)
+    }
+
+    /// The lowest-level entry for `address`; missing tables are made.
+    fn make_entry(&mut self, address: u64) -> Result<*mut u64, PagingError> {
+        let mut table_gpa = self.top_gpa;
+        for shift in [39, 30, 21] {
+            let entry = self.slot(table_gpa, address >> shift)?;
+            let value = load(entry);
+            table_gpa = match value {
+                value if value & PRESENT == 0 => {
+                    let fresh = self.take_table()?;
+                    store(entry, fresh | TABLE);
+                    fresh
+                }
+                value if value & LARGE != 0 => self.split(entry, value, shift)?,
+                value => value & ADDRESS,
+            };
+        }
+        self.slot(table_gpa, address >> 12)
     }
 
     /// Replaces a large page by a table of small ones with the same meaning.
@@ -217,7 +285,7 @@ impl PageTables {
         let base = value & ADDRESS & !(LARGE_PAGE_BYTES - 1);
         let bits = value & !(ADDRESS | LARGE);
         for index in 0..512 {
-            store(slot(table, index), (base + index * PAGE_BYTES) | bits);
+            store(self.slot(table, index)?, (base + index * PAGE_BYTES) | bits);
         }
         store(entry, table | TABLE);
         self.flush_needed = true;
@@ -225,24 +293,28 @@ impl PageTables {
     }
 
     fn take_table(&mut self) -> Result<u64, PagingError> {
-        if self.unused_gpa >= layout::PAGE_TABLES_GPA + layout::PAGE_TABLES_BYTES {
+        let pool = self.pools.last().ok_or(PagingError::NoTables)?;
+        if self.unused_gpa >= pool.end_gpa {
             return Err(PagingError::NoTables);
         }
         let gpa = self.unused_gpa;
         self.unused_gpa += PAGE_BYTES;
         Ok(gpa)
     }
-}
 
-/// The entry number `index` (its low nine bits) of the table at `table_gpa`.
-fn slot(table_gpa: u64, index: u64) -> *mut u64 {
-    // Whatever a program may have written into a table, the address stays within the pool.
-    let offset = table_gpa.wrapping_sub(layout::PAGE_TABLES_GPA) % layout::PAGE_TABLES_BYTES;
-    (WINDOW_BASE + layout::PAGE_TABLES_GPA + offset + (index & 511) * 8) as *mut u64
+    /// The entry number `index` (its low nine bits) of the table at `table_gpa`. Whatever a program may have written
+    /// into a table, the answer lies within a pool.
+    fn slot(&self, table_gpa: u64, index: u64) -> Result<*mut u64, PagingError> {
+        let is_table = |pool: &Pool| (pool.start_gpa..pool.end_gpa).contains(&table_gpa);
+        if !self.pools.iter().any(is_table) {
+            return Err(PagingError::Forbidden);
+        }
+        Ok((WINDOW_BASE + table_gpa + (index & 511) * 8) as *mut u64)
+    }
 }
 
 fn load(entry: *mut u64) -> u64 {
-    // SAFETY: made by `slot`, so it lies in the page-table pool, which is RAM that no Rust object occupies.
+    // SAFETY: made by `PageTables::slot`, so it lies in a pool of tables, which is RAM that no Rust object occupies.
     unsafe { read_volatile(entry) }
 }
 

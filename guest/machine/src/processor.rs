@@ -23,8 +23,8 @@ pub fn fs_base() -> u64 {
 
 /// Sets the base of the FS segment, which the library OS itself never uses.
 pub fn set_fs_base(base: u64) {
-    // SAFETY: as above; no code of the guest's own addresses memory through FS. Callers give canonical addresses
-    // (see `user::is_canonical`); another one would raise an exception that ends this instance only.
+    // SAFETY: as above; no code of the guest's own addresses memory through FS. Callers give addresses of programs
+    // (see `user::is_program_range`), which are canonical; another one would raise an exception that ends this instance only.
     unsafe { asm!("wrfsbase {}", in(reg) base, options(nomem, nostack, preserves_flags)) };
 }
 

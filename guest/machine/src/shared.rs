@@ -1,10 +1,12 @@
 //! The pages and rings shared with the monitor, and the doorbell.
 //!
-//! The monitor reads and writes them only while the virtual processor stands still, that is, during a doorbell. Each
-//! access here is volatile: the compiler must not carry a value across a doorbell.
+//! The monitor reads and writes them only while the virtual processor stands still. That is the case during a
+//! doorbell, and also at a tick, which may fall between any two instructions of the library OS. So each access here is
+//! volatile, what is published comes after what it speaks of, and what both sides change is changed atomically.
 
 use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
+use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use spore_abi::doorbell;
 use spore_abi::layout::{self, STREAM_RING_BYTES, STREAM_SLOTS, WINDOW_BASE};
@@ -87,11 +89,12 @@ pub fn read_module(offset: u64, buffer: &mut [u8]) -> bool {
 /// Takes the set of slots that the host has changed, one bit each.
 #[must_use]
 pub fn take_changed_slots() -> u64 {
-    let changed = load!((*HOST).changed_slots);
-    if changed != 0 {
-        store!((*HOST).changed_slots, 0);
+    if load!((*HOST).changed_slots) == 0 {
+        return 0;
     }
-    changed
+    // SAFETY: the place is aligned and lies in the host page, which is mapped for good. One exchange takes the bits:
+    // a tick between a load and a store would lose those that the host adds meanwhile.
+    unsafe { AtomicU64::from_ptr(addr_of_mut!((*HOST).changed_slots)) }.swap(0, Ordering::Relaxed)
 }
 
 /// What the host says of a slot.
@@ -106,18 +109,16 @@ pub fn guest_slot(slot: usize) -> GuestSlot {
     load!((*GUEST).slots[slot % STREAM_SLOTS])
 }
 
-/// Says something of a slot, and that it has changed.
+/// Says something of a slot, after everything that was written to its rings.
 pub fn set_guest_slot(slot: usize, value: GuestSlot) {
     let slot = slot % STREAM_SLOTS;
-    store!((*GUEST).slots[slot], value);
-    let changed = load!((*GUEST).changed_slots);
-    store!((*GUEST).changed_slots, changed | 1 << slot);
-}
-
-/// Whether slots have changed that the host has not been told of.
-#[must_use]
-pub fn has_news_for_host() -> bool {
-    load!((*GUEST).changed_slots) != 0
+    compiler_fence(Ordering::Release);
+    store!((*GUEST).slots[slot].flags, value.flags);
+    store!((*GUEST).slots[slot].receive_head, value.receive_head);
+    store!((*GUEST).slots[slot].transmit_tail, value.transmit_tail);
+    compiler_fence(Ordering::Release);
+    // The other fields count only once the generation is the host's.
+    store!((*GUEST).slots[slot].generation, value.generation);
 }
 
 /// Gives `visit` the `count` bytes of the receive ring of `slot` from index `head` on, in two stretches.
@@ -126,7 +127,7 @@ pub fn with_receive_ring<R>(slot: usize, head: u32, count: u32, visit: impl FnOn
     let stretches = ring::stretches(head, count.min(STREAM_RING_BYTES), STREAM_RING_BYTES);
     let parts = stretches.map(|(offset, length)| {
         // SAFETY: `stretches` stays within the ring, which is RAM that no Rust object of the guest occupies. Nobody
-        // writes there while `visit` runs: the host only does during a doorbell, and `user::write` refuses it.
+        // writes to these bytes while `visit` runs: the host writes only beyond them, and `user::write` refuses it.
         unsafe { core::slice::from_raw_parts(base.add(offset as usize), length as usize) }
     });
     visit(parts)
@@ -154,7 +155,7 @@ fn fill_ring(base: u64, tail: u32, ring_bytes: u32, bytes: &[u8]) {
     let mut done = 0;
     for (offset, length) in ring::stretches(tail, clamp(bytes.len(), ring_bytes), ring_bytes) {
         let (offset, length) = (offset as usize, length as usize);
-        // SAFETY: as for `copy_from_ring`, the other way round.
+        // SAFETY: as for `with_transmit_ring`: the lengths add up to at most `bytes.len()`.
         unsafe {
             core::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), (base as *mut u8).add(offset), length);
         }
@@ -188,6 +189,7 @@ pub fn log(origin: LogOrigin, bytes: &[u8]) {
             layout::LOG_RING_BYTES,
             part,
         );
+        compiler_fence(Ordering::Release);
         store!((*GUEST).log_tail, tail.wrapping_add(needed));
     }
 }

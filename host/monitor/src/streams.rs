@@ -77,8 +77,6 @@ impl Streams {
 
     /// Moves bytes in both directions, as far as they go. Returns whether the guest has news.
     pub(crate) fn serve(&mut self, ram: &Region) -> Result<bool, StreamError> {
-        let place = GUEST_PAGE_GPA + std::mem::offset_of!(GuestPage, changed_slots) as u64;
-        ram.write(place, 0_u64)?;
         let mut changed = 0_u64;
         for slot in 0..STREAM_SLOTS {
             let Some(stream) = self.slots[slot].as_mut() else {

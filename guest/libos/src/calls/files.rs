@@ -13,19 +13,56 @@ use crate::files::event::EventCounter;
 use crate::files::{File, devices, pipe};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::network::socket::Socket;
+use crate::time::monotonic_ns;
 
 /// Longest path, with its zero.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Waits for `file` to move, unless the call is not to wait.
-pub(super) fn wait_for(kernel: &mut Kernel, file: &dyn File, non_blocking: bool) -> Failure {
-    match file.wait_queue() {
-        Some(queue) if !non_blocking => {
-            queue.add_task(kernel.current);
-            Failure::Wait
+/// How long a call may wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not at all.
+    None,
+    /// This many nanoseconds in all.
+    Span(u64),
+    /// For ever.
+    Endless,
+}
+
+impl Patience {
+    /// What an open file's flags and a socket's time-out say.
+    pub(super) fn new(non_blocking: bool, timeout_ns: Option<u64>) -> Self {
+        match timeout_ns {
+            _ if non_blocking => Self::None,
+            Some(timeout_ns) => Self::Span(timeout_ns),
+            None => Self::Endless,
         }
-        _ => Failure::Errno(Errno::EAGAIN),
     }
+}
+
+/// Waits for `file` to move, as long as the call may.
+pub(super) fn wait_for(kernel: &mut Kernel, file: &dyn File, patience: Patience) -> Failure {
+    let Some(queue) = file.wait_queue() else {
+        return Failure::Errno(Errno::EAGAIN);
+    };
+    match patience {
+        Patience::None => return Failure::Errno(Errno::EAGAIN),
+        Patience::Span(span_ns) => {
+            let now_ns = monotonic_ns();
+            let deadline_ns = *kernel
+                .task()
+                .memory
+                .deadline_ns
+                .get_or_insert(now_ns.saturating_add(span_ns));
+            if now_ns >= deadline_ns {
+                return Failure::Errno(Errno::EAGAIN);
+            }
+        }
+        Patience::Endless => {}
+    }
+    queue.add_task(kernel.current);
+    Failure::Wait
 }
 
 fn read_from(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers) -> CallResult {
@@ -34,7 +71,14 @@ fn read_from(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers) -> Call
         return Err(Errno::EBADF.into());
     }
     match open.file.read(kernel, &mut buffers) {
-        Err(Errno::EAGAIN) => Err(wait_for(kernel, &*open.file, open.is_non_blocking())),
+        Err(Errno::EAGAIN) => {
+            let timeout_ns = open.file.as_socket().and_then(Socket::receive_timeout_ns);
+            Err(wait_for(
+                kernel,
+                &*open.file,
+                Patience::new(open.is_non_blocking(), timeout_ns),
+            ))
+        }
         other => Ok(other?),
     }
 }
@@ -57,16 +101,21 @@ pub(super) fn send_all(
 ) -> CallResult {
     let wanted = buffers.remaining();
     buffers.skip(kernel.task().memory.progress);
+    let timeout_ns = open.file.as_socket().and_then(Socket::send_timeout_ns);
     loop {
         match open.file.write(kernel, &mut buffers) {
+            Ok(done) if !open.file.is_stream() => return Ok(done),
             Ok(_) if buffers.remaining() == 0 => return Ok(wanted),
             Ok(0) => return Ok(wanted - buffers.remaining()),
             Ok(_) => {}
             Err(error) => {
                 let done = wanted - buffers.remaining();
-                if error == Errno::EAGAIN && !(non_blocking && done > 0) {
+                if error == Errno::EAGAIN {
                     kernel.task().memory.progress = done;
-                    return Err(wait_for(kernel, &*open.file, non_blocking));
+                    match wait_for(kernel, &*open.file, Patience::new(non_blocking, timeout_ns)) {
+                        Failure::Errno(_) if done > 0 => return Ok(done),
+                        failure => return Err(failure),
+                    }
                 }
                 if done > 0 {
                     return Ok(done);
@@ -275,7 +324,7 @@ pub(super) fn pipe2(kernel: &mut Kernel, [address, flags, ..]: Arguments) -> Cal
     if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK | linux::O_DIRECT) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (reader, writer) = pipe::new(&kernel.ready);
+    let (reader, writer) = pipe::new(&kernel.ready, &kernel.budget).ok_or(Errno::ENFILE)?;
     let status = flags & linux::O_NONBLOCK;
     let close_on_exec = flags & linux::O_CLOEXEC != 0;
     let first = add(kernel, Rc::new(reader), linux::O_RDONLY | status, close_on_exec)?;
@@ -289,7 +338,12 @@ pub(super) fn pipe2(kernel: &mut Kernel, [address, flags, ..]: Arguments) -> Cal
     let mut numbers = [0; 8];
     numbers[..4].copy_from_slice(&(first as u32).to_le_bytes());
     numbers[4..].copy_from_slice(&(second as u32).to_le_bytes());
-    kernel.space.write(address, &numbers)?;
+    if let Err(error) = kernel.space.write(address, &numbers) {
+        for descriptor in [first, second] {
+            close(kernel, [descriptor, 0, 0, 0, 0, 0])?;
+        }
+        return Err(error.into());
+    }
     Ok(0)
 }
 

@@ -6,7 +6,7 @@ use alloc::vec;
 use linux_raw_sys::general as linux;
 use linux_raw_sys::net;
 
-use super::files::{add, send_all, wait_for};
+use super::files::{Patience, add, send_all, wait_for};
 use super::{Arguments, CallResult, Failure};
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
@@ -14,6 +14,7 @@ use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::network::address::{Address, Family};
 use crate::network::socket::Socket;
+use crate::time::SECOND_NS;
 
 const SOCK_TYPE_MASK: u32 = 0xf;
 const SOCK_STREAM: u32 = 1;
@@ -87,8 +88,15 @@ pub(super) fn accept4(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
     if flags & !(SOCK_CLOEXEC | SOCK_NONBLOCK) != 0 {
         return Err(Errno::EINVAL.into());
     }
+    // Without a descriptor for it, the stream must stay in the backlog.
+    if !kernel.files.has_room() {
+        return Err(Errno::EMFILE.into());
+    }
     with_socket(kernel, descriptor, |kernel, open, socket| match socket.accept() {
-        Err(Errno::EAGAIN) => Err(wait_for(kernel, socket, open.is_non_blocking())),
+        Err(Errno::EAGAIN) => {
+            let patience = Patience::new(open.is_non_blocking(), socket.receive_timeout_ns());
+            Err(wait_for(kernel, socket, patience))
+        }
         Err(error) => Err(error.into()),
         Ok(accepted) => {
             if address != 0 {
@@ -148,21 +156,39 @@ pub(super) fn getpeername(kernel: &mut Kernel, [descriptor, address, length, ..]
     })
 }
 
-/// Options tune a network that is not there; those that servers set are accepted.
-pub(super) fn setsockopt(kernel: &mut Kernel, [descriptor, level, ..]: Arguments) -> CallResult {
-    with_socket(kernel, descriptor, |_, _, _| {
-        let is_known = [
+/// Time-outs are kept; other options tune a network that is not there, and those that servers set are accepted.
+pub(super) fn setsockopt(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
+    let [descriptor, level, name, address, length, _] = arguments;
+    with_socket(kernel, descriptor, |kernel, _, socket| {
+        let known = [
             net::SOL_SOCKET,
             net::IPPROTO_TCP as u32,
             net::IPPROTO_IP as u32,
             net::IPPROTO_IPV6 as u32,
         ];
-        let level = u32::try_from(level).map_err(|_| Errno::ENOPROTOOPT)?;
-        if is_known.contains(&level) {
-            Ok(0)
-        } else {
-            Err(Errno::ENOPROTOOPT.into())
+        let level = u32::try_from(level)
+            .ok()
+            .filter(|level| known.contains(level))
+            .ok_or(Errno::ENOPROTOOPT)?;
+        let receives = match (level, name as u32) {
+            (net::SOL_SOCKET, net::SO_RCVTIMEO_OLD | net::SO_RCVTIMEO_NEW) => true,
+            (net::SOL_SOCKET, net::SO_SNDTIMEO_OLD | net::SO_SNDTIMEO_NEW) => false,
+            _ => return Ok(0),
+        };
+        if length < 16 {
+            return Err(Errno::EINVAL.into());
         }
+        let seconds = kernel.space.read_u64(address)?;
+        let microseconds = kernel.space.read_u64(address.wrapping_add(8))?;
+        if seconds > i64::MAX as u64 || microseconds >= 1_000_000 {
+            return Err(Errno(linux_raw_sys::errno::EDOM).into());
+        }
+        let span_ns = seconds
+            .saturating_mul(SECOND_NS)
+            .saturating_add(microseconds * 1000);
+        // Zero means for ever.
+        socket.set_timeout(receives, Some(span_ns).filter(|&span_ns| span_ns > 0));
+        Ok(0)
     })
 }
 
@@ -202,6 +228,7 @@ fn receive(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers, flags: u6
         let stream = socket.stream()?;
         let non_blocking = open.is_non_blocking() || flags & MSG_DONTWAIT != 0;
         let peek = flags & MSG_PEEK != 0;
+        let patience = Patience::new(non_blocking, socket.receive_timeout_ns());
         let before = kernel.task().memory.progress;
         buffers.skip(before);
         let mut total = before;
@@ -215,10 +242,12 @@ fn receive(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers, flags: u6
                         return Ok(total);
                     }
                 }
-                Err(Errno::EAGAIN) if total > 0 && non_blocking => return Ok(total),
                 Err(Errno::EAGAIN) => {
                     kernel.task().memory.progress = total;
-                    return Err(wait_for(kernel, socket, non_blocking));
+                    match wait_for(kernel, socket, patience) {
+                        Failure::Errno(_) if total > 0 => return Ok(total),
+                        failure => return Err(failure),
+                    }
                 }
                 Err(_) if total > 0 => return Ok(total),
                 Err(error) => return Err(error.into()),

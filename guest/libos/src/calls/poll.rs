@@ -12,7 +12,7 @@ use crate::files::descriptors::OpenFile;
 use crate::files::epoll::Epoll;
 use crate::files::{File, Readiness};
 use crate::kernel::Kernel;
-use crate::time::{SECOND_NS, monotonic_ns, parse_timespec};
+use crate::time::{SECOND_NS, monotonic_ns, parse_timespec, timespec};
 
 /// Most events that one `epoll_wait` returns.
 const EVENTS_MAX: u64 = 4096;
@@ -79,22 +79,22 @@ fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -
     if count > DESCRIPTOR_LIMIT {
         return Err(Errno::EINVAL.into());
     }
-    let always = Readiness::ERROR | Readiness::HANG_UP;
+    let always = (Readiness::ERROR | Readiness::HANG_UP).bits();
     let mut watched = Vec::new();
     let mut ready = 0;
     for index in 0..count {
         let entry = address.wrapping_add(index * 8);
         let [d0, d1, d2, d3, e0, e1, ..] = kernel.space.read_array::<8>(entry)?;
         let descriptor = i32::from_le_bytes([d0, d1, d2, d3]);
-        let asked = Readiness::from_bits_truncate(u32::from(u16::from_le_bytes([e0, e1])));
+        let asked = u32::from(u16::from_le_bytes([e0, e1]));
         let found = match u64::try_from(descriptor) {
             Err(_) => 0,
             Ok(descriptor) => match kernel.files.get(descriptor) {
                 Err(_) => linux::POLLNVAL,
                 Ok(open) => {
-                    let found = open.file.readiness() & (asked | always);
+                    let found = open.file.readiness().poll_bits() & (asked | always);
                     watched.push(open);
-                    found.bits()
+                    found
                 }
             },
         };
@@ -111,22 +111,26 @@ fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -
 
 pub(super) fn select(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
     let [count, read, write, except, address, _] = arguments;
-    let timeout = match address {
-        0 => Timeout::Never,
-        _ => {
-            let seconds = kernel.space.read_u64(address)?;
-            let microseconds = kernel.space.read_u64(address.wrapping_add(8))?;
-            if seconds > i64::MAX as u64 || microseconds > i64::MAX as u64 {
-                return Err(Errno::EINVAL.into());
-            }
-            Timeout::Span(
-                seconds
-                    .saturating_mul(SECOND_NS)
-                    .saturating_add(microseconds.saturating_mul(1000)),
-            )
-        }
-    };
-    select_files(kernel, count, [read, write, except], timeout)
+    if address == 0 {
+        return select_files(kernel, count, [read, write, except], Timeout::Never);
+    }
+    let seconds = kernel.space.read_u64(address)?;
+    let microseconds = kernel.space.read_u64(address.wrapping_add(8))?;
+    if seconds > i64::MAX as u64 || microseconds > i64::MAX as u64 {
+        return Err(Errno::EINVAL.into());
+    }
+    let span_ns = seconds
+        .saturating_mul(SECOND_NS)
+        .saturating_add(microseconds.saturating_mul(1000));
+    let count = select_files(kernel, count, [read, write, except], Timeout::Span(span_ns))?;
+    // Linux leaves what remains of the time there.
+    let now_ns = monotonic_ns();
+    let deadline_ns = kernel.task().memory.deadline_ns;
+    let left_ns = deadline_ns.map_or(span_ns, |deadline_ns| deadline_ns.saturating_sub(now_ns));
+    let mut left = timespec(left_ns);
+    left[8..].copy_from_slice(&(left_ns % SECOND_NS / 1000).to_le_bytes());
+    kernel.space.write(address, &left)?;
+    Ok(count)
 }
 
 pub(super) fn pselect6(
@@ -140,7 +144,9 @@ pub(super) fn pselect6(
 fn select_files(kernel: &mut Kernel, count: u64, sets: [u64; 3], timeout: Timeout) -> CallResult {
     /// Most descriptors of an `fd_set`.
     const DESCRIPTORS: u64 = 1024;
-    let count = count.min(DESCRIPTORS);
+    let count = u64::try_from(count as u32 as i32)
+        .map_err(|_| Errno::EINVAL)?
+        .min(DESCRIPTORS);
     let bytes = count.div_ceil(64) as usize * 8;
     let meanings = [
         Readiness::READ | Readiness::HANG_UP | Readiness::ERROR,
@@ -189,7 +195,7 @@ pub(super) fn epoll_create1(kernel: &mut Kernel, [flags, ..]: Arguments) -> Call
     if flags & !u64::from(linux::EPOLL_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let epoll = Epoll::new(&kernel.ready);
+    let epoll = Epoll::new(&kernel.ready, &kernel.budget);
     add(kernel, Rc::new(epoll), linux::O_RDWR, flags != 0)
 }
 

@@ -84,10 +84,15 @@ fn arch_prctl(kernel: &mut Kernel, [operation, value, ..]: Arguments) -> CallRes
 fn prctl(kernel: &mut Kernel, [operation, address, ..]: Arguments) -> CallResult {
     match operation {
         PR_SET_NAME => {
+            // As much of it as is shown; what follows need not even be mapped.
             let mut name = [0; 16];
-            let text = kernel.space.read_string(address, usize::MAX, Errno::EINVAL)?;
-            let length = text.len().min(name.len() - 1);
-            name[..length].copy_from_slice(&text[..length]);
+            for (index, place) in name[..15].iter_mut().enumerate() {
+                let [byte] = kernel.space.read_array(address.wrapping_add(index as u64))?;
+                if byte == 0 {
+                    break;
+                }
+                *place = byte;
+            }
             kernel.name = name;
         }
         PR_GET_NAME => {

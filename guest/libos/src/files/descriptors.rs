@@ -10,7 +10,7 @@ use super::File;
 use crate::errno::Errno;
 
 /// Most descriptors that the program can have (RLIMIT_NOFILE).
-pub(crate) const DESCRIPTORS_MAX: usize = 65_536;
+pub(crate) const DESCRIPTORS_MAX: usize = 16_384;
 
 /// An open file description: what `dup` shares.
 pub(crate) struct OpenFile {
@@ -61,6 +61,11 @@ impl Descriptors {
             .ok_or(Errno::EMFILE)?;
         self.put(number, Descriptor { open, close_on_exec });
         Ok(number as u64)
+    }
+
+    /// Whether one more can be added.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.len() < DESCRIPTORS_MAX || self.0.iter().any(Option::is_none)
     }
 
     /// Gives an open file this very number; returns the one that had it.

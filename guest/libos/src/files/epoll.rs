@@ -9,15 +9,16 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use linux_raw_sys::general::{EPOLLET, EPOLLONESHOT};
+use linux_raw_sys::general::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLONESHOT};
 
+use super::budget::{Budget, Share};
 use super::descriptors::OpenFile;
 use super::{File, Kind, Readiness};
 use crate::errno::Errno;
 use crate::task::{ReadyQueue, WaitQueue};
 
-/// Deepest nesting of epoll instances that watch each other, as on Linux.
-const NESTING_MAX: u32 = 5;
+/// Errors and hang-ups are always watched for.
+const ALWAYS: u32 = EPOLLERR | EPOLLHUP;
 
 /// Candidates of an instance, and who waits for them.
 struct Candidates {
@@ -33,12 +34,18 @@ pub(crate) struct Watch {
     events: Cell<u32>,
     data: Cell<u64>,
     this: Weak<Watch>,
+    _share: Share,
 }
 
 /// An epoll instance.
 pub(crate) struct Epoll {
     watches: RefCell<BTreeMap<u64, Rc<Watch>>>,
     candidates: Rc<Candidates>,
+    budget: Rc<Budget>,
+    /// It has watched another instance.
+    watches_instances: Cell<bool>,
+    /// Another instance has watched it.
+    is_watched: Cell<bool>,
 }
 
 /// What `epoll_wait` reports of one file.
@@ -60,27 +67,25 @@ impl Watch {
         candidates.moved.wake();
     }
 
-    /// What the file is ready for, of what the watch asks; errors and hang-ups always count.
+    /// What the file is ready for, of what the watch asks.
     fn ready_events(&self) -> u32 {
         let Some(open) = self.open.upgrade() else { return 0 };
-        let always = (Readiness::ERROR | Readiness::HANG_UP).bits();
-        if self.events.get() & !(EPOLLET | EPOLLONESHOT) == 0 {
-            return 0;
-        }
-        open.file.readiness().bits() & (self.events.get() | always)
+        open.file.readiness().poll_bits() & self.events.get()
     }
 }
 
 impl Epoll {
     /// An instance that watches nothing.
-    pub(crate) fn new(ready: &Rc<ReadyQueue>) -> Self {
-        let candidates = Rc::new(Candidates {
-            list: RefCell::default(),
-            moved: WaitQueue::new(ready),
-        });
+    pub(crate) fn new(ready: &Rc<ReadyQueue>, budget: &Rc<Budget>) -> Self {
         Self {
             watches: RefCell::default(),
-            candidates,
+            candidates: Rc::new(Candidates {
+                list: RefCell::default(),
+                moved: WaitQueue::new(ready),
+            }),
+            budget: Rc::clone(budget),
+            watches_instances: Cell::new(false),
+            is_watched: Cell::new(false),
         }
     }
 
@@ -92,26 +97,31 @@ impl Epoll {
         if !can_wait {
             return Err(Errno::EPERM);
         }
-        if let Some(other) = open.file.as_epoll() {
-            if core::ptr::eq(other, self) {
+        if let Some(inner) = open.file.as_epoll() {
+            if core::ptr::eq(inner, self) {
                 return Err(Errno::EINVAL);
             }
-            // No instance may watch itself through others: readiness is asked for recursively.
-            if other.reaches(self) || other.depth() >= NESTING_MAX {
+            // Readiness is asked for recursively, so nesting must be bounded: an instance that is watched watches
+            // none, and the other way round. (Linux allows five levels.)
+            if inner.watches_instances.get() || self.is_watched.get() {
                 return Err(Errno::ELOOP);
             }
+            self.watches_instances.set(true);
+            inner.is_watched.set(true);
         }
         let mut watches = self.watches.borrow_mut();
         if watches.contains_key(&number) {
             return Err(Errno::EEXIST);
         }
+        let share = self.budget.watch().ok_or(Errno::ENOSPC)?;
         let watch = Rc::new_cyclic(|this| Watch {
             candidates: Rc::downgrade(&self.candidates),
             is_listed: Cell::new(false),
             open: Rc::downgrade(open),
-            events: Cell::new(events),
+            events: Cell::new(events | ALWAYS),
             data: Cell::new(data),
             this: this.clone(),
+            _share: share,
         });
         if let Some(queue) = open.file.wait_queue() {
             queue.add_watch(&watch);
@@ -126,7 +136,7 @@ impl Epoll {
         self.forget_closed();
         let watches = self.watches.borrow();
         let watch = watches.get(&number).ok_or(Errno::ENOENT)?;
-        watch.events.set(events);
+        watch.events.set(events | ALWAYS);
         watch.data.set(data);
         watch.notice();
         Ok(())
@@ -135,11 +145,14 @@ impl Epoll {
     /// Stops watching.
     pub(crate) fn remove(&self, number: u64) -> Result<(), Errno> {
         self.forget_closed();
-        self.watches
-            .borrow_mut()
-            .remove(&number)
-            .map(drop)
-            .ok_or(Errno::ENOENT)
+        let watch = self.watches.borrow_mut().remove(&number).ok_or(Errno::ENOENT)?;
+        if watch.is_listed.get() {
+            self.candidates
+                .list
+                .borrow_mut()
+                .retain(|listed| !listed.ptr_eq(&watch.this));
+        }
+        Ok(())
     }
 
     /// Up to `limit` files that are ready.
@@ -179,23 +192,6 @@ impl Epoll {
         self.watches
             .borrow_mut()
             .retain(|_, watch| watch.open.strong_count() > 0);
-    }
-
-    fn reaches(&self, target: &Self) -> bool {
-        self.watches.borrow().values().any(|watch| {
-            let open = watch.open.upgrade();
-            let inner = open.as_ref().and_then(|open| open.file.as_epoll());
-            inner.is_some_and(|inner| core::ptr::eq(inner, target) || inner.reaches(target))
-        })
-    }
-
-    fn depth(&self) -> u32 {
-        let watches = self.watches.borrow();
-        let inner = watches.values().filter_map(|watch| {
-            let open = watch.open.upgrade()?;
-            open.file.as_epoll().map(Self::depth)
-        });
-        1 + inner.max().unwrap_or(0)
     }
 }
 
@@ -267,7 +263,7 @@ mod tests {
             moved,
         });
         let open = OpenFile::new(Rc::clone(&switch) as Rc<dyn File>, 0);
-        let epoll = Epoll::new(&ready);
+        let epoll = Epoll::new(&ready, &Rc::default());
         epoll.add(5, &open, events, 77).unwrap();
         Setup {
             epoll,
@@ -358,19 +354,46 @@ mod tests {
     }
 
     #[test]
-    fn instances_do_not_watch_each_other_in_circles() {
+    fn instances_watch_each_other_on_one_level_only() {
         let ready = Rc::new(ReadyQueue::default());
-        let instances: Vec<_> = (0..7)
-            .map(|_| OpenFile::new(Rc::new(Epoll::new(&ready)), 0))
+        let budget = Rc::default();
+        let instances: Vec<_> = (0..4)
+            .map(|_| OpenFile::new(Rc::new(Epoll::new(&ready, &budget)), 0))
             .collect();
         let epoll = |index: usize| instances[index].file.as_epoll().unwrap();
         assert_eq!(epoll(0).add(1, &instances[0], EPOLLIN, 0), Err(Errno::EINVAL));
         epoll(0).add(1, &instances[1], EPOLLIN, 0).unwrap();
-        assert_eq!(epoll(1).add(1, &instances[0], EPOLLIN, 0), Err(Errno::ELOOP));
-        for outer in 2..6 {
-            let inner = if outer == 2 { 0 } else { outer - 1 };
-            let added = epoll(outer).add(1, &instances[inner], EPOLLIN, 0);
-            assert_eq!(added.is_ok(), outer < 5, "nesting of {outer}");
+        epoll(0).add(2, &instances[2], EPOLLIN, 0).unwrap();
+        for (outer, inner) in [(1, 0), (1, 2), (3, 0), (2, 3)] {
+            assert_eq!(
+                epoll(outer).add(9, &instances[inner], EPOLLIN, 0),
+                Err(Errno::ELOOP)
+            );
         }
+    }
+
+    #[test]
+    fn watches_for_nothing_still_tell_of_hang_ups() {
+        let setup = setup(0);
+        setup.set(Readiness::READ);
+        assert_eq!(setup.collect(), []);
+        setup.set(Readiness::HANG_UP);
+        assert_eq!(
+            setup.collect(),
+            [Event {
+                events: EPOLLHUP,
+                data: 77
+            }]
+        );
+    }
+
+    #[test]
+    fn what_was_removed_is_no_candidate_any_more() {
+        let setup = setup(EPOLLIN);
+        for number in 6..50 {
+            setup.epoll.add(number, &setup.open, EPOLLIN, 0).unwrap();
+            setup.epoll.remove(number).unwrap();
+        }
+        assert!(setup.epoll.candidates.list.borrow().len() <= 1);
     }
 }

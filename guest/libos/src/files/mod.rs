@@ -1,6 +1,6 @@
 //! Files in the widest sense: everything that a descriptor can name.
 //!
-//! * [`descriptors`]: the table from numbers to open files;
+//! * [`descriptors`]: the table from numbers to open files; [`budget`]: what all of them may take;
 //! * [`console`]: standard input, output and error;
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
@@ -9,6 +9,7 @@
 //! A file that cannot serve a call at once answers [`Errno::EAGAIN`]; whether the caller then waits or gets the
 //! error is decided in `calls`, by the open file's flags.
 
+pub(crate) mod budget;
 pub(crate) mod console;
 pub(crate) mod descriptors;
 pub(crate) mod devices;
@@ -17,7 +18,9 @@ pub(crate) mod event;
 pub(crate) mod pipe;
 
 use bitflags::bitflags;
-use linux_raw_sys::general::{POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, S_IFCHR, S_IFIFO, S_IFSOCK};
+use linux_raw_sys::general::{
+    POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM, S_IFCHR, S_IFIFO, S_IFSOCK,
+};
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -35,6 +38,20 @@ bitflags! {
         const ERROR = POLLERR;
         const HANG_UP = POLLHUP;
         const READ_HANG_UP = POLLRDHUP;
+    }
+}
+
+impl Readiness {
+    /// The bits that `poll` and `epoll` report, with those that mean the same for all files here.
+    pub(crate) fn poll_bits(self) -> u32 {
+        let mut bits = self.bits();
+        if self.contains(Self::READ) {
+            bits |= POLLRDNORM;
+        }
+        if self.contains(Self::WRITE) {
+            bits |= POLLWRNORM;
+        }
+        bits
     }
 }
 
@@ -76,6 +93,11 @@ pub(crate) trait File {
 
     /// What it is ready for.
     fn readiness(&self) -> Readiness;
+
+    /// Whether a write that did part of its work goes on with the rest, as on pipes and streams.
+    fn is_stream(&self) -> bool {
+        matches!(self.kind(), Kind::Pipe | Kind::Socket)
+    }
 
     /// Where to wait for a change of readiness; `None` if it never changes.
     fn wait_queue(&self) -> Option<&WaitQueue> {

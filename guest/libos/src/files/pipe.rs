@@ -4,6 +4,7 @@ use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use core::cell::{Cell, RefCell};
 
+use super::budget::{Budget, Share};
 use super::{File, Kind, Readiness};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -12,11 +13,15 @@ use crate::task::{ReadyQueue, WaitQueue};
 
 /// Bytes that a pipe holds, as on Linux.
 const PIPE_BYTES: usize = 65_536;
+/// Bytes that a pipe holds when there are very many.
+const SMALL_PIPE_BYTES: usize = 4096;
 /// Writes of at most this many bytes are not torn apart (PIPE_BUF).
 const ATOMIC_BYTES: u64 = 4096;
 
 struct Shared {
     bytes: RefCell<VecDeque<u8>>,
+    capacity: usize,
+    _share: Share,
     reader_open: Cell<bool>,
     writer_open: Cell<bool>,
     moved: WaitQueue,
@@ -27,15 +32,18 @@ pub(crate) struct ReadEnd(Rc<Shared>);
 /// The end that is written to.
 pub(crate) struct WriteEnd(Rc<Shared>);
 
-/// A new pipe.
-pub(crate) fn new(ready: &Rc<ReadyQueue>) -> (ReadEnd, WriteEnd) {
+/// A new pipe, if there is memory for it.
+pub(crate) fn new(ready: &Rc<ReadyQueue>, budget: &Rc<Budget>) -> Option<(ReadEnd, WriteEnd)> {
+    let (capacity, share) = budget.pipe(PIPE_BYTES, SMALL_PIPE_BYTES)?;
     let shared = Rc::new(Shared {
         bytes: RefCell::default(),
+        capacity,
+        _share: share,
         reader_open: Cell::new(true),
         writer_open: Cell::new(true),
         moved: WaitQueue::new(ready),
     });
-    (ReadEnd(Rc::clone(&shared)), WriteEnd(shared))
+    Some((ReadEnd(Rc::clone(&shared)), WriteEnd(shared)))
 }
 
 impl File for ReadEnd {
@@ -89,7 +97,7 @@ impl File for WriteEnd {
             return Err(Errno::EPIPE);
         }
         let mut bytes = self.0.bytes.borrow_mut();
-        let room = (PIPE_BYTES - bytes.len()) as u64;
+        let room = (self.0.capacity - bytes.len()) as u64;
         let wanted = buffers.remaining();
         if wanted > 0 && (room == 0 || (wanted <= ATOMIC_BYTES && wanted > room)) {
             return Err(Errno::EAGAIN);
@@ -115,7 +123,7 @@ impl File for WriteEnd {
         let mut readiness = Readiness::empty();
         readiness.set(
             Readiness::WRITE,
-            PIPE_BYTES - self.0.bytes.borrow().len() >= ATOMIC_BYTES as usize,
+            self.0.capacity - self.0.bytes.borrow().len() >= ATOMIC_BYTES as usize,
         );
         readiness.set(Readiness::ERROR, !self.0.reader_open.get());
         readiness

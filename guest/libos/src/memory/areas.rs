@@ -38,8 +38,11 @@ impl Protection {
 pub(crate) enum Backing {
     /// A stretch of the window: the frame of an address is fixed.
     Window,
-    /// Table entries of its own, filled when first touched.
+    /// Frames of its own behind table entries, filled when first touched.
     Tables,
+    /// Part of a module (a file of the host), shared until a page is written: the page of `address` is that of the
+    /// module's byte `address + offset`, modulo 2^64.
+    Module { offset: u64 },
 }
 
 /// A mapped range of addresses; its start is the key in [`Areas`].
@@ -59,6 +62,11 @@ impl Areas {
     pub(crate) fn find(&self, address: u64) -> Option<(u64, Area)> {
         let (&start, &area) = self.0.range(..=address).next_back()?;
         (address < area.end).then_some((start, area))
+    }
+
+    /// Number of areas.
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// Whether any part of the range is mapped.

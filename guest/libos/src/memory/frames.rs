@@ -34,12 +34,21 @@ impl Frames {
 
     /// Takes `bytes` (a multiple of the page size) of consecutive zeroed frames.
     pub(crate) fn take(&mut self, bytes: u64) -> Option<u64> {
-        let gpa = match self.used_before.take(bytes, PAGE_BYTES) {
+        self.take_at(bytes, PAGE_BYTES)
+    }
+
+    /// The same, at a multiple of `bytes`, which is a power of two.
+    pub(crate) fn take_aligned(&mut self, bytes: u64) -> Option<u64> {
+        self.take_at(bytes, bytes)
+    }
+
+    fn take_at(&mut self, bytes: u64, alignment: u64) -> Option<u64> {
+        let gpa = match self.used_before.take(bytes, alignment) {
             Some(gpa) => {
                 user::zero_window(gpa, bytes, self.ram_bytes);
                 gpa
             }
-            None => self.fresh.take(bytes, PAGE_BYTES)?,
+            None => self.fresh.take(bytes, alignment)?,
         };
         self.free_bytes -= bytes;
         Some(gpa)

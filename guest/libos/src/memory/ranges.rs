@@ -18,8 +18,8 @@ impl RangeSet {
     }
 
     /// Number of elements.
-    #[must_use]
-    pub fn total(&self) -> u64 {
+    #[cfg(test)]
+    fn total(&self) -> u64 {
         self.ends.iter().map(|(start, end)| end - start).sum()
     }
 

@@ -2,19 +2,30 @@
 
 use alloc::vec::Vec;
 
+use spore_abi::pages::exit_kind;
+use spore_machine::shared;
 use spore_machine::user::{self, Missing};
 
-use super::space::{AddressSpace, Intent};
+use super::space::{AccessError, AddressSpace, Intent};
 use crate::errno::Errno;
 
 impl AddressSpace {
+    /// Makes a page accessible that a copy has found missing. A program whose memory is used up ends here, as it
+    /// would by touching the page itself.
+    fn touch(&mut self, address: u64, intent: Intent) -> Result<(), Errno> {
+        match self.fault(address, intent) {
+            Ok(()) => Ok(()),
+            Err(AccessError::Forbidden) => Err(Errno::EFAULT),
+            Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+        }
+    }
+
     /// Fills `buffer` from the program's memory at `address`.
     pub(crate) fn read(&mut self, address: u64, buffer: &mut [u8]) -> Result<(), Errno> {
         let mut done = 0;
         while let Err(Missing(missing)) = user::read(address.wrapping_add(done as u64), &mut buffer[done..]) {
             done = buffer.len() - missing;
-            self.fault(address.wrapping_add(done as u64), Intent::Read)
-                .map_err(|_| Errno::EFAULT)?;
+            self.touch(address.wrapping_add(done as u64), Intent::Read)?;
         }
         Ok(())
     }
@@ -24,8 +35,7 @@ impl AddressSpace {
         let mut done = 0;
         while let Err(Missing(missing)) = user::write(address.wrapping_add(done as u64), &bytes[done..]) {
             done = bytes.len() - missing;
-            self.fault(address.wrapping_add(done as u64), Intent::Write)
-                .map_err(|_| Errno::EFAULT)?;
+            self.touch(address.wrapping_add(done as u64), Intent::Write)?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use linux_raw_sys::net::{AF_INET, AF_INET6, AF_UNSPEC};
 use crate::errno::Errno;
 
 /// Address family of a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
     V4,
     V6,

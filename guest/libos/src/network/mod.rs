@@ -19,13 +19,14 @@ use spore_abi::layout::STREAM_SLOTS;
 use spore_machine::shared;
 
 use crate::task::ReadyQueue;
+use address::Family;
 use socket::Listener;
 use stream::Stream;
 
 /// All streams and listeners.
 pub(crate) struct Network {
     streams: Vec<Option<Weak<Stream>>>,
-    listeners: BTreeMap<u16, Weak<Listener>>,
+    listeners: BTreeMap<(Family, u16), Weak<Listener>>,
     /// Streams that came in before anybody listened.
     early: VecDeque<Rc<Stream>>,
     function_port: u16,
@@ -75,8 +76,11 @@ impl Network {
         }
     }
 
+    /// Who listens on this port, IPv4 first.
     fn listener(&self, port: u16) -> Option<Rc<Listener>> {
-        self.listeners.get(&port).and_then(Weak::upgrade)
+        [Family::V4, Family::V6]
+            .iter()
+            .find_map(|&family| self.listeners.get(&(family, port))?.upgrade())
     }
 
     /// Whether somebody listens on the function's port.
@@ -96,15 +100,19 @@ impl Network {
         None
     }
 
-    /// Whether a listener has this port.
-    pub(crate) fn is_taken(&self, port: u16) -> bool {
-        self.listener(port).is_some()
+    /// Whether a listener of this family has this port.
+    pub(crate) fn is_taken(&self, family: Family, port: u16) -> bool {
+        self.listeners
+            .get(&(family, port))
+            .is_some_and(|listener| listener.strong_count() > 0)
     }
 
     /// Lets `listener` take what comes in on `port`.
-    pub(crate) fn listen(&mut self, port: u16, listener: &Rc<Listener>) {
-        self.listeners.insert(port, Rc::downgrade(listener));
+    pub(crate) fn listen(&mut self, family: Family, port: u16, listener: &Rc<Listener>) {
+        self.listeners.retain(|_, listener| listener.strong_count() > 0);
+        self.listeners.insert((family, port), Rc::downgrade(listener));
         if port == self.function_port {
+            shared::set_listening(true);
             for stream in self.early.drain(..) {
                 listener.offer(stream);
             }

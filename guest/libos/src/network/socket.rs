@@ -43,6 +43,8 @@ pub(crate) struct Socket {
     state: RefCell<State>,
     local: Cell<Address>,
     remote: Cell<Address>,
+    receive_timeout_ns: Cell<Option<u64>>,
+    send_timeout_ns: Cell<Option<u64>>,
     /// Shared with the listener or the stream that the socket has.
     moved: Rc<WaitQueue>,
 }
@@ -54,6 +56,8 @@ impl Socket {
             state: RefCell::new(State::Fresh),
             local: Cell::new(Address::unspecified(family)),
             remote: Cell::new(Address::unspecified(family)),
+            receive_timeout_ns: Cell::new(None),
+            send_timeout_ns: Cell::new(None),
             moved: Rc::new(WaitQueue::new(ready)),
         }
     }
@@ -94,7 +98,7 @@ impl Socket {
         }
         if address.port == 0 {
             address.port = kernel.network.free_port().ok_or(Errno::EADDRINUSE)?;
-        } else if kernel.network.is_taken(address.port) {
+        } else if kernel.network.is_taken(address.family, address.port) {
             return Err(Errno::EADDRINUSE);
         }
         self.local.set(address);
@@ -115,14 +119,18 @@ impl Socket {
                     ..self.local.get()
                 });
             }
-            State::Bound if kernel.network.is_taken(self.local.get().port) => return Err(Errno::EADDRINUSE),
+            State::Bound if kernel.network.is_taken(self.family(), self.local.get().port) => {
+                return Err(Errno::EADDRINUSE);
+            }
             State::Bound => {}
         }
         let listener = Rc::new(Listener {
             backlog: RefCell::default(),
             moved: Rc::clone(&self.moved),
         });
-        kernel.network.listen(self.local.get().port, &listener);
+        kernel
+            .network
+            .listen(self.family(), self.local.get().port, &listener);
         *state = State::Listening(listener);
         Ok(())
     }
@@ -138,13 +146,34 @@ impl Socket {
         // Streams have no port of their own at the far end; any constant one serves programs that print it.
         let remote = Address::loopback(self.family(), super::FIRST_FREE_PORT);
         let moved = Rc::clone(&stream.moved);
-        let state = RefCell::new(State::Connected(stream));
         Ok(Self {
-            state,
+            state: RefCell::new(State::Connected(stream)),
             local: Cell::new(local),
             remote: Cell::new(remote),
+            receive_timeout_ns: self.receive_timeout_ns.clone(),
+            send_timeout_ns: self.send_timeout_ns.clone(),
             moved,
         })
+    }
+
+    /// How long a read waits (SO_RCVTIMEO); `None` is for ever.
+    pub(crate) fn receive_timeout_ns(&self) -> Option<u64> {
+        self.receive_timeout_ns.get()
+    }
+
+    /// How long a write waits (SO_SNDTIMEO); `None` is for ever.
+    pub(crate) fn send_timeout_ns(&self) -> Option<u64> {
+        self.send_timeout_ns.get()
+    }
+
+    /// Sets how long a read or a write waits.
+    pub(crate) fn set_timeout(&self, receives: bool, timeout_ns: Option<u64>) {
+        let place = if receives {
+            &self.receive_timeout_ns
+        } else {
+            &self.send_timeout_ns
+        };
+        place.set(timeout_ns);
     }
 
     /// The stream of a connected socket.

@@ -13,7 +13,7 @@ use super::elf::{self, ElfError, Segment};
 use super::stack;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
-use crate::memory::areas::Protection;
+use crate::memory::areas::{Backing, Protection};
 use crate::memory::space::page_ceil;
 use crate::task::{Memory, Task};
 
@@ -89,9 +89,12 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
     kernel
         .space
         .map_fixed(bottom, STACK_BYTES, Protection::READ_WRITE)?;
-    kernel
-        .space
-        .fill(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, Protection::READ_WRITE)?;
+    kernel.space.fill(
+        STACK_TOP - STACK_FILLED_BYTES,
+        STACK_TOP,
+        Protection::READ_WRITE,
+        Backing::Tables,
+    )?;
     kernel.space.write(pointer, &bytes)?;
 
     Ok(Task {
@@ -134,7 +137,9 @@ fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), 
     } else {
         contents_end
     };
-    kernel.space.fill(start, filled_end, Protection::READ_WRITE)?;
+    kernel
+        .space
+        .fill(start, filled_end, Protection::READ_WRITE, Backing::Tables)?;
     copy_contents(kernel, segment, address)?;
     if protection != Protection::READ_WRITE {
         kernel.space.protect(start, end - start, protection)?;

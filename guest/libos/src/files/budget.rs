@@ -1,0 +1,98 @@
+//! How much of the library OS's own memory files may take, whatever a program asks for.
+
+use alloc::rc::Rc;
+use core::cell::Cell;
+
+/// Bytes that all pipes together may hold before new ones get small.
+const PIPE_BYTES_SOFT: usize = 4 << 20;
+/// Bytes that all pipes together may hold.
+const PIPE_BYTES_HARD: usize = 8 << 20;
+/// Files that all epoll instances together may watch.
+const WATCHES_MAX: usize = 32_768;
+
+/// What has been taken.
+#[derive(Debug, Default)]
+pub(crate) struct Budget {
+    pipe_bytes: Cell<usize>,
+    watches: Cell<usize>,
+}
+
+/// A share of the budget, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    budget: Rc<Budget>,
+    pipe_bytes: usize,
+    watches: usize,
+}
+
+impl Budget {
+    /// Room for a pipe of `large` bytes, or of `small` bytes where memory is short: the size and the share.
+    pub(crate) fn pipe(self: &Rc<Self>, large: usize, small: usize) -> Option<(usize, Share)> {
+        let taken = self.pipe_bytes.get();
+        let bytes = match () {
+            () if taken + large <= PIPE_BYTES_SOFT => large,
+            () if taken + small <= PIPE_BYTES_HARD => small,
+            () => return None,
+        };
+        self.pipe_bytes.set(taken + bytes);
+        Some((
+            bytes,
+            Share {
+                budget: Rc::clone(self),
+                pipe_bytes: bytes,
+                watches: 0,
+            },
+        ))
+    }
+
+    /// Room for one more watched file.
+    pub(crate) fn watch(self: &Rc<Self>) -> Option<Share> {
+        let taken = self.watches.get();
+        if taken == WATCHES_MAX {
+            return None;
+        }
+        self.watches.set(taken + 1);
+        Some(Share {
+            budget: Rc::clone(self),
+            pipe_bytes: 0,
+            watches: 1,
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.budget
+            .pipe_bytes
+            .set(self.budget.pipe_bytes.get() - self.pipe_bytes);
+        self.budget.watches.set(self.budget.watches.get() - self.watches);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn pipes_get_small_and_then_none() {
+        let budget = Rc::new(Budget::default());
+        let large: Vec<_> = (0..64).map(|_| budget.pipe(65_536, 4096).unwrap()).collect();
+        assert!(large.iter().all(|(bytes, _)| *bytes == 65_536));
+        let small: Vec<_> = core::iter::from_fn(|| budget.pipe(65_536, 4096)).collect();
+        assert_eq!(small.len(), 1024);
+        assert!(small.iter().all(|(bytes, _)| *bytes == 4096));
+        drop((large, small));
+        assert_eq!(budget.pipe(65_536, 4096).unwrap().0, 65_536);
+    }
+
+    #[test]
+    fn watches_are_bounded_and_given_back() {
+        let budget = Rc::new(Budget::default());
+        let watches: Vec<_> = core::iter::from_fn(|| budget.watch()).collect();
+        assert_eq!(watches.len(), WATCHES_MAX);
+        drop(watches);
+        assert!(budget.watch().is_some());
+    }
+}
