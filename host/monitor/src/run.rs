@@ -140,6 +140,7 @@ impl Instance {
         self.receive_requests()?;
         self.serve()?;
         self.log.report_dropped();
+        self.report_ready()?;
         let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
         if wants_kicks == 0 {
             return Ok(());
@@ -214,13 +215,20 @@ impl Instance {
         self.deliver(upcall)
     }
 
-    /// The guest waits: sleep until it has news or its deadline has passed.
-    fn wait(&mut self) -> Result<(), Failure> {
+    /// Tells the daemon once that the function's port is listened on. A program that waits does so at its first wait;
+    /// one that polls without ever waiting, at the first tick.
+    fn report_ready(&mut self) -> Result<(), Failure> {
         let listening: u32 = guest_field!(self, listening)?;
         if listening == 1 && !self.is_ready {
             self.is_ready = true;
             start::send(&self.control, &Event::Ready)?;
         }
+        Ok(())
+    }
+
+    /// The guest waits: sleep until it has news or its deadline has passed.
+    fn wait(&mut self) -> Result<(), Failure> {
+        self.report_ready()?;
         let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
         let unseen: u64 = self.machine.ram.read(host_field!(changed_slots))?;
         let mut has_news = self.serve()? || unseen != 0;

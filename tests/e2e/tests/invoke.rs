@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     a_full_pool_makes_callers_wait,
     instances_never_share_randomness,
     the_clock_is_the_hosts,
+    corners_of_system_calls_are_as_on_linux,
     a_function_from_the_template_answers,
 ];
 
@@ -318,4 +319,18 @@ fn the_clock_is_the_hosts() {
 fn unix_time_ms() -> u128 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.expect("after 1970").as_millis()
+}
+
+fn corners_of_system_calls_are_as_on_linux() {
+    let corners = program::build("corners");
+    let native = Native::start(&corners, &[]);
+    let expected = client::send(native.address(), client::request(Method::GET, "/")).expect("an answer");
+    let daemon = Daemon::start();
+    daemon.deploy("corners", &corners, &[]);
+    let found = daemon.get("/function/corners");
+    assert!(expected.text().lines().count() > 50, "{}", expected.text());
+    for (expected, found) in expected.text().lines().zip(found.text().lines()) {
+        assert_eq!(found, expected);
+    }
+    assert_eq!(found.text(), expected.text());
 }
