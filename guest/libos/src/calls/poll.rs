@@ -205,6 +205,9 @@ pub(super) fn epoll_ctl(
 ) -> CallResult {
     let instance = kernel.files.get(epoll)?;
     let open = kernel.files.get(descriptor)?;
+    if !Epoll::can_watch(&open) {
+        return Err(Errno::EPERM.into());
+    }
     let epoll = instance.file.as_epoll().ok_or(Errno::EINVAL)?;
     let operation = operation as u32;
     if operation == linux::EPOLL_CTL_DEL {

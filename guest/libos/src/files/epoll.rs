@@ -89,14 +89,14 @@ impl Epoll {
         }
     }
 
+    /// Whether a file can be watched: devices that never change cannot.
+    pub(crate) fn can_watch(open: &OpenFile) -> bool {
+        open.file.wait_queue().is_some() || open.file.kind() == Kind::Pipe
+    }
+
     /// Watches the open file behind a descriptor.
     pub(crate) fn add(&self, number: u64, open: &Rc<OpenFile>, events: u32, data: u64) -> Result<(), Errno> {
         self.forget_closed();
-        // Regular files and the like cannot be watched.
-        let can_wait = open.file.wait_queue().is_some() || open.file.kind() == Kind::Pipe;
-        if !can_wait {
-            return Err(Errno::EPERM);
-        }
         if let Some(inner) = open.file.as_epoll() {
             if core::ptr::eq(inner, self) {
                 return Err(Errno::EINVAL);
