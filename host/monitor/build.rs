@@ -40,7 +40,9 @@ fn build_image(directory: &Path, out: &Path) -> Vec<u8> {
         .arg(&target_directory)
         // The guest is built alike whatever the host build is: no wrapper, no flags, no target of its.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        // Set, not removed: without it cargo takes flags from its configuration files, where `-Ctarget-cpu=native` is
+        // common. The library OS must not use AVX: its entry code saves the program's SSE registers only.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=x86-64")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_BUILD_TARGET")
         .status()

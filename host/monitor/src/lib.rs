@@ -5,22 +5,30 @@
 //! processor or serves it, never both at once, so that nothing that the guest shares with it changes under its hands:
 //!
 //! ```text
-//!                 ┌───────────── doorbell, fault, tick (10 ms) ─────────────┐
-//!                 v                                                         │
-//!   start ──> serve rings, streams, log, control ──> guest can go on? ──> KVM_RUN
-//!                 │            ^                          │ no (it waits)
-//!                 │            └──── poll ────────────────┘
-//!                 └──> end: report to the daemon, exit
+//!   start ──> KVM_RUN <──────────────────────────────────────────────────┐
+//!                │                                                       │
+//!                ├─ doorbell "wait" ──> serve ──> news, or deadline? ─yes─┤
+//!                │                        ^               │ no           │
+//!                │                        └──── poll <────┘              │
+//!                ├─ doorbell "notify" ──> serve ──> (log ring full? poll) ┤
+//!                ├─ tick (10 ms) ──> requests, serve, perhaps an upcall ──┤
+//!                ├─ fault ──> upcall to the library OS ───────────────────┤
+//!                ├─ doorbell "forget translations" ──────────────────────┘
+//!                └─ doorbell "end", request to stop, damage ──> serve until all has left ──> report, exit
 //! ```
+//!
+//! *Serve* moves bytes between the log ring, the stream rings and their sockets, as far as they go without waiting. The
+//! control socket is read when `poll` says so and on ticks.
 //!
 //! * [`protocol`]: messages between daemon and monitor;
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
-//! * `run`: the loop above; `streams` and `log`: what it serves; `kick`: the tick;
+//! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
 //! * [`probe`]: what this host's KVM can do and what it costs.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
+mod allowance;
 mod image;
 mod kick;
 mod log;

@@ -1,5 +1,6 @@
 //! The virtual machine: made, set to its first instruction, and run from exit to exit.
 
+use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -13,7 +14,7 @@ use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, MONITOR_GPA, P
 use spore_abi::pages::Registers;
 
 use crate::image::Image;
-use crate::kick;
+use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
 
@@ -47,6 +48,8 @@ pub(crate) enum MachineError {
     },
     #[error("no memory for the guest")]
     Memory(#[source] io::Error),
+    #[error("the processor's page cannot be mapped")]
+    Kick(#[source] io::Error),
     #[error("the guest's memory is too small for its tables")]
     TooSmall(#[from] OutOfRange),
     #[error("the processor's features cannot be described")]
@@ -84,7 +87,8 @@ pub(crate) struct Machine {
     _virtual_machine: VmFd,
     pub(crate) ram: Region,
     pub(crate) monitor_area: Region,
-    _program: Option<Region>,
+    program: Option<Region>,
+    kick: Option<ImmediateExit>,
     pub(crate) extended_state: ExtendedState,
     /// First unused byte of the page-table pool.
     pub(crate) page_tables_used_gpa: u64,
@@ -176,7 +180,8 @@ impl Machine {
             _virtual_machine: virtual_machine,
             ram,
             monitor_area,
-            _program: program,
+            program,
+            kick: None,
             extended_state,
             page_tables_used_gpa,
             time_stamp_khz,
@@ -184,12 +189,36 @@ impl Machine {
     }
 
     /// Lets ticks interrupt [`Machine::run`] from now on.
-    pub(crate) fn arm_kicks(&mut self) {
-        let run = self.processor.get_kvm_run();
-        kick::set_target(&mut run.immediate_exit);
+    pub(crate) fn arm_kicks(&mut self) -> Result<(), MachineError> {
+        // SAFETY: the processor's descriptor is open as long as the processor lives.
+        let processor = unsafe { BorrowedFd::borrow_raw(self.processor.as_raw_fd()) };
+        self.kick = Some(ImmediateExit::of(processor).map_err(MachineError::Kick)?);
+        Ok(())
     }
 
-    /// Runs the guest until it needs something.
+    /// Forgets a tick that has come: what it asks for has just been done.
+    pub(crate) fn forget_tick(&self) {
+        if let Some(kick) = &self.kick {
+            kick.clear();
+        }
+    }
+
+    /// The program's file, as it is mapped: whole pages, zeros behind its end.
+    pub(crate) fn program(&self) -> &[u8] {
+        self.program.as_ref().map_or(&[], Region::file_bytes)
+    }
+
+    /// Whether KVM is about to raise an exception in the guest: the registers are those before it, and must stay.
+    pub(crate) fn is_exception_due(&self) -> Result<bool, MachineError> {
+        let events = self
+            .processor
+            .get_vcpu_events()
+            .map_err(kvm_error("tell its events"))?;
+        Ok(events.exception.injected != 0 || events.exception.pending != 0)
+    }
+
+    /// Runs the guest until it needs something. A tick that comes while it needs something else is not lost: the
+    /// next call returns at once, as interrupted, when KVM has finished the instruction that made this one return.
     pub(crate) fn run(&mut self) -> Exit {
         let exit = match self.processor.run() {
             Ok(VcpuExit::IoOut(DOORBELL_PORT, data)) if data.len() == 4 => {
@@ -205,14 +234,16 @@ impl Machine {
             Ok(VcpuExit::InternalError) => {
                 Exit::Unexpected("KVM cannot emulate an instruction of the guest".into())
             }
-            Ok(other) => Exit::Unexpected(format!("the processor stopped: {other:?}")),
+            Ok(other) => Exit::Unexpected(format!("the processor stopped: {}", exit_name(&other))),
             Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Exit::Interrupted,
             Err(error) if error.errno() == libc::EFAULT => {
                 Exit::Unexpected("access to memory that the host cannot provide".into())
             }
             Err(error) => Exit::Unexpected(format!("KVM cannot run the processor: {error}")),
         };
-        self.processor.set_kvm_immediate_exit(0);
+        if matches!(exit, Exit::Interrupted) {
+            self.forget_tick();
+        }
         exit
     }
 
@@ -301,6 +332,37 @@ impl Machine {
         self.processor
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))
+    }
+}
+
+/// Name of an exit that no guest of ours causes, with its port if it has one, and nothing of the data that the guest
+/// chose.
+fn exit_name(exit: &VcpuExit<'_>) -> String {
+    /// Takes the first word.
+    struct Name(String);
+    impl fmt::Write for Name {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            const CHARS_MAX: usize = 40;
+            for c in text.chars() {
+                if !c.is_alphanumeric() || self.0.len() >= CHARS_MAX {
+                    return Err(fmt::Error);
+                }
+                self.0.push(c);
+            }
+            Ok(())
+        }
+    }
+    match exit {
+        VcpuExit::IoIn(port, _) => format!("it read from port {port:#x}"),
+        VcpuExit::IoOut(port, _) => format!("it wrote to port {port:#x}"),
+        VcpuExit::FailEntry(reason, _) => format!("it cannot enter the guest, reason {reason:#x}"),
+        VcpuExit::Unsupported(reason) => format!("exit reason {reason}"),
+        other => {
+            let mut name = Name(String::new());
+            // Ends with an error at the end of the first word.
+            let _ = write!(name, "{other:?}");
+            name.0
+        }
     }
 }
 
@@ -455,5 +517,22 @@ fn set_processor_state(
         Ok(())
     } else {
         Err(MachineError::Features)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unexpected_exits_are_named_without_the_guests_data() {
+        let mut data = [0xaa; 4096];
+        assert_eq!(exit_name(&VcpuExit::Hlt), "Hlt");
+        assert_eq!(exit_name(&VcpuExit::IoOut(0x60, &data)), "it wrote to port 0x60");
+        assert_eq!(exit_name(&VcpuExit::SystemEvent(1, &[7; 16])), "SystemEvent");
+        assert_eq!(
+            exit_name(&VcpuExit::IoIn(0x61, &mut data)),
+            "it read from port 0x61"
+        );
     }
 }

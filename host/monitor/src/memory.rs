@@ -11,11 +11,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// A stretch of guest-physical memory.
 ///
 /// All access goes through copies of bounded ranges: no reference into it is ever made, since the guest may change
-/// it whenever the virtual processor runs.
+/// it whenever the virtual processor runs. A file is the exception: nobody may change that.
 pub(crate) struct Region {
     start: *mut u8,
     length: usize,
     mapping: (*mut c_void, usize),
+    is_file: bool,
 }
 
 /// A range that is not within a region.
@@ -47,6 +48,7 @@ impl Region {
             start,
             length,
             mapping: (base, mapped),
+            is_file: false,
         })
     }
 
@@ -69,7 +71,19 @@ impl Region {
             start: base.cast(),
             length,
             mapping: (base, length),
+            is_file: true,
         })
+    }
+
+    /// The bytes of a region that is a file; nothing of another one.
+    pub(crate) fn file_bytes(&self) -> &[u8] {
+        if !self.is_file {
+            return &[];
+        }
+        // SAFETY: a mapping of this length that lives as long as `self`, with bytes up to its end (the caller of
+        // `file` has checked the size). Nobody writes to it: the mapping is read-only for this process, therefore for
+        // the guest, whose memory it is with `KVM_MEM_READONLY` besides; and the store never changes the file.
+        unsafe { std::slice::from_raw_parts(self.start, self.length) }
     }
 
     /// Asks for large pages in a range; without them everything works.

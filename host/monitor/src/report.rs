@@ -1,15 +1,12 @@
 //! Reports: what faulted, where, with which registers. The program's file is hostile input to the symbol reader,
 //! which is safe code and bounded by the file's size.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use object::{Object, ObjectKind, ObjectSymbol, SymbolKind};
 use spore_abi::layout::POSITION_INDEPENDENT_BASE;
 use spore_abi::pages::{Registers, Upcall};
 
 /// Programs larger than this are reported without symbols.
-const SYMBOLS_FILE_BYTES_MAX: u64 = 256 << 20;
+const SYMBOLS_FILE_BYTES_MAX: usize = 256 << 20;
 /// Longest symbol that is shown.
 const SYMBOL_CHARS_MAX: usize = 120;
 
@@ -65,14 +62,13 @@ impl Fault {
         format!("segmentation fault: {what} address {address:#x}{hint}")
     }
 
-    /// Lines for the log: place, return address, registers.
-    pub(crate) fn details(&self, program: &File) -> Vec<String> {
+    /// Lines for the log: what happened, where (see [`place`]), registers.
+    pub(crate) fn details(&self, place: &str) -> Vec<String> {
         const NAMES: [&str; 16] = [
             "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
             "r14", "r15",
         ];
         let registers = &self.registers;
-        let place = place(program, registers.rip);
         let mut lines = vec![
             format!("fault: {} at {place}", self.summary()),
             format!(
@@ -132,21 +128,18 @@ pub(crate) fn signal_name(signal: u32) -> String {
 }
 
 /// An address with the nearest symbol of the program before it.
-pub(crate) fn place(program: &File, address: u64) -> String {
+pub(crate) fn place(program: &[u8], address: u64) -> String {
     match symbol(program, address) {
         Some(symbol) => format!("{address:#x} ({symbol})"),
         None => format!("{address:#x}"),
     }
 }
 
-fn symbol(program: &File, address: u64) -> Option<String> {
-    let length = program.metadata().ok()?.len();
-    if length > SYMBOLS_FILE_BYTES_MAX {
+fn symbol(program: &[u8], address: u64) -> Option<String> {
+    if program.len() > SYMBOLS_FILE_BYTES_MAX {
         return None;
     }
-    let mut bytes = vec![0; length as usize];
-    program.read_exact_at(&mut bytes, 0).ok()?;
-    let file = object::File::parse(bytes.as_slice()).ok()?;
+    let file = object::File::parse(program).ok()?;
     let bias = if file.kind() == ObjectKind::Dynamic {
         POSITION_INDEPENDENT_BASE
     } else {
@@ -181,6 +174,10 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    use std::os::fd::AsFd;
+
+    use crate::memory::Region;
+
     fn fault(vector: u32, error_code: u64, fault_address: u64) -> Fault {
         Fault {
             vector,
@@ -208,24 +205,26 @@ mod tests {
 
     #[test]
     fn the_nearest_symbol_is_found_in_this_very_program() {
-        let program = File::open("/proc/self/exe").unwrap();
-        let mut bytes = Vec::new();
-        std::io::Read::read_to_end(&mut &program, &mut bytes).unwrap();
-        let file = object::File::parse(bytes.as_slice()).unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        // As the monitor maps it: whole pages.
+        let length = file.metadata().unwrap().len().next_multiple_of(4096);
+        let program = Region::file(file.as_fd(), length as usize).unwrap();
+        let program = program.file_bytes();
+        let file = object::File::parse(program).unwrap();
         let main = file.symbols().find(|symbol| symbol.name() == Ok("main")).unwrap();
         let bias = if file.kind() == ObjectKind::Dynamic {
             POSITION_INDEPENDENT_BASE
         } else {
             0
         };
-        assert!(place(&program, main.address() + bias + 1).contains("main+0x1"));
-        assert_eq!(place(&program, 1), "0x1");
+        assert!(place(program, main.address() + bias + 1).contains("main+0x1"));
+        assert_eq!(place(program, 1), "0x1");
     }
 
     #[test]
     fn a_file_that_is_no_program_has_no_symbols() {
-        let program = File::open("/proc/self/maps").unwrap();
-        assert_eq!(place(&program, 0x1234), "0x1234");
+        assert_eq!(place(b"", 0x1234), "0x1234");
+        assert_eq!(place(b"#!/bin/sh\nexit 0\n", 0x1234), "0x1234");
     }
 
     #[test]

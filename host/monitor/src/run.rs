@@ -1,6 +1,5 @@
 //! The loop: run the guest, serve what it asks, wait with it, end it.
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -22,8 +21,11 @@ use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
 use crate::tables;
 
-/// How long the last bytes of an ended guest may take to leave.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last bytes of a guest that has ended by itself may take to leave: its answer may be on its way to a
+/// client that reads slowly. The daemon ends the wait by a request to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a guest that was stopped: nobody waits for its answers, only its log matters.
+const STOPPED_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the guest's clocks are set anew, at most.
 const CLOCK_REFRESH: Duration = Duration::from_secs(1);
 const NS_PER_S: u64 = 1_000_000_000;
@@ -32,7 +34,6 @@ const NS_PER_S: u64 = 1_000_000_000;
 pub(crate) struct Instance {
     pub(crate) machine: Machine,
     pub(crate) image: Image,
-    pub(crate) program: File,
     pub(crate) control: OwnedFd,
     pub(crate) log: Log,
     pub(crate) streams: Streams,
@@ -96,16 +97,19 @@ pub(crate) fn host_clocks_ns() -> (u64, u64) {
 impl Instance {
     /// Runs until the instance ends, and says how.
     pub(crate) fn run(mut self) -> End {
-        self.machine.arm_kicks();
-        let end = loop {
+        let mut end = loop {
             match self.step() {
                 Ok(None) => {}
                 Ok(Some(end)) => break end,
                 Err(failure) => break self.describe(failure),
             }
         };
-        self.drain();
-        kick::clear_target();
+        self.drain(if end.cause == Cause::Stopped {
+            STOPPED_DRAIN_TIMEOUT
+        } else {
+            DRAIN_TIMEOUT
+        });
+        end.details.extend(self.log.unsaid(&self.machine.ram));
         end
     }
 
@@ -116,6 +120,7 @@ impl Instance {
             Exit::Doorbell(doorbell::WAIT) => self.wait()?,
             Exit::Doorbell(doorbell::NOTIFY) => {
                 self.serve()?;
+                self.hold_for_log()?;
             }
             Exit::Doorbell(doorbell::FLUSH_TRANSLATIONS) => self.machine.flush_translations()?,
             Exit::Doorbell(doorbell::EXIT) => return self.exit_requested().map(Some),
@@ -135,11 +140,21 @@ impl Instance {
         Ok(self.streams.serve(&self.machine.ram)?)
     }
 
+    /// Lets the guest stand still while its log ring is full and the daemon is about to read, for a bounded time.
+    fn hold_for_log(&mut self) -> Result<(), Failure> {
+        while let Some(left) = self.log.hold_guest() {
+            if self.poll(Some(left))? {
+                self.receive_requests()?;
+            }
+            self.serve()?;
+        }
+        Ok(())
+    }
+
     /// The guest has run for a while: look after everything, and interrupt the program if something else could run.
     fn tick(&mut self) -> Result<(), Failure> {
         self.receive_requests()?;
         self.serve()?;
-        self.log.report_dropped();
         self.report_ready()?;
         let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
         if wants_kicks == 0 {
@@ -148,7 +163,8 @@ impl Instance {
         let registers = self.machine.registers()?;
         let is_in_program =
             !self.image.contains(registers.rip) && tables::stub_vector(registers.rip).is_none();
-        if is_in_program {
+        // An exception that KVM is about to raise belongs to these registers. The next tick is soon.
+        if is_in_program && !self.machine.is_exception_due()? {
             self.deliver(Upcall {
                 kind: upcall_kind::KICK,
                 vector: 0,
@@ -237,21 +253,24 @@ impl Instance {
             if now_ns >= deadline_ns {
                 break;
             }
-            let timeout = (deadline_ns != u64::MAX).then(|| timespec(deadline_ns - now_ns));
-            if self.poll(timeout.as_ref())? {
+            let timeout = (deadline_ns != u64::MAX).then(|| Duration::from_nanos(deadline_ns - now_ns));
+            if self.poll(timeout)? {
                 self.receive_requests()?;
             }
-            self.log.report_dropped();
+            // What a tick asks for that came meanwhile has been done, or is done now.
+            self.machine.forget_tick();
             has_news = self.serve()?;
         }
         self.refresh_clock()
     }
 
     /// Sleeps until a socket moves; whether the control socket has.
-    fn poll(&self, timeout: Option<&Timespec>) -> Result<bool, Failure> {
+    fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
         let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        list.extend(self.log.poll_entry());
         self.streams.poll_list(&self.machine.ram, &mut list)?;
-        match poll(&mut list, timeout) {
+        let timeout = timeout.into_iter().chain(self.log.until_report()).min();
+        match poll(&mut list, timeout.map(timespec).as_ref()) {
             Ok(_) => Ok(!list[0].revents().is_empty()),
             Err(Errno::INTR) => Ok(false),
             Err(error) => Err(Failure::Poll(error)),
@@ -300,8 +319,8 @@ impl Instance {
             exit_kind::SIGNALLED => Cause::Crashed(report::signal_name(record.code)),
             exit_kind::FAULTED => {
                 let fault = Fault::from_upcall(&upcall);
-                let place = report::place(&self.program, fault.registers.rip);
-                details = fault.details(&self.program);
+                let place = report::place(self.machine.program(), fault.registers.rip);
+                details = fault.details(&place);
                 Cause::Crashed(format!("{} at {place}", fault.summary()))
             }
             exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
@@ -324,7 +343,7 @@ impl Instance {
                 Cause::Stopped
             }
             Failure::LibraryOsFault { fault, rip } => {
-                details = fault.details(&self.program);
+                details = fault.details(&format!("{rip:#x}"));
                 Cause::Failed(format!("{} in the library OS at {rip:#x}", fault.summary()))
             }
             // Only a guest that has damaged itself gets here.
@@ -342,7 +361,7 @@ impl Instance {
             Ok(registers) if !self.image.contains(registers.rip) => {
                 format!(
                     "it was running at {}",
-                    report::place(&self.program, registers.rip)
+                    report::place(self.machine.program(), registers.rip)
                 )
             }
             _ => "it was waiting for input, output or time".into(),
@@ -361,30 +380,50 @@ impl Instance {
         })
     }
 
-    /// Lets the last bytes of log and streams out.
-    fn drain(&mut self) {
-        let deadline = Instant::now() + DRAIN_TIMEOUT;
+    /// Lets the last bytes of log and streams out, until `timeout` has passed or the daemon wants no more.
+    fn drain(&mut self, timeout: Duration) {
+        self.log.allow_last_report();
+        let deadline = Instant::now() + timeout;
         while self.serve().is_ok() {
-            let mut list: Vec<PollFd<'_>> = Vec::new();
-            for socket in self.streams.unsent() {
-                list.push(PollFd::from_borrowed_fd(socket, PollFlags::OUT));
-            }
+            let mut list: Vec<PollFd<'_>> = self
+                .streams
+                .unsent()
+                .into_iter()
+                .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::OUT))
+                .chain(self.log.poll_entry())
+                .collect();
             let left = deadline.saturating_duration_since(Instant::now());
             if list.is_empty() || left.is_zero() {
                 break;
             }
-            if poll(&mut list, Some(&timespec(left.as_nanos() as u64))).is_err() {
+            list.push(PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN));
+            match poll(&mut list, Some(&timespec(left))) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+            let is_asked = list.last().is_some_and(|control| !control.revents().is_empty());
+            if is_asked && !self.refuse_requests() {
                 break;
             }
         }
-        self.log.finish();
+    }
+
+    /// Takes what the daemon asks of an ended guest: streams are closed. Whether it lets the guest's last bytes go on.
+    fn refuse_requests(&mut self) -> bool {
+        loop {
+            match start::receive(&self.control) {
+                Ok(None) => return true,
+                Ok(Some((start::Received::Message(Request::Open), _))) => {}
+                _ => return false,
+            }
+        }
     }
 }
 
-fn timespec(ns: u64) -> Timespec {
+fn timespec(duration: Duration) -> Timespec {
     Timespec {
-        tv_sec: (ns / NS_PER_S) as i64,
-        tv_nsec: (ns % NS_PER_S) as i64,
+        tv_sec: duration.as_secs().min(i64::MAX as u64) as i64,
+        tv_nsec: duration.subsec_nanos().into(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use kvm_ioctls::Kvm;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send as send_packet,
 };
@@ -99,23 +99,17 @@ fn prepare(
         )));
     }
     let kvm = Kvm::new().map_err(StartError::Kvm)?;
-    let ram_bytes = FREE_GPA + HEAP_BYTES + start.memory_bytes;
-    if ram_bytes > RAM_BYTES_MAX {
-        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
-        return Err(StartError::BadProgram(format!(
-            "its memory limit is over {largest} bytes"
-        )));
-    }
-    let machine = Machine::new(&kvm, &image, ram_bytes, Some((program.as_fd(), program_bytes)))?;
+    let ram_bytes = ram_bytes(start.memory_bytes)?;
+    let mut machine = Machine::new(&kvm, &image, ram_bytes, Some((program.as_fd(), program_bytes)))?;
     let clock = write_shared_pages(&machine, &start, program_bytes)?;
     kick::install().map_err(io_error("the timer signal cannot be handled"))?;
+    machine.arm_kicks()?;
     let control = control
         .try_clone()
         .map_err(io_error("the control socket cannot be shared"))?;
     Ok(Instance {
         machine,
         image,
-        program,
         control,
         log: Log::new(log),
         streams: Streams::new(),
@@ -123,6 +117,15 @@ fn prepare(
         is_ready: false,
         clock,
         clock_set_at: Instant::now(),
+    })
+}
+
+/// Memory of a machine whose function may use `memory_bytes`.
+fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
+    let ram_bytes = memory_bytes.checked_add(FREE_GPA + HEAP_BYTES);
+    ram_bytes.filter(|&bytes| bytes <= RAM_BYTES_MAX).ok_or_else(|| {
+        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
+        StartError::BadProgram(format!("its memory limit is over {largest} bytes"))
     })
 }
 
@@ -219,7 +222,7 @@ pub(crate) enum Received {
 /// Sends an event to the daemon.
 pub(crate) fn send(control: &OwnedFd, event: &Event) -> Result<(), ControlError> {
     let packet = postcard::to_stdvec(event)?;
-    send_packet(control, &packet, SendFlags::NOSIGNAL).map_err(ControlError::Socket)?;
+    retry_on_intr(|| send_packet(control, &packet, SendFlags::NOSIGNAL)).map_err(ControlError::Socket)?;
     Ok(())
 }
 
@@ -248,14 +251,10 @@ fn receive_with(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(&mut packet)];
-    let received = match recvmsg(
-        control,
-        &mut slices,
-        &mut ancillary,
-        flags | RecvFlags::CMSG_CLOEXEC,
-    ) {
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let received = match retry_on_intr(|| recvmsg(control, &mut slices, &mut ancillary, flags)) {
         Ok(received) => received,
-        Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
+        Err(Errno::AGAIN) => return Ok(None),
         Err(error) => return Err(ControlError::Socket(error)),
     };
     if received.bytes == 0 {
@@ -267,4 +266,19 @@ fn receive_with(
     });
     let request = postcard::from_bytes(&packet[..received.bytes])?;
     Ok(Some((Received::Message(request), attachment)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_limits_beyond_all_bounds_are_refused() {
+        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
+        assert_eq!(ram_bytes(largest).unwrap(), RAM_BYTES_MAX);
+        for bytes in [largest + 1, u64::MAX - FREE_GPA, u64::MAX] {
+            let error = ram_bytes(bytes).unwrap_err().to_string();
+            assert!(error.contains(&largest.to_string()), "{error}");
+        }
+    }
 }

@@ -162,13 +162,12 @@ impl Streams {
             let Some(stream) = stream else { continue };
             let mut flags = PollFlags::empty();
             let ended = host_slot_flags::END_OF_STREAM | host_slot_flags::RESET;
-            if stream.state.flags & ended == 0 {
-                let guest = guest_slot(ram, slot)?;
-                let head = if guest.generation == stream.state.generation {
-                    guest.receive_head
-                } else {
-                    0
-                };
+            let guest = guest_slot(ram, slot)?;
+            let is_current = guest.generation == stream.state.generation;
+            // A closed stream receives nothing any more: bytes that come in would wake us for ever.
+            let is_closed = is_current && guest.flags & guest_slot_flags::CLOSED != 0;
+            if stream.state.flags & ended == 0 && !is_closed {
+                let head = if is_current { guest.receive_head } else { 0 };
                 let used = ring::used(head, stream.state.receive_tail, STREAM_RING_BYTES);
                 let has_room = used.ok_or(StreamError::DamagedRing(slot))? < STREAM_RING_BYTES;
                 flags.set(PollFlags::IN, has_room);
@@ -299,4 +298,73 @@ fn receive_into(
 
 fn last_error() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn say(ram: &Region, slot: usize, guest: GuestSlot) {
+        let offset = std::mem::offset_of!(GuestPage, slots) + slot * size_of::<GuestSlot>();
+        ram.write(GUEST_PAGE_GPA + offset as u64, guest).unwrap();
+    }
+
+    fn polled(streams: &Streams, ram: &Region) -> Vec<PollFlags> {
+        let mut list = Vec::new();
+        streams.poll_list(ram, &mut list).unwrap();
+        // What is asked for shows in the debug form only; so count what is reported, without waiting.
+        let timeout = rustix::event::Timespec::default();
+        rustix::event::poll(&mut list, Some(&timeout)).unwrap();
+        list.iter().map(PollFd::revents).collect()
+    }
+
+    #[test]
+    fn a_closed_stream_with_unsent_bytes_waits_for_room_only_and_then_is_free() {
+        let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
+        let mut streams = Streams::new();
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        streams.add(ours.into());
+        assert!(streams.serve(&ram).unwrap());
+        let mut guest = GuestSlot {
+            generation: 1,
+            flags: 0,
+            receive_head: 0,
+            transmit_tail: 0,
+        };
+        // The guest writes until the socket takes no more.
+        while streams.unsent().is_empty() {
+            let sent = streams.slots[0].as_ref().unwrap().state.transmit_head;
+            guest.transmit_tail = sent.wrapping_add(STREAM_RING_BYTES);
+            say(&ram, 0, guest);
+            streams.serve(&ram).unwrap();
+        }
+        guest.flags = guest_slot_flags::CLOSED;
+        say(&ram, 0, guest);
+        peer.write_all(b"nobody reads this").unwrap();
+        streams.serve(&ram).unwrap();
+        assert_eq!(
+            polled(&streams, &ram),
+            [PollFlags::empty()],
+            "it would wake for ever"
+        );
+
+        peer.set_nonblocking(true).unwrap();
+        let mut received = 0;
+        let mut buffer = vec![0; 1 << 16];
+        while streams.slots[0].is_some() {
+            while let Ok(count @ 1..) = peer.read(&mut buffer) {
+                received += count as u32;
+            }
+            assert!(polled(&streams, &ram)[0].contains(PollFlags::OUT));
+            streams.serve(&ram).unwrap();
+        }
+        while let Ok(count @ 1..) = peer.read(&mut buffer) {
+            received += count as u32;
+        }
+        assert_eq!(received, guest.transmit_tail);
+        assert!(polled(&streams, &ram).is_empty());
+    }
 }
