@@ -8,7 +8,7 @@ use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_M
 use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
 use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::channel::Channel;
 use crate::lines::Lines;
@@ -62,9 +62,7 @@ impl Actor {
         let end = loop {
             tokio::select! {
                 received = self.control.receive(&mut packet) => {
-                    let event = received.ok().filter(|&length| length > 0)
-                        .and_then(|length| postcard::from_bytes(&packet[..length]).ok());
-                    match event {
+                    match received.ok().and_then(|length| event(&packet[..length])) {
                         Some(Event::Ready) => {
                             if let Some(ready) = ready.take() {
                                 // Nobody waits any more if the start was given up.
@@ -89,12 +87,18 @@ impl Actor {
                         StopReason::TimedOut { .. } => protocol::StopReason::TimedOut,
                         StopReason::NotNeeded | StopReason::CallerGone => protocol::StopReason::NotNeeded,
                     });
-                    if self.control.send(&request, None).await.is_err() {
+                    // A monitor that does not even read is stuck.
+                    let sending = timeout(STOP_TIMEOUT, self.control.send(&request, None));
+                    if !matches!(sending.await, Ok(Ok(()))) {
                         break None;
                     }
                 }
                 () = &mut kill_at, if stopping.is_some() => break None,
             }
+        };
+        let end = match end {
+            Some(end) => Some(end),
+            None => self.last_word(&mut packet).await,
         };
         let bad_program = end.as_ref().and_then(|end| match &end.cause {
             Cause::BadProgram(reason) => Some(reason.clone()),
@@ -113,10 +117,22 @@ impl Actor {
         let _ = report.send(Some(end_report));
     }
 
+    /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
+    async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
+        // How it ended is asked again below.
+        let _ = self.kill().await;
+        while let Some(length @ 1..) = self.control.try_receive(packet) {
+            if let Some(Event::Ended(end)) = event(&packet[..length]) {
+                return Some(end);
+            }
+        }
+        None
+    }
+
     /// The monitor has reported, or never will: see the process off, and the rest of the log.
     async fn finish(&mut self, end: Option<End>, stopping: Option<StopReason>) -> EndReport {
         let status = match &end {
-            Some(_) => match tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Some(_) => match timeout(STOP_TIMEOUT, self.child.wait()).await {
                 Ok(status) => status,
                 Err(_) => self.kill().await,
             },
@@ -199,6 +215,11 @@ impl Actor {
     fn write(&self, source: LogSource, text: String) {
         self.log.write(line(&self.instance, source, text));
     }
+}
+
+/// The message in a packet; none if it is empty, which is the end of the socket, or damaged.
+fn event(packet: &[u8]) -> Option<Event> {
+    postcard::from_bytes(packet).ok()
 }
 
 fn line(instance: &str, source: LogSource, text: String) -> LogLine {

@@ -4,10 +4,19 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use spore_monitor::protocol::Request;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+
+/// Whether an error in sending says that the monitor has closed its end; it may have sent its report before.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
+}
 
 /// Our end of a packet socket. The type is tokio's for datagrams, which has the same calls; only this kind of socket
 /// also tells of the end of the other side.
@@ -24,6 +33,11 @@ impl Channel {
     /// Sends a request with a descriptor.
     pub(crate) async fn send(&self, request: &Request, attachment: Option<OwnedFd>) -> io::Result<()> {
         let packet = postcard::to_stdvec(request).map_err(io::Error::other)?;
+        self.send_packet(&packet, attachment).await
+    }
+
+    /// Sends an encoded request with a descriptor.
+    pub(crate) async fn send_packet(&self, packet: &[u8], attachment: Option<OwnedFd>) -> io::Result<()> {
         self.0
             .async_io(Interest::WRITABLE, || {
                 let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -33,7 +47,7 @@ impl Channel {
                     ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
                 }
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                sendmsg(&self.0, &[IoSlice::new(&packet)], &mut ancillary, flags)?;
+                sendmsg(&self.0, &[IoSlice::new(packet)], &mut ancillary, flags)?;
                 Ok(())
             })
             .await
@@ -42,17 +56,61 @@ impl Channel {
     /// Receives a packet; its length, 0 when the monitor has closed its end.
     pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0
-            .async_io(Interest::READABLE, || {
-                let (length, _) = recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT)?;
-                Ok(length)
-            })
+            .async_io(Interest::READABLE, || self.receive_now(buffer))
             .await
     }
 
     /// Receives a packet if one is there already.
     pub(crate) fn try_receive(&self, buffer: &mut [u8]) -> Option<usize> {
-        recv(&self.0, buffer, RecvFlags::DONTWAIT)
-            .ok()
-            .map(|(length, _)| length)
+        self.receive_now(buffer).ok()
+    }
+
+    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((length, _)) => return Ok(length),
+                // The monitor has closed its end before it read all that we have sent. The kernel says so once, and
+                // first: what the monitor had sent before is still to come, then the end.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, send, socketpair};
+
+    #[tokio::test]
+    async fn what_was_sent_before_a_reset_is_received() {
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let channel = Channel::new(ours).unwrap();
+        channel.send(&Request::Open, None).await.unwrap();
+        send(&theirs, b"the end", SendFlags::NOSIGNAL).unwrap();
+        // With our request unread in it, this resets the connection.
+        drop(theirs);
+        let mut buffer = [0; 64];
+        let length = channel.receive(&mut buffer).await.unwrap();
+        assert_eq!(&buffer[..length], b"the end");
+        assert_eq!(channel.receive(&mut buffer).await.unwrap(), 0);
+        let error = channel.send(&Request::Open, None).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn sending_tells_of_a_reset_once() {
+        let kind = SocketType::SEQPACKET;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let channel = Channel::new(ours).unwrap();
+        channel.send(&Request::Open, None).await.unwrap();
+        send(&theirs, b"the end", SendFlags::NOSIGNAL).unwrap();
+        drop(theirs);
+        let error = channel.send(&Request::Open, None).await.unwrap_err();
+        assert!(is_gone(&error), "{error}");
+        assert_eq!(channel.try_receive(&mut [0; 64]), Some(7));
     }
 }

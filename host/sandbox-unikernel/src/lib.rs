@@ -20,9 +20,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{Request, StartRequest};
+use spore_monitor::protocol::{PACKET_BYTES_MAX, Request, StartRequest};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Sandbox, StartError, StopReason,
 };
@@ -31,7 +33,7 @@ use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
-use channel::Channel;
+use channel::{Channel, is_gone};
 
 /// The program that is started as the monitor: this very one.
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
@@ -71,6 +73,32 @@ fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
     pair.map_err(|error| host_error("making sockets")(error.into()))
 }
 
+/// The encoded request that starts the instance.
+fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
+    let request = Request::Start(StartRequest {
+        arguments: spec.arguments.clone(),
+        environment: spec
+            .environment
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect(),
+        port: spec.port,
+        memory_bytes: spec.memory_bytes,
+    });
+    let packet = postcard::to_stdvec(&request)
+        .map_err(|error| host_error("encoding the request")(io::Error::other(error)))?;
+    if packet.len() > PACKET_BYTES_MAX {
+        return Err(too_large(packet.len()));
+    }
+    Ok(packet)
+}
+
+fn too_large(bytes: usize) -> StartError {
+    let reason =
+        format!("its arguments and environment take {bytes} bytes, which is too much: make them shorter");
+    StartError::BadProgram { reason }
+}
+
 #[async_trait]
 impl Sandbox for UnikernelSandbox {
     fn kind(&self) -> &'static str {
@@ -83,7 +111,10 @@ impl Sandbox for UnikernelSandbox {
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let program = File::open(&spec.program).map_err(host_error("opening the program"))?;
+        let request = start_request(&spec)?;
         let (control, monitor_control) = packet_sockets()?;
+        set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
+            .map_err(|error| host_error("making room in a socket")(error.into()))?;
         let (log_socket, monitor_log) = packet_sockets()?;
         let child = Command::new(OWN_EXECUTABLE)
             .arg0(format!("spore-monitor {} {}", spec.function, spec.instance))
@@ -100,20 +131,14 @@ impl Sandbox for UnikernelSandbox {
             .map_err(host_error("starting the monitor process"))?;
         let control = Arc::new(Channel::new(control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(log_socket).map_err(host_error("watching the log socket"))?;
-        let request = Request::Start(StartRequest {
-            arguments: spec.arguments.clone(),
-            environment: spec
-                .environment
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect(),
-            port: spec.port,
-            memory_bytes: spec.memory_bytes,
-        });
         control
-            .send(&request, Some(program.into()))
+            .send_packet(&request, Some(program.into()))
             .await
-            .map_err(host_error("sending the program"))?;
+            .map_err(|error| match error {
+                // The host's limit (net.core.wmem_max) is lower than ours.
+                error if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => too_large(request.len()),
+                error => host_error("sending the program")(error),
+            })?;
 
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
@@ -166,7 +191,7 @@ impl Instance for UnikernelInstance {
         ours.set_nonblocking(true).map_err(ConnectError::Host)?;
         match self.control.send(&Request::Open, Some(theirs.into())).await {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Err(error) if is_gone(&error) => {
                 return Err(ConnectError::Ended(self.ended().await));
             }
             Err(error) => return Err(ConnectError::Host(error)),
@@ -187,5 +212,42 @@ impl Instance for UnikernelInstance {
         // A full or closed queue means that it is being stopped already.
         let _ = self.commands.try_send(reason);
         self.ended().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    fn spec(value_bytes: usize) -> InstanceSpec {
+        InstanceSpec {
+            function: "f".into(),
+            instance: "f-1".into(),
+            program: PathBuf::from("/proc/self/exe"),
+            arguments: vec!["f".into()],
+            environment: vec![("KEY".into(), "v".repeat(value_bytes))],
+            port: 8080,
+            memory_bytes: 1 << 20,
+            ready_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_largest_request_fits_into_the_socket() {
+        let packet = start_request(&spec(240 << 10)).unwrap();
+        let (ours, _theirs) = packet_sockets().unwrap();
+        set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
+        let channel = Channel::new(ours).unwrap();
+        channel.send_packet(&packet, None).await.unwrap();
+    }
+
+    #[test]
+    fn an_environment_that_is_too_large_is_the_programs_fault() {
+        let error = start_request(&spec(PACKET_BYTES_MAX)).unwrap_err();
+        assert!(matches!(error, StartError::BadProgram { .. }), "{error}");
+        assert!(error.to_string().contains("environment"), "{error}");
     }
 }

@@ -22,7 +22,7 @@ impl Lines {
             }
             self.partial.extend_from_slice(rest);
             if pieces.peek().is_some() {
-                take(self.take_text());
+                self.take_text(take);
             }
         }
     }
@@ -30,16 +30,26 @@ impl Lines {
     /// Gives an incomplete line to `take`.
     pub(crate) fn flush(&mut self, take: &mut impl FnMut(String)) {
         if !self.partial.is_empty() {
-            take(self.take_text());
+            self.take_text(take);
         }
     }
 
-    fn take_text(&mut self) -> String {
-        let text = String::from_utf8_lossy(&self.partial)
-            .trim_end_matches('\r')
-            .to_owned();
+    /// Gives what was collected to `take`: one line, or several if it is too long once bytes that are no text are
+    /// replaced, each by three.
+    fn take_text(&mut self, take: &mut impl FnMut(String)) {
+        let text = String::from_utf8_lossy(&self.partial);
+        let mut rest = text.trim_end_matches('\r');
+        while rest.len() > MAX_LOG_LINE_BYTES {
+            // A character has at most four bytes.
+            let cut = (0..=MAX_LOG_LINE_BYTES)
+                .rev()
+                .find(|&at| rest.is_char_boundary(at));
+            let (line, more) = rest.split_at(cut.unwrap_or(0));
+            take(line.to_owned());
+            rest = more;
+        }
+        take(rest.to_owned());
         self.partial.clear();
-        text
     }
 }
 
@@ -76,5 +86,9 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_replaced() {
         assert_eq!(lines(&[b"a\xffb\n"]), ["a\u{fffd}b"]);
+        let long = vec![0xff; MAX_LOG_LINE_BYTES + 1];
+        let all = lines(&[&long, b"\n"]);
+        assert!(all.iter().all(|line| line.len() <= MAX_LOG_LINE_BYTES));
+        assert_eq!(all.concat(), "\u{fffd}".repeat(long.len()));
     }
 }
