@@ -16,6 +16,7 @@ mod faults;
 mod invoke;
 mod lifecycle;
 mod load;
+mod output;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
 struct Test {
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
+        output::TESTS,
         load::TESTS,
     ];
     let has_kvm = kvm_is_usable();
