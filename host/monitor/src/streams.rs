@@ -89,6 +89,9 @@ impl Streams {
                 None
             };
             let before = stream.state;
+            let was_full = guest.is_some_and(|guest| {
+                guest.transmit_tail.wrapping_sub(before.transmit_head) == STREAM_RING_BYTES
+            });
             if let Some(guest) = guest {
                 stream.transmit(ram, slot, guest)?;
             }
@@ -109,6 +112,13 @@ impl Streams {
             stream.receive(ram, slot, guest.map_or(0, |guest| guest.receive_head))?;
             if stream.state != before {
                 ram.write(host_slot_place(slot), stream.state)?;
+            }
+            // Room is news only where there was none: a guest that has sent its answer need not hear that it left.
+            let sent_only = HostSlot {
+                transmit_head: before.transmit_head,
+                ..stream.state
+            } == before;
+            if stream.state != before && (was_full || !sent_only) {
                 changed |= 1 << slot;
             }
         }

@@ -30,6 +30,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(worker_threads())
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
@@ -53,6 +54,13 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// Threads that serve the gateway: half of the processors. The other half is for the instances, without which the
+/// gateway has nothing to do; and on a small machine one thread that keeps a request to itself answers sooner than two
+/// that hand it to each other.
+fn worker_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
 fn level(level: LogLevel) -> LevelFilter {
