@@ -212,6 +212,10 @@ pub struct GuestPage {
     pub log_tail: u32,
     /// Number of requests for memory that were refused.
     pub refused_allocations: u32,
+    /// Number of system calls that were made and are not served.
+    pub missing_calls: u32,
+    /// Explicit padding.
+    pub reserved: u32,
     /// The exit record for [`crate::doorbell::EXIT`].
     pub exit: ExitRecord,
     /// Stream slots.
@@ -261,7 +265,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 280 + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

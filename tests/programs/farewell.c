@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { HEAD_BYTES = 4096, BODY_BYTES_MAX = 1 << 20 };
+enum { HEAD_BYTES = 4096, BODY_BYTES_MAX = 8 << 20 };
 
 int main(void)
 {

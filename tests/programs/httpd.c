@@ -13,6 +13,7 @@
  *   /die?after=N         ends in the middle of a body   /exit?code=N    ends before the answer
  *   /close               answers, then closes the connection
  *   /clock               CLOCK_REALTIME in milliseconds
+ *   /missing             1 if the system call swapoff is missing
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +29,7 @@
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -228,6 +230,10 @@ static void answer(struct connection *c)
 		put_answer(c, 200, text, n);
 	} else if (!strcmp(c->path, "/count")) {
 		put_answer(c, 200, text, sprintf(text, "%llu", (unsigned long long)requests));
+	} else if (!strcmp(c->path, "/missing")) {
+		/* Nothing that a function needs, so it is served on Linux only. */
+		syscall(SYS_swapoff, NULL);
+		put_answer(c, 200, text, sprintf(text, "%d", errno == ENOSYS));
 	} else if (!strcmp(c->path, "/clock")) {
 		struct timespec now;
 		clock_gettime(CLOCK_REALTIME, &now);

@@ -294,6 +294,7 @@ impl Kernel {
 
     /// Counts a call that is not there, and reports it once by name.
     pub(crate) fn report_missing(&mut self, number: u64) {
+        shared::count_missing_call();
         let index = (number as usize).min(CALL_NUMBERS - 1);
         let (word, bit) = (index / 64, 1 << (index % 64));
         if !self.report_missing || self.reported_missing[word] & bit != 0 {

@@ -210,6 +210,12 @@ pub fn count_refused_allocation() {
     store!((*GUEST).refused_allocations, count.saturating_add(1));
 }
 
+/// Counts one system call that is not served.
+pub fn count_missing_call() {
+    let count = load!((*GUEST).missing_calls);
+    store!((*GUEST).missing_calls, count.saturating_add(1));
+}
+
 /// Sleeps until a stream moves or `deadline_ns` (CLOCK_MONOTONIC) has passed.
 pub fn wait(deadline_ns: u64) {
     store!((*GUEST).wait_deadline_ns, deadline_ns);

@@ -110,7 +110,14 @@ impl Instance {
             DRAIN_TIMEOUT
         });
         end.details.extend(self.log.unsaid(&self.machine.ram));
+        end.details.extend(self.missing_calls());
         end
+    }
+
+    /// How many calls the library OS could not serve, if any; their names were said when they came first.
+    fn missing_calls(&self) -> Option<String> {
+        let count: u32 = guest_field!(self, missing_calls).ok()?;
+        (count > 0).then(|| format!("{count} system calls failed with ENOSYS because they are not served"))
     }
 
     /// Runs the guest up to its next exit and serves that; an end if the guest asked for it.

@@ -160,9 +160,9 @@ impl Actor {
         };
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
-            for line in &report.details {
-                self.write(LogSource::Platform, line.clone());
-            }
+        }
+        for line in &report.details {
+            self.write(LogSource::Platform, line.clone());
         }
         report
     }

@@ -11,6 +11,7 @@ use spore_test_harness::{program, repository, wait_until};
 use crate::{Test, with_functions};
 
 pub(crate) const TESTS: &[Test] = with_functions![
+    a_missing_system_call_is_named_once_and_counted,
     crashes_are_reported_with_place_and_symbol,
     a_hang_ends_at_the_timeout,
     exhausted_memory_ends_only_the_instance,
@@ -269,4 +270,15 @@ fn a_program_that_exits_at_once_is_reported() {
         answer.text()
     );
     daemon.wait_for_log("quitter", "nothing to do");
+}
+
+fn a_missing_system_call_is_named_once_and_counted() {
+    let daemon = Daemon::start();
+    let idle = ["--annotation", "dev.spore.idle-timeout=1s"];
+    daemon.deploy("httpd", &program::build("httpd"), &idle);
+    for _ in 0..3 {
+        assert_eq!(daemon.get("/function/httpd/missing").text(), "1");
+    }
+    let log = daemon.wait_for_log("httpd", "3 system calls failed with ENOSYS");
+    assert_eq!(log.matches("system call swapoff").count(), 1, "{log}");
 }

@@ -18,15 +18,24 @@ pub(crate) const TESTS: &[Test] = with_functions![
     a_large_environment_arrives_and_a_too_large_one_is_named,
 ];
 
-/// Requests `bytes` bytes of a program that ends at once, and reads them only after a pause. A request may come to an
+/// How a caller reads.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// Before the first byte of the body.
+    pause: Duration,
+    /// After each 64 KiB.
+    rest: Duration,
+}
+
+/// Requests `bytes` bytes of a program that ends at once, and reads them slowly. A request may come to an
 /// instance that is just about to end, which is told as such; then it is made again.
-fn read_late(daemon: &Daemon, bytes: usize, pause: Duration) {
+fn read_slowly(daemon: &Daemon, bytes: usize, pace: Pace) {
     const ATTEMPTS_MAX: usize = 20;
-    let read = (0..ATTEMPTS_MAX).any(|_| try_to_read_late(daemon, bytes, pause));
+    let read = (0..ATTEMPTS_MAX).any(|_| try_to_read_slowly(daemon, bytes, pace));
     assert!(read, "{ATTEMPTS_MAX} times the instance had just ended");
 }
 
-fn try_to_read_late(daemon: &Daemon, bytes: usize, pause: Duration) -> bool {
+fn try_to_read_slowly(daemon: &Daemon, bytes: usize, pace: Pace) -> bool {
     let mut stream = TcpStream::connect(daemon.address()).expect("the gateway listens");
     // So that the bytes wait in the gateway, the monitor and the guest rather than here.
     set_socket_recv_buffer_size(&stream, 64 * 1024).expect("a socket takes a size");
@@ -38,8 +47,12 @@ fn try_to_read_late(daemon: &Daemon, bytes: usize, pause: Duration) -> bool {
     stream.write_all(request.as_bytes()).expect("the gateway reads");
     let mut answer = vec![0; 1];
     stream.read_exact(&mut answer).expect("the answer begins");
-    std::thread::sleep(pause);
-    let outcome = stream.read_to_end(&mut answer);
+    std::thread::sleep(pace.pause);
+    let mut outcome = Ok(1);
+    while matches!(outcome, Ok(1..)) {
+        outcome = Read::take(&stream, 64 * 1024).read_to_end(&mut answer);
+        std::thread::sleep(pace.rest);
+    }
     let head_end = answer.windows(4).position(|end| end == b"\r\n\r\n");
     let head = String::from_utf8_lossy(&answer[..head_end.unwrap_or(answer.len())]);
     let body = head_end.map_or(&[][..], |end| &answer[end + 4..]);
@@ -64,15 +77,24 @@ fn an_answer_outlives_the_program_that_wrote_it() {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
+                let pace = Pace {
+                    pause: Duration::from_millis(300),
+                    rest: Duration::ZERO,
+                };
                 while started.fetch_add(1, Ordering::Relaxed) < 30 {
-                    read_late(&daemon, 300_000, Duration::from_millis(300));
+                    read_slowly(&daemon, 300_000, pace);
                 }
             });
         }
-        // Far longer than a process needs to end, and more than the sockets hold.
-        for bytes in [300_000, 600_000, 1 << 20] {
-            let daemon = &daemon;
-            scope.spawn(move || read_late(daemon, bytes, Duration::from_secs(3)));
+        // More than all sockets on the way hold: the last bytes wait in the guest's ring when the program has ended.
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let pace = Pace {
+                    pause: Duration::ZERO,
+                    rest: Duration::from_millis(30),
+                };
+                read_slowly(&daemon, 8 << 20, pace);
+            });
         }
     });
 }
