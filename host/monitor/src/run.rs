@@ -141,10 +141,12 @@ impl Instance {
 
     /// Serves log and streams; whether the guest has news.
     fn serve(&mut self) -> Result<bool, Failure> {
+        // Answers first: a caller waits for them, nobody for the log.
+        let has_news = self.streams.serve(&self.machine.ram)?;
         let tail: u32 = guest_field!(self, log_tail)?;
         let head = self.log.drain(&self.machine.ram, tail)?;
         self.machine.ram.write(host_field!(log_head), head)?;
-        Ok(self.streams.serve(&self.machine.ram)?)
+        Ok(has_news)
     }
 
     /// Lets the guest stand still while its log ring is full and the daemon is about to read, for a bounded time.
