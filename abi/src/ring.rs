@@ -28,7 +28,7 @@ pub const LOG_HEADER_BYTES: u32 = 4;
 /// Longest text of a frame in the log ring, in bytes.
 pub const LOG_FRAME_BYTES_MAX: u32 = 4096;
 
-/// What wrote a frame of the log ring.
+/// Where output comes from: in a frame of the log ring, and on the monitor's log socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LogOrigin {
@@ -36,8 +36,8 @@ pub enum LogOrigin {
     Stdout = 1,
     /// The program's standard error.
     Stderr = 2,
-    /// The library OS.
-    LibraryOs = 3,
+    /// The platform: the library OS, or the monitor.
+    Platform = 3,
 }
 
 impl LogOrigin {
@@ -47,7 +47,7 @@ impl LogOrigin {
         match number {
             1 => Some(Self::Stdout),
             2 => Some(Self::Stderr),
-            3 => Some(Self::LibraryOs),
+            3 => Some(Self::Platform),
             _ => None,
         }
     }

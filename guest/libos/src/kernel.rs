@@ -289,7 +289,7 @@ impl Kernel {
             line,
             "signal {signal} was raised; signal handlers are not run, so it is passed over"
         );
-        shared::log(LogOrigin::LibraryOs, line.as_str().as_bytes());
+        shared::log(LogOrigin::Platform, line.as_str().as_bytes());
     }
 
     /// Counts a call that is not there, and reports it once by name.
@@ -310,7 +310,7 @@ impl Kernel {
             ),
             None => writeln!(line, "system call {number} is unknown; it fails with ENOSYS"),
         };
-        shared::log(LogOrigin::LibraryOs, line.as_str().as_bytes());
+        shared::log(LogOrigin::Platform, line.as_str().as_bytes());
     }
 }
 

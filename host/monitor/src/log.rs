@@ -265,11 +265,6 @@ fn frame(ram: &Region, at: u32, waiting: u32) -> Result<(LogOrigin, u32), Damage
     if length == 0 || LOG_HEADER_BYTES + length > waiting {
         return Err(DamagedRing);
     }
-    let origin = match origin {
-        ring::LogOrigin::Stdout => LogOrigin::Stdout,
-        ring::LogOrigin::Stderr => LogOrigin::Stderr,
-        ring::LogOrigin::LibraryOs => LogOrigin::Platform,
-    };
     Ok((origin, length))
 }
 
@@ -325,7 +320,7 @@ mod tests {
             used + LOG_HEADER_BYTES + text.len() as u32 <= LOG_RING_BYTES
         }
 
-        fn put(&mut self, origin: ring::LogOrigin, text: &[u8]) {
+        fn put(&mut self, origin: LogOrigin, text: &[u8]) {
             assert!(self.has_room(text));
             let header = ring::log_header(origin, text.len() as u16);
             for byte in header.iter().chain(text) {
@@ -352,7 +347,7 @@ mod tests {
 
     #[test]
     fn frames_of_one_origin_share_a_packet_in_order() {
-        use ring::LogOrigin::{Stderr, Stdout};
+        use LogOrigin::{Stderr, Stdout};
         let mut setup = Setup::new();
         for (origin, text) in [(Stdout, "a\n"), (Stdout, "b"), (Stderr, "c\n"), (Stdout, "d\n")] {
             setup.put(origin, text.as_bytes());
@@ -381,7 +376,7 @@ mod tests {
                 setup.drain_at(now);
                 got.extend(setup.packets().into_iter().map(|(_, text)| text));
             }
-            let origins = [ring::LogOrigin::Stdout, ring::LogOrigin::Stderr];
+            let origins = [LogOrigin::Stdout, LogOrigin::Stderr];
             setup.put(origins[number as usize % 2], line.as_bytes());
             wrote.push_str(&line);
             if number % 100 == 0 {
@@ -420,7 +415,7 @@ mod tests {
                     waits += 1;
                 }
             }
-            setup.put(ring::LogOrigin::Stdout, &line);
+            setup.put(LogOrigin::Stdout, &line);
             wrote += line.len();
         }
         assert_eq!(waits, 1, "held once, then never again while nothing is read");
@@ -467,7 +462,7 @@ mod tests {
         assert!(setup.log.drain(&setup.ram, LOG_RING_BYTES + 1).is_err());
         // Zero bytes are no header.
         assert!(setup.log.drain(&setup.ram, 16).is_err());
-        let header = ring::log_header(ring::LogOrigin::Stdout, 100);
+        let header = ring::log_header(LogOrigin::Stdout, 100);
         setup.ram.write_bytes(LOG_RING_GPA, &header).unwrap();
         for tail in [1, 3, 50] {
             assert!(
@@ -476,7 +471,7 @@ mod tests {
             );
         }
         assert_eq!(setup.log.drain(&setup.ram, 104).unwrap(), 104);
-        let empty = ring::log_header(ring::LogOrigin::Stdout, 0);
+        let empty = ring::log_header(LogOrigin::Stdout, 0);
         setup.ram.write_bytes(LOG_RING_GPA + 104, &empty).unwrap();
         assert!(setup.log.drain(&setup.ram, 108).is_err(), "an empty frame");
     }

@@ -15,6 +15,8 @@
 //! The end of the control socket (the daemon is gone) ends the monitor at once.
 
 use serde::{Deserialize, Serialize};
+/// The first byte of a packet on the log socket.
+pub use spore_abi::ring::LogOrigin;
 
 /// Largest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 300 * 1024;
@@ -85,29 +87,4 @@ pub enum Cause {
     BadProgram(String),
     /// The library OS or the monitor failed; one line.
     Failed(String),
-}
-
-/// First byte of a packet on the log socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LogOrigin {
-    /// The program's standard output.
-    Stdout = 1,
-    /// The program's standard error.
-    Stderr = 2,
-    /// Library OS or monitor.
-    Platform = 3,
-}
-
-impl LogOrigin {
-    /// The origin with this number, if there is one.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            1 => Some(Self::Stdout),
-            2 => Some(Self::Stderr),
-            3 => Some(Self::Platform),
-            _ => None,
-        }
-    }
 }
