@@ -138,7 +138,6 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
             0.5,
             own_ms("warm-back-to-back"),
         ),
-        // An aim that SPECIFICATION.md names as such; shown here so that it is not forgotten.
         promise("warm invocation, p50, lone", "ms", 0.5, own_ms("warm-lone")),
         promise(
             "compute loop, guest to native, p50",
