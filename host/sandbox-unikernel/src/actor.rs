@@ -73,7 +73,7 @@ impl Actor {
                         None => break None,
                     }
                 }
-                received = self.log_channel.receive(&mut text) => match received {
+                received = receive_log(&self.log_channel, &mut text) => match received {
                     Ok(length) if length > 0 => self.take_log(&text[..length]),
                     // Its end comes with the process's.
                     _ => tokio::time::sleep(Duration::from_millis(1)).await,
@@ -215,6 +215,14 @@ impl Actor {
     fn write(&self, source: LogSource, text: String) {
         self.log.write(line(&self.instance, source, text));
     }
+}
+
+/// Receives a packet of the log, after everything else that can run has run: the answer of an instance often comes at
+/// the same moment, and a caller waits for that.
+async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<usize> {
+    channel.readable().await?;
+    tokio::task::yield_now().await;
+    channel.receive(buffer).await
 }
 
 /// The message in a packet; none if it is empty, which is the end of the socket, or damaged.

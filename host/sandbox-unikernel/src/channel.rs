@@ -53,6 +53,11 @@ impl Channel {
             .await
     }
 
+    /// Waits until there is a packet, or the end, to receive.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
     /// Receives a packet; its length, 0 when the monitor has closed its end.
     pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0
