@@ -24,8 +24,9 @@ pub struct BootPage {
     pub ram_bytes: u64,
     /// Limit of the function's memory, in bytes.
     pub memory_limit_bytes: u64,
-    /// Length of the program's file, which starts at `layout::MODULES_GPA`, in bytes.
-    pub program_bytes: u64,
+    /// Length of the root module, which starts at `layout::MODULES_GPA`, in bytes: an EROFS image with
+    /// [`boot_flags::ROOT_IS_EROFS`], the program's file without.
+    pub root_bytes: u64,
     /// First free byte of the page-table pool (guest-physical); what lies before holds the initial tables.
     pub page_tables_used_gpa: u64,
     /// Guest-physical address of the top-level page table.
@@ -34,7 +35,7 @@ pub struct BootPage {
     pub argument_count: u32,
     /// Number of strings after these that belong to `envp`.
     pub environment_count: u32,
-    /// Length of the start block, in bytes.
+    /// Length of the start block, in bytes: arguments, environment, and the working directory as the last string.
     pub start_block_bytes: u32,
     /// Bits of [`boot_flags`].
     pub flags: u32,
@@ -50,6 +51,10 @@ pub struct BootPage {
 pub mod boot_flags {
     /// Report each missing system call once in the function's log.
     pub const REPORT_MISSING_CALLS: u32 = 1;
+    /// The root module is an EROFS image; `argv[0]` names the program in it, searched in PATH if it has no slash.
+    pub const ROOT_IS_EROFS: u32 = 1 << 1;
+    /// Call sites stay as they are: every system call traps.
+    pub const NO_REWRITING: u32 = 1 << 2;
 }
 
 /// What the host says of a stream slot.

@@ -1,6 +1,5 @@
 //! The kernel: all state of the library OS, and the loop that runs the program.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use core::fmt::Write as _;
@@ -14,10 +13,12 @@ use spore_machine::{processor, shared};
 use crate::calls::{self, Answer};
 use crate::files::budget::Budget;
 use crate::files::console;
-use crate::files::descriptors::{Descriptors, OpenFile};
+use crate::files::descriptors::OpenFile;
 use crate::memory::AddressSpace;
+use crate::memory::frames::{self, SharedFrames};
 use crate::memory::space::{AccessError, Intent};
 use crate::network::Network;
+use crate::process::{Process, ProcessId};
 use crate::program;
 use crate::random::Random;
 use crate::task::{Memory, Pending, ReadyQueue, Task, TaskId};
@@ -29,16 +30,14 @@ const CALL_NUMBERS: usize = 512;
 const FAULT_WAS_WRITE: u64 = 1 << 1;
 const FAULT_WAS_FETCH: u64 = 1 << 4;
 
-/// Dispositions of signals, as far as they are kept.
-pub(crate) const SIGNALS: usize = 64;
-
-/// `struct sigaction` as the kernel interface has it: handler, flags, restorer, mask.
-pub(crate) type SignalAction = [u64; 4];
-
 /// All state of the library OS.
 pub(crate) struct Kernel {
-    pub(crate) space: AddressSpace,
-    pub(crate) files: Descriptors,
+    /// The process of the running task.
+    pub(crate) process: Process,
+    /// The other processes.
+    parked: BTreeMap<ProcessId, Process>,
+    /// The RAM that is left, for all processes.
+    pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
     pub(crate) random: Random,
     pub(crate) ready: Rc<ReadyQueue>,
@@ -46,11 +45,6 @@ pub(crate) struct Kernel {
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) current: TaskId,
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
-    pub(crate) signal_actions: Box<[SignalAction; SIGNALS]>,
-    /// Signals that came while they were blocked, one bit each.
-    pub(crate) pending_signals: u64,
-    pub(crate) file_mode_mask: u32,
-    pub(crate) name: [u8; 16],
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
@@ -66,9 +60,11 @@ pub(crate) struct Kernel {
 pub fn start() -> ! {
     let boot = shared::boot();
     let ready = Rc::new(ReadyQueue::default());
+    let frames = frames::share(&boot);
     let mut kernel = Kernel {
-        space: AddressSpace::new(&boot),
-        files: Descriptors::default(),
+        process: Process::first(AddressSpace::new(&boot, &frames)),
+        parked: BTreeMap::new(),
+        frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
         ready,
@@ -76,10 +72,6 @@ pub fn start() -> ! {
         tasks: BTreeMap::new(),
         current: 1,
         deadlines: BTreeSet::new(),
-        signal_actions: Box::new([[0; 4]; SIGNALS]),
-        pending_signals: 0,
-        file_mode_mask: 0o022,
-        name: [0; 16],
         notify_due: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
@@ -112,7 +104,7 @@ impl Kernel {
         ];
         for (file, flags) in console {
             // The table is empty, so there is room.
-            let _ = self.files.add(OpenFile::new(file, flags), false, 0);
+            let _ = self.process.files.add(OpenFile::new(file, flags), false, 0);
         }
     }
 
@@ -164,6 +156,8 @@ impl Kernel {
     /// Runs a task until it waits, yields or ends.
     fn run_task(&mut self, task: TaskId) {
         self.current = task;
+        let process = self.task().process;
+        self.switch_process_to(process);
         self.switch_processor_to(task);
         if let Some(pending) = self.task().pending.take()
             && !self.answer(pending)
@@ -235,6 +229,19 @@ impl Kernel {
         }
     }
 
+    /// Makes the process of the task that is about to run the current one.
+    fn switch_process_to(&mut self, id: ProcessId) {
+        if self.process.id == id {
+            return;
+        }
+        let Some(next) = self.parked.remove(&id) else {
+            shared::end(exit_kind::LIBRARY_OS_FAILED, 0, "the process of a task is gone");
+        };
+        let previous = core::mem::replace(&mut self.process, next);
+        self.parked.insert(previous.id, previous);
+        self.process.space.activate();
+    }
+
     /// Exchanges the register state that traps do not save.
     fn switch_processor_to(&mut self, task: TaskId) {
         if self.loaded == task {
@@ -262,7 +269,7 @@ impl Kernel {
                 code if code & FAULT_WAS_WRITE != 0 => Intent::Write,
                 _ => Intent::Read,
             };
-            match self.space.fault(upcall.fault_address, intent) {
+            match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
                 Err(AccessError::Forbidden) => {}

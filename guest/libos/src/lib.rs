@@ -9,7 +9,7 @@
 //!     │
 //!   files/ network/ program/ memory/      what the calls work on
 //!     │
-//!   task, time, random, kernel            who runs, when, and the main loop
+//!   process, task, time, random, kernel   who runs, when, and the main loop
 //!     │
 //!   spore-machine                         traps, page tables, shared pages: all the unsafe code
 //! ```
@@ -24,6 +24,7 @@ mod files;
 mod kernel;
 pub mod memory;
 mod network;
+mod process;
 pub mod program;
 mod random;
 mod task;

@@ -20,6 +20,7 @@ use spore_machine::context::Context;
 use spore_machine::processor::ExtendedState;
 
 use crate::files::epoll::Watch;
+use crate::process::ProcessId;
 
 /// Number of a task, as `gettid` returns it. The first is 1, also the process's number.
 pub(crate) type TaskId = u32;
@@ -42,6 +43,8 @@ pub(crate) struct Pending {
 
 /// A thread of the program.
 pub(crate) struct Task {
+    /// The process that it belongs to.
+    pub(crate) process: ProcessId,
     pub(crate) context: Context,
     pub(crate) extended: ExtendedState,
     pub(crate) pending: Option<Pending>,

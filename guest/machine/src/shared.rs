@@ -66,10 +66,10 @@ pub fn start_block(buffer: &mut [u8]) {
     }
 }
 
-/// Reads `buffer.len()` bytes at `offset` of the program's file; `false` if that is beyond its end.
+/// Reads `buffer.len()` bytes at `offset` of the root module; `false` if that is beyond its end.
 #[must_use]
 pub fn read_module(offset: u64, buffer: &mut [u8]) -> bool {
-    let length = load!((*BOOT).program_bytes);
+    let length = load!((*BOOT).root_bytes);
     let fits = offset
         .checked_add(buffer.len() as u64)
         .is_some_and(|end| end <= length);

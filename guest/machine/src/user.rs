@@ -5,7 +5,7 @@
 
 use spore_abi::layout;
 
-use crate::reserved;
+use crate::{reserved, shared};
 
 unsafe extern "C" {
     fn machine_user_copy(to: *mut u8, from: *const u8, length: usize) -> usize;
@@ -56,6 +56,104 @@ pub fn write(address: u64, buffer: &[u8]) -> Result<(), Missing> {
         0 => Ok(()),
         missing => Err(Missing(missing)),
     }
+}
+
+/// Memory that is always mapped for the library OS, whatever the program does with its own mappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// RAM that the library OS has taken for a file in memory, by its guest-physical address.
+    Frame(u64),
+    /// Part of a module, by its offset.
+    Module(u64),
+}
+
+impl Place {
+    /// The place `bytes` further on.
+    #[must_use]
+    pub fn advanced(self, bytes: u64) -> Self {
+        match self {
+            Self::Frame(gpa) => Self::Frame(gpa.wrapping_add(bytes)),
+            Self::Module(offset) => Self::Module(offset.wrapping_add(bytes)),
+        }
+    }
+
+    /// Its address, if `length` bytes from there on are of its kind. Those of modules may be read only.
+    fn address(self, length: u64, will_be_written: bool) -> Option<u64> {
+        let boot = shared::boot();
+        match self {
+            Self::Frame(gpa) => {
+                let is_ram = gpa >= reserved::end_gpa() && gpa.checked_add(length)? <= boot.ram_bytes;
+                is_ram.then_some(layout::WINDOW_BASE + gpa)
+            }
+            Self::Module(_) if will_be_written => None,
+            Self::Module(offset) => {
+                let is_module = offset.checked_add(length)? <= boot.root_bytes;
+                is_module.then_some(layout::MODULES_BASE + offset)
+            }
+        }
+    }
+}
+
+/// Copies `length` bytes from a place to the program's memory at `address`.
+///
+/// # Errors
+///
+/// The number of bytes that are missing, if part of the program's range is not writable; all of them if the place does
+/// not exist.
+pub fn copy_to_program(from: Place, address: u64, length: usize) -> Result<(), Missing> {
+    let Some(source) = from.address(length as u64, false) else {
+        return Err(Missing(length));
+    };
+    if !is_program_range(address, length as u64) {
+        return Err(Missing(length));
+    }
+    // SAFETY: the source is mapped and no Rust object (checked above); the target is outside of the library OS's memory,
+    // and a fault while writing it ends the routine early.
+    match unsafe { machine_user_copy(address as *mut u8, source as *const u8, length) } {
+        0 => Ok(()),
+        missing => Err(Missing(missing)),
+    }
+}
+
+/// Copies `length` bytes from the program's memory at `address` to a place.
+///
+/// # Errors
+///
+/// As for [`copy_to_program`].
+pub fn copy_from_program(address: u64, to: Place, length: usize) -> Result<(), Missing> {
+    let Some(target) = to.address(length as u64, true) else {
+        return Err(Missing(length));
+    };
+    if !is_program_range(address, length as u64) {
+        return Err(Missing(length));
+    }
+    // SAFETY: as for `copy_to_program`, the other way round.
+    match unsafe { machine_user_copy(target as *mut u8, address as *const u8, length) } {
+        0 => Ok(()),
+        missing => Err(Missing(missing)),
+    }
+}
+
+/// Fills `buffer` from a place; `false` if the place does not exist.
+#[must_use]
+pub fn read_place(from: Place, buffer: &mut [u8]) -> bool {
+    let Some(source) = from.address(buffer.len() as u64, false) else {
+        return false;
+    };
+    // SAFETY: the source is mapped for this length, and is no Rust object, so it does not overlap the buffer.
+    unsafe { core::ptr::copy_nonoverlapping(source as *const u8, buffer.as_mut_ptr(), buffer.len()) };
+    true
+}
+
+/// Writes `bytes` to a place; `false` if the place does not exist or is not writable.
+#[must_use]
+pub fn write_place(to: Place, bytes: &[u8]) -> bool {
+    let Some(target) = to.address(bytes.len() as u64, true) else {
+        return false;
+    };
+    // SAFETY: as for `read_place`.
+    unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), target as *mut u8, bytes.len()) };
+    true
 }
 
 /// Fills a range of the program's window memory with zeroes. Ranges outside of the window are left alone.

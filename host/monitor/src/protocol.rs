@@ -39,6 +39,8 @@ pub struct StartRequest {
     pub arguments: Vec<String>,
     /// `envp`, each entry `KEY=VALUE`.
     pub environment: Vec<String>,
+    /// Directory in which the program starts; `/` unless the image says otherwise.
+    pub working_directory: String,
     /// TCP port on which the function listens.
     pub port: u16,
     /// Limit of the function's memory, in bytes.

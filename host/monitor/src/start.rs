@@ -135,10 +135,15 @@ fn write_shared_pages(
     program_bytes: u64,
 ) -> Result<Clock, StartError> {
     let mut block = Vec::new();
-    for text in start.arguments.iter().chain(&start.environment) {
+    for text in start
+        .arguments
+        .iter()
+        .chain(&start.environment)
+        .chain([&start.working_directory])
+    {
         if text.contains('\0') {
             return Err(StartError::BadProgram(
-                "an argument or a variable contains a zero byte".into(),
+                "an argument, a variable or the working directory contains a zero byte".into(),
             ));
         }
         block.extend_from_slice(text.as_bytes());
@@ -165,7 +170,7 @@ fn write_shared_pages(
         port: u32::from(start.port),
         ram_bytes: machine.ram.length(),
         memory_limit_bytes: start.memory_bytes,
-        program_bytes,
+        root_bytes: program_bytes,
         page_tables_used_gpa: machine.page_tables_used_gpa,
         top_table_gpa: PAGE_TABLES_GPA,
         argument_count: start.arguments.len() as u32,

@@ -82,6 +82,7 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
+        working_directory: "/".to_owned(),
         port: spec.port,
         memory_bytes: spec.memory_bytes,
     });

@@ -66,7 +66,7 @@ pub(super) fn wait_for(kernel: &mut Kernel, file: &dyn File, patience: Patience)
 }
 
 fn read_from(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     if open.flags.get() & linux::O_ACCMODE == linux::O_WRONLY {
         return Err(Errno::EBADF.into());
     }
@@ -84,7 +84,7 @@ fn read_from(kernel: &mut Kernel, descriptor: u64, mut buffers: Buffers) -> Call
 }
 
 fn write_to(kernel: &mut Kernel, descriptor: u64, buffers: Buffers) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     if open.flags.get() & linux::O_ACCMODE == linux::O_RDONLY {
         return Err(Errno::EBADF.into());
     }
@@ -138,18 +138,18 @@ pub(super) fn write(kernel: &mut Kernel, [descriptor, address, length, ..]: Argu
 }
 
 pub(super) fn readv(kernel: &mut Kernel, [descriptor, address, count, ..]: Arguments) -> CallResult {
-    let buffers = Buffers::vector(&mut kernel.space, address, count)?;
+    let buffers = Buffers::vector(&mut kernel.process.space, address, count)?;
     read_from(kernel, descriptor, buffers)
 }
 
 pub(super) fn writev(kernel: &mut Kernel, [descriptor, address, count, ..]: Arguments) -> CallResult {
-    let buffers = Buffers::vector(&mut kernel.space, address, count)?;
+    let buffers = Buffers::vector(&mut kernel.process.space, address, count)?;
     write_to(kernel, descriptor, buffers)
 }
 
 /// `lseek`, `pread64`, `pwrite64`: none of the files has a position.
 pub(super) fn seek(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallResult {
-    kernel.files.get(descriptor)?;
+    kernel.process.files.get(descriptor)?;
     Err(Errno::ESPIPE.into())
 }
 
@@ -161,13 +161,14 @@ fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
 }
 
 pub(super) fn close(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallResult {
-    let open = kernel.files.remove(descriptor)?;
+    let open = kernel.process.files.remove(descriptor)?;
     let_go(kernel, open);
     Ok(0)
 }
 
 fn path(kernel: &mut Kernel, address: u64) -> Result<Vec<u8>, Errno> {
     kernel
+        .process
         .space
         .read_string(address, PATH_BYTES_MAX - 1, Errno::ENAMETOOLONG)
 }
@@ -188,7 +189,10 @@ pub(super) fn open(kernel: &mut Kernel, path_address: u64, flags: u64) -> CallRe
 
 /// Gives a new file the lowest descriptor.
 pub(super) fn add(kernel: &mut Kernel, file: Rc<dyn File>, status: u32, close_on_exec: bool) -> CallResult {
-    Ok(kernel.files.add(OpenFile::new(file, status), close_on_exec, 0)?)
+    Ok(kernel
+        .process
+        .files
+        .add(OpenFile::new(file, status), close_on_exec, 0)?)
 }
 
 /// `struct stat` (asm/stat.h) of a file that has neither size nor times.
@@ -201,8 +205,9 @@ fn encode_stat(mode: u32) -> [u8; 144] {
 }
 
 pub(super) fn fstat(kernel: &mut Kernel, [descriptor, address, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     kernel
+        .process
         .space
         .write(address, &encode_stat(open.file.kind().mode() | 0o600))?;
     Ok(0)
@@ -214,7 +219,7 @@ pub(super) fn stat(kernel: &mut Kernel, path_address: u64, address: u64) -> Call
         b"/" | b"/dev" => linux::S_IFDIR | 0o755,
         other => devices::by_path(other).ok_or(Errno::ENOENT)?.kind().mode() | 0o666,
     };
-    kernel.space.write(address, &encode_stat(mode))?;
+    kernel.process.space.write(address, &encode_stat(mode))?;
     Ok(0)
 }
 
@@ -243,24 +248,24 @@ pub(super) fn getcwd(kernel: &mut Kernel, [address, length, ..]: Arguments) -> C
     if length < path.len() as u64 {
         return Err(Errno::ERANGE.into());
     }
-    kernel.space.write(address, path)?;
+    kernel.process.space.write(address, path)?;
     Ok(path.len() as u64)
 }
 
 pub(super) fn ioctl(kernel: &mut Kernel, [descriptor, request, argument, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     match request as u32 {
         FIONBIO => {
-            let enabled = kernel.space.read_u32(argument)? != 0;
+            let enabled = kernel.process.space.read_u32(argument)? != 0;
             let rest = open.flags.get() & !linux::O_NONBLOCK;
             open.flags.set(rest | if enabled { linux::O_NONBLOCK } else { 0 });
         }
-        FIOCLEX => kernel.files.set_close_on_exec(descriptor, true)?,
-        FIONCLEX => kernel.files.set_close_on_exec(descriptor, false)?,
+        FIOCLEX => kernel.process.files.set_close_on_exec(descriptor, true)?,
+        FIONCLEX => kernel.process.files.set_close_on_exec(descriptor, false)?,
         FIONREAD => {
             let socket = open.file.as_socket().ok_or(Errno::ENOTTY)?;
             let count = socket.stream().map_or(0, |stream| stream.waiting_bytes());
-            kernel.space.write(argument, &count.to_le_bytes())?;
+            kernel.process.space.write(argument, &count.to_le_bytes())?;
         }
         // Nothing here is a terminal.
         _ => return Err(Errno::ENOTTY.into()),
@@ -269,13 +274,14 @@ pub(super) fn ioctl(kernel: &mut Kernel, [descriptor, request, argument, ..]: Ar
 }
 
 pub(super) fn fcntl(kernel: &mut Kernel, [descriptor, command, argument, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     match command as u32 {
-        linux::F_DUPFD => Ok(kernel.files.add(open, false, argument)?),
-        linux::F_DUPFD_CLOEXEC => Ok(kernel.files.add(open, true, argument)?),
-        linux::F_GETFD => Ok(u64::from(kernel.files.close_on_exec(descriptor)?)),
+        linux::F_DUPFD => Ok(kernel.process.files.add(open, false, argument)?),
+        linux::F_DUPFD_CLOEXEC => Ok(kernel.process.files.add(open, true, argument)?),
+        linux::F_GETFD => Ok(u64::from(kernel.process.files.close_on_exec(descriptor)?)),
         linux::F_SETFD => {
             kernel
+                .process
                 .files
                 .set_close_on_exec(descriptor, argument & u64::from(linux::FD_CLOEXEC) != 0)?;
             Ok(0)
@@ -292,12 +298,12 @@ pub(super) fn fcntl(kernel: &mut Kernel, [descriptor, command, argument, ..]: Ar
 }
 
 pub(super) fn dup(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(descriptor)?;
-    Ok(kernel.files.add(open, false, 0)?)
+    let open = kernel.process.files.get(descriptor)?;
+    Ok(kernel.process.files.add(open, false, 0)?)
 }
 
 pub(super) fn dup2(kernel: &mut Kernel, [old, new, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(old)?;
+    let open = kernel.process.files.get(old)?;
     if old == new {
         return Ok(new);
     }
@@ -305,7 +311,7 @@ pub(super) fn dup2(kernel: &mut Kernel, [old, new, ..]: Arguments) -> CallResult
 }
 
 pub(super) fn dup3(kernel: &mut Kernel, [old, new, flags, ..]: Arguments) -> CallResult {
-    let open = kernel.files.get(old)?;
+    let open = kernel.process.files.get(old)?;
     if old == new || flags & !u64::from(linux::O_CLOEXEC) != 0 {
         return Err(Errno::EINVAL.into());
     }
@@ -313,7 +319,7 @@ pub(super) fn dup3(kernel: &mut Kernel, [old, new, flags, ..]: Arguments) -> Cal
 }
 
 fn replace(kernel: &mut Kernel, number: u64, open: Rc<OpenFile>, close_on_exec: bool) -> CallResult {
-    if let Some(previous) = kernel.files.set(number, open, close_on_exec)? {
+    if let Some(previous) = kernel.process.files.set(number, open, close_on_exec)? {
         let_go(kernel, previous);
     }
     Ok(number)
@@ -338,7 +344,7 @@ pub(super) fn pipe2(kernel: &mut Kernel, [address, flags, ..]: Arguments) -> Cal
     let mut numbers = [0; 8];
     numbers[..4].copy_from_slice(&(first as u32).to_le_bytes());
     numbers[4..].copy_from_slice(&(second as u32).to_le_bytes());
-    if let Err(error) = kernel.space.write(address, &numbers) {
+    if let Err(error) = kernel.process.space.write(address, &numbers) {
         for descriptor in [first, second] {
             close(kernel, [descriptor, 0, 0, 0, 0, 0])?;
         }

@@ -27,35 +27,35 @@ pub(super) fn mmap(
     }
     if flags & linux::MAP_ANONYMOUS == 0 {
         // None of the files that there are can be mapped.
-        kernel.files.get(descriptor)?;
+        kernel.process.files.get(descriptor)?;
         return Err(Errno::EACCES.into());
     }
-    if flags & linux::MAP_FIXED_NOREPLACE != 0 && kernel.space.is_in_use(address, length) {
+    if flags & linux::MAP_FIXED_NOREPLACE != 0 && kernel.process.space.is_in_use(address, length) {
         return Err(Errno::EEXIST.into());
     }
     if flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) != 0 {
-        kernel.space.map_fixed(address, length, protection)?;
+        kernel.process.space.map_fixed(address, length, protection)?;
         return Ok(address);
     }
-    Ok(kernel.space.map_anonymous(length, protection)?)
+    Ok(kernel.process.space.map_anonymous(length, protection)?)
 }
 
 pub(super) fn munmap(kernel: &mut Kernel, [address, length, ..]: Arguments) -> CallResult {
-    kernel.space.unmap(address, length)?;
+    kernel.process.space.unmap(address, length)?;
     Ok(0)
 }
 
 pub(super) fn mprotect(kernel: &mut Kernel, [address, length, prot, ..]: Arguments) -> CallResult {
     let protection = protection(prot)?;
     if length > 0 {
-        kernel.space.protect(address, length, protection)?;
+        kernel.process.space.protect(address, length, protection)?;
     }
     Ok(0)
 }
 
 pub(super) fn madvise(kernel: &mut Kernel, [address, length, advice, ..]: Arguments) -> CallResult {
     match u32::try_from(advice) {
-        Ok(linux::MADV_DONTNEED) if length > 0 => kernel.space.discard(address, length)?,
+        Ok(linux::MADV_DONTNEED) if length > 0 => kernel.process.space.discard(address, length)?,
         // Advice that only helps performance may be ignored.
         Ok(0..=4 | 8..=25) => {}
         _ => return Err(Errno::EINVAL.into()),
@@ -64,5 +64,5 @@ pub(super) fn madvise(kernel: &mut Kernel, [address, length, advice, ..]: Argume
 }
 
 pub(super) fn brk(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
-    Ok(kernel.space.set_heap_end(address))
+    Ok(kernel.process.space.set_heap_end(address))
 }

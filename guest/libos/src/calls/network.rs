@@ -35,7 +35,7 @@ fn with_socket<R>(
     descriptor: u64,
     work: impl FnOnce(&mut Kernel, &Rc<OpenFile>, &Socket) -> Result<R, Failure>,
 ) -> Result<R, Failure> {
-    let open = kernel.files.get(descriptor)?;
+    let open = kernel.process.files.get(descriptor)?;
     let socket = open.file.as_socket().ok_or(Errno::ENOTSOCK)?;
     work(kernel, &open, socket)
 }
@@ -68,7 +68,7 @@ pub(super) fn socket(kernel: &mut Kernel, [domain, kind, protocol, ..]: Argument
 pub(super) fn bind(kernel: &mut Kernel, [descriptor, address, length, ..]: Arguments) -> CallResult {
     with_socket(kernel, descriptor, |kernel, _, socket| {
         let mut bytes = vec![0; length.min(ADDRESS_BYTES_MAX) as usize];
-        kernel.space.read(address, &mut bytes)?;
+        kernel.process.space.read(address, &mut bytes)?;
         let address = Address::parse(&bytes, socket.family())?;
         socket.bind(kernel, address)?;
         Ok(0)
@@ -89,7 +89,7 @@ pub(super) fn accept4(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     // Without a descriptor for it, the stream must stay in the backlog.
-    if !kernel.files.has_room() {
+    if !kernel.process.files.has_room() {
         return Err(Errno::EMFILE.into());
     }
     with_socket(kernel, descriptor, |kernel, open, socket| match socket.accept() {
@@ -128,15 +128,17 @@ fn write_address(
     address: u64,
     length_address: u64,
 ) -> Result<(), Errno> {
-    let room = kernel.space.read_u32(length_address)?;
+    let room = kernel.process.space.read_u32(length_address)?;
     if room > i32::MAX as u32 {
         return Err(Errno::EINVAL);
     }
     let bytes = value.encode();
     kernel
+        .process
         .space
         .write(address, &bytes[..bytes.len().min(room as usize)])?;
     kernel
+        .process
         .space
         .write(length_address, &(bytes.len() as u32).to_le_bytes())
 }
@@ -178,8 +180,8 @@ pub(super) fn setsockopt(kernel: &mut Kernel, arguments: Arguments) -> CallResul
         if length < 16 {
             return Err(Errno::EINVAL.into());
         }
-        let seconds = kernel.space.read_u64(address)?;
-        let microseconds = kernel.space.read_u64(address.wrapping_add(8))?;
+        let seconds = kernel.process.space.read_u64(address)?;
+        let microseconds = kernel.process.space.read_u64(address.wrapping_add(8))?;
         if seconds > i64::MAX as u64 || microseconds >= 1_000_000 {
             return Err(Errno(linux_raw_sys::errno::EDOM).into());
         }
@@ -208,9 +210,15 @@ pub(super) fn getsockopt(kernel: &mut Kernel, arguments: Arguments) -> CallResul
             (level, _) if level == net::IPPROTO_TCP as u32 => 0,
             _ => return Err(Errno::ENOPROTOOPT.into()),
         };
-        let room = kernel.space.read_u32(length_address)?.min(4) as usize;
-        kernel.space.write(address, &value.to_le_bytes()[..room])?;
-        kernel.space.write(length_address, &(room as u32).to_le_bytes())?;
+        let room = kernel.process.space.read_u32(length_address)?.min(4) as usize;
+        kernel
+            .process
+            .space
+            .write(address, &value.to_le_bytes()[..room])?;
+        kernel
+            .process
+            .space
+            .write(length_address, &(room as u32).to_le_bytes())?;
         Ok(0)
     })
 }
@@ -265,16 +273,16 @@ pub(super) fn recvfrom(kernel: &mut Kernel, arguments: Arguments) -> CallResult 
     let count = receive(kernel, descriptor, Buffers::single(address, length), flags)?;
     if length_address != 0 {
         // A connected stream reports no address.
-        kernel.space.write(length_address, &0_u32.to_le_bytes())?;
+        kernel.process.space.write(length_address, &0_u32.to_le_bytes())?;
     }
     Ok(count)
 }
 
 /// The buffers of a `struct msghdr`.
 fn message_buffers(kernel: &mut Kernel, message: u64) -> Result<Buffers, Errno> {
-    let vector = kernel.space.read_u64(message.wrapping_add(16))?;
-    let count = kernel.space.read_u64(message.wrapping_add(24))?;
-    Buffers::vector(&mut kernel.space, vector, count)
+    let vector = kernel.process.space.read_u64(message.wrapping_add(16))?;
+    let count = kernel.process.space.read_u64(message.wrapping_add(24))?;
+    Buffers::vector(&mut kernel.process.space, vector, count)
 }
 
 pub(super) fn sendmsg(kernel: &mut Kernel, [descriptor, message, flags, ..]: Arguments) -> CallResult {
@@ -287,12 +295,15 @@ pub(super) fn recvmsg(kernel: &mut Kernel, [descriptor, message, flags, ..]: Arg
     let count = receive(kernel, descriptor, buffers, flags)?;
     // No address, no control data, no flags.
     kernel
+        .process
         .space
         .write(message.wrapping_add(8), &0_u32.to_le_bytes())?;
     kernel
+        .process
         .space
         .write(message.wrapping_add(40), &0_u64.to_le_bytes())?;
     kernel
+        .process
         .space
         .write(message.wrapping_add(48), &0_u32.to_le_bytes())?;
     Ok(count)

@@ -35,7 +35,7 @@ fn span(kernel: &mut Kernel, address: u64) -> Result<Timeout, Errno> {
     if address == 0 {
         return Ok(Timeout::Never);
     }
-    let bytes = kernel.space.read_array(address)?;
+    let bytes = kernel.process.space.read_array(address)?;
     parse_timespec(bytes).map(Timeout::Span).ok_or(Errno::EINVAL)
 }
 
@@ -84,12 +84,12 @@ fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -
     let mut ready = 0;
     for index in 0..count {
         let entry = address.wrapping_add(index * 8);
-        let [d0, d1, d2, d3, e0, e1, ..] = kernel.space.read_array::<8>(entry)?;
+        let [d0, d1, d2, d3, e0, e1, ..] = kernel.process.space.read_array::<8>(entry)?;
         let descriptor = i32::from_le_bytes([d0, d1, d2, d3]);
         let asked = u32::from(u16::from_le_bytes([e0, e1]));
         let found = match u64::try_from(descriptor) {
             Err(_) => 0,
-            Ok(descriptor) => match kernel.files.get(descriptor) {
+            Ok(descriptor) => match kernel.process.files.get(descriptor) {
                 Err(_) => linux::POLLNVAL,
                 Ok(open) => {
                     let found = open.file.readiness().poll_bits() & (asked | always);
@@ -99,6 +99,7 @@ fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -
             },
         };
         kernel
+            .process
             .space
             .write(entry.wrapping_add(6), &(found as u16).to_le_bytes())?;
         ready += u64::from(found != 0);
@@ -114,8 +115,8 @@ pub(super) fn select(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
     if address == 0 {
         return select_files(kernel, count, [read, write, except], Timeout::Never);
     }
-    let seconds = kernel.space.read_u64(address)?;
-    let microseconds = kernel.space.read_u64(address.wrapping_add(8))?;
+    let seconds = kernel.process.space.read_u64(address)?;
+    let microseconds = kernel.process.space.read_u64(address.wrapping_add(8))?;
     if seconds > i64::MAX as u64 || microseconds > i64::MAX as u64 {
         return Err(Errno::EINVAL.into());
     }
@@ -129,7 +130,7 @@ pub(super) fn select(kernel: &mut Kernel, arguments: Arguments) -> CallResult {
     let left_ns = deadline_ns.map_or(span_ns, |deadline_ns| deadline_ns.saturating_sub(now_ns));
     let mut left = timespec(left_ns);
     left[8..].copy_from_slice(&(left_ns % SECOND_NS / 1000).to_le_bytes());
-    kernel.space.write(address, &left)?;
+    kernel.process.space.write(address, &left)?;
     Ok(count)
 }
 
@@ -155,7 +156,7 @@ fn select_files(kernel: &mut Kernel, count: u64, sets: [u64; 3], timeout: Timeou
     ];
     let mut asked = [[0_u8; 128]; 3];
     for (set, address) in asked.iter_mut().zip(sets).filter(|(_, address)| *address != 0) {
-        kernel.space.read(address, &mut set[..bytes])?;
+        kernel.process.space.read(address, &mut set[..bytes])?;
     }
     let mut found = [[0_u8; 128]; 3];
     let mut watched = Vec::new();
@@ -165,7 +166,7 @@ fn select_files(kernel: &mut Kernel, count: u64, sets: [u64; 3], timeout: Timeou
         if asked.iter().all(|set| set[byte] & bit == 0) {
             continue;
         }
-        let open = kernel.files.get(descriptor)?;
+        let open = kernel.process.files.get(descriptor)?;
         let readiness = open.file.readiness();
         watched.push(open);
         for ((asked, found), meaning) in asked.iter().zip(&mut found).zip(meanings) {
@@ -177,7 +178,7 @@ fn select_files(kernel: &mut Kernel, count: u64, sets: [u64; 3], timeout: Timeou
     }
     if ready > 0 || has_timed_out(kernel, timeout) {
         for (set, address) in found.iter().zip(sets).filter(|(_, address)| *address != 0) {
-            kernel.space.write(address, &set[..bytes])?;
+            kernel.process.space.write(address, &set[..bytes])?;
         }
         return Ok(ready);
     }
@@ -203,8 +204,8 @@ pub(super) fn epoll_ctl(
     kernel: &mut Kernel,
     [epoll, operation, descriptor, address, ..]: Arguments,
 ) -> CallResult {
-    let instance = kernel.files.get(epoll)?;
-    let open = kernel.files.get(descriptor)?;
+    let instance = kernel.process.files.get(epoll)?;
+    let open = kernel.process.files.get(descriptor)?;
     if !Epoll::can_watch(&open) {
         return Err(Errno::EPERM.into());
     }
@@ -214,7 +215,7 @@ pub(super) fn epoll_ctl(
         epoll.remove(descriptor)?;
         return Ok(0);
     }
-    let event = kernel.space.read_array::<12>(address)?;
+    let event = kernel.process.space.read_array::<12>(address)?;
     let events = u32::from_le_bytes([event[0], event[1], event[2], event[3]]);
     let mut data = [0; 8];
     data.copy_from_slice(&event[4..]);
@@ -228,7 +229,7 @@ pub(super) fn epoll_ctl(
 }
 
 pub(super) fn epoll_wait(kernel: &mut Kernel, [epoll, address, limit, timeout, ..]: Arguments) -> CallResult {
-    let instance = kernel.files.get(epoll)?;
+    let instance = kernel.process.files.get(epoll)?;
     let epoll = instance.file.as_epoll().ok_or(Errno::EINVAL)?;
     let limit = u64::try_from(limit as u32 as i32)
         .ok()
@@ -240,6 +241,7 @@ pub(super) fn epoll_wait(kernel: &mut Kernel, [epoll, address, limit, timeout, .
         bytes[..4].copy_from_slice(&event.events.to_le_bytes());
         bytes[4..].copy_from_slice(&event.data.to_le_bytes());
         kernel
+            .process
             .space
             .write(address.wrapping_add(index as u64 * 12), &bytes)?;
     }

@@ -8,8 +8,9 @@ use spore_machine::{processor, shared, user};
 use super::{Answer, Arguments, CallResult};
 use crate::errno::Errno;
 use crate::files::devices;
-use crate::kernel::{Kernel, SIGNALS};
+use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::process::{FIRST_PROCESS, SIGNALS};
 
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
@@ -21,17 +22,16 @@ const PR_SET_NAME: u64 = 15;
 const PR_GET_NAME: u64 = 16;
 /// Size of the main thread's stack (RLIMIT_STACK).
 const STACK_LIMIT: u64 = crate::program::load::STACK_BYTES;
-/// Process number of the program; there is one process.
-const PROCESS: u64 = 1;
 
 pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     match number {
         nr::__NR_exit_group => shared::end(exit_kind::EXITED, arguments[0] as u32 & 0xff, ""),
-        nr::__NR_getpid => Ok(PROCESS),
+        nr::__NR_getpid => Ok(u64::from(kernel.process.id)),
         nr::__NR_gettid => Ok(u64::from(kernel.current)),
-        // The parent is outside; there is one user, root, as in an ordinary container.
-        nr::__NR_getppid | nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
-        nr::__NR_getpgid | nr::__NR_getpgrp | nr::__NR_getsid => Ok(PROCESS),
+        nr::__NR_getppid => Ok(u64::from(kernel.process.parent)),
+        // There is one user, root, as in an ordinary container.
+        nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
+        nr::__NR_getpgid | nr::__NR_getpgrp | nr::__NR_getsid => Ok(u64::from(FIRST_PROCESS)),
         nr::__NR_set_tid_address => {
             kernel.task().clear_tid_address = arguments[0];
             Ok(u64::from(kernel.current))
@@ -48,7 +48,8 @@ pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> C
         nr::__NR_getrlimit => prlimit64(kernel, arguments[0], 0, arguments[1]),
         nr::__NR_uname => uname(kernel, arguments),
         nr::__NR_umask => {
-            let previous = core::mem::replace(&mut kernel.file_mode_mask, arguments[0] as u32 & 0o777);
+            let previous =
+                core::mem::replace(&mut kernel.process.file_mode_mask, arguments[0] as u32 & 0o777);
             Ok(u64::from(previous))
         }
         nr::__NR_getrandom => getrandom(kernel, arguments),
@@ -74,8 +75,14 @@ fn arch_prctl(kernel: &mut Kernel, [operation, value, ..]: Arguments) -> CallRes
         ARCH_SET_FS | ARCH_SET_GS if !user::is_program_range(value, 0) => return Err(Errno::EPERM.into()),
         ARCH_SET_FS => processor::set_fs_base(value),
         ARCH_SET_GS => processor::set_gs_base(value),
-        ARCH_GET_FS => kernel.space.write(value, &processor::fs_base().to_le_bytes())?,
-        ARCH_GET_GS => kernel.space.write(value, &processor::gs_base().to_le_bytes())?,
+        ARCH_GET_FS => kernel
+            .process
+            .space
+            .write(value, &processor::fs_base().to_le_bytes())?,
+        ARCH_GET_GS => kernel
+            .process
+            .space
+            .write(value, &processor::gs_base().to_le_bytes())?,
         _ => return Err(Errno::EINVAL.into()),
     }
     Ok(0)
@@ -87,17 +94,20 @@ fn prctl(kernel: &mut Kernel, [operation, address, ..]: Arguments) -> CallResult
             // As much of it as is shown; what follows need not even be mapped.
             let mut name = [0; 16];
             for (index, place) in name[..15].iter_mut().enumerate() {
-                let [byte] = kernel.space.read_array(address.wrapping_add(index as u64))?;
+                let [byte] = kernel
+                    .process
+                    .space
+                    .read_array(address.wrapping_add(index as u64))?;
                 if byte == 0 {
                     break;
                 }
                 *place = byte;
             }
-            kernel.name = name;
+            kernel.process.name = name;
         }
         PR_GET_NAME => {
-            let name = kernel.name;
-            kernel.space.write(address, &name)?;
+            let name = kernel.process.name;
+            kernel.process.space.write(address, &name)?;
         }
         _ => return Err(Errno::EINVAL.into()),
     }
@@ -120,17 +130,21 @@ fn rt_sigaction(kernel: &mut Kernel, [signal, new, old, set_bytes, ..]: Argument
     if set_bytes != 8 || (is_fixed && new != 0) {
         return Err(Errno::EINVAL.into());
     }
-    let previous = kernel.signal_actions[index];
+    let previous = kernel.process.signal_actions[index];
     if new != 0 {
         let mut action = [0; 4];
         for (place, field) in action.iter_mut().enumerate() {
-            *field = kernel.space.read_u64(new.wrapping_add(place as u64 * 8))?;
+            *field = kernel
+                .process
+                .space
+                .read_u64(new.wrapping_add(place as u64 * 8))?;
         }
-        kernel.signal_actions[index] = action;
+        kernel.process.signal_actions[index] = action;
     }
     if old != 0 {
         for (place, field) in previous.iter().enumerate() {
             kernel
+                .process
                 .space
                 .write(old.wrapping_add(place as u64 * 8), &field.to_le_bytes())?;
         }
@@ -144,7 +158,7 @@ fn rt_sigprocmask(kernel: &mut Kernel, [how, new, old, set_bytes, ..]: Arguments
     }
     let previous = kernel.task().signal_mask;
     if new != 0 {
-        let given = kernel.space.read_u64(new)?;
+        let given = kernel.process.space.read_u64(new)?;
         let mask = match how as u32 {
             linux::SIG_BLOCK => previous | given,
             linux::SIG_UNBLOCK => previous & !given,
@@ -156,7 +170,7 @@ fn rt_sigprocmask(kernel: &mut Kernel, [how, new, old, set_bytes, ..]: Arguments
         raise_unblocked(kernel);
     }
     if old != 0 {
-        kernel.space.write(old, &previous.to_le_bytes())?;
+        kernel.process.space.write(old, &previous.to_le_bytes())?;
     }
     Ok(0)
 }
@@ -183,12 +197,12 @@ pub(super) fn raise(kernel: &mut Kernel, signal: u32) {
         return;
     };
     if kernel.task().signal_mask >> index & 1 != 0 {
-        kernel.pending_signals |= 1 << index;
+        kernel.process.pending_signals |= 1 << index;
         return;
     }
     let ignored_by_default =
         [linux::SIGCHLD, linux::SIGURG, linux::SIGWINCH, linux::SIGCONT].contains(&signal);
-    match kernel.signal_actions[index][0] {
+    match kernel.process.signal_actions[index][0] {
         SIG_DFL if ignored_by_default => {}
         SIG_DFL => shared::end(exit_kind::SIGNALLED, signal, ""),
         SIG_IGN => {}
@@ -198,8 +212,8 @@ pub(super) fn raise(kernel: &mut Kernel, signal: u32) {
 
 /// Raises the signals that were blocked and no longer are.
 fn raise_unblocked(kernel: &mut Kernel) {
-    let due = kernel.pending_signals & !kernel.task().signal_mask;
-    kernel.pending_signals &= !due;
+    let due = kernel.process.pending_signals & !kernel.task().signal_mask;
+    kernel.process.pending_signals &= !due;
     for signal in (1..=SIGNALS as u32).filter(|signal| due >> (signal - 1) & 1 != 0) {
         raise(kernel, signal);
     }
@@ -215,15 +229,18 @@ fn prlimit64(kernel: &mut Kernel, resource: u64, new: u64, old: u64) -> CallResu
         _ => return Err(Errno::EINVAL.into()),
     };
     if new != 0 {
-        let wanted_soft = kernel.space.read_u64(new)?;
-        let wanted_hard = kernel.space.read_u64(new.wrapping_add(8))?;
+        let wanted_soft = kernel.process.space.read_u64(new)?;
+        let wanted_hard = kernel.process.space.read_u64(new.wrapping_add(8))?;
         if wanted_soft > wanted_hard {
             return Err(Errno::EINVAL.into());
         }
     }
     if old != 0 {
-        kernel.space.write(old, &soft.to_le_bytes())?;
-        kernel.space.write(old.wrapping_add(8), &hard.to_le_bytes())?;
+        kernel.process.space.write(old, &soft.to_le_bytes())?;
+        kernel
+            .process
+            .space
+            .write(old.wrapping_add(8), &hard.to_le_bytes())?;
     }
     Ok(0)
 }
@@ -244,7 +261,7 @@ fn uname(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     for (place, field) in bytes.chunks_mut(FIELD).zip(fields) {
         place[..field.len()].copy_from_slice(field);
     }
-    kernel.space.write(address, &bytes)?;
+    kernel.process.space.write(address, &bytes)?;
     Ok(0)
 }
 
@@ -264,14 +281,14 @@ fn sched_getaffinity(kernel: &mut Kernel, [_, length, address, ..]: Arguments) -
         return Err(Errno::EINVAL.into());
     }
     // One processor.
-    kernel.space.write(address, &1_u64.to_le_bytes())?;
+    kernel.process.space.write(address, &1_u64.to_le_bytes())?;
     Ok(8)
 }
 
 fn getcpu(kernel: &mut Kernel, [processor, node, ..]: Arguments) -> CallResult {
     for address in [processor, node] {
         if address != 0 {
-            kernel.space.write(address, &0_u32.to_le_bytes())?;
+            kernel.process.space.write(address, &0_u32.to_le_bytes())?;
         }
     }
     Ok(0)

@@ -23,14 +23,14 @@ fn now_ns(clock: u64) -> Result<u64, Errno> {
 
 pub(super) fn clock_gettime(kernel: &mut Kernel, [clock, address, ..]: Arguments) -> CallResult {
     let now_ns = now_ns(clock)?;
-    kernel.space.write(address, &timespec(now_ns))?;
+    kernel.process.space.write(address, &timespec(now_ns))?;
     Ok(0)
 }
 
 pub(super) fn clock_getres(kernel: &mut Kernel, [clock, address, ..]: Arguments) -> CallResult {
     now_ns(clock)?;
     if address != 0 {
-        kernel.space.write(address, &timespec(1))?;
+        kernel.process.space.write(address, &timespec(1))?;
     }
     Ok(0)
 }
@@ -40,10 +40,10 @@ pub(super) fn gettimeofday(kernel: &mut Kernel, [address, zone, ..]: Arguments) 
     if address != 0 {
         let mut bytes = timespec(now_ns);
         bytes[8..].copy_from_slice(&(now_ns % SECOND_NS / 1000).to_le_bytes());
-        kernel.space.write(address, &bytes)?;
+        kernel.process.space.write(address, &bytes)?;
     }
     if zone != 0 {
-        kernel.space.write(zone, &[0; 8])?;
+        kernel.process.space.write(zone, &[0; 8])?;
     }
     Ok(0)
 }
@@ -51,7 +51,7 @@ pub(super) fn gettimeofday(kernel: &mut Kernel, [address, zone, ..]: Arguments) 
 pub(super) fn time(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     let seconds = realtime_ns() / SECOND_NS;
     if address != 0 {
-        kernel.space.write(address, &seconds.to_le_bytes())?;
+        kernel.process.space.write(address, &seconds.to_le_bytes())?;
     }
     Ok(seconds)
 }
@@ -76,7 +76,7 @@ fn sleep(kernel: &mut Kernel, request: u64, clock_now_ns: Option<u64>) -> CallRe
             Err(Failure::Wait)
         };
     }
-    let wanted_ns = parse_timespec(kernel.space.read_array(request)?).ok_or(Errno::EINVAL)?;
+    let wanted_ns = parse_timespec(kernel.process.space.read_array(request)?).ok_or(Errno::EINVAL)?;
     let span_ns = clock_now_ns.map_or(wanted_ns, |clock_now_ns| wanted_ns.saturating_sub(clock_now_ns));
     if span_ns == 0 {
         return Ok(0);

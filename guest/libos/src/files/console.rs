@@ -37,7 +37,7 @@ impl File for Output {
         let mut total = 0;
         let mut part = [0; 2048];
         while buffers.remaining() > 0 {
-            match buffers.take(&mut kernel.space, &mut part) {
+            match buffers.take(&mut kernel.process.space, &mut part) {
                 Ok(length) => {
                     shared::log(self.0, &part[..length as usize]);
                     total += length;

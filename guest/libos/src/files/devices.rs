@@ -58,7 +58,7 @@ impl File for Zero {
     }
 
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
-        buffers.put_zeroes(&mut kernel.space)
+        buffers.put_zeroes(&mut kernel.process.space)
     }
 
     fn write(&self, _kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
@@ -76,7 +76,7 @@ impl File for Full {
     }
 
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
-        buffers.put_zeroes(&mut kernel.space)
+        buffers.put_zeroes(&mut kernel.process.space)
     }
 
     fn write(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
@@ -113,7 +113,7 @@ pub(crate) fn fill_random(kernel: &mut Kernel, buffers: &mut Buffers) -> Result<
     while buffers.remaining() > 0 {
         let length = buffers.remaining().min(part.len() as u64) as usize;
         kernel.random.fill(&mut part[..length]);
-        match buffers.put(&mut kernel.space, &part[..length]) {
+        match buffers.put(&mut kernel.process.space, &part[..length]) {
             Ok(done) => total += done,
             Err(error) if total == 0 => return Err(error),
             Err(_) => break,

@@ -41,7 +41,7 @@ impl File for EventCounter {
             return Err(Errno::EAGAIN);
         }
         let taken = if self.is_semaphore { 1 } else { count };
-        buffers.put(&mut kernel.space, &taken.to_le_bytes())?;
+        buffers.put(&mut kernel.process.space, &taken.to_le_bytes())?;
         self.count.set(count - taken);
         self.moved.wake();
         Ok(8)
@@ -53,7 +53,7 @@ impl File for EventCounter {
             return Err(Errno::EINVAL);
         }
         let mut tried = buffers.clone();
-        tried.take(&mut kernel.space, &mut bytes)?;
+        tried.take(&mut kernel.process.space, &mut bytes)?;
         let added = u64::from_le_bytes(bytes);
         if added == u64::MAX {
             return Err(Errno::EINVAL);

@@ -17,6 +17,8 @@ pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod pipe;
 
+use alloc::rc::Rc;
+
 use bitflags::bitflags;
 use linux_raw_sys::general::{
     POLLERR, POLLHUP, POLLIN, POLLOUT, POLLRDHUP, POLLRDNORM, POLLWRNORM, S_IFCHR, S_IFIFO, S_IFSOCK,
@@ -25,6 +27,7 @@ use linux_raw_sys::general::{
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::memory::pages::Pages;
 use crate::network::socket::Socket;
 use crate::task::WaitQueue;
 use epoll::Epoll;
@@ -76,6 +79,16 @@ impl Kind {
     }
 }
 
+/// What a file that can be mapped has its contents in.
+pub(crate) enum Mapping {
+    /// A file of the root file system: this part of the module, from its first byte (at a page's start) on.
+    Module { offset: u64, bytes: u64 },
+    /// A file in memory.
+    Pages(Rc<Pages>),
+    /// `/dev/zero`: memory of its own.
+    Zero,
+}
+
 /// Something that descriptors name.
 pub(crate) trait File {
     /// Its kind.
@@ -102,6 +115,11 @@ pub(crate) trait File {
     /// Where to wait for a change of readiness; `None` if it never changes.
     fn wait_queue(&self) -> Option<&WaitQueue> {
         None
+    }
+
+    /// What a mapping of it leads to; an error if it cannot be mapped.
+    fn mapping(&self) -> Result<Mapping, Errno> {
+        Err(Errno::ENODEV)
     }
 
     /// The last descriptor of it was closed.

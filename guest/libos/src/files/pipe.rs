@@ -61,9 +61,9 @@ impl File for ReadEnd {
             };
         }
         let (first, second) = bytes.as_slices();
-        let mut done = buffers.put(&mut kernel.space, first)?;
+        let mut done = buffers.put(&mut kernel.process.space, first)?;
         if done == first.len() as u64 {
-            done += buffers.put(&mut kernel.space, second).unwrap_or(0);
+            done += buffers.put(&mut kernel.process.space, second).unwrap_or(0);
         }
         bytes.drain(..done as usize);
         self.0.moved.wake();
@@ -106,7 +106,7 @@ impl File for WriteEnd {
         let mut part = [0; 4096];
         while total < wanted.min(room) {
             let length = (wanted.min(room) - total).min(part.len() as u64) as usize;
-            match buffers.take(&mut kernel.space, &mut part[..length]) {
+            match buffers.take(&mut kernel.process.space, &mut part[..length]) {
                 Ok(done) => {
                     bytes.extend(&part[..done as usize]);
                     total += done;

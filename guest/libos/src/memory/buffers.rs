@@ -2,6 +2,7 @@
 
 use linux_raw_sys::general::UIO_MAXIOV;
 use smallvec::SmallVec;
+use spore_machine::user::Place;
 
 use super::AddressSpace;
 use crate::errno::Errno;
@@ -87,6 +88,30 @@ impl Buffers {
     pub(crate) fn take(&mut self, space: &mut AddressSpace, bytes: &mut [u8]) -> Result<u64, Errno> {
         self.each(bytes.len() as u64, |address, done, length| {
             space.read(address, &mut bytes[done as usize..(done + length) as usize])
+        })
+    }
+
+    /// Copies as much of the `count` bytes at a place into the buffers as fits; returns how much that was.
+    pub(crate) fn put_from(
+        &mut self,
+        space: &mut AddressSpace,
+        place: Place,
+        count: u64,
+    ) -> Result<u64, Errno> {
+        self.each(count, |address, done, length| {
+            space.copy_to_program(place.advanced(done), address, length)
+        })
+    }
+
+    /// Copies from the buffers to the `count` bytes at a place as far as they reach; returns how much that was.
+    pub(crate) fn take_to(
+        &mut self,
+        space: &mut AddressSpace,
+        place: Place,
+        count: u64,
+    ) -> Result<u64, Errno> {
+        self.each(count, |address, done, length| {
+            space.copy_from_program(address, place.advanced(done), length)
         })
     }
 

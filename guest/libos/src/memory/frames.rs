@@ -1,7 +1,11 @@
 //! Frames: the function's RAM, in pages.
 
+use alloc::rc::Rc;
+use core::cell::RefCell;
+
 use spore_abi::layout::PAGE_BYTES;
-use spore_machine::user;
+use spore_abi::pages::BootPage;
+use spore_machine::{reserved, user};
 
 use super::ranges::RangeSet;
 
@@ -12,6 +16,14 @@ pub(crate) struct Frames {
     used_before: RangeSet,
     ram_bytes: u64,
     free_bytes: u64,
+}
+
+/// The frames of the instance, shared by its address spaces and its files in memory.
+pub(crate) type SharedFrames = Rc<RefCell<Frames>>;
+
+/// All RAM that programs can have, in a machine that looks as the boot page says.
+pub(crate) fn share(boot: &BootPage) -> SharedFrames {
+    Rc::new(RefCell::new(Frames::new(reserved::end_gpa(), boot.ram_bytes)))
 }
 
 impl Frames {

@@ -7,6 +7,7 @@
 pub(crate) mod areas;
 pub(crate) mod buffers;
 pub(crate) mod frames;
+pub(crate) mod pages;
 pub mod ranges;
 pub(crate) mod space;
 mod user;

@@ -6,10 +6,10 @@ use spore_abi::layout::{
 };
 use spore_abi::pages::BootPage;
 use spore_machine::paging::{PageTables, PagingError};
-use spore_machine::{reserved, shared, user};
+use spore_machine::{shared, user};
 
 use super::areas::{Area, Areas, Backing, Protection};
-use super::frames::Frames;
+use super::frames::SharedFrames;
 use super::ranges::RangeSet;
 use crate::errno::Errno;
 
@@ -45,7 +45,7 @@ pub(crate) enum Intent {
 pub(crate) struct AddressSpace {
     areas: Areas,
     tables: PageTables,
-    frames: Frames,
+    frames: SharedFrames,
     free_addresses: RangeSet,
     ram_bytes: u64,
     heap_start: u64,
@@ -59,18 +59,23 @@ pub(crate) fn page_ceil(bytes: u64) -> Option<u64> {
 
 impl AddressSpace {
     /// The empty address space of a machine that looks as the boot page says.
-    pub(crate) fn new(boot: &BootPage) -> Self {
+    pub(crate) fn new(boot: &BootPage, frames: &SharedFrames) -> Self {
         let mut free_addresses = RangeSet::new();
         free_addresses.insert(TABLES_REGION.0, TABLES_REGION.1);
         Self {
             areas: Areas::default(),
             tables: PageTables::new(boot.top_table_gpa, boot.page_tables_used_gpa, boot.ram_bytes),
-            frames: Frames::new(reserved::end_gpa(), boot.ram_bytes),
+            frames: SharedFrames::clone(frames),
             free_addresses,
             ram_bytes: boot.ram_bytes,
             heap_start: 0,
             heap_end: 0,
         }
+    }
+
+    /// Makes this the address space that the processor translates with.
+    pub(crate) fn activate(&mut self) {
+        // There is one: only a process with tables of its own has to say so to the host.
     }
 
     /// Maps zeroed memory at an address of the library OS's choice.
@@ -81,10 +86,11 @@ impl AddressSpace {
         self.check_area_count()?;
         let plain = !protection.is_empty() && !protection.contains(Protection::EXECUTE);
         if plain {
-            if length > self.frames.free_bytes() {
+            if length > self.frames.borrow().free_bytes() {
                 return Err(refused());
             }
-            if let Some(gpa) = self.frames.take(length) {
+            let taken = self.frames.borrow_mut().take(length);
+            if let Some(gpa) = taken {
                 return self.map_window(gpa, length, protection);
             }
         }
@@ -190,7 +196,7 @@ impl AddressSpace {
                         space.protect_entries(start, bytes, Protection::READ_WRITE)?;
                         space.flush();
                     }
-                    space.frames.give_back(start - WINDOW_BASE, bytes);
+                    space.frames.borrow_mut().give_back(start - WINDOW_BASE, bytes);
                 }
                 Backing::Tables | Backing::Module { .. } => space.release_entries(start, bytes)?,
             }
@@ -269,7 +275,7 @@ impl AddressSpace {
 
     fn grow_heap(&mut self, old: u64, new: u64) -> Result<(), Errno> {
         let grown = new - old;
-        if self.areas.overlaps(old, new) || grown > self.frames.free_bytes() {
+        if self.areas.overlaps(old, new) || grown > self.frames.borrow().free_bytes() {
             return Err(refused());
         }
         let area = Area {
@@ -331,7 +337,11 @@ impl AddressSpace {
     fn own_page(&mut self, page: u64, area: Area) -> Result<(), AccessError> {
         let mut contents = [0; PAGE_BYTES as usize];
         user::read(page, &mut contents).map_err(|_| AccessError::Forbidden)?;
-        let gpa = self.frames.take(PAGE_BYTES).ok_or(AccessError::OutOfMemory)?;
+        let gpa = self
+            .frames
+            .borrow_mut()
+            .take(PAGE_BYTES)
+            .ok_or(AccessError::OutOfMemory)?;
         let written = user::write(WINDOW_BASE + gpa, &contents).map_err(|_| AccessError::Forbidden);
         let access = area.protection.access().ok_or(AccessError::Forbidden);
         let mapped = written.and(access).and_then(|access| {
@@ -340,7 +350,7 @@ impl AddressSpace {
         });
         self.flush();
         if mapped.is_err() {
-            self.frames.give_back(gpa, PAGE_BYTES);
+            self.frames.borrow_mut().give_back(gpa, PAGE_BYTES);
         }
         mapped
     }
@@ -388,14 +398,14 @@ impl AddressSpace {
             self.with_tables(|tables| tables.map(start, gpa, bytes / PAGE_BYTES, access))?;
             return Ok(bytes);
         }
-        let (gpa, length) = self.frames.take_some(bytes).ok_or(Errno::ENOMEM)?;
+        let (gpa, length) = self.frames.borrow_mut().take_some(bytes).ok_or(Errno::ENOMEM)?;
         let mapped = self.with_tables(|tables| tables.map(start, gpa, length / PAGE_BYTES, access));
         if let Err(error) = mapped {
             // Some entries may lead to the frames already.
             let unmapped = self.tables.unmap(start, length / PAGE_BYTES, |_| {});
             self.flush();
             if unmapped.is_ok() {
-                self.frames.give_back(gpa, length);
+                self.frames.borrow_mut().give_back(gpa, length);
             }
             return Err(error);
         }
@@ -446,7 +456,7 @@ impl AddressSpace {
         // The frames may be handed out again only when no cached translation leads to them any more.
         self.flush();
         while let Some((gpa, length)) = released.take_some(u64::MAX) {
-            self.frames.give_back(gpa, length);
+            self.frames.borrow_mut().give_back(gpa, length);
         }
         result
     }
@@ -467,7 +477,7 @@ impl AddressSpace {
 
     fn add_table_pool(&mut self) -> Result<(), Errno> {
         for bytes in TABLE_POOL_BYTES {
-            if let Some(gpa) = self.frames.take_aligned(bytes) {
+            if let Some(gpa) = self.frames.borrow_mut().take_aligned(bytes) {
                 return self.tables.add_pool(gpa, bytes).map_err(|_| Errno::ENOMEM);
             }
         }

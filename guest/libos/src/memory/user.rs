@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use spore_abi::pages::exit_kind;
 use spore_machine::shared;
-use spore_machine::user::{self, Missing};
+use spore_machine::user::{self, Missing, Place};
 
 use super::space::{AccessError, AddressSpace, Intent};
 use crate::errno::Errno;
@@ -36,6 +36,36 @@ impl AddressSpace {
         while let Err(Missing(missing)) = user::write(address.wrapping_add(done as u64), &bytes[done..]) {
             done = bytes.len() - missing;
             self.touch(address.wrapping_add(done as u64), Intent::Write)?;
+        }
+        Ok(())
+    }
+
+    /// Copies from memory of the library OS's to the program's at `address`.
+    pub(crate) fn copy_to_program(&mut self, from: Place, address: u64, length: u64) -> Result<(), Errno> {
+        self.copy(address, length, Intent::Write, |address, done, length| {
+            user::copy_to_program(from.advanced(done), address, length)
+        })
+    }
+
+    /// Copies from the program's memory at `address` to the library OS's.
+    pub(crate) fn copy_from_program(&mut self, address: u64, to: Place, length: u64) -> Result<(), Errno> {
+        self.copy(address, length, Intent::Read, |address, done, length| {
+            user::copy_from_program(address, to.advanced(done), length)
+        })
+    }
+
+    /// Calls `copy(address, done, length)` for what is left, until nothing is, making pages accessible in between.
+    fn copy(
+        &mut self,
+        address: u64,
+        length: u64,
+        intent: Intent,
+        mut copy: impl FnMut(u64, u64, usize) -> Result<(), Missing>,
+    ) -> Result<(), Errno> {
+        let mut done = 0;
+        while let Err(Missing(missing)) = copy(address.wrapping_add(done), done, (length - done) as usize) {
+            done = length - missing as u64;
+            self.touch(address.wrapping_add(done), intent)?;
         }
         Ok(())
     }

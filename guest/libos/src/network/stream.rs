@@ -97,9 +97,9 @@ impl Stream {
         let head = self.state.get().receive_head;
         let count = u64::from(waiting).min(buffers.remaining()) as u32;
         let done = shared::with_receive_ring(self.slot, head, count, |[first, second]| {
-            let mut done = buffers.put(&mut kernel.space, first)?;
+            let mut done = buffers.put(&mut kernel.process.space, first)?;
             if done == first.len() as u64 && !second.is_empty() {
-                done += buffers.put(&mut kernel.space, second).unwrap_or(0);
+                done += buffers.put(&mut kernel.process.space, second).unwrap_or(0);
             }
             Ok(done)
         })?;
@@ -126,9 +126,9 @@ impl Stream {
         let tail = self.state.get().transmit_tail;
         let count = u64::from(room).min(buffers.remaining()) as u32;
         let done = shared::with_transmit_ring(self.slot, tail, count, |[first, second]| {
-            let mut done = buffers.take(&mut kernel.space, first)?;
+            let mut done = buffers.take(&mut kernel.process.space, first)?;
             if done == first.len() as u64 && !second.is_empty() {
-                done += buffers.take(&mut kernel.space, second).unwrap_or(0);
+                done += buffers.take(&mut kernel.process.space, second).unwrap_or(0);
             }
             Ok(done)
         })?;

@@ -56,7 +56,7 @@ impl From<Errno> for LoadError {
 
 /// Loads the program that the boot page describes, and makes its first task.
 pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadError> {
-    let executable = elf::parse(boot.program_bytes, &mut shared::read_module).map_err(LoadError::Elf)?;
+    let executable = elf::parse(boot.root_bytes, &mut shared::read_module).map_err(LoadError::Elf)?;
     let bias = if executable.is_position_independent {
         POSITION_INDEPENDENT_BASE
     } else {
@@ -67,7 +67,10 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
         map_segment(kernel, segment, bias)?;
         end = end.max(bias + segment.address + segment.memory_bytes);
     }
-    kernel.space.set_heap_start(page_ceil(end).ok_or(Errno::ENOMEM)?);
+    kernel
+        .process
+        .space
+        .set_heap_start(page_ceil(end).ok_or(Errno::ENOMEM)?);
 
     let (arguments, environment) = start_strings(boot)?;
     let mut random = [0; 16];
@@ -87,17 +90,19 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
         return Err(LoadError::StartBlock);
     }
     kernel
+        .process
         .space
         .map_fixed(bottom, STACK_BYTES, Protection::READ_WRITE)?;
-    kernel.space.fill(
+    kernel.process.space.fill(
         STACK_TOP - STACK_FILLED_BYTES,
         STACK_TOP,
         Protection::READ_WRITE,
         Backing::Tables,
     )?;
-    kernel.space.write(pointer, &bytes)?;
+    kernel.process.space.write(pointer, &bytes)?;
 
     Ok(Task {
+        process: kernel.process.id,
         context: Context::new(bias + executable.entry, pointer),
         extended: ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes),
         pending: None,
@@ -120,16 +125,19 @@ fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), 
 
     if !segment.write && segment.file_bytes > 0 {
         kernel
+            .process
             .space
             .map_module(start, file_start, contents_end - start, protection)?;
         if end > contents_end {
             kernel
+                .process
                 .space
                 .map_fixed(contents_end, end - contents_end, protection)?;
         }
         return Ok(());
     }
     kernel
+        .process
         .space
         .map_fixed(start, end - start, Protection::READ_WRITE)?;
     let filled_end = if end - contents_end <= EAGER_ZERO_BYTES {
@@ -138,11 +146,12 @@ fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), 
         contents_end
     };
     kernel
+        .process
         .space
         .fill(start, filled_end, Protection::READ_WRITE, Backing::Tables)?;
     copy_contents(kernel, segment, address)?;
     if protection != Protection::READ_WRITE {
-        kernel.space.protect(start, end - start, protection)?;
+        kernel.process.space.protect(start, end - start, protection)?;
     }
     Ok(())
 }
@@ -156,7 +165,7 @@ fn copy_contents(kernel: &mut Kernel, segment: &Segment, address: u64) -> Result
         if !shared::read_module(segment.file_offset + done, &mut part[..length]) {
             return Err(Errno::EIO);
         }
-        kernel.space.write(address + done, &part[..length])?;
+        kernel.process.space.write(address + done, &part[..length])?;
         done += length as u64;
     }
     Ok(())
