@@ -8,6 +8,7 @@ use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
 use spore_abi::pages::{Upcall, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
 use spore_machine::context::{self, Trap};
+use spore_machine::identity::Identity;
 use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
@@ -159,6 +160,9 @@ impl Kernel {
         let process = self.task().process;
         self.switch_process_to(process);
         self.switch_processor_to(task);
+        Identity::Process.set(u64::from(self.process.id));
+        Identity::Parent.set(u64::from(self.process.parent));
+        Identity::Task.set(u64::from(task));
         if let Some(pending) = self.task().pending.take()
             && !self.answer(pending)
         {
@@ -169,11 +173,20 @@ impl Kernel {
             match context::run(&mut self.task().context) {
                 Trap::SystemCall => {
                     let context = &self.task().context;
-                    let pending = Pending {
-                        number: context.call_number(),
-                        arguments: context.call_arguments(),
-                    };
-                    if !self.answer(pending) {
+                    let (site, number) = (context.registers.rip.wrapping_sub(2), context.call_number());
+                    self.process.space.note_trap(site, number);
+                    if !self.answer_call() {
+                        return;
+                    }
+                }
+                Trap::RewrittenCall => {
+                    if !self.answer_call() {
+                        return;
+                    }
+                }
+                Trap::Fault(upcall) if self.is_rewritten_call(&upcall) => {
+                    self.task().context.enter_call(upcall.registers.rip);
+                    if !self.answer_call() {
                         return;
                     }
                 }
@@ -189,6 +202,22 @@ impl Kernel {
                 self.network.pump();
             }
         }
+    }
+
+    /// Whether an exception is one of a call site that was rewritten.
+    fn is_rewritten_call(&mut self, upcall: &Upcall) -> bool {
+        const INVALID_OPCODE: u32 = 6;
+        upcall.vector == INVALID_OPCODE && self.process.space.is_rewritten_call(upcall.registers.rip)
+    }
+
+    /// Answers the call that the running task makes; `false` if it does not go on running now.
+    fn answer_call(&mut self) -> bool {
+        let context = &self.task().context;
+        let call = Pending {
+            number: context.call_number(),
+            arguments: context.call_arguments(),
+        };
+        self.answer(call)
     }
 
     /// Answers a call; `false` if the task does not go on running now.

@@ -29,6 +29,8 @@ const PROGRAM_FLAGS: u64 = 0xcd5 | 0x20_0000;
 pub enum Trap {
     /// It executed `syscall`; number and arguments are in the registers.
     SystemCall,
+    /// The same from a site that was rewritten, without a trap.
+    RewrittenCall,
     /// It raised an exception; the registers are those of the faulting instruction.
     Fault(Upcall),
     /// The monitor interrupted it.
@@ -51,6 +53,16 @@ impl Context {
             gs_base: 0,
             vectors: [[0; 2]; 16],
         }
+    }
+
+    /// Makes this the state after a `syscall` instruction at `address` has trapped.
+    pub fn enter_call(&mut self, address: u64) {
+        /// Length of the `syscall` instruction.
+        const CALL_BYTES: u64 = 2;
+        let after = address.wrapping_add(CALL_BYTES);
+        self.registers.rip = after;
+        self.registers.general[1] = after;
+        self.registers.general[11] = self.registers.rflags;
     }
 
     /// Number of the system call (rax).
@@ -91,8 +103,10 @@ pub fn run(context: &mut Context) -> Trap {
     // program does meanwhile to memory of the library OS is outside the language's rules: library OS and program
     // form one protection domain, and the virtual machine is the boundary.
     let trap = unsafe { machine_run(context) };
-    if trap == entry::TRAP_SYSTEM_CALL {
-        return Trap::SystemCall;
+    match trap {
+        entry::TRAP_SYSTEM_CALL => return Trap::SystemCall,
+        entry::TRAP_REWRITTEN_CALL => return Trap::RewrittenCall,
+        _ => {}
     }
     let upcall = shared::upcall();
     context.registers = upcall.registers;

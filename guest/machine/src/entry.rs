@@ -46,6 +46,7 @@ machine_saved_rcx:  .quad 0
 machine_saved_r11:  .quad 0
 machine_saved_rsp:  .quad 0
 machine_saved_rip:  .quad 0
+machine_trap:       .long 0
 
     .section .bss.machine_boot_stack, "aw", @nobits
     .balign 4096
@@ -119,6 +120,8 @@ machine_system_call_entry:
 1:
     mov [rip + machine_saved_rsp], rsp
     mov rsp, [rip + machine_context]
+    mov dword ptr [rip + machine_trap], {trap_system_call}
+4:
     mov [rsp + 0x00], rax
     mov [rsp + 0x10], rdx
     mov [rsp + 0x18], rbx
@@ -141,7 +144,7 @@ machine_system_call_entry:
     mov [rsp + 0x20], rcx
     machine_vector_state machine_save_vector
     cld
-    mov eax, {trap_system_call}
+    mov eax, [rip + machine_trap]
     jmp machine_return
 2:
     mov [rip + machine_saved_r11], r11
@@ -151,6 +154,19 @@ machine_system_call_entry:
 3:
     mov r11, [rip + machine_saved_r11]
     jmp 1b
+
+    // Where rewritten call sites land: as for `syscall` at CPL 3, but r11 does not hold the flags yet.
+    .balign 16
+    .global machine_rewritten_call_entry
+machine_rewritten_call_entry:
+    mov [rip + machine_saved_rcx], rcx
+    mov [rip + machine_saved_rsp], rsp
+    mov rsp, [rip + machine_stack]
+    pushfq
+    pop r11
+    mov rsp, [rip + machine_context]
+    mov dword ptr [rip + machine_trap], {trap_rewritten_call}
+    jmp 4b
 
     // Where the monitor delivers faults and kicks, always at CPL 3. The integer registers are in the host page.
     .balign 16
@@ -187,10 +203,23 @@ machine_user_copy_failed:
     image_magic = const spore_abi::pages::IMAGE_MAGIC,
     abi_version = const spore_abi::ABI_VERSION as u64,
     trap_system_call = const TRAP_SYSTEM_CALL,
+    trap_rewritten_call = const TRAP_REWRITTEN_CALL,
     trap_upcall = const TRAP_UPCALL,
 );
+
+unsafe extern "C" {
+    fn machine_rewritten_call_entry();
+}
+
+/// Where rewritten call sites jump to, with the number of the system call in rax and the return address in rcx.
+#[must_use]
+pub fn rewritten_call_entry() -> u64 {
+    machine_rewritten_call_entry as *const () as u64
+}
 
 /// `machine_run` returned because of a system call.
 pub(crate) const TRAP_SYSTEM_CALL: u32 = 1;
 /// `machine_run` returned because of an upcall.
 pub(crate) const TRAP_UPCALL: u32 = 2;
+/// `machine_run` returned because of a system call at a rewritten site.
+pub(crate) const TRAP_REWRITTEN_CALL: u32 = 3;

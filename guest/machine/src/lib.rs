@@ -16,6 +16,7 @@
 //! * [`paging`]: edits the page tables;
 //! * [`user`]: copies from and to the program's memory, surviving page faults;
 //! * [`heap`]: the library OS's own memory;
+//! * [`entry`]: where traps and rewritten call sites land; [`identity`]: answers that rewritten sites read themselves;
 //! * [`processor`]: time-stamp counter, segment bases, extended register state.
 
 #![no_std]
@@ -23,8 +24,9 @@
 extern crate alloc;
 
 pub mod context;
-mod entry;
+pub mod entry;
 pub mod heap;
+pub mod identity;
 pub mod paging;
 pub mod processor;
 pub mod shared;

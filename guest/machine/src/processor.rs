@@ -100,6 +100,29 @@ impl Drop for ExtendedState {
     }
 }
 
+/// Makes the processor fetch instructions anew that were written through another address (Intel SDM volume 3, 9.1.3).
+pub fn serialize() {
+    // SAFETY: returns to the next instruction with the same stack, flags and segments; `iretq` is one of the
+    // serializing instructions that need no privilege. It uses the stack, so no `nostack`.
+    unsafe {
+        asm!(
+            "mov {stack}, rsp",
+            "mov {segment:e}, ss",
+            "push {segment}",
+            "push {stack}",
+            "pushfq",
+            "mov {segment:e}, cs",
+            "push {segment}",
+            "lea {stack}, [rip + 2f]",
+            "push {stack}",
+            "iretq",
+            "2:",
+            stack = out(reg) _,
+            segment = out(reg) _,
+        );
+    }
+}
+
 /// Feature bits of CPUID leaf 1 (edx), as AT_HWCAP carries them.
 #[must_use]
 pub fn features() -> u64 {

@@ -9,6 +9,7 @@ pub(crate) mod buffers;
 pub(crate) mod frames;
 pub(crate) mod pages;
 pub mod ranges;
+mod rewriting;
 pub(crate) mod space;
 mod user;
 

@@ -4,13 +4,15 @@ use spore_abi::layout::{
     LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES, USER_BASE,
     USER_END, WINDOW_BASE,
 };
-use spore_abi::pages::BootPage;
+use spore_abi::pages::{BootPage, boot_flags};
 use spore_machine::paging::{PageTables, PagingError};
+use spore_machine::user::Place;
 use spore_machine::{shared, user};
 
 use super::areas::{Area, Areas, Backing, Protection};
 use super::frames::SharedFrames;
 use super::ranges::RangeSet;
+use super::rewriting::Rewriter;
 use crate::errno::Errno;
 
 /// Addresses for mappings that name none and are not in the window.
@@ -50,6 +52,7 @@ pub(crate) struct AddressSpace {
     ram_bytes: u64,
     heap_start: u64,
     heap_end: u64,
+    pub(super) rewriter: Rewriter,
 }
 
 /// Rounds up to whole pages.
@@ -70,6 +73,7 @@ impl AddressSpace {
             ram_bytes: boot.ram_bytes,
             heap_start: 0,
             heap_end: 0,
+            rewriter: Rewriter::new(boot.flags & boot_flags::NO_REWRITING == 0),
         }
     }
 
@@ -353,6 +357,28 @@ impl AddressSpace {
             self.frames.borrow_mut().give_back(gpa, PAGE_BYTES);
         }
         mapped
+    }
+
+    /// Writes text that the program can execute and not write, within a page: the page becomes its own if it is shared.
+    /// None if it is no such text.
+    pub(super) fn write_text(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+        let page = address & !(PAGE_BYTES - 1);
+        let (_, area) = self.areas.find(address)?;
+        let is_text = area.protection.contains(Protection::EXECUTE)
+            && !area.protection.contains(Protection::WRITE)
+            && matches!(area.backing, Backing::Module { .. } | Backing::Tables);
+        if !is_text || address + bytes.len() as u64 > page + PAGE_BYTES {
+            return None;
+        }
+        if self.tables.frame(page).is_none() {
+            let end = page + PAGE_BYTES;
+            self.fill(page, end, area.protection, area.backing).ok()?;
+        }
+        if self.tables.frame(page)? >= MODULES_GPA {
+            self.own_page(page, area).ok()?;
+        }
+        let gpa = self.tables.frame(page)? + address % PAGE_BYTES;
+        user::write_place(Place::Frame(gpa), bytes).then_some(())
     }
 
     /// Gives frames to the pages of the range that have none.
