@@ -4,6 +4,7 @@ mod deploy;
 mod functions;
 mod invoke;
 mod logs;
+mod run;
 mod serve;
 mod source;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
         Command::Deploy(arguments) => block_on(deploy::run(&client()?, arguments)),
+        Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
