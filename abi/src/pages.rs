@@ -151,6 +151,8 @@ pub struct Clock {
     pub realtime_base_ns: u64,
     /// Nanoseconds for one tick, times 2^32.
     pub multiplier: u64,
+    /// Grows with every change of the fields above.
+    pub sequence: u64,
 }
 
 /// Written by the host while the processor stands still.
@@ -266,7 +268,7 @@ const _: () = assert!(
     "Upcall changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<HostPage>() == 216 + 16 * STREAM_SLOTS,
+    size_of::<HostPage>() == 224 + 16 * STREAM_SLOTS,
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -17,7 +17,8 @@
 //! * [`user`]: copies from and to the program's memory, surviving page faults;
 //! * [`heap`]: the library OS's own memory;
 //! * [`entry`]: where traps and rewritten call sites land; [`identity`]: answers that rewritten sites read themselves;
-//! * [`processor`]: time-stamp counter, segment bases, extended register state.
+//! * [`processor`]: time-stamp counter, segment bases, extended register state;
+//! * [`vdso`]: code that the program runs to read the clocks.
 
 #![no_std]
 
@@ -31,6 +32,7 @@ pub mod paging;
 pub mod processor;
 pub mod shared;
 pub mod user;
+pub mod vdso;
 
 /// The boundary between memory that the library OS keeps for itself and memory that programs get.
 ///

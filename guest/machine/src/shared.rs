@@ -43,7 +43,16 @@ pub fn boot() -> BootPage {
 /// The clocks.
 #[must_use]
 pub fn clock() -> Clock {
-    load!((*HOST).clock)
+    loop {
+        // A tick between two loads may change them all.
+        let before = load!((*HOST).clock.sequence);
+        compiler_fence(Ordering::Acquire);
+        let clock = load!((*HOST).clock);
+        compiler_fence(Ordering::Acquire);
+        if load!((*HOST).clock.sequence) == before {
+            return clock;
+        }
+    }
 }
 
 /// The event that was delivered last.

@@ -189,6 +189,7 @@ fn write_shared_pages(
         monotonic_base_ns,
         realtime_base_ns,
         multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz.max(1),
+        sequence: 0,
     };
     machine.ram.write(
         HOST_PAGE_GPA,

@@ -361,7 +361,7 @@ impl AddressSpace {
 
     /// Writes text that the program can execute and not write, within a page: the page becomes its own if it is shared.
     /// None if it is no such text.
-    pub(super) fn write_text(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+    pub(crate) fn write_text(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
         let page = address & !(PAGE_BYTES - 1);
         let (_, area) = self.areas.find(address)?;
         let is_text = area.protection.contains(Protection::EXECUTE)

@@ -10,7 +10,7 @@ use spore_machine::processor::ExtendedState;
 use spore_machine::{processor, shared};
 
 use super::elf::{self, ElfError, Segment};
-use super::stack;
+use super::{stack, vdso};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::areas::{Backing, Protection};
@@ -83,6 +83,7 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
         headers_count: u64::from(executable.headers_count),
         random,
         processor_features: processor::features(),
+        vdso_address: vdso::map(&mut kernel.process.space)?,
     };
     let (bytes, pointer) = stack::build(&contents, STACK_TOP);
     let bottom = STACK_TOP - STACK_BYTES;

@@ -3,3 +3,4 @@
 pub mod elf;
 pub(crate) mod load;
 mod stack;
+mod vdso;

@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::auxvec::{
     AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2,
-    AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_UID,
+    AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_SYSINFO_EHDR,
+    AT_UID,
 };
 use spore_abi::layout::PAGE_BYTES;
 
@@ -23,6 +24,8 @@ pub(super) struct Contents<'a> {
     pub(super) random: [u8; 16],
     /// Feature bits of CPUID leaf 1 (edx).
     pub(super) processor_features: u64,
+    /// Where the vDSO is mapped.
+    pub(super) vdso_address: u64,
 }
 
 /// The bytes of the stack that ends at `top`, and the stack pointer, which is the address of the first of them.
@@ -55,6 +58,7 @@ pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
         address(1)
     };
     let vector = [
+        (AT_SYSINFO_EHDR, contents.vdso_address),
         (AT_PHDR, contents.headers_address),
         (AT_PHENT, 56),
         (AT_PHNUM, contents.headers_count),
@@ -103,6 +107,7 @@ mod tests {
                 headers_count: 3,
                 random: [7; 16],
                 processor_features: 4,
+                vdso_address: 5,
             };
             let (bytes, pointer) = build(&contents, top);
             assert_eq!(pointer % 16, 0);
@@ -120,7 +125,7 @@ mod tests {
             );
             assert_eq!((text(word(4)), word(6)), (&b"A=1"[..], 0));
             assert_eq!(text(word(5)).len(), extra);
-            assert_eq!((word(7), word(8)), (u64::from(AT_PHDR), 2));
+            assert_eq!((word(7), word(8)), (u64::from(AT_SYSINFO_EHDR), 5));
         }
     }
 }
