@@ -6,6 +6,7 @@
  *
  *   VALUE(call)      prints the call and its result, or the name of its error
  *   OUTCOME(call)    prints the call and "ok", or the name of its error: for results that differ between runs
+ *   ANSWER(call)     prints the call and "ok", or the name of the error that it returns: for pthread functions
  *   HOLDS(condition) prints the condition and "yes" or "no"
  *   MUST(call)       is the result of a call that the program cannot do without; ends the program if it fails
  */
@@ -43,6 +44,7 @@
 
 #define VALUE(call) (errno = 0, show_value(#call, (long)(call)))
 #define OUTCOME(call) (errno = 0, show_outcome(#call, (long)(call)))
+#define ANSWER(call) show_answer(#call, (call))
 #define HOLDS(condition) show_condition(#condition, (condition))
 #define MUST(call) \
 	({ \
@@ -101,6 +103,12 @@ static inline long show_outcome(const char *what, long value)
 {
 	printf("%s: %s\n", what, value == -1 ? error_name(errno) : "ok");
 	return value;
+}
+
+static inline int show_answer(const char *what, int error)
+{
+	printf("%s: %s\n", what, error == 0 ? "ok" : error_name(error));
+	return error;
 }
 
 static inline bool show_condition(const char *what, bool holds)
