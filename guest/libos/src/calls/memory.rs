@@ -98,14 +98,22 @@ fn describe_file(
         return Err(Errno::EOVERFLOW);
     }
     let access_mode = open.flags.get() & linux::O_ACCMODE;
-    let may_write = access_mode == linux::O_RDWR;
+    if open.flags.get() & linux::O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
     if access_mode == linux::O_WRONLY {
         return Err(Errno::EACCES);
     }
+    let may_write = access_mode == linux::O_RDWR;
     if shared && !may_write {
         request.allowed.remove(Protection::WRITE);
     }
-    match open.file.mapping()? {
+    let mapping = if shared && may_write {
+        open.file.shared_mapping(kernel)?
+    } else {
+        open.file.mapping()?
+    };
+    match mapping {
         Mapping::Module {
             offset: file_start,
             bytes,
