@@ -5,6 +5,7 @@ use alloc::rc::Rc;
 use core::fmt::Write as _;
 
 use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+use spore_abi::layout::PAGE_BYTES;
 use spore_abi::pages::{Upcall, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
 use spore_machine::context::{self, Trap};
@@ -17,6 +18,7 @@ use crate::files::console;
 use crate::files::descriptors::OpenFile;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
+use crate::memory::pages::Pages;
 use crate::memory::space::{AccessError, Intent};
 use crate::network::Network;
 use crate::process::{Process, ProcessId};
@@ -48,6 +50,7 @@ pub(crate) struct Kernel {
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
+    last_inode: u64,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     reported_handler: bool,
@@ -74,6 +77,7 @@ pub fn start() -> ! {
         current: 1,
         deadlines: BTreeSet::new(),
         notify_due: false,
+        last_inode: 0,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         reported_handler: false,
@@ -292,6 +296,7 @@ impl Kernel {
     /// The program raised an exception.
     fn fault(&mut self, upcall: &Upcall) {
         const PAGE_FAULT: u32 = 14;
+        let mut is_beyond_file = false;
         if upcall.vector == PAGE_FAULT {
             let intent = match upcall.error_code {
                 code if code & FAULT_WAS_FETCH != 0 => Intent::Execute,
@@ -301,10 +306,12 @@ impl Kernel {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::BeyondFile) => is_beyond_file = true,
                 Err(AccessError::Forbidden) => {}
             }
         }
         let signal = match upcall.vector {
+            PAGE_FAULT if is_beyond_file => SIGBUS,
             0 | 16 | 19 => SIGFPE,
             1 | 3 => SIGTRAP,
             6 => SIGILL,
@@ -312,6 +319,24 @@ impl Kernel {
             _ => SIGSEGV,
         };
         shared::end(exit_kind::FAULTED, signal, "")
+    }
+
+    /// A number for a new inode.
+    pub(crate) fn next_inode(&mut self) -> u64 {
+        self.last_inode += 1;
+        self.last_inode
+    }
+
+    /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
+    pub(crate) fn forget_pages(&mut self, pages: &Rc<Pages>, start: u64, end: u64) {
+        if Rc::strong_count(pages) == 1 {
+            return;
+        }
+        let (first, end) = (start.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+        self.process.space.forget_pages(pages, first, end);
+        for process in self.parked.values_mut() {
+            process.space.forget_pages(pages, first, end);
+        }
     }
 
     /// Reports once that a handler of the program would have been due.
