@@ -12,6 +12,16 @@ use crate::run::{self, Ending, Mode};
 /// Where Debian's busybox-static puts its program.
 const BUSYBOX: &str = "/bin/busybox";
 
+/// The names under which commands of the list find others, through `find -exec`, `xargs`, `env` or a shell.
+const APPLETS: &[&str] = &[
+    "bzip2", "cat", "chmod", "cmp", "cp", "dd", "dos2unix", "echo", "env", "gunzip", "gzip", "ln", "ls",
+    "mkdir", "mv", "od", "patch", "readlink", "rm", "sed", "stat", "tar", "touch", "tr", "truncate",
+    "unlink", "wc",
+];
+
+/// The folders of the fixture, each after the one it is in.
+const FOLDERS: &[&str] = &["bin", "tmp", "data", "data/tree", "data/tree/inner", "data/lone"];
+
 /// When all files of the fixture were changed last: 2001-09-09 01:46:40 UTC.
 const CHANGED: Duration = Duration::from_secs(1_000_000_000);
 
@@ -99,15 +109,12 @@ fn fixture() -> TempDir {
 }
 
 fn fill(root: &Path) -> std::io::Result<()> {
-    for folder in ["bin", "tmp", "data", "data/tree", "data/tree/inner", "data/empty"] {
+    for folder in FOLDERS {
         std::fs::create_dir(root.join(folder))?;
         std::fs::set_permissions(root.join(folder), std::fs::Permissions::from_mode(0o755))?;
     }
     std::fs::copy(BUSYBOX, root.join("bin/busybox"))?;
-    for applet in [
-        "cat", "cp", "dd", "echo", "gunzip", "head", "ln", "ls", "mkdir", "mv", "od", "rm", "sort", "touch",
-        "tr", "wc",
-    ] {
+    for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
     }
     for (name, content) in files() {
@@ -143,7 +150,17 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
     let table = "name:colour:weight\npear:green:170\nfig:purple:40\nbanana:yellow:120\n";
     let text =
         "It was a bright cold day in April,\nand the clocks were striking thirteen.\n\tTabs and  spaces.\n";
+    let patch = "--- patchable\n+++ patchable\n@@ -1,3 +1,3 @@\n one\n-two\n+TWO\n three\n";
+    // The sum of an empty file, and a wrong one.
+    let sums = "d41d8cd98f00b204e9800998ecf8427e  /data/tree/inner/.hidden\n\
+                d41d8cd98f00b204e9800998ecf8427e  /data/words\n";
     vec![
+        ("archive.tar", archive()),
+        ("expressions", "scale=20\n4*a(1)\n2^100\n7/3\nquit\n".into()),
+        ("lone/file", "alone\n".into()),
+        ("patchable", "one\ntwo\nthree\n".into()),
+        ("patch", patch.into()),
+        ("sums", sums.into()),
         ("words", words.into()),
         ("changed", changed.into()),
         ("table", table.into()),
@@ -157,4 +174,23 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("tree/inner/two", "second file\n".into()),
         ("tree/inner/.hidden", String::new().into()),
     ]
+}
+
+/// An archive of two files, with fixed owners and times.
+fn archive() -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in [
+        ("inside/first", "first of two\n"),
+        ("inside/second", "second of two\n"),
+    ] {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o640);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(CHANGED.as_secs());
+        let added = archive.append_data(&mut header, name, content.as_bytes());
+        added.expect("a vector takes any archive");
+    }
+    archive.into_inner().expect("a vector takes any archive")
 }

@@ -38,6 +38,7 @@ struct Suite {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
+    leave_no_core_files();
     let mode = Mode::from_environment();
     let programs: Vec<_> = catalogue::programs().into_iter().map(Arc::new).collect();
     let commands = busybox::commands();
@@ -71,6 +72,17 @@ fn main() -> ExitCode {
         trials.push(trial.with_ignored_flag(is_ignored));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Programs that a signal ends must not leave the image of their memory behind. They inherit this limit.
+fn leave_no_core_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Core).maximum;
+    let none = Rlimit {
+        current: Some(0),
+        maximum,
+    };
+    setrlimit(Resource::Core, none).expect("a limit can be lowered");
 }
 
 /// Tests of what the suite says about itself.

@@ -21,13 +21,13 @@ int main(void)
 	VALUE(select(channel[1] + 1, &readable, &writable, NULL, NULL));
 	HOLDS(FD_ISSET(channel[0], &readable) && FD_ISSET(channel[1], &writable));
 	long start = now_ms();
-	VALUE(select(0, NULL, NULL, NULL, &some));
+	VALUE(syscall(SYS_select, 0, NULL, NULL, NULL, &some)); /* the C library hides the time that is left */
 	HOLDS(now_ms() - start >= 19);
 	HOLDS(some.tv_sec == 0 && some.tv_usec == 0);
 	VALUE(select(-1, NULL, NULL, NULL, &none));
 	VALUE(select(0, NULL, NULL, NULL, &negative));
 	FD_ZERO(&readable);
-	FD_SET(900, &readable);
-	VALUE(select(901, &readable, NULL, NULL, &none));
+	FD_SET(50, &readable);
+	VALUE(select(51, &readable, NULL, NULL, &none));
 	return 0;
 }
