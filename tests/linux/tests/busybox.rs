@@ -58,12 +58,29 @@ pub(crate) fn commands() -> Vec<Command> {
     lines.map(command).collect()
 }
 
+/// A copy of the program to be linked into each fixture. It is made before any test runs: while a file is written, a
+/// process that another test starts may hold it open, and then it cannot be executed.
+pub(crate) struct Program {
+    folder: TempDir,
+    copied: std::io::Result<u64>,
+}
+
+impl Program {
+    /// Copies the program of this machine.
+    pub(crate) fn copy() -> Program {
+        let folder = TempDir::with_prefix("spore-linux-busybox-").expect("the temporary folder is writable");
+        let copied = std::fs::copy(BUSYBOX, folder.path().join("busybox"));
+        Program { folder, copied }
+    }
+}
+
 /// The endings of a command that must agree: natively and as a unikernel, or several native ones.
-pub(crate) fn run(command: &Command, mode: Mode) -> Result<Vec<Ending>, String> {
-    if !Path::new(BUSYBOX).exists() {
-        return Err(format!("{BUSYBOX} is missing: install busybox-static"));
+pub(crate) fn run(command: &Command, program: &Program, mode: Mode) -> Result<Vec<Ending>, String> {
+    if let Err(error) = &program.copied {
+        return Err(format!("{BUSYBOX}: {error}; install busybox-static"));
     }
     let arguments = split(&command.line)?;
+    let fixture = || fixture(program);
     let native = || {
         let root = fixture();
         run::native_in(root.path(), BUSYBOX, &arguments)
@@ -102,18 +119,18 @@ fn split(line: &str) -> Result<Vec<String>, String> {
 }
 
 /// A root file system with busybox under all its names and a few files below `/data`, the same on every machine.
-fn fixture() -> TempDir {
+fn fixture(program: &Program) -> TempDir {
     let root = TempDir::with_prefix("spore-linux-busybox-").expect("the temporary folder is writable");
-    fill(root.path()).expect("the temporary folder is writable");
+    fill(root.path(), program).expect("the temporary folder is writable");
     root
 }
 
-fn fill(root: &Path) -> std::io::Result<()> {
+fn fill(root: &Path, program: &Program) -> std::io::Result<()> {
     for folder in FOLDERS {
         std::fs::create_dir(root.join(folder))?;
         std::fs::set_permissions(root.join(folder), std::fs::Permissions::from_mode(0o755))?;
     }
-    std::fs::copy(BUSYBOX, root.join("bin/busybox"))?;
+    std::fs::hard_link(program.folder.path().join("busybox"), root.join("bin/busybox"))?;
     for applet in APPLETS {
         symlink("busybox", root.join("bin").join(applet))?;
     }

@@ -33,7 +33,7 @@ pub(crate) struct Program {
     pub(crate) flags: String,
     /// What it shows, in one sentence.
     pub(crate) what: String,
-    /// Libraries that it loads while it runs, so that `ldd` does not name them.
+    /// What it loads while it runs, so that `ldd` does not name it: libraries by name, folders by path.
     pub(crate) needs: Vec<String>,
 }
 

@@ -34,6 +34,7 @@ struct Suite {
     mode: Mode,
     differences: Differences,
     glibc: rootfs::Glibc,
+    busybox: busybox::Program,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         mode,
         differences: Differences::read(),
         glibc: rootfs::Glibc::of(&programs),
+        busybox: busybox::Program::copy(),
     });
 
     let is_ignored = matches!(mode, Mode::Compare) && !kvm_is_usable();
@@ -67,7 +69,7 @@ fn main() -> ExitCode {
         let suite = suite.clone();
         let name = command.test_name();
         let trial = Trial::test(name.clone(), move || {
-            suite.judge(&name, || busybox::run(&command, suite.mode))
+            suite.judge(&name, || busybox::run(&command, &suite.busybox, suite.mode))
         });
         trials.push(trial.with_ignored_flag(is_ignored));
     }

@@ -39,8 +39,12 @@ impl Glibc {
         for program in &self.programs {
             let built = compile::program(program)?;
             let mut libraries = libraries_of(&built)?;
-            for library in &program.needs {
-                libraries.insert(beside_the_c_library(&libraries, library)?);
+            for needed in &program.needs {
+                if needed.starts_with('/') {
+                    copy_files(Path::new(needed), folder.path())?;
+                } else {
+                    libraries.insert(beside_the_c_library(&libraries, needed)?);
+                }
             }
             for library in libraries {
                 copy(&library, &inside(folder.path(), &library))?;
@@ -74,6 +78,20 @@ fn beside_the_c_library(libraries: &BTreeSet<PathBuf>, name: &str) -> Result<Pat
 /// The place below `root` of what has this absolute path.
 fn inside(root: &Path, path: &Path) -> PathBuf {
     root.join(path.strip_prefix("/").expect("ldd gives absolute paths"))
+}
+
+/// Copies all files of a folder to the same place below `root`.
+fn copy_files(folder: &Path, root: &Path) -> Result<(), String> {
+    let entries = std::fs::read_dir(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    for path in paths {
+        if path.is_dir() {
+            copy_files(&path, root)?;
+        } else {
+            copy(&path, &inside(root, &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), String> {

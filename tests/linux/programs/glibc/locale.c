@@ -1,6 +1,7 @@
 // calls: openat mmap
 // flags: LC_ALL
-// what: the C.UTF-8 locale is built in: wide characters, upper case and lengths follow it
+// what: wide characters, upper case and lengths follow the C.UTF-8 locale
+// needs: /usr/lib/locale/C.utf8
 #include "../check.h"
 #include <langinfo.h>
 #include <locale.h>

@@ -1,6 +1,7 @@
 // calls: rt_sigaction rt_sigprocmask rt_sigreturn
 // flags: SA_SIGINFO SA_RESTORER
 // what: handlers, jumps out of them and cancelled threads with the GNU C library
+// needs: libgcc_s.so.1
 #include "../check.h"
 #include <setjmp.h>
 
