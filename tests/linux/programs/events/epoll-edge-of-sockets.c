@@ -1,4 +1,4 @@
-// calls: epoll_ctl epoll_wait send recv
+// calls: epoll_ctl epoll_wait sendto recvfrom
 // flags: EPOLLET EPOLLIN EPOLLOUT EPOLLRDHUP
 // what: a socket is reported writable at once, readable when data comes, and half-closed when the peer shuts down
 #include "../network.h"

@@ -34,7 +34,8 @@ int main(void)
 			char text[32];
 			int from = events[index].data.fd;
 			if (from == listener) {
-				event = (struct epoll_event){ .events = EPOLLIN | EPOLLRDHUP, .data.fd = MUST(accept4(listener, NULL, NULL, SOCK_NONBLOCK)) };
+				event = (struct epoll_event){ .events = EPOLLIN | EPOLLRDHUP,
+						.data.fd = MUST(accept4(listener, NULL, NULL, SOCK_NONBLOCK)) };
 				MUST(epoll_ctl(set, EPOLL_CTL_ADD, event.data.fd, &event));
 				open_now++;
 				continue;

@@ -7,7 +7,8 @@ int main(void)
 {
 	int channel[2];
 	MUST(pipe(channel));
-	struct pollfd entries[4] = { { channel[0], POLLIN, 9 }, { channel[1], POLLOUT, 9 }, { -1, POLLIN, 9 }, { 1000, POLLIN, 9 } };
+	struct pollfd entries[4] = { { channel[0], POLLIN, 9 }, { channel[1], POLLOUT, 9 }, { -1, POLLIN, 9 },
+			{ 1000, POLLIN, 9 } };
 	VALUE(poll(entries, 4, 1000));
 	HOLDS(entries[0].revents == 0 && entries[1].revents == POLLOUT);
 	HOLDS(entries[2].revents == 0 && entries[3].revents == POLLNVAL);

@@ -16,7 +16,8 @@ static void resolve(const char *host, const char *service, int flags)
 		return;
 	}
 	for (struct addrinfo *entry = found; entry; entry = entry->ai_next) {
-		getnameinfo(entry->ai_addr, entry->ai_addrlen, address, sizeof address, port, sizeof port, NI_NUMERICHOST | NI_NUMERICSERV);
+		getnameinfo(entry->ai_addr, entry->ai_addrlen, address, sizeof address, port, sizeof port,
+				NI_NUMERICHOST | NI_NUMERICSERV);
 		printf("%s port %s\n", address, port);
 	}
 	freeaddrinfo(found);

@@ -18,7 +18,8 @@ int main(void)
 		before = end;
 		stack += strstr(line, "[stack]") != NULL && start <= (unsigned long)line && (unsigned long)line < end;
 		program += strcmp(protection, "r-xp") == 0 && start <= (unsigned long)main && (unsigned long)main < end;
-		own += start == (unsigned long)area + PAGE && end == (unsigned long)area + 2 * PAGE && strcmp(protection, "r--p") == 0;
+		own += start == (unsigned long)area + PAGE && end == (unsigned long)area + 2 * PAGE &&
+				strcmp(protection, "r--p") == 0;
 	}
 	VALUE(stack);
 	VALUE(program);

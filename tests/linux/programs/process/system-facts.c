@@ -1,4 +1,4 @@
-// calls: sysinfo sysconf
+// calls: sysinfo
 // flags: none
 // what: memory, uptime and processors make sense
 #include "../check.h"

@@ -14,7 +14,8 @@ int main(void)
 		char space[CMSG_SPACE(sizeof(struct ucred))];
 	} control = { 0 };
 	struct iovec data = { &byte, 1 };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+			.msg_controllen = sizeof control };
 	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
 	VALUE(getsockopt(ends[0], SOL_SOCKET, SO_PEERCRED, &peer, &length));
 	HOLDS(peer.pid == getpid() && peer.uid == getuid() && peer.gid == getgid());

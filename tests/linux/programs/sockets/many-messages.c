@@ -11,7 +11,8 @@ int main(void)
 	struct iovec out[3] = { { "one", 3 }, { "two", 3 }, { "three", 5 } }, in[4];
 	struct mmsghdr sent[3] = { 0 }, received[4] = { 0 };
 	for (int index = 0; index < 3; index++)
-		sent[index].msg_hdr = (struct msghdr){ .msg_name = &address, .msg_namelen = sizeof address, .msg_iov = &out[index], .msg_iovlen = 1 };
+		sent[index].msg_hdr = (struct msghdr){ .msg_name = &address, .msg_namelen = sizeof address,
+				.msg_iov = &out[index], .msg_iovlen = 1 };
 	for (int index = 0; index < 4; index++) {
 		in[index] = (struct iovec){ texts[index], 7 };
 		received[index].msg_hdr = (struct msghdr){ .msg_iov = &in[index], .msg_iovlen = 1 };

@@ -12,10 +12,12 @@ int main(void)
 		char space[CMSG_SPACE(sizeof(int))];
 	} control = { 0 };
 	struct iovec data = { &byte, 1 };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+			.msg_controllen = sizeof control };
 	MUST(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends));
 	MUST(pipe(channel));
-	control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+	control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS };
 	*(int *)CMSG_DATA(&control.header) = channel[1];
 	MUST(sendmsg(ends[0], &message, 0));
 	close(channel[1]);

@@ -12,10 +12,12 @@ int main(void)
 		char space[CMSG_SPACE(2 * sizeof(int))];
 	} control = { 0 };
 	struct iovec data = { &byte, 1 };
-	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+	struct msghdr message = { .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control,
+			.msg_controllen = sizeof control };
 	MUST(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
 	MUST(pipe(channel));
-	control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof channel), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+	control.header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof channel), .cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS };
 	memcpy(CMSG_DATA(&control.header), channel, sizeof channel);
 	VALUE(sendmsg(ends[0], &message, 0));
 	memset(&control, 0, sizeof control);

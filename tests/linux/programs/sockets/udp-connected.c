@@ -1,4 +1,4 @@
-// calls: connect send recv getpeername
+// calls: connect sendto recvfrom getpeername
 // flags: AF_UNSPEC
 // what: a connected datagram socket hears only its peer, learns that nobody is there, and can be disconnected
 #include "../network.h"
@@ -6,7 +6,8 @@
 int main(void)
 {
 	int one = bound_socket(SOCK_DGRAM), two = bound_socket(SOCK_DGRAM), stranger = bound_socket(SOCK_DGRAM);
-	struct sockaddr_in of_one = loopback(port_of(one)), of_two = loopback(port_of(two)), nowhere = { .sin_family = AF_UNSPEC };
+	struct sockaddr_in of_one = loopback(port_of(one)), of_two = loopback(port_of(two)),
+			nowhere = { .sin_family = AF_UNSPEC };
 	socklen_t length = sizeof of_one;
 	char text[16] = "";
 	VALUE(connect(one, (struct sockaddr *)&of_two, sizeof of_two));

@@ -15,7 +15,8 @@ static void notify(union sigval with)
 
 int main(void)
 {
-	struct sigevent in_thread = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = notify, .sigev_value.sival_int = 9 };
+	struct sigevent in_thread = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = notify,
+			.sigev_value.sival_int = 9 };
 	struct itimerspec once = { .it_value = { 0, 5000000 } };
 	timer_t timer;
 	sem_init(&done, 0, 0);
