@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -332,7 +331,6 @@ fn template(
     settings: &Settings,
     ready_timeout: Duration,
 ) -> InstanceSpec {
-    let path: PathBuf = program.path;
     let mut environment = program.environment;
     let mut set = |name: &str, value: &str, replace: bool| match environment
         .iter_mut()
@@ -354,9 +352,12 @@ fn template(
     InstanceSpec {
         function: deployment.service.clone(),
         instance: String::new(),
-        program: path,
+        root: program.root,
         arguments: program.arguments,
         environment,
+        working_directory: program.working_directory,
+        rewrites_calls: settings.rewrites_calls,
+        egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
         ready_timeout,
