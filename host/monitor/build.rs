@@ -33,7 +33,14 @@ fn variable(name: &str) -> String {
 
 fn build_image(directory: &Path, out: &Path) -> Vec<u8> {
     let target_directory = out.join("guest");
-    let status = Command::new(variable("CARGO"))
+    let mut command = Command::new(variable("CARGO"));
+    // What the environment says of profiles is meant for the host; the image links with its own only.
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+            command.env_remove(name);
+        }
+    }
+    let status = command
         .args(["build", "--release", "--locked", "--manifest-path"])
         .arg(directory.join("Cargo.toml"))
         .arg("--target-dir")

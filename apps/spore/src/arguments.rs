@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Build(BuildArguments),
     /// Build a function, or take a program, and deploy it
     Deploy(DeployArguments),
+    /// Run a program once as a unikernel, in the foreground and without the daemon
+    Run(RunArguments),
     /// Call a function and print its answer
     Invoke(InvokeArguments),
     /// List the functions
@@ -166,6 +168,42 @@ pub(crate) struct DeployArguments {
 
 #[derive(Debug, Args)]
 #[command(
+    after_help = "Examples:\n  spore run ./hello world\n  spore run --env GREETING=Hi --memory 64Mi -- ./hello --loud\n  spore run --rootfs ./debian --workdir /srv -- python3 -c 'print(1)'\n  spore run --port 8080 ./server    then: curl http://127.0.0.1:8080/\n\nIt exits with the program's status, with 128+N if signal N ended the program (137 if its memory was used up), and\nwith 125 if Spore itself fails. The program finds the end of file at its standard input. Ctrl-C ends it."
+)]
+pub(crate) struct RunArguments {
+    /// Folder that becomes the program's root file system; PROGRAM is looked for in there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Directory in which the program starts
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) workdir: String,
+    /// Environment variable; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
+    pub(crate) env: Vec<(String, String)>,
+    /// Most memory of the program
+    #[arg(long, value_name = "QUANTITY", default_value = "256Mi", value_parser = parse_memory)]
+    pub(crate) memory: u64,
+    /// Pass connections to this port of 127.0.0.1 on to the program, which listens on the same one
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) port: Option<u16>,
+    /// Let every system call trap: slower; for finding faults
+    #[arg(long)]
+    pub(crate) no_syscall_rewriting: bool,
+    /// Leave out what Spore itself has to say, such as system calls that are not served
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// A static Linux program for x86-64, or one in the root file system, and its arguments
+    #[arg(
+        value_name = "PROGRAM [ARGUMENTS]",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
     after_help = "Examples:\n  spore invoke hello --query name=Ada\n  echo some text | spore invoke hello\n  spore invoke hello --data @picture.png --header Content-Type=image/png --path /resize"
 )]
 pub(crate) struct InvokeArguments {
@@ -241,6 +279,12 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("\"{text}\" is no NAME=VALUE")),
     }
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    spore_gateway::parse_memory(text)
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| format!("\"{text}\" is no quantity of memory: write it like 64Mi or 1Gi"))
 }
 
 /// Headers may be written with a colon as well, as curl takes them.

@@ -1,10 +1,15 @@
 //! Wiring of the unikernel sandbox: the only place that names its crates.
 
+use std::fs::File;
+use std::io;
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
 use spore_sandbox::Sandbox;
+pub(crate) use spore_sandbox_unikernel::RunError;
 
 /// Runs one instance as the monitor process; called before any thread exists.
 pub(crate) fn monitor_main() -> ExitCode {
@@ -16,6 +21,16 @@ pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
     let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
         .context("this machine cannot run unikernels in virtual machines")?;
     Ok(Arc::new(sandbox))
+}
+
+/// Runs a program once, in the foreground.
+pub(crate) fn run_once(
+    request: StartRequest,
+    root: File,
+    listener: Option<TcpListener>,
+    output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
+) -> Result<End, RunError> {
+    spore_sandbox_unikernel::run_once(request, root, listener, output)
 }
 
 /// What the host offers, for people.

@@ -266,6 +266,7 @@ impl Kernel {
     /// The program raised an exception.
     fn fault(&mut self, upcall: &Upcall) {
         const PAGE_FAULT: u32 = 14;
+        let mut is_beyond_file = false;
         if upcall.vector == PAGE_FAULT {
             let intent = match upcall.error_code {
                 code if code & FAULT_WAS_FETCH != 0 => Intent::Execute,
@@ -275,10 +276,12 @@ impl Kernel {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::BeyondFile) => is_beyond_file = true,
                 Err(AccessError::Forbidden) => {}
             }
         }
         let signal = match upcall.vector {
+            PAGE_FAULT if is_beyond_file => SIGBUS,
             0 | 16 | 19 => SIGFPE,
             1 | 3 => SIGTRAP,
             6 => SIGILL,

@@ -27,3 +27,4 @@ mod system;
 
 pub use config::DaemonConfig;
 pub use daemon::{Daemon, DaemonStartError};
+pub use quantity::parse_memory;

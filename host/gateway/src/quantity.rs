@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Bytes in a Kubernetes quantity such as `128Mi`, `64M`, `1e6` or `1000000`, rounded up; none if it is not one.
-pub(crate) fn parse_memory(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_memory(text: &str) -> Option<u64> {
     const SUFFIXES: [(&str, f64); 13] = [
         ("Ki", 1024.0),
         ("Mi", 1048576.0),

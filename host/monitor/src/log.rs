@@ -64,6 +64,8 @@ pub(crate) struct Log {
     head: u32,
     batch: Batch,
     allowance: Allowance,
+    /// Without a limit everything passes, and the guest waits for as long as nobody reads.
+    is_limited: bool,
     grown_at: Instant,
     /// The socket takes nothing.
     is_blocked: bool,
@@ -74,13 +76,14 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// A log that goes to this socket.
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    /// A log that goes to this socket, with or without limits.
+    pub(crate) fn new(socket: OwnedFd, is_limited: bool) -> Self {
         Self {
             socket,
             head: 0,
             batch: Batch::default(),
             allowance: Allowance::new(),
+            is_limited,
             grown_at: Instant::now(),
             is_blocked: false,
             held_since: None,
@@ -135,7 +138,7 @@ impl Log {
                 length,
                 &mut self.batch.packet,
             )?;
-            let cost = cost(text);
+            let cost = if self.is_limited { cost(text) } else { 0.0 };
             at = at.wrapping_add(LOG_HEADER_BYTES + length);
             waiting -= LOG_HEADER_BYTES + length;
             if self.allowance.admit(cost) {
@@ -215,6 +218,11 @@ impl Log {
         self.allowance.until_report()
     }
 
+    /// Whether the log has limits.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.is_limited
+    }
+
     /// How long the guest is to stand still for the daemon to read; none if it may go on.
     pub(crate) fn hold_guest(&self) -> Option<Duration> {
         if self.has_room() {
@@ -228,6 +236,9 @@ impl Log {
     }
 
     fn patience_left(&self, now: Instant) -> Option<Duration> {
+        if !self.is_limited {
+            return self.held_since.map(|_| PATIENCE);
+        }
         let held = now.saturating_duration_since(self.held_since?);
         PATIENCE.checked_sub(held).filter(|left| !left.is_zero())
     }
@@ -309,7 +320,7 @@ mod tests {
             let ram = Region::anonymous(2 << 20, 4096).unwrap();
             Self {
                 ram,
-                log: Log::new(ours),
+                log: Log::new(ours, true),
                 daemon,
                 tail: 0,
             }
@@ -454,6 +465,34 @@ mod tests {
         let packets = setup.packets();
         assert!(packets[0].1.starts_with("77 bytes"), "{packets:?}");
         assert_eq!(setup.log.unsaid(&setup.ram), None);
+    }
+
+    #[test]
+    fn without_limits_everything_passes_and_the_guest_waits() {
+        let mut setup = Setup::new();
+        setup.log.is_limited = false;
+        let start = Instant::now();
+        let line = [b'\n'; 4096];
+        let (mut wrote, mut got, mut waits) = (0, 0, 0);
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            while !setup.has_room(&line) {
+                setup.drain_at(now);
+                if !setup.log.has_room() {
+                    assert!(setup.log.patience_left(now).is_some());
+                    waits += 1;
+                    got += setup.packets().iter().map(|(_, text)| text.len()).sum::<usize>();
+                }
+            }
+            setup.put(LogOrigin::Stdout, &line);
+            wrote += line.len();
+        }
+        setup.drain_at(start);
+        got += setup.packets().iter().map(|(_, text)| text.len()).sum::<usize>();
+        setup.drain_at(start);
+        got += setup.packets().iter().map(|(_, text)| text.len()).sum::<usize>();
+        assert!(waits > 0, "the socket was never full: the test shows nothing");
+        assert_eq!(wrote, got);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   daemon                                monitor
-//!     Start + program file       ──>
+//!     Start + root file          ──>
 //!                                <──      Ready                 (or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
 //!     Stop                       ──>
@@ -24,7 +24,7 @@ pub const PACKET_BYTES_MAX: usize = 300 * 1024;
 /// What the daemon asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Make the virtual machine and run the program, whose file is attached.
+    /// Make the virtual machine and run the program. Attached is the file of its root.
     Start(StartRequest),
     /// Connect the attached stream socket with the function's port.
     Open,
@@ -45,6 +45,21 @@ pub struct StartRequest {
     pub port: u16,
     /// Limit of the function's memory, in bytes.
     pub memory_bytes: u64,
+    /// What the attached file is.
+    pub root: RootKind,
+    /// Whether call sites are rewritten after their first trap.
+    pub rewrites_calls: bool,
+    /// Whether the log has a rate limit. Without one the program waits for whoever reads.
+    pub limits_log: bool,
+}
+
+/// What an instance finds as its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootKind {
+    /// The file is the program itself.
+    Program,
+    /// The file is an EROFS image in which `argv[0]` names the program.
+    FileSystem,
 }
 
 /// Why the daemon ends an instance.
@@ -81,8 +96,13 @@ pub enum Cause {
     Stopped,
     /// The program exited with this status.
     Exited(u8),
-    /// A fault or a signal ended the program; one line.
-    Crashed(String),
+    /// A fault or a signal ended the program.
+    Crashed {
+        /// Number of the signal; none if the guest has damaged its machine rather than raised one.
+        signal: Option<u8>,
+        /// One line: what happened and where.
+        summary: String,
+    },
     /// The function's memory was used up.
     OutOfMemory,
     /// The program cannot be run; one line.

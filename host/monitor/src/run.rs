@@ -24,6 +24,8 @@ use crate::tables;
 /// How long the last bytes of a guest that has ended by itself may take to leave: its answer may be on its way to a
 /// client that reads slowly. The daemon ends the wait by a request to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where the log has no limit: whoever reads takes the time that it takes, or goes.
+const UNLIMITED_DRAIN_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The same for a guest that was stopped: nobody waits for its answers, only its log matters.
 const STOPPED_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the guest's clocks are set anew, at most.
@@ -64,6 +66,8 @@ enum Failure {
     Unexpected(String),
     #[error("the guest rang the doorbell with the unknown request {0}")]
     UnknownRequest(u32),
+    #[error("the guest asks for page tables at {0:#x}, where none can be")]
+    NoTable(u64),
     #[error("the control socket fails")]
     Control(#[from] ControlError),
     #[error("waiting fails")]
@@ -104,10 +108,10 @@ impl Instance {
                 Err(failure) => break self.describe(failure),
             }
         };
-        self.drain(if end.cause == Cause::Stopped {
-            STOPPED_DRAIN_TIMEOUT
-        } else {
-            DRAIN_TIMEOUT
+        self.drain(match &end.cause {
+            Cause::Stopped => STOPPED_DRAIN_TIMEOUT,
+            _ if self.log.is_limited() => DRAIN_TIMEOUT,
+            _ => UNLIMITED_DRAIN_TIMEOUT,
         });
         end.details.extend(self.log.unsaid(&self.machine.ram));
         end.details.extend(self.missing_calls());
@@ -130,6 +134,12 @@ impl Instance {
                 self.hold_for_log()?;
             }
             Exit::Doorbell(doorbell::FLUSH_TRANSLATIONS) => self.machine.flush_translations()?,
+            Exit::Doorbell(doorbell::SWITCH_TABLES) => {
+                let top_gpa: u64 = guest_field!(self, top_table_gpa)?;
+                if !self.machine.switch_tables(top_gpa)? {
+                    return Err(Failure::NoTable(top_gpa));
+                }
+            }
             Exit::Doorbell(doorbell::EXIT) => return self.exit_requested().map(Some),
             Exit::Doorbell(other) => return Err(Failure::UnknownRequest(other)),
             Exit::Exception => self.exception()?,
@@ -325,12 +335,18 @@ impl Instance {
         let mut details = Vec::new();
         let cause = match record.kind {
             exit_kind::EXITED => Cause::Exited((record.code & 0xff) as u8),
-            exit_kind::SIGNALLED => Cause::Crashed(report::signal_name(record.code)),
+            exit_kind::SIGNALLED => Cause::Crashed {
+                signal: signal_number(record.code),
+                summary: report::signal_name(record.code),
+            },
             exit_kind::FAULTED => {
                 let fault = Fault::from_upcall(&upcall);
                 let place = report::place(self.machine.program(), fault.registers.rip);
                 details = fault.details(&place);
-                Cause::Crashed(format!("{} at {place}", fault.summary()))
+                Cause::Crashed {
+                    signal: signal_number(record.code),
+                    summary: format!("{} at {place}", fault.summary()),
+                }
             }
             exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
             exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
@@ -356,8 +372,11 @@ impl Instance {
                 Cause::Failed(format!("{} in the library OS at {rip:#x}", fault.summary()))
             }
             // Only a guest that has damaged itself gets here.
-            Failure::Unexpected(_) | Failure::UnknownRequest(_) | Failure::Stream(_) | Failure::Log(_) => {
-                Cause::Crashed(chain(&failure))
+            Failure::Unexpected(_) | Failure::UnknownRequest(_) | Failure::NoTable(_) | Failure::Stream(_) | Failure::Log(_) => {
+                Cause::Crashed {
+                    signal: None,
+                    summary: chain(&failure),
+                }
             }
             other => Cause::Failed(chain(&other)),
         };
@@ -381,10 +400,13 @@ impl Instance {
     fn with_memory_note(&self, cause: Cause) -> Result<Cause, OutOfRange> {
         let refused: u32 = guest_field!(self, refused_allocations)?;
         Ok(match cause {
-            Cause::Crashed(summary) if refused > 0 => Cause::Crashed(format!(
-                "{summary}, after {refused} requests for memory were refused: the limit is {} bytes",
-                self.memory_bytes
-            )),
+            Cause::Crashed { signal, summary } if refused > 0 => Cause::Crashed {
+                signal,
+                summary: format!(
+                    "{summary}, after {refused} requests for memory were refused: the limit is {} bytes",
+                    self.memory_bytes
+                ),
+            },
             other => other,
         })
     }
@@ -427,6 +449,11 @@ impl Instance {
             }
         }
     }
+}
+
+/// A signal's number as the guest names it; none if no signal has that number.
+fn signal_number(code: u32) -> Option<u8> {
+    u8::try_from(code).ok().filter(|number| (1..=64).contains(number))
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -24,7 +24,7 @@ use crate::kick;
 use crate::log::Log;
 use crate::machine::{Machine, MachineError};
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, PACKET_BYTES_MAX, Request, StartRequest};
+use crate::protocol::{Cause, End, Event, PACKET_BYTES_MAX, Request, RootKind, StartRequest};
 use crate::run::{Instance, chain, host_clocks_ns};
 use crate::streams::Streams;
 
@@ -111,7 +111,7 @@ fn prepare(
         machine,
         image,
         control,
-        log: Log::new(log),
+        log: Log::new(log, start.limits_log),
         streams: Streams::new(),
         memory_bytes: start.memory_bytes,
         is_ready: false,
@@ -176,7 +176,7 @@ fn write_shared_pages(
         argument_count: start.arguments.len() as u32,
         environment_count: start.environment.len() as u32,
         start_block_bytes: block.len() as u32,
-        flags: boot_flags::REPORT_MISSING_CALLS,
+        flags: flags(start),
         extended_state_mask: machine.extended_state.mask,
         extended_state_bytes: machine.extended_state.bytes,
         seed,
@@ -199,6 +199,18 @@ fn write_shared_pages(
     )?;
     machine.ram.write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
     Ok(clock)
+}
+
+/// The boot flags that a request asks for.
+fn flags(start: &StartRequest) -> u32 {
+    let mut flags = boot_flags::REPORT_MISSING_CALLS;
+    if start.root == RootKind::FileSystem {
+        flags |= boot_flags::ROOT_IS_EROFS;
+    }
+    if !start.rewrites_calls {
+        flags |= boot_flags::NO_REWRITING;
+    }
+    flags
 }
 
 /// The time-stamp counter. The guest sees the same one: its offset is zero.

@@ -177,7 +177,7 @@ impl Actor {
         let cause = match end.cause {
             Cause::Stopped => stopped(stopping.unwrap_or(StopReason::NotNeeded)),
             Cause::Exited(code) => EndCause::Exited { code },
-            Cause::Crashed(summary) => EndCause::Crashed { summary },
+            Cause::Crashed { summary, .. } => EndCause::Crashed { summary },
             Cause::OutOfMemory => EndCause::OutOfMemory {
                 limit_bytes: self.memory_bytes,
             },

@@ -8,23 +8,22 @@
 //!
 //! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
 //! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
+//!
+//! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
 mod channel;
+mod launch;
 mod lines;
+mod once;
 
 use std::fs::File;
-use std::io;
-use std::os::fd::OwnedFd;
-use std::process::Stdio;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{PACKET_BYTES_MAX, Request, StartRequest};
+use spore_monitor::protocol::{Request, RootKind, StartRequest};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Sandbox, StartError, StopReason,
 };
@@ -34,11 +33,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
 use channel::{Channel, is_gone};
-
-/// The program that is started as the monitor: this very one.
-const OWN_EXECUTABLE: &str = "/proc/self/exe";
-/// The hidden subcommand that runs [`spore_monitor::main`].
-const MONITOR_SUBCOMMAND: &str = "monitor";
+use launch::host_error;
+pub use once::{RunError, run_once};
 
 /// Starts unikernels on this machine's KVM.
 pub struct UnikernelSandbox {
@@ -62,20 +58,9 @@ impl UnikernelSandbox {
     }
 }
 
-fn host_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
-    move |source| StartError::Host { what, source }
-}
-
-/// Two connected packet sockets: the first for this process, the second for the monitor.
-fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
-    let flags = SocketFlags::CLOEXEC;
-    let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
-    pair.map_err(|error| host_error("making sockets")(error.into()))
-}
-
 /// The encoded request that starts the instance.
 fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
-    let request = Request::Start(StartRequest {
+    launch::encode(StartRequest {
         arguments: spec.arguments.clone(),
         environment: spec
             .environment
@@ -85,19 +70,10 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         working_directory: "/".to_owned(),
         port: spec.port,
         memory_bytes: spec.memory_bytes,
-    });
-    let packet = postcard::to_stdvec(&request)
-        .map_err(|error| host_error("encoding the request")(io::Error::other(error)))?;
-    if packet.len() > PACKET_BYTES_MAX {
-        return Err(too_large(packet.len()));
-    }
-    Ok(packet)
-}
-
-fn too_large(bytes: usize) -> StartError {
-    let reason =
-        format!("its arguments and environment take {bytes} bytes, which is too much: make them shorter");
-    StartError::BadProgram { reason }
+        root: RootKind::Program,
+        rewrites_calls: true,
+        limits_log: true,
+    })
 }
 
 #[async_trait]
@@ -113,31 +89,22 @@ impl Sandbox for UnikernelSandbox {
     ) -> Result<Arc<dyn Instance>, StartError> {
         let program = File::open(&spec.program).map_err(host_error("opening the program"))?;
         let request = start_request(&spec)?;
-        let (control, monitor_control) = packet_sockets()?;
-        set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
-            .map_err(|error| host_error("making room in a socket")(error.into()))?;
-        let (log_socket, monitor_log) = packet_sockets()?;
-        let child = Command::new(OWN_EXECUTABLE)
-            .arg0(format!("spore-monitor {} {}", spec.function, spec.instance))
-            .arg(MONITOR_SUBCOMMAND)
-            .env_clear()
-            .current_dir("/")
-            .stdin(Stdio::from(monitor_control))
-            .stdout(Stdio::from(monitor_log))
-            .stderr(Stdio::inherit())
-            // An interrupt typed at the daemon's terminal is the daemon's to handle.
-            .process_group(0)
+        let launch = launch::prepare(format!("spore-monitor {} {}", spec.function, spec.instance))?;
+        let child = Command::from(launch.command)
             .kill_on_drop(true)
             .spawn()
             .map_err(host_error("starting the monitor process"))?;
-        let control = Arc::new(Channel::new(control).map_err(host_error("watching the control socket"))?);
-        let log_channel = Channel::new(log_socket).map_err(host_error("watching the log socket"))?;
+        let control =
+            Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
+        let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
         control
             .send_packet(&request, Some(program.into()))
             .await
             .map_err(|error| match error {
                 // The host's limit (net.core.wmem_max) is lower than ours.
-                error if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => too_large(request.len()),
+                error if Errno::from_io_error(&error) == Some(Errno::MSGSIZE) => {
+                    launch::too_large(request.len())
+                }
                 error => host_error("sending the program")(error),
             })?;
 
@@ -220,6 +187,8 @@ impl Instance for UnikernelInstance {
 mod tests {
     use super::*;
 
+    use rustix::net::sockopt::set_socket_send_buffer_size;
+    use spore_monitor::protocol::PACKET_BYTES_MAX;
     use std::path::PathBuf;
     use std::time::Duration;
 
@@ -239,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
         let packet = start_request(&spec(240 << 10)).unwrap();
-        let (ours, _theirs) = packet_sockets().unwrap();
+        let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
         channel.send_packet(&packet, None).await.unwrap();

@@ -4,11 +4,13 @@ mod deploy;
 mod functions;
 mod invoke;
 mod logs;
+mod run;
 mod serve;
 mod source;
 
 use std::future::Future;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -27,6 +29,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
         Command::Deploy(arguments) => block_on(deploy::run(&client()?, arguments)),
+        Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
@@ -66,6 +69,14 @@ fn ensure_line_end(mut text: String) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The folder that an environment variable names. An empty or relative one counts as unset, as the XDG specification
+/// says.
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// Prints to standard output. A reader that has gone (`spore list | head -1`) is no failure.

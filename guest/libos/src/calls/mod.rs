@@ -4,6 +4,7 @@
 //! has put the current task into the wait queues that matter; it is then called again with the same arguments when
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
+mod advice;
 mod descriptors;
 mod files;
 mod memory;
@@ -114,7 +115,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_mmap => memory::mmap(kernel, arguments),
         nr::__NR_munmap => memory::munmap(kernel, arguments),
         nr::__NR_mprotect => memory::mprotect(kernel, arguments),
-        nr::__NR_madvise => memory::madvise(kernel, arguments),
+        nr::__NR_mremap => memory::mremap(kernel, arguments),
         nr::__NR_brk => memory::brk(kernel, arguments),
 
         nr::__NR_socket => network::socket(kernel, arguments),
@@ -149,6 +150,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_nanosleep => time::nanosleep(kernel, arguments),
         nr::__NR_clock_nanosleep => time::clock_nanosleep(kernel, arguments),
 
-        _ => process::serve(kernel, number, arguments),
+        _ => match advice::serve(kernel, number, arguments) {
+            Some(result) => result,
+            None => process::serve(kernel, number, arguments),
+        },
     }
 }

@@ -1,0 +1,164 @@
+//! `spore run`: a program once, in the foreground, without the daemon.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use spore_rootfs::{Owners, cached_image};
+
+use crate::arguments::RunArguments;
+use crate::output::print_error;
+use crate::unikernel::{self, Cause, End, LogOrigin, RootKind, RunError, StartRequest};
+
+/// Exit status for errors of ours, as other tools that run programs in sandboxes have it.
+const OWN_FAILURE: u8 = 125;
+/// What is added to a signal's number, as shells do.
+const SIGNAL_BASE: u8 = 128;
+const SIGKILL: u8 = 9;
+const SIGPIPE: u8 = 13;
+/// Where the function listens if nothing is said.
+const DEFAULT_PORT: u16 = 8080;
+/// Where programs of a root file system are looked for if nothing is said.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs a program and exits as it does.
+pub(crate) fn run(arguments: RunArguments) -> ExitCode {
+    let code = start(arguments).unwrap_or_else(|error| {
+        print_error(&error);
+        OWN_FAILURE
+    });
+    ExitCode::from(code)
+}
+
+fn start(arguments: RunArguments) -> anyhow::Result<u8> {
+    let Some(program) = arguments.command.first() else {
+        bail!("name a program");
+    };
+    let (root, kind) = match &arguments.rootfs {
+        Some(folder) => (root_image(folder)?, RootKind::FileSystem),
+        None => (open_program(Path::new(program))?, RootKind::Program),
+    };
+    let listener = arguments.port.map(listen).transpose()?;
+    let memory_bytes = arguments.memory;
+    let request = StartRequest {
+        arguments: arguments.command,
+        environment: environment(&arguments.env, kind),
+        working_directory: arguments.workdir,
+        port: arguments.port.unwrap_or(DEFAULT_PORT),
+        memory_bytes,
+        root: kind,
+        rewrites_calls: !arguments.no_syscall_rewriting,
+        limits_log: false,
+    };
+    let quiet = arguments.quiet;
+    let mut output = |origin, text: &[u8]| pass_on(origin, text, quiet);
+    match unikernel::run_once(request, root, listener, &mut output) {
+        Ok(end) => report(end, memory_bytes, quiet),
+        // Nobody reads any more (`spore run … | head -1`): a process would have got this signal.
+        Err(RunError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(SIGNAL_BASE + SIGPIPE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The variables as given; a program of a root file system finds `PATH` besides, as in a container.
+fn environment(given: &[(String, String)], kind: RootKind) -> Vec<String> {
+    let needs_path = kind == RootKind::FileSystem && given.iter().all(|(name, _)| name != "PATH");
+    let path = needs_path.then(|| format!("PATH={DEFAULT_PATH}"));
+    let given = given.iter().map(|(name, value)| format!("{name}={value}"));
+    path.into_iter().chain(given).collect()
+}
+
+fn open_program(path: &Path) -> anyhow::Result<File> {
+    let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    if !file.metadata()?.is_file() {
+        bail!("{} is no file: name a program", path.display());
+    }
+    Ok(file)
+}
+
+/// The image of a folder, kept in the user's cache for the next run.
+fn root_image(folder: &Path) -> anyhow::Result<File> {
+    let cache = super::absolute_variable("XDG_CACHE_HOME")
+        .or_else(|| Some(super::absolute_variable("HOME")?.join(".cache")))
+        .map(|base| base.join("spore/roots"));
+    // Whoever is not root can read, as a rule, only their own files, and means them to be the program's.
+    let owners = if is_root() { Owners::Kept } else { Owners::Root };
+    let progress = crate::output::spinner(format!("packing {}", folder.display()));
+    let image = cached_image(folder, cache.as_deref(), owners);
+    progress.finish_and_clear();
+    Ok(image?)
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
+}
+
+fn listen(port: u16) -> anyhow::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| {
+        format!("cannot listen on port {port}: choose another one, or stop what listens there")
+    })
+}
+
+/// Output goes on as it comes.
+fn pass_on(origin: LogOrigin, text: &[u8], quiet: bool) -> io::Result<()> {
+    match origin {
+        LogOrigin::Stdout => {
+            let mut output = io::stdout().lock();
+            output.write_all(text)?;
+            output.flush()
+        }
+        LogOrigin::Stderr => io::stderr().lock().write_all(text),
+        LogOrigin::Platform if quiet => Ok(()),
+        LogOrigin::Platform => {
+            let mut lines = String::new();
+            for line in String::from_utf8_lossy(text).lines() {
+                lines.push_str("spore: ");
+                lines.push_str(line);
+                lines.push('\n');
+            }
+            io::stderr().lock().write_all(lines.as_bytes())
+        }
+    }
+}
+
+/// Says how the program ended where its own output does not; the exit status.
+fn report(end: End, memory_bytes: u64, quiet: bool) -> anyhow::Result<u8> {
+    let (code, line) = match end.cause {
+        Cause::Exited(code) => (code, None),
+        Cause::Crashed {
+            signal: Some(signal),
+            summary,
+        } => (SIGNAL_BASE.saturating_add(signal), Some(summary)),
+        Cause::OutOfMemory => {
+            let line = format!(
+                "the program ran out of its {memory_bytes} bytes of memory: give it more with --memory"
+            );
+            (SIGNAL_BASE + SIGKILL, Some(line))
+        }
+        Cause::Crashed {
+            signal: None,
+            summary,
+        } => bail!("the program damaged its machine: {summary}"),
+        Cause::BadProgram(reason) => bail!("the program cannot run here: {reason}"),
+        Cause::Failed(reason) => bail!("{reason}"),
+        Cause::Stopped => bail!("the program was stopped"),
+    };
+    if !quiet {
+        // A fault's details begin with the line about it.
+        let line = line.filter(|line| !end.details.iter().any(|detail| detail.contains(line.as_str())));
+        let lines: String = line
+            .into_iter()
+            .chain(end.details)
+            .map(|line| format!("spore: {line}\n"))
+            .collect();
+        // Nobody may read it any more; the status says it too.
+        let _ = io::stderr().lock().write_all(lines.as_bytes());
+    }
+    Ok(code)
+}

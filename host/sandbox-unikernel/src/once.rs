@@ -1,0 +1,209 @@
+//! Runs a program once as a unikernel, in the foreground.
+//!
+//! There is no task and no timer here: one loop waits for the monitor's two sockets, and, if wanted, for connections
+//! to the program's port. Should this process end, the monitor sees the end of its control socket and ends too.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use spore_monitor::protocol::{End, Event, LogOrigin, PACKET_BYTES_MAX, Request, StartRequest};
+use spore_sandbox::StartError;
+
+use crate::launch::{self, host_error};
+
+/// Why a run has no end that the monitor told of.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The monitor process could not be started.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// What the program wrote could not be passed on.
+    #[error("the program's output cannot be written")]
+    Output(#[source] io::Error),
+    /// The monitor process ended without a report.
+    #[error("the monitor process is gone ({0})")]
+    Lost(ExitStatus),
+    /// The host refused something meanwhile.
+    #[error("the host failed: {what}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why the host refused.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(what: &'static str) -> impl Fn(Errno) -> RunError {
+    move |error| RunError::Host {
+        what,
+        source: error.into(),
+    }
+}
+
+/// Runs what `request` says with the root in `root` until it ends. `output` takes what the program and the platform
+/// write, as it comes; `listener` takes connections that the program finds at its port.
+///
+/// # Errors
+///
+/// If the monitor cannot be started, is lost, or `output` fails, with which the program ends.
+pub fn run_once(
+    request: StartRequest,
+    root: File,
+    listener: Option<TcpListener>,
+    output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
+) -> Result<End, RunError> {
+    let name = request.arguments.first().cloned().unwrap_or_default();
+    let packet = launch::encode(request)?;
+    let mut launch = launch::prepare(format!("spore-monitor run {name}"))?;
+    let child = launch
+        .command
+        .spawn()
+        .map_err(host_error("starting the monitor process"))?;
+    // The command holds the monitor's ends of the sockets, whose end we want to see.
+    drop(launch.command);
+    let mut monitor = Monitor {
+        child,
+        control: launch.control,
+        log: launch.log,
+    };
+    let result = monitor.serve(&packet, root.as_fd(), listener.as_ref(), output);
+    if !matches!(result, Ok(Some(_))) {
+        // Fails only if it is gone already.
+        let _ = monitor.child.kill();
+    }
+    let status = monitor.child.wait().map_err(|source| RunError::Host {
+        what: "waiting for the monitor process",
+        source,
+    })?;
+    result?.ok_or(RunError::Lost(status))
+}
+
+struct Monitor {
+    child: Child,
+    control: OwnedFd,
+    log: OwnedFd,
+}
+
+impl Monitor {
+    /// Passes everything on until the monitor has reported; nothing if it never will.
+    fn serve(
+        &mut self,
+        packet: &[u8],
+        root: BorrowedFd<'_>,
+        listener: Option<&TcpListener>,
+        output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
+    ) -> Result<Option<End>, RunError> {
+        self.send(packet, root).map_err(|error| match error {
+            Errno::MSGSIZE => RunError::Start(launch::too_large(packet.len())),
+            error => failed("sending the program")(error),
+        })?;
+        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        loop {
+            let mut list = vec![
+                PollFd::from_borrowed_fd(self.log.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
+            ];
+            list.extend(listener.map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)));
+            retry_on_intr(|| poll(&mut list, None)).map_err(failed("waiting"))?;
+            let moved: Vec<bool> = list.iter().map(|entry| !entry.revents().is_empty()).collect();
+            if moved[0] && !self.take_output(&mut buffer, output)? {
+                // The control socket ends with it.
+                return self.last_word(&mut buffer);
+            }
+            if moved[1] {
+                match self.receive(&mut buffer) {
+                    Some(Event::Ready) => {}
+                    Some(Event::Ended(end)) => {
+                        while self.take_output(&mut buffer, output)? {}
+                        return Ok(Some(end));
+                    }
+                    None => return Ok(None),
+                }
+            }
+            if let (Some(true), Some(listener)) = (moved.get(2), listener) {
+                self.connect(listener)?;
+            }
+        }
+    }
+
+    /// The report of a monitor that has closed its log.
+    fn last_word(&self, buffer: &mut [u8]) -> Result<Option<End>, RunError> {
+        loop {
+            match self.receive(buffer) {
+                Some(Event::Ready) => {}
+                Some(Event::Ended(end)) => return Ok(Some(end)),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// Passes a packet of the log on; false at its end.
+    fn take_output(
+        &self,
+        buffer: &mut [u8],
+        output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
+    ) -> Result<bool, RunError> {
+        let length = match retry_on_intr(|| recv(&self.log, &mut *buffer, RecvFlags::empty())) {
+            Ok((length, _)) => length,
+            Err(Errno::CONNRESET) => 0,
+            Err(error) => return Err(failed("reading the program's output")(error)),
+        };
+        let Some((&origin, text)) = buffer[..length].split_first() else {
+            return Ok(false);
+        };
+        if let Some(origin) = LogOrigin::from_number(origin) {
+            output(origin, text).map_err(RunError::Output)?;
+        }
+        Ok(true)
+    }
+
+    /// The next event; none at the end of the control socket.
+    fn receive(&self, buffer: &mut [u8]) -> Option<Event> {
+        loop {
+            match recv(&self.control, &mut *buffer, RecvFlags::empty()) {
+                Ok((0, _)) => return None,
+                Ok((length, _)) => return postcard::from_bytes(&buffer[..length]).ok(),
+                // The kernel says once that the monitor has left something unread; its report is still to come.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// Hands a connection to the program.
+    fn connect(&self, listener: &TcpListener) -> Result<(), RunError> {
+        // A client that has gone meanwhile is no failure.
+        let Ok((stream, _)) = listener.accept() else {
+            return Ok(());
+        };
+        // Only packets would be sent later without.
+        let _ = stream.set_nodelay(true);
+        let packet = postcard::to_stdvec(&Request::Open).map_err(|error| RunError::Host {
+            what: "encoding a request",
+            source: io::Error::other(error),
+        })?;
+        match self.send(&packet, stream.as_fd()) {
+            // It has ended, as we shall read.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(error) => Err(failed("passing a connection on")(error)),
+        }
+    }
+
+    fn send(&self, packet: &[u8], attachment: BorrowedFd<'_>) -> Result<(), Errno> {
+        let descriptors = [attachment];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        let slices = [IoSlice::new(packet)];
+        retry_on_intr(|| sendmsg(&self.control, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
+        Ok(())
+    }
+}
