@@ -105,7 +105,12 @@ fn describe_file(
     if shared && !may_write {
         request.allowed.remove(Protection::WRITE);
     }
-    match open.file.mapping()? {
+    let mapping = if shared && may_write {
+        open.file.shared_mapping(kernel)?
+    } else {
+        open.file.mapping()?
+    };
+    match mapping {
         Mapping::Module {
             offset: file_start,
             bytes,
@@ -152,7 +157,11 @@ pub(super) fn mprotect(kernel: &mut Kernel, [address, length, prot, ..]: Argumen
     if length == 0 {
         return Ok(0);
     }
-    if length > u64::MAX - PAGE_BYTES || address.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+    if length > u64::MAX - PAGE_BYTES
+        || address
+            .checked_add(length)
+            .is_none_or(|end| end > i64::MAX as u64)
+    {
         return Err(Errno::ENOMEM.into());
     }
     kernel.process.space.protect(address, length, protection)?;
