@@ -16,6 +16,7 @@ use crate::files::console;
 use crate::files::descriptors::OpenFile;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
+use crate::memory::pages::Pages;
 use crate::memory::space::{AccessError, Intent};
 use crate::network::Network;
 use crate::process::{Process, ProcessId};
@@ -47,6 +48,7 @@ pub(crate) struct Kernel {
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
+    last_inode: u64,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     reported_handler: bool,
@@ -73,6 +75,7 @@ pub fn start() -> ! {
         current: 1,
         deadlines: BTreeSet::new(),
         notify_due: false,
+        last_inode: 0,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         reported_handler: false,
@@ -283,6 +286,17 @@ impl Kernel {
             _ => SIGSEGV,
         };
         shared::end(exit_kind::FAULTED, signal, "")
+    }
+
+    /// A number for a new inode.
+    pub(crate) fn next_inode(&mut self) -> u64 {
+        self.last_inode += 1;
+        self.last_inode
+    }
+
+    /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
+    pub(crate) fn forget_pages(&mut self, _pages: &Rc<Pages>, _start: u64, _end: u64) {
+        // No mapping leads to pages yet.
     }
 
     /// Reports once that a handler of the program would have been due.

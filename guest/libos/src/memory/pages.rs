@@ -47,6 +47,11 @@ impl Pages {
         self.pages.borrow().len() as u64 * PAGE_BYTES
     }
 
+    /// Bytes of memory that are left for more pages.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.frames.borrow().free_bytes()
+    }
+
     /// Number of the first page from `index` on that has a frame.
     pub(crate) fn next_taken(&self, index: u64) -> Option<u64> {
         self.pages.borrow().range(index..).next().map(|(&index, _)| index)
