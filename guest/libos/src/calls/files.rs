@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use linux_raw_sys::general as linux;
 
 pub(super) use super::descriptors::{DESCRIPTOR_LIMIT, add};
-pub(super) use super::transfer::{Patience, send_all, wait_for};
 use super::{Arguments, CallResult};
 use crate::errno::Errno;
 use crate::files::{Kind, Metadata, devices};

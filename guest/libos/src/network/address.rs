@@ -185,7 +185,10 @@ mod tests {
         let v4 = Address::loopback(Family::V4, 80);
         let host = v4.canonical();
         assert_eq!(Address::shown(Family::V4, host, 80), v4);
-        assert_eq!(Address::shown(Family::V6, host, 80).host[10..], [0xff, 0xff, 127, 0, 0, 1]);
+        assert_eq!(
+            Address::shown(Family::V6, host, 80).host[10..],
+            [0xff, 0xff, 127, 0, 0, 1]
+        );
         assert!(is_loopback(host) && is_local(host) && is_v4(host) && !is_unspecified(host));
         assert!(is_unspecified(Address::unspecified(Family::V4).canonical()));
         assert!(is_loopback(Address::loopback(Family::V6, 80).canonical()));

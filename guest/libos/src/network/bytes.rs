@@ -167,7 +167,9 @@ impl ByteQueue {
         count: u64,
     ) -> Result<u64, Errno> {
         let wanted = count.min(buffers.remaining());
-        self.each(0, wanted, |place, _, length| buffers.put_from(space, place, length))
+        self.each(0, wanted, |place, _, length| {
+            buffers.put_from(space, place, length)
+        })
     }
 
     /// Fills `bytes` with the first ones after `skipped`, and leaves them in the queue; how many.

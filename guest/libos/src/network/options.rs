@@ -50,46 +50,56 @@ const KNOWN: &[Known] = &[
     (net::SOL_SOCKET, net::SO_BUSY_POLL, Kind::Number(0, i32::MAX), 0),
     (net::SOL_SOCKET, net::SO_SNDBUF, Kind::Buffer(4608), BUFFER_MAX),
     (net::SOL_SOCKET, net::SO_RCVBUF, Kind::Buffer(2304), BUFFER_MAX),
-    (net::SOL_SOCKET, net::SO_SNDBUFFORCE, Kind::Buffer(4608), BUFFER_MAX),
-    (net::SOL_SOCKET, net::SO_RCVBUFFORCE, Kind::Buffer(2304), BUFFER_MAX),
-    (TCP, 1, Kind::Flag, 0),                         // TCP_NODELAY
-    (TCP, 2, Kind::Number(0, 32_767), 65_483),       // TCP_MAXSEG
-    (TCP, 3, Kind::Flag, 0),                         // TCP_CORK
-    (TCP, 4, Kind::Number(1, 32_767), 7200),         // TCP_KEEPIDLE
-    (TCP, 5, Kind::Number(1, 32_767), 75),           // TCP_KEEPINTVL
-    (TCP, 6, Kind::Number(1, 127), 9),               // TCP_KEEPCNT
-    (TCP, 7, Kind::Number(1, 127), 6),               // TCP_SYNCNT
-    (TCP, 8, ANY, 60),                               // TCP_LINGER2
-    (TCP, 9, Kind::Number(0, i32::MAX), 0),          // TCP_DEFER_ACCEPT
-    (TCP, 10, Kind::Number(0, i32::MAX), 65_536),    // TCP_WINDOW_CLAMP
-    (TCP, 12, ANY, 1),                               // TCP_QUICKACK
-    (TCP, 18, Kind::Number(0, i32::MAX), 0),         // TCP_USER_TIMEOUT
-    (TCP, 23, Kind::Number(0, i32::MAX), 0),         // TCP_FASTOPEN
-    (TCP, 25, ANY, -1),                              // TCP_NOTSENT_LOWAT
-    (TCP, 30, Kind::Flag, 0),                        // TCP_FASTOPEN_CONNECT
-    (IP, 1, Kind::Number(0, 255), 0),                // IP_TOS
-    (IP, 2, Kind::Number(-1, 255), 64),              // IP_TTL
-    (IP, 8, Kind::Flag, 0),                          // IP_PKTINFO
-    (IP, 10, Kind::Number(0, 5), 1),                 // IP_MTU_DISCOVER
-    (IP, 11, Kind::Flag, 0),                         // IP_RECVERR
-    (IP, 12, Kind::Flag, 0),                         // IP_RECVTTL
-    (IP, 13, Kind::Flag, 0),                         // IP_RECVTOS
-    (IP, 15, Kind::Flag, 0),                         // IP_FREEBIND
-    (IP, 19, Kind::Flag, 0),                         // IP_TRANSPARENT
-    (IP, 24, Kind::Flag, 0),                         // IP_BIND_ADDRESS_NO_PORT
-    (IP, 33, Kind::Number(-1, 255), 1),              // IP_MULTICAST_TTL
-    (IP, 34, Kind::Flag, 1),                         // IP_MULTICAST_LOOP
-    (IPV6, 8, Kind::Flag, 0),                        // IPV6_RECVHOPLIMIT's old form
-    (IPV6, 16, Kind::Number(-1, 255), 64),           // IPV6_UNICAST_HOPS
-    (IPV6, 18, Kind::Number(-1, 255), 1),            // IPV6_MULTICAST_HOPS
-    (IPV6, 19, Kind::Flag, 1),                       // IPV6_MULTICAST_LOOP
-    (IPV6, 23, Kind::Number(0, 5), 1),               // IPV6_MTU_DISCOVER
-    (IPV6, 25, Kind::Flag, 0),                       // IPV6_RECVERR
-    (IPV6, 26, Kind::Flag, 0),                       // IPV6_V6ONLY
-    (IPV6, 49, Kind::Flag, 0),                       // IPV6_RECVPKTINFO
-    (IPV6, 51, Kind::Flag, 0),                       // IPV6_RECVHOPLIMIT
-    (IPV6, 66, Kind::Flag, 0),                       // IPV6_RECVTCLASS
-    (IPV6, 67, Kind::Number(-1, 255), 0),            // IPV6_TCLASS
+    (
+        net::SOL_SOCKET,
+        net::SO_SNDBUFFORCE,
+        Kind::Buffer(4608),
+        BUFFER_MAX,
+    ),
+    (
+        net::SOL_SOCKET,
+        net::SO_RCVBUFFORCE,
+        Kind::Buffer(2304),
+        BUFFER_MAX,
+    ),
+    (TCP, 1, Kind::Flag, 0),                      // TCP_NODELAY
+    (TCP, 2, Kind::Number(0, 32_767), 65_483),    // TCP_MAXSEG
+    (TCP, 3, Kind::Flag, 0),                      // TCP_CORK
+    (TCP, 4, Kind::Number(1, 32_767), 7200),      // TCP_KEEPIDLE
+    (TCP, 5, Kind::Number(1, 32_767), 75),        // TCP_KEEPINTVL
+    (TCP, 6, Kind::Number(1, 127), 9),            // TCP_KEEPCNT
+    (TCP, 7, Kind::Number(1, 127), 6),            // TCP_SYNCNT
+    (TCP, 8, ANY, 60),                            // TCP_LINGER2
+    (TCP, 9, Kind::Number(0, i32::MAX), 0),       // TCP_DEFER_ACCEPT
+    (TCP, 10, Kind::Number(0, i32::MAX), 65_536), // TCP_WINDOW_CLAMP
+    (TCP, 12, ANY, 1),                            // TCP_QUICKACK
+    (TCP, 18, Kind::Number(0, i32::MAX), 0),      // TCP_USER_TIMEOUT
+    (TCP, 23, Kind::Number(0, i32::MAX), 0),      // TCP_FASTOPEN
+    (TCP, 25, ANY, -1),                           // TCP_NOTSENT_LOWAT
+    (TCP, 30, Kind::Flag, 0),                     // TCP_FASTOPEN_CONNECT
+    (IP, 1, Kind::Number(0, 255), 0),             // IP_TOS
+    (IP, 2, Kind::Number(-1, 255), 64),           // IP_TTL
+    (IP, 8, Kind::Flag, 0),                       // IP_PKTINFO
+    (IP, 10, Kind::Number(0, 5), 1),              // IP_MTU_DISCOVER
+    (IP, 11, Kind::Flag, 0),                      // IP_RECVERR
+    (IP, 12, Kind::Flag, 0),                      // IP_RECVTTL
+    (IP, 13, Kind::Flag, 0),                      // IP_RECVTOS
+    (IP, 15, Kind::Flag, 0),                      // IP_FREEBIND
+    (IP, 19, Kind::Flag, 0),                      // IP_TRANSPARENT
+    (IP, 24, Kind::Flag, 0),                      // IP_BIND_ADDRESS_NO_PORT
+    (IP, 33, Kind::Number(-1, 255), 1),           // IP_MULTICAST_TTL
+    (IP, 34, Kind::Flag, 1),                      // IP_MULTICAST_LOOP
+    (IPV6, 8, Kind::Flag, 0),                     // IPV6_RECVHOPLIMIT's old form
+    (IPV6, 16, Kind::Number(-1, 255), 64),        // IPV6_UNICAST_HOPS
+    (IPV6, 18, Kind::Number(-1, 255), 1),         // IPV6_MULTICAST_HOPS
+    (IPV6, 19, Kind::Flag, 1),                    // IPV6_MULTICAST_LOOP
+    (IPV6, 23, Kind::Number(0, 5), 1),            // IPV6_MTU_DISCOVER
+    (IPV6, 25, Kind::Flag, 0),                    // IPV6_RECVERR
+    (IPV6, 26, Kind::Flag, 0),                    // IPV6_V6ONLY
+    (IPV6, 49, Kind::Flag, 0),                    // IPV6_RECVPKTINFO
+    (IPV6, 51, Kind::Flag, 0),                    // IPV6_RECVHOPLIMIT
+    (IPV6, 66, Kind::Flag, 0),                    // IPV6_RECVTCLASS
+    (IPV6, 67, Kind::Number(-1, 255), 0),         // IPV6_TCLASS
 ];
 
 /// `TCP_NODELAY` and its level.

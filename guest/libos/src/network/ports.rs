@@ -346,9 +346,7 @@ mod tests {
     fn connected_receivers_take_from_their_peer_only() {
         let ports = Ports::new(true);
         let target = Rc::new(7);
-        let claim = ports
-            .claim(53, v4(ANY_V4), Rc::downgrade(&target))
-            .unwrap();
+        let claim = ports.claim(53, v4(ANY_V4), Rc::downgrade(&target)).unwrap();
         let (peer, other) = ((mapped(LOOPBACK), 9), (mapped(LOOPBACK), 8));
         assert!(ports.receiver(mapped(LOOPBACK), 53, other).is_some());
         claim.connect(Some(peer), None);

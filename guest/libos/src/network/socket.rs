@@ -9,7 +9,6 @@ use core::cell::Cell;
 
 use linux_raw_sys::net::{AF_INET, AF_INET6, SO_PASSCRED, SOL_SOCKET};
 
-use super::address::Family;
 use super::inbox::{Ancillary, Credentials, Incoming};
 use super::options::Options;
 use crate::errno::Errno;
@@ -82,11 +81,6 @@ impl Common {
             condition: Rc::clone(condition),
             ..*self
         }
-    }
-
-    /// The family of an internet socket.
-    pub(crate) fn family(&self) -> Family {
-        if self.domain == AF_INET6 { Family::V6 } else { Family::V4 }
     }
 
     /// Takes the error that was not told yet.
@@ -215,11 +209,6 @@ impl Socket {
         self.common.options.send_timeout_ns.get()
     }
 
-    /// Bytes that can be read at once.
-    pub(crate) fn waiting_bytes(&self) -> u32 {
-        u32::try_from(self.protocol.waiting_bytes()).unwrap_or(u32::MAX)
-    }
-
     /// Whether it is one of the internet's.
     pub(crate) fn is_internet(&self) -> bool {
         [AF_INET, AF_INET6].contains(&self.common.domain)
@@ -234,13 +223,6 @@ impl Socket {
 impl File for Socket {
     fn kind(&self) -> Kind {
         Kind::Socket
-    }
-
-    fn waiting_bytes(&self) -> Option<u64> {
-        Some(
-            self.stream()
-                .map_or(0, |stream| u64::from(stream.waiting_bytes())),
-        )
     }
 
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
@@ -277,6 +259,10 @@ impl File for Socket {
         let mut discarded = Vec::new();
         self.protocol.close(&self.common, &mut discarded);
         kernel.network.discarded.append(&mut discarded);
+    }
+
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(self.protocol.waiting_bytes())
     }
 
     fn as_socket(&self) -> Option<&Socket> {

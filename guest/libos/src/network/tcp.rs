@@ -231,9 +231,7 @@ impl Tcp {
         attempt: Attempt,
     ) -> Result<(), Errno> {
         let host = target.canonical();
-        if target.family == Family::V6
-            && address::is_v4(host)
-            && common.options.is_set(V6_ONLY.0, V6_ONLY.1)
+        if target.family == Family::V6 && address::is_v4(host) && common.options.is_set(V6_ONLY.0, V6_ONLY.1)
         {
             return Err(Errno::ENETUNREACH);
         }
@@ -312,7 +310,9 @@ impl Protocol for Tcp {
             State::Connecting(_) | State::Connected(_) | State::Closed => return Err(Errno::EINVAL),
         }
         let (host, _) = self.local.get();
-        let port = self.claim_port(kernel, common, host).map_err(|_| Errno::EADDRINUSE)?;
+        let port = self
+            .claim_port(kernel, common, host)
+            .map_err(|_| Errno::EADDRINUSE)?;
         self.local.set((host, port));
         let listener = Rc::new(Listener {
             waiting: RefCell::default(),
@@ -542,10 +542,7 @@ impl Protocol for Tcp {
 
 impl Tcp {
     fn disconnect(&self, kernel: &mut Kernel, common: &Common) {
-        let is_connection = matches!(
-            &*self.state.borrow(),
-            State::Connecting(_) | State::Connected(_)
-        );
+        let is_connection = matches!(&*self.state.borrow(), State::Connecting(_) | State::Connected(_));
         if !is_connection {
             return;
         }

@@ -242,7 +242,12 @@ impl Protocol for Udp {
         peek: bool,
     ) -> Result<Incoming, Errno> {
         common.take_error()?;
-        match self.receiver.inbox.borrow_mut().pull_message(kernel, buffers, peek) {
+        match self
+            .receiver
+            .inbox
+            .borrow_mut()
+            .pull_message(kernel, buffers, peek)
+        {
             Err(Errno::EAGAIN) if self.is_read_shut.get() => Ok(Incoming::default()),
             other => other,
         }
@@ -261,7 +266,10 @@ impl Protocol for Udp {
     fn readiness(&self, _common: &Common) -> Readiness {
         let is_over = self.is_read_shut.get();
         let mut readiness = Readiness::WRITE;
-        readiness.set(Readiness::READ, is_over || !self.receiver.inbox.borrow().is_empty());
+        readiness.set(
+            Readiness::READ,
+            is_over || !self.receiver.inbox.borrow().is_empty(),
+        );
         readiness.set(Readiness::READ_HANG_UP, is_over);
         readiness.set(Readiness::HANG_UP, is_over && self.is_write_shut.get());
         readiness

@@ -119,7 +119,9 @@ pub(crate) fn socket_pair(kernel: &Kernel, form: Form) -> [Socket; 2] {
             form,
             protocol: 0,
             options: Options::default(),
-            condition: conditions.next().unwrap_or_else(|| Rc::clone(&unix.shared.condition)),
+            condition: conditions
+                .next()
+                .unwrap_or_else(|| Rc::clone(&unix.shared.condition)),
         },
         protocol: Box::new(unix),
     })
@@ -185,11 +187,7 @@ impl Unix {
     fn find(&self, kernel: &mut Kernel, name: &Name) -> Result<Rc<Shared>, Errno> {
         match name {
             Name::Unnamed => Err(Errno::EINVAL),
-            Name::Abstract(name) => kernel
-                .network
-                .unix_names
-                .find(name)
-                .ok_or(Errno::ECONNREFUSED),
+            Name::Abstract(name) => kernel.network.unix_names.find(name).ok_or(Errno::ECONNREFUSED),
             Name::Path(path) => super::find_socket_node(kernel, path)?
                 .filter(|found| !found.is_closed.get())
                 .ok_or(Errno::ECONNREFUSED),
@@ -481,7 +479,11 @@ impl Protocol for Unix {
             State::Listening => {
                 let waiting = self.shared.waiting.borrow();
                 let is_empty = waiting.as_ref().is_none_or(|(waiting, _)| waiting.is_empty());
-                if is_empty { Readiness::empty() } else { Readiness::READ }
+                if is_empty {
+                    Readiness::empty()
+                } else {
+                    Readiness::READ
+                }
             }
             State::Idle if self.is_datagram() => {
                 let is_over = self.shared.is_read_shut.get();

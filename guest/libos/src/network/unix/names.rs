@@ -90,12 +90,16 @@ impl Names {
 
     /// A name that nobody has: five hexadecimal digits, as Linux makes them up.
     pub(crate) fn made_up(&self) -> Option<Vec<u8>> {
-        (0..=0xf_ffff).find_map(|_| {
+        for _ in 0..=0xf_ffff {
             let number = self.next.get();
             self.next.set((number + 1) & 0xf_ffff);
-            let name = alloc::format!("{number:05x}").into_bytes();
-            (!self.names.borrow().contains_key(&name)).then_some(name)
-        })
+            let digit = |shift: u32| b"0123456789abcdef"[(number >> shift & 0xf) as usize];
+            let name = [16, 12, 8, 4, 0].map(digit).to_vec();
+            if !self.names.borrow().contains_key(&name) {
+                return Some(name);
+            }
+        }
+        None
     }
 
     /// Who has a name.
