@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Root, Sandbox};
+use spore_sandbox::{InstanceSpec, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -332,7 +331,6 @@ fn template(
     settings: &Settings,
     ready_timeout: Duration,
 ) -> InstanceSpec {
-    let path: PathBuf = program.path;
     let mut environment = program.environment;
     let mut set = |name: &str, value: &str, replace: bool| match environment
         .iter_mut()
@@ -354,7 +352,7 @@ fn template(
     InstanceSpec {
         function: deployment.service.clone(),
         instance: String::new(),
-        root: Root::Program(path),
+        root: program.root,
         arguments: program.arguments,
         environment,
         working_directory: program.working_directory,
