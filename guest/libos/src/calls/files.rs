@@ -14,6 +14,7 @@ use crate::files::{File, devices, pipe};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::network::socket::Socket;
+use crate::signals::SignalInfo;
 use crate::time::monotonic_ns;
 
 /// Longest path, with its zero.
@@ -121,7 +122,10 @@ pub(super) fn send_all(
                     return Ok(done);
                 }
                 if error == Errno::EPIPE && raises_signal {
-                    super::process::raise(kernel, linux::SIGPIPE);
+                    kernel.raise_thread(
+                        kernel.current,
+                        SignalInfo::sent(linux::SIGPIPE, 0, kernel.process.id),
+                    );
                 }
                 return Err(error.into());
             }

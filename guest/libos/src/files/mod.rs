@@ -4,6 +4,7 @@
 //! * [`console`]: standard input, output and error;
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
+//! * [`timer`], [`signal`]: timers and signals that are read;
 //! * [`epoll`]: waiting for many files.
 //!
 //! A file that cannot serve a call at once answers [`Errno::EAGAIN`]; whether the caller then waits or gets the
@@ -16,6 +17,8 @@ pub(crate) mod devices;
 pub(crate) mod epoll;
 pub(crate) mod event;
 pub(crate) mod pipe;
+pub(crate) mod signal;
+pub(crate) mod timer;
 
 use alloc::rc::Rc;
 
@@ -127,6 +130,16 @@ pub(crate) trait File {
 
     /// The socket that it is, if it is one.
     fn as_socket(&self) -> Option<&Socket> {
+        None
+    }
+
+    /// The timer that it is, if it is one.
+    fn as_timer(&self) -> Option<&timer::TimerFile> {
+        None
+    }
+
+    /// The reader of signals that it is, if it is one.
+    fn as_signals(&self) -> Option<&signal::SignalFile> {
         None
     }
 

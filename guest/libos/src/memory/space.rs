@@ -73,6 +73,16 @@ impl AddressSpace {
         }
     }
 
+    /// Whether there is memory at an address, accessible or not.
+    pub(crate) fn is_mapped(&self, address: u64) -> bool {
+        self.areas.find(address).is_some()
+    }
+
+    /// What a word is found by that several mappings may show: an identity of the memory and the place in it.
+    pub(crate) fn shared_place(&self, _address: u64) -> Option<(usize, u64)> {
+        None
+    }
+
     /// Makes this the address space that the processor translates with.
     pub(crate) fn activate(&mut self) {
         // There is one: only a process with tables of its own has to say so to the host.

@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::areas::{Backing, Protection};
 use crate::memory::space::page_ceil;
-use crate::task::{Memory, Task};
+use crate::task::Task;
 
 /// End of the main thread's stack.
 const STACK_TOP: u64 = 0x7fff_ff00_0000;
@@ -101,15 +101,19 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
     )?;
     kernel.process.space.write(pointer, &bytes)?;
 
-    Ok(Task {
-        process: kernel.process.id,
-        context: Context::new(bias + executable.entry, pointer),
-        extended: ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes),
-        pending: None,
-        memory: Memory::default(),
-        clear_tid_address: 0,
-        signal_mask: 0,
-    })
+    let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
+    let context = Context::new(bias + executable.entry, pointer);
+    Ok(kernel.first_task(context, extended, task_name(arguments.first())))
+}
+
+/// The name of a program's first thread: the last part of its path.
+fn task_name(path: Option<&Vec<u8>>) -> [u8; 16] {
+    let path = path.map(Vec::as_slice).unwrap_or_default();
+    let last = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut name = [0; 16];
+    let length = last.len().min(15);
+    name[..length].copy_from_slice(&last[..length]);
+    name
 }
 
 fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), Errno> {
