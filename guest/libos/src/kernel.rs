@@ -9,6 +9,7 @@ use spore_abi::layout::PAGE_BYTES;
 use spore_abi::pages::{Upcall, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
 use spore_machine::context::{self, Trap};
+use spore_machine::processor::ExtendedState;
 use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
@@ -83,8 +84,18 @@ pub fn start() -> ! {
         loaded: 1,
     };
     kernel.open_console();
-    match program::load::load(&mut kernel, &boot) {
-        Ok(task) => {
+    match program::start::load_first(&mut kernel, &boot) {
+        Ok(placed) => {
+            kernel.process.name = placed.name;
+            let task = Task {
+                process: kernel.process.id,
+                context: placed.context,
+                extended: ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes),
+                pending: None,
+                memory: Memory::default(),
+                clear_tid_address: 0,
+                signal_mask: 0,
+            };
             kernel.tasks.insert(1, task);
             kernel.ready.push(1);
         }

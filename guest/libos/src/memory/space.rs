@@ -109,6 +109,25 @@ impl AddressSpace {
         }
     }
 
+    /// Whether there is memory at an address, accessible or not.
+    #[allow(dead_code, reason = "for signals")]
+    pub(crate) fn is_mapped(&self, address: u64) -> bool {
+        self.areas.find(address).is_some()
+    }
+
+    /// What a word is found by that several mappings may show: an identity of the memory and the place in it.
+    #[allow(dead_code, reason = "for futexes")]
+    pub(crate) fn shared_place(&self, address: u64) -> Option<(usize, u64)> {
+        match &self.areas.find(address)?.1.backing {
+            Backing::Pages {
+                pages,
+                offset,
+                shared: true,
+            } => Some((alloc::rc::Rc::as_ptr(pages).addr(), address.wrapping_add(*offset))),
+            _ => None,
+        }
+    }
+
     /// Makes this the address space that the processor translates with.
     pub(crate) fn activate(&mut self) {
         self.tables.activate();
