@@ -83,7 +83,6 @@ impl AddressSpace {
     }
 
     /// Another address space of the same machine, empty.
-    #[allow(dead_code, reason = "for execve")]
     pub(crate) fn sibling(&mut self) -> Result<Self, Errno> {
         let mut tables = None;
         self.with_tables(|own| {
@@ -92,6 +91,13 @@ impl AddressSpace {
         })?;
         let tables = tables.ok_or(Errno::ENOMEM)?;
         Ok(Self::with_tables_of(tables, &self.frames, self.ram_bytes))
+    }
+
+    /// What a process has while another uses its address space: nothing is there, and nothing can be mapped.
+    pub(crate) fn vacant(&self) -> Self {
+        let mut vacant = Self::with_tables_of(self.tables.vacant(), &self.frames, self.ram_bytes);
+        vacant.free_addresses = RangeSet::new();
+        vacant
     }
 
     fn with_tables_of(tables: PageTables, frames: &SharedFrames, ram_bytes: u64) -> Self {
