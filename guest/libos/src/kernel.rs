@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::{Rc, Weak};
 use core::fmt::Write as _;
 
-use spore_abi::layout::FREE_GPA;
+use spore_abi::layout::{FREE_GPA, PAGE_BYTES};
 use spore_abi::pages::{BootPage, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
 use spore_machine::context::Context;
@@ -19,6 +19,7 @@ use crate::files::timer::TimerFile;
 use crate::futex::Futexes;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
+use crate::memory::pages::Pages;
 use crate::network::Network;
 use crate::process::{FIRST_PROCESS, Process, ProcessId};
 use crate::program;
@@ -59,6 +60,7 @@ pub(crate) struct Kernel {
     pub(crate) notify_due: bool,
     pub(crate) slice: Slice,
     pub(crate) reported_stop: bool,
+    last_inode: u64,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     /// The task whose extended state is in the processor.
@@ -94,13 +96,16 @@ pub fn start() -> ! {
         notify_due: false,
         slice: Slice::default(),
         reported_stop: false,
+        last_inode: 0,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         loaded: FIRST_PROCESS,
     };
     kernel.open_console();
-    match program::load::load(&mut kernel, &boot) {
-        Ok(task) => {
+    match program::start::load_first(&mut kernel, &boot) {
+        Ok(placed) => {
+            let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
+            let task = kernel.first_task(placed.context, extended, placed.name);
             kernel.tasks.insert(FIRST_PROCESS, task);
             kernel.ready.push(FIRST_PROCESS);
         }
@@ -168,6 +173,24 @@ impl Kernel {
             run_ticks: 0,
             nice: 0,
             policy: [0; 2],
+        }
+    }
+
+    /// A number for a new inode.
+    pub(crate) fn next_inode(&mut self) -> u64 {
+        self.last_inode += 1;
+        self.last_inode
+    }
+
+    /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
+    pub(crate) fn forget_pages(&mut self, pages: &Rc<Pages>, start: u64, end: u64) {
+        if Rc::strong_count(pages) == 1 {
+            return;
+        }
+        let (first, end) = (start.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+        self.process.space.forget_pages(pages, first, end);
+        for process in self.parked.values_mut() {
+            process.space.forget_pages(pages, first, end);
         }
     }
 

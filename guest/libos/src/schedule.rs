@@ -9,7 +9,7 @@ use crate::kernel::Kernel;
 use crate::memory::space::AccessError;
 use crate::process::ProcessId;
 use crate::signals::SignalInfo;
-use crate::signals::delivery::{self, Delivered};
+use crate::signals::delivery::{self, Delivered, Found};
 use crate::task::{Memory, Pending, TaskId};
 use crate::time;
 use crate::timers::Due;
@@ -270,16 +270,19 @@ impl Kernel {
 
     /// The program raised an exception.
     fn fault(&mut self, upcall: &Upcall) {
-        let mut is_mapped = false;
+        let mut found = Found::Nothing;
         if let Some(intent) = delivery::intent(upcall) {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::BeyondFile) => found = Found::EndOfFile,
+                Err(AccessError::Forbidden) if self.process.space.is_mapped(upcall.fault_address) => {
+                    found = Found::Memory;
+                }
                 Err(AccessError::Forbidden) => {}
             }
-            is_mapped = self.process.space.is_mapped(upcall.fault_address);
         }
-        let info = delivery::signal_of(upcall, is_mapped, processor::floating_point_exceptions());
+        let info = delivery::signal_of(upcall, found, processor::floating_point_exceptions());
         self.raise_exception(upcall, info);
     }
 

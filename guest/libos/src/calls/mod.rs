@@ -4,6 +4,8 @@
 //! has put the current task into the wait queues that matter; it is then called again with the same arguments when
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
+mod advice;
+mod descriptors;
 mod files;
 mod futex;
 mod identity;
@@ -17,6 +19,7 @@ mod signals;
 mod tasks;
 mod time;
 mod timers;
+mod transfer;
 
 use linux_raw_sys::general as nr;
 
@@ -91,12 +94,21 @@ pub(crate) fn polls_under_a_mask(number: u64) -> bool {
 
 fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     match number {
-        nr::__NR_read => files::read(kernel, arguments),
-        nr::__NR_write => files::write(kernel, arguments),
-        nr::__NR_readv => files::readv(kernel, arguments),
-        nr::__NR_writev => files::writev(kernel, arguments),
-        nr::__NR_pread64 | nr::__NR_pwrite64 | nr::__NR_lseek => files::seek(kernel, arguments),
-        nr::__NR_close => files::close(kernel, arguments),
+        nr::__NR_read => transfer::read(kernel, arguments),
+        nr::__NR_write => transfer::write(kernel, arguments),
+        nr::__NR_readv => transfer::readv(kernel, arguments),
+        nr::__NR_writev => transfer::writev(kernel, arguments),
+        nr::__NR_pread64 => transfer::pread64(kernel, arguments),
+        nr::__NR_pwrite64 => transfer::pwrite64(kernel, arguments),
+        nr::__NR_preadv => transfer::preadv(kernel, arguments),
+        nr::__NR_pwritev => transfer::pwritev(kernel, arguments),
+        nr::__NR_preadv2 => transfer::preadv2(kernel, arguments),
+        nr::__NR_pwritev2 => transfer::pwritev2(kernel, arguments),
+        nr::__NR_lseek => transfer::lseek(kernel, arguments),
+        nr::__NR_fsync | nr::__NR_fdatasync => transfer::fsync(kernel, arguments),
+        nr::__NR_ftruncate => transfer::ftruncate(kernel, arguments),
+        nr::__NR_fallocate => transfer::fallocate(kernel, arguments),
+        nr::__NR_close => descriptors::close(kernel, arguments),
         nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
         nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
         nr::__NR_fstat => files::fstat(kernel, arguments),
@@ -107,20 +119,22 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_readlink => files::readlink(kernel, arguments[0]),
         nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
         nr::__NR_getcwd => files::getcwd(kernel, arguments),
-        nr::__NR_ioctl => files::ioctl(kernel, arguments),
-        nr::__NR_fcntl => files::fcntl(kernel, arguments),
-        nr::__NR_dup => files::dup(kernel, arguments),
-        nr::__NR_dup2 => files::dup2(kernel, arguments),
-        nr::__NR_dup3 => files::dup3(kernel, arguments),
-        nr::__NR_pipe => files::pipe2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
-        nr::__NR_pipe2 => files::pipe2(kernel, arguments),
-        nr::__NR_eventfd => files::eventfd2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
-        nr::__NR_eventfd2 => files::eventfd2(kernel, arguments),
+        nr::__NR_ioctl => descriptors::ioctl(kernel, arguments),
+        nr::__NR_fcntl => descriptors::fcntl(kernel, arguments),
+        nr::__NR_dup => descriptors::dup(kernel, arguments),
+        nr::__NR_dup2 => descriptors::dup2(kernel, arguments),
+        nr::__NR_dup3 => descriptors::dup3(kernel, arguments),
+        nr::__NR_pipe => descriptors::pipe2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_pipe2 => descriptors::pipe2(kernel, arguments),
+        nr::__NR_close_range => descriptors::close_range(kernel, arguments),
+        nr::__NR_memfd_create => descriptors::memfd_create(kernel, arguments),
+        nr::__NR_eventfd => descriptors::eventfd2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_eventfd2 => descriptors::eventfd2(kernel, arguments),
 
         nr::__NR_mmap => memory::mmap(kernel, arguments),
         nr::__NR_munmap => memory::munmap(kernel, arguments),
         nr::__NR_mprotect => memory::mprotect(kernel, arguments),
-        nr::__NR_madvise => memory::madvise(kernel, arguments),
+        nr::__NR_mremap => memory::mremap(kernel, arguments),
         nr::__NR_brk => memory::brk(kernel, arguments),
 
         nr::__NR_socket => network::socket(kernel, arguments),
@@ -159,6 +173,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
 /// The calls that are about the program itself.
 fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     let groups = [
+        advice::serve,
         tasks::serve,
         signals::serve,
         timers::serve,

@@ -3,7 +3,7 @@
 use spore_abi::ring::LogOrigin;
 use spore_machine::shared;
 
-use super::{File, Kind, Readiness};
+use super::{File, Kind, Metadata, Positions, Readiness};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
@@ -16,8 +16,20 @@ impl File for Input {
         Kind::CharacterDevice
     }
 
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 3)
+    }
+
     fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
         Ok(0)
+    }
+
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(0)
     }
 
     fn readiness(&self) -> Readiness {

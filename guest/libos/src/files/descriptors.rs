@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use linux_raw_sys::general::O_NONBLOCK;
+use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_WRONLY};
 
 use super::File;
 use crate::errno::Errno;
@@ -17,6 +17,8 @@ pub(crate) struct OpenFile {
     pub(crate) file: Rc<dyn File>,
     /// Status flags as `fcntl(F_GETFL)` returns them.
     pub(crate) flags: Cell<u32>,
+    /// Where the next read or write begins, for files that keep positions.
+    pub(crate) position: Cell<u64>,
 }
 
 impl OpenFile {
@@ -25,7 +27,18 @@ impl OpenFile {
         Rc::new(Self {
             file,
             flags: Cell::new(flags),
+            position: Cell::new(0),
         })
+    }
+
+    /// Whether it may be read.
+    pub(crate) fn is_readable(&self) -> bool {
+        [O_RDONLY, O_RDWR].contains(&(self.flags.get() & (O_ACCMODE | O_PATH)))
+    }
+
+    /// Whether it may be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        [O_WRONLY, O_RDWR].contains(&(self.flags.get() & (O_ACCMODE | O_PATH)))
     }
 
     /// Whether calls return rather than wait.

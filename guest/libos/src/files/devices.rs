@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 
-use super::{File, Kind, Readiness};
+use super::{File, Kind, Mapping, Metadata, Positions, Readiness};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
@@ -39,6 +39,14 @@ impl File for Null {
         Kind::CharacterDevice
     }
 
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 3)
+    }
+
     fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
         Ok(0)
     }
@@ -55,6 +63,18 @@ impl File for Null {
 impl File for Zero {
     fn kind(&self) -> Kind {
         Kind::CharacterDevice
+    }
+
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 5)
+    }
+
+    fn mapping(&self) -> Result<Mapping, Errno> {
+        Ok(Mapping::Zero)
     }
 
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
@@ -75,6 +95,14 @@ impl File for Full {
         Kind::CharacterDevice
     }
 
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 7)
+    }
+
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
         buffers.put_zeroes(&mut kernel.process.space)
     }
@@ -91,6 +119,14 @@ impl File for Full {
 impl File for Random {
     fn kind(&self) -> Kind {
         Kind::CharacterDevice
+    }
+
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 9)
     }
 
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {

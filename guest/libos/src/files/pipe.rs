@@ -70,6 +70,10 @@ impl File for ReadEnd {
         Ok(done)
     }
 
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(self.0.bytes.borrow().len() as u64)
+    }
+
     fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::empty();
         readiness.set(Readiness::READ, !self.0.bytes.borrow().is_empty());
@@ -117,6 +121,10 @@ impl File for WriteEnd {
         }
         self.0.moved.wake();
         Ok(total)
+    }
+
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(self.0.bytes.borrow().len() as u64)
     }
 
     fn readiness(&self) -> Readiness {

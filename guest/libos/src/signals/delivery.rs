@@ -452,21 +452,33 @@ impl Kernel {
     }
 }
 
-/// The signal that an exception becomes. `is_mapped` tells whether there is memory at the address of a page fault;
-/// `status` is what the vector unit (MXCSR) and the x87 unit say of their exceptions.
-pub(crate) fn signal_of(upcall: &Upcall, is_mapped: bool, status: [u32; 2]) -> SignalInfo {
+/// What is at the address of a page fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nothing,
+    /// Memory that does not allow the access.
+    Memory,
+    /// A page beyond the end of the file that is mapped there.
+    EndOfFile,
+}
+
+/// The signal that an exception becomes. `found` tells what is at the address of a page fault; `status` is what the vector unit (MXCSR) and the x87 unit say of their exceptions.
+pub(crate) fn signal_of(upcall: &Upcall, found: Found, status: [u32; 2]) -> SignalInfo {
     let rip = upcall.registers.rip;
-    let segv_code = match is_mapped {
-        true => linux::SEGV_ACCERR,
-        false => linux::SEGV_MAPERR,
-    };
     match upcall.vector {
         0 => SignalInfo::fault(linux::SIGFPE, linux::FPE_INTDIV as i32, rip),
         1 => SignalInfo::fault(linux::SIGTRAP, linux::TRAP_TRACE as i32, rip),
         3 => SignalInfo::kernel(linux::SIGTRAP),
         6 => SignalInfo::fault(linux::SIGILL, linux::ILL_ILLOPN as i32, rip),
         12 => SignalInfo::kernel(linux::SIGBUS),
-        14 => SignalInfo::fault(linux::SIGSEGV, segv_code as i32, upcall.fault_address),
+        PAGE_FAULT => {
+            let (signal, code) = match found {
+                Found::Nothing => (linux::SIGSEGV, linux::SEGV_MAPERR),
+                Found::Memory => (linux::SIGSEGV, linux::SEGV_ACCERR),
+                Found::EndOfFile => (linux::SIGBUS, linux::BUS_ADRERR),
+            };
+            SignalInfo::fault(signal, code as i32, upcall.fault_address)
+        }
         16 => SignalInfo::fault(linux::SIGFPE, floating_point_code(status[1]), rip),
         17 => SignalInfo::fault(linux::SIGBUS, linux::BUS_ADRALN as i32, 0),
         19 => SignalInfo::fault(linux::SIGFPE, floating_point_code(status[0]), rip),
@@ -555,21 +567,21 @@ mod tests {
 
     #[test]
     fn exceptions_become_the_signals_of_linux() {
-        let info = signal_of(&exception(14), false, [0; 2]);
+        let info = signal_of(&exception(14), Found::Nothing, [0; 2]);
         assert_eq!(
             (info.signal, info.code, info.words[0]),
             (linux::SIGSEGV, 1, 0x1234)
         );
-        let info = signal_of(&exception(14), true, [0; 2]);
+        let info = signal_of(&exception(14), Found::Memory, [0; 2]);
         assert_eq!((info.signal, info.code), (linux::SIGSEGV, 2));
-        let info = signal_of(&exception(0), false, [0; 2]);
+        let info = signal_of(&exception(0), Found::Nothing, [0; 2]);
         assert_eq!(
             (info.signal, info.code, info.words[0]),
             (linux::SIGFPE, 1, 0x4000)
         );
-        let info = signal_of(&exception(13), false, [0; 2]);
+        let info = signal_of(&exception(13), Found::Nothing, [0; 2]);
         assert_eq!((info.signal, info.code, info.words[0]), (linux::SIGSEGV, 0x80, 0));
-        let info = signal_of(&exception(19), false, [4, 1]);
+        let info = signal_of(&exception(19), Found::Nothing, [4, 1]);
         assert_eq!(
             (info.signal, info.code),
             (linux::SIGFPE, linux::FPE_FLTDIV as i32)
