@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
@@ -13,9 +14,12 @@ use spore_machine::processor::ExtendedState;
 use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
+use crate::errno::Errno;
+use crate::files;
 use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::OpenFile;
+use crate::files::tree::Tree;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
 use crate::memory::pages::Pages;
@@ -50,7 +54,11 @@ pub(crate) struct Kernel {
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
-    last_inode: u64,
+    pub(crate) tree: Tree,
+    /// Number of this start of the instance.
+    pub(crate) boot_id: [u8; 16],
+    /// When the library OS was started, in nanoseconds of CLOCK_MONOTONIC.
+    pub(crate) started_ns: u64,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     reported_handler: bool,
@@ -65,8 +73,15 @@ pub fn start() -> ! {
     let boot = shared::boot();
     let ready = Rc::new(ReadyQueue::default());
     let frames = frames::share(&boot);
+    let tree = files::tree::start::tree(&boot, &frames, &ready).unwrap_or_else(|_| {
+        shared::end(
+            exit_kind::BAD_PROGRAM,
+            0,
+            "the root file system is damaged or needs more than is served",
+        )
+    });
     let mut kernel = Kernel {
-        process: Process::first(AddressSpace::new(&boot, &frames)),
+        process: Process::first(AddressSpace::new(&boot, &frames), Rc::clone(&tree.root)),
         parked: BTreeMap::new(),
         frames,
         network: Network::new(boot.port as u16, &ready),
@@ -77,16 +92,28 @@ pub fn start() -> ! {
         current: 1,
         deadlines: BTreeSet::new(),
         notify_due: false,
-        last_inode: 0,
+        tree,
+        boot_id: [0; 16],
+        started_ns: time::monotonic_ns(),
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         reported_handler: false,
         loaded: 1,
     };
     kernel.open_console();
+    let mut boot_id = [0; 16];
+    kernel.random.fill(&mut boot_id);
+    kernel.boot_id = boot_id;
+    if let Err(Errno(number)) = files::tree::start::furnish(&mut kernel, &boot) {
+        let mut message = Line::default();
+        // Cannot fail: a line takes what fits.
+        let _ = write!(message, "the file system cannot be made ready (error {number})");
+        shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
+    }
     match program::start::load_first(&mut kernel, &boot) {
         Ok(placed) => {
             kernel.process.name = placed.name;
+            kernel.process.note_program(&placed);
             let task = Task {
                 process: kernel.process.id,
                 context: placed.context,
@@ -304,13 +331,13 @@ impl Kernel {
     }
 
     /// A number for a new inode.
-    pub(crate) fn next_inode(&mut self) -> u64 {
-        self.last_inode += 1;
-        self.last_inode
+    pub(crate) fn next_inode(&self) -> u64 {
+        self.tree.volume.next_number()
     }
 
     /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
     pub(crate) fn forget_pages(&mut self, pages: &Rc<Pages>, start: u64, end: u64) {
+        // Nobody but the file has them as a rule.
         if Rc::strong_count(pages) == 1 {
             return;
         }
@@ -319,6 +346,29 @@ impl Kernel {
         for process in self.parked.values_mut() {
             process.space.forget_pages(pages, first, end);
         }
+    }
+
+    /// A process.
+    pub(crate) fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
+        if self.process.id == id {
+            return Some(&mut self.process);
+        }
+        self.parked.get_mut(&id)
+    }
+
+    /// The numbers of all processes, in order.
+    pub(crate) fn process_ids(&self) -> Vec<ProcessId> {
+        let mut ids: Vec<_> = self.parked.keys().copied().chain([self.process.id]).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The process that a task, or the process itself, is part of.
+    pub(crate) fn task_process(&self, id: TaskId) -> Option<ProcessId> {
+        if id == self.process.id || self.parked.contains_key(&id) {
+            return Some(id);
+        }
+        self.tasks.get(&id).map(|task| task.process)
     }
 
     /// Reports once that a handler of the program would have been due.

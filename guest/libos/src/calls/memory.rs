@@ -143,6 +143,7 @@ fn describe_file(
     if !request.allowed.contains(request.protection) {
         return Err(Errno::EACCES);
     }
+    request.label = Some((Rc::from(open.label()), offset));
     Ok(())
 }
 
@@ -160,7 +161,11 @@ pub(super) fn mprotect(kernel: &mut Kernel, [address, length, prot, ..]: Argumen
     if length == 0 {
         return Ok(0);
     }
-    if length > u64::MAX - PAGE_BYTES || address.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+    if length > u64::MAX - PAGE_BYTES
+        || address
+            .checked_add(length)
+            .is_none_or(|end| end > i64::MAX as u64)
+    {
         return Err(Errno::ENOMEM.into());
     }
     kernel.process.space.protect(address, length, protection)?;
@@ -194,10 +199,4 @@ pub(super) fn mremap(
 
 pub(super) fn brk(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     Ok(kernel.process.space.set_heap_end(address))
-}
-
-/// A path for `/proc/self/maps`.
-#[allow(dead_code, reason = "until open files know their paths")]
-pub(super) fn label(path: &[u8], offset: u64) -> (Rc<[u8]>, u64) {
-    (Rc::from(path), offset)
 }

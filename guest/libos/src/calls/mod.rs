@@ -5,15 +5,21 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod changes;
+mod copying;
 mod descriptors;
 mod files;
+mod locking;
 mod memory;
 pub(crate) mod names;
 mod network;
+mod paths;
 mod poll;
 mod process;
+mod status;
 mod time;
 mod transfer;
+mod watching;
 
 use linux_raw_sys::general as nr;
 
@@ -90,16 +96,6 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_ftruncate => transfer::ftruncate(kernel, arguments),
         nr::__NR_fallocate => transfer::fallocate(kernel, arguments),
         nr::__NR_close => descriptors::close(kernel, arguments),
-        nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
-        nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
-        nr::__NR_fstat => files::fstat(kernel, arguments),
-        nr::__NR_stat | nr::__NR_lstat => files::stat(kernel, arguments[0], arguments[1]),
-        nr::__NR_newfstatat => files::newfstatat(kernel, arguments),
-        nr::__NR_access => files::access(kernel, arguments[0]),
-        nr::__NR_faccessat | nr::__NR_faccessat2 => files::access(kernel, arguments[1]),
-        nr::__NR_readlink => files::readlink(kernel, arguments[0]),
-        nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
-        nr::__NR_getcwd => files::getcwd(kernel, arguments),
         nr::__NR_ioctl => descriptors::ioctl(kernel, arguments),
         nr::__NR_fcntl => descriptors::fcntl(kernel, arguments),
         nr::__NR_dup => descriptors::dup(kernel, arguments),
@@ -152,7 +148,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
 
         _ => match advice::serve(kernel, number, arguments) {
             Some(result) => result,
-            None => process::serve(kernel, number, arguments),
+            None => files::serve(kernel, number, arguments),
         },
     }
 }
