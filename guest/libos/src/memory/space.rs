@@ -120,13 +120,11 @@ impl AddressSpace {
     }
 
     /// Whether there is memory at an address, accessible or not.
-    #[allow(dead_code, reason = "for signals")]
     pub(crate) fn is_mapped(&self, address: u64) -> bool {
         self.areas.find(address).is_some()
     }
 
     /// What a word is found by that several mappings may show: an identity of the memory and the place in it.
-    #[allow(dead_code, reason = "for futexes")]
     pub(crate) fn shared_place(&self, address: u64) -> Option<(usize, u64)> {
         match &self.areas.find(address)?.1.backing {
             Backing::Pages {
