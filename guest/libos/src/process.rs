@@ -10,9 +10,12 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
+use crate::files::File;
 use crate::files::descriptors::{DESCRIPTORS_MAX, Descriptors};
+use crate::files::generated::Start;
+use crate::files::tree::Entry;
 use crate::memory::AddressSpace;
-use crate::program::load::STACK_BYTES;
+use crate::program::load::{Placed, STACK_BYTES};
 use crate::signals::queue::QUEUED_MAX;
 use crate::signals::{ProcessSignals, SIGNALS, SignalAction};
 use crate::task::TASKS_MAX;
@@ -80,6 +83,12 @@ pub(crate) struct Process {
     pub(crate) session: ProcessId,
     pub(crate) space: AddressSpace,
     pub(crate) files: Descriptors,
+    /// The working directory.
+    pub(crate) directory: Rc<Entry>,
+    /// The file that it executes, for `/proc`.
+    pub(crate) program: Option<Rc<dyn File>>,
+    /// What it was started with, for `/proc`.
+    pub(crate) start: Rc<Start>,
     signal_actions: Box<[SignalAction; SIGNALS as usize]>,
     pub(crate) signals: Rc<ProcessSignals>,
     pub(crate) timers: ProcessTimers,
@@ -96,7 +105,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// The program, with an address space in which nothing is mapped yet.
-    pub(crate) fn first(space: AddressSpace, signals: Rc<ProcessSignals>) -> Self {
+    pub(crate) fn first(space: AddressSpace, directory: Rc<Entry>, signals: Rc<ProcessSignals>) -> Self {
         Self {
             id: FIRST_PROCESS,
             parent: 0,
@@ -104,6 +113,9 @@ impl Process {
             session: FIRST_PROCESS,
             space,
             files: Descriptors::default(),
+            directory,
+            program: None,
+            start: Rc::default(),
             signal_actions: Box::new([SignalAction::default(); SIGNALS as usize]),
             signals,
             timers: ProcessTimers::default(),
@@ -128,6 +140,16 @@ impl Process {
         if let Some(place) = self.signal_actions.get_mut(index) {
             *place = action;
         }
+    }
+
+    /// Keeps what `/proc` shows of a program that has been put into memory.
+    pub(crate) fn note_program(&mut self, placed: &Placed) {
+        self.program = Some(Rc::clone(&placed.file));
+        self.start = Rc::new(Start {
+            arguments: placed.arguments.clone(),
+            environment: placed.environment.clone(),
+            auxiliary: placed.auxiliary.clone(),
+        });
     }
 }
 

@@ -5,21 +5,27 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod changes;
+mod copying;
 mod descriptors;
 mod files;
 mod futex;
 mod identity;
+mod locking;
 mod memory;
 pub(crate) mod names;
 mod network;
+mod paths;
 mod poll;
 mod process;
 mod scheduling;
 mod signals;
+mod status;
 mod tasks;
 mod time;
 mod timers;
 mod transfer;
+mod watching;
 
 use linux_raw_sys::general as nr;
 
@@ -109,16 +115,6 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_ftruncate => transfer::ftruncate(kernel, arguments),
         nr::__NR_fallocate => transfer::fallocate(kernel, arguments),
         nr::__NR_close => descriptors::close(kernel, arguments),
-        nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
-        nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
-        nr::__NR_fstat => files::fstat(kernel, arguments),
-        nr::__NR_stat | nr::__NR_lstat => files::stat(kernel, arguments[0], arguments[1]),
-        nr::__NR_newfstatat => files::newfstatat(kernel, arguments),
-        nr::__NR_access => files::access(kernel, arguments[0]),
-        nr::__NR_faccessat | nr::__NR_faccessat2 => files::access(kernel, arguments[1]),
-        nr::__NR_readlink => files::readlink(kernel, arguments[0]),
-        nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
-        nr::__NR_getcwd => files::getcwd(kernel, arguments),
         nr::__NR_ioctl => descriptors::ioctl(kernel, arguments),
         nr::__NR_fcntl => descriptors::fcntl(kernel, arguments),
         nr::__NR_dup => descriptors::dup(kernel, arguments),
@@ -174,6 +170,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
 fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     let groups = [
         advice::serve,
+        files::serve,
         tasks::serve,
         signals::serve,
         timers::serve,

@@ -325,3 +325,28 @@ pub(super) fn fallocate(
     open.file.allocate(kernel, mode, offset, length)?;
     Ok(0)
 }
+
+pub(super) fn fadvise64(kernel: &mut Kernel, [descriptor, _, length, advice, ..]: Arguments) -> CallResult {
+    let open = kernel.process.files.get(descriptor)?;
+    if open.file.kind() == Kind::Pipe {
+        return Err(Errno::ESPIPE.into());
+    }
+    if length.cast_signed() < 0 || advice > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+pub(super) fn sync_file_range(
+    kernel: &mut Kernel,
+    [descriptor, offset, length, flags, ..]: Arguments,
+) -> CallResult {
+    let open = kernel.process.files.get(descriptor)?;
+    if flags > 7 || offset.cast_signed() < 0 || length.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if open.file.kind() == Kind::Pipe {
+        return Err(Errno::ESPIPE.into());
+    }
+    Ok(0)
+}

@@ -186,6 +186,10 @@ impl File for MemoryFile {
         }
     }
 
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Ok(self)
+    }
+
     fn readiness(&self) -> Readiness {
         Readiness::READ | Readiness::WRITE
     }
