@@ -5,9 +5,18 @@
 //! parked.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
 
-use crate::files::descriptors::Descriptors;
+use linux_raw_sys::general as linux;
+
+use crate::files::descriptors::{DESCRIPTORS_MAX, Descriptors};
 use crate::memory::AddressSpace;
+use crate::program::load::STACK_BYTES;
+use crate::signals::queue::QUEUED_MAX;
+use crate::signals::{ProcessSignals, SIGNALS, SignalAction};
+use crate::task::TASKS_MAX;
+use crate::timers::ProcessTimers;
 
 /// Number of a process, as `getpid` returns it: that of its first task.
 pub(crate) type ProcessId = u32;
@@ -15,38 +24,124 @@ pub(crate) type ProcessId = u32;
 /// The program that the instance runs.
 pub(crate) const FIRST_PROCESS: ProcessId = 1;
 
-/// Signals that there are.
-pub(crate) const SIGNALS: usize = 64;
+/// Resources that have limits.
+pub(crate) const LIMITS: usize = 16;
 
-/// `struct sigaction` as the kernel interface has it: handler, flags, restorer, mask.
-pub(crate) type SignalAction = [u64; 4];
+/// User and group numbers: real, effective, saved, of the file system.
+pub(crate) type Ids = [u32; 4];
+
+/// Who the process acts for. There is nothing to protect from anyone here: programs that change it find it changed,
+/// and that is all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) users: Ids,
+    pub(crate) groups: Ids,
+    pub(crate) more_groups: Vec<u32>,
+    /// Effective, permitted, inheritable capabilities.
+    pub(crate) capabilities: [u64; 3],
+}
+
+/// Capabilities of root in an ordinary container.
+const CONTAINER_CAPABILITIES: u64 = 0xa804_25fb;
+
+impl Identity {
+    /// Root, as in an ordinary container.
+    pub(crate) fn root() -> Self {
+        Self {
+            users: [0; 4],
+            groups: [0; 4],
+            more_groups: Vec::new(),
+            capabilities: [CONTAINER_CAPABILITIES, CONTAINER_CAPABILITIES, 0],
+        }
+    }
+}
+
+/// Settings that programs make and read back, and that mean nothing here.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Settings {
+    pub(crate) parent_death_signal: u32,
+    pub(crate) is_undumpable: bool,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) no_huge_pages: bool,
+    pub(crate) is_subreaper: bool,
+    pub(crate) keeps_capabilities: bool,
+    pub(crate) timer_slack_ns: u64,
+    pub(crate) personality: u32,
+    /// Commands of `membarrier` that were registered.
+    pub(crate) barriers: u32,
+}
 
 /// A process.
 pub(crate) struct Process {
     pub(crate) id: ProcessId,
     /// The process that `getppid` names; 0 is outside.
     pub(crate) parent: ProcessId,
+    pub(crate) group: ProcessId,
+    pub(crate) session: ProcessId,
     pub(crate) space: AddressSpace,
     pub(crate) files: Descriptors,
-    pub(crate) signal_actions: Box<[SignalAction; SIGNALS]>,
-    /// Signals to the whole process that came while they were blocked, one bit each.
-    pub(crate) pending_signals: u64,
+    signal_actions: Box<[SignalAction; SIGNALS as usize]>,
+    pub(crate) signals: Rc<ProcessSignals>,
+    pub(crate) timers: ProcessTimers,
     pub(crate) file_mode_mask: u32,
-    pub(crate) name: [u8; 16],
+    pub(crate) identity: Identity,
+    pub(crate) settings: Settings,
+    /// Soft and hard limits.
+    pub(crate) limits: [[u64; 2]; LIMITS],
+    /// How long it has run, in ticks of the time-stamp counter.
+    pub(crate) run_ticks: u64,
+    /// What its main thread said when it ended, if it has.
+    pub(crate) main_status: u8,
 }
 
 impl Process {
     /// The program, with an address space in which nothing is mapped yet.
-    pub(crate) fn first(space: AddressSpace) -> Self {
+    pub(crate) fn first(space: AddressSpace, signals: Rc<ProcessSignals>) -> Self {
         Self {
             id: FIRST_PROCESS,
             parent: 0,
+            group: FIRST_PROCESS,
+            session: FIRST_PROCESS,
             space,
             files: Descriptors::default(),
-            signal_actions: Box::new([[0; 4]; SIGNALS]),
-            pending_signals: 0,
+            signal_actions: Box::new([SignalAction::default(); SIGNALS as usize]),
+            signals,
+            timers: ProcessTimers::default(),
             file_mode_mask: 0o022,
-            name: [0; 16],
+            identity: Identity::root(),
+            settings: Settings::default(),
+            limits: limits(),
+            run_ticks: 0,
+            main_status: 0,
         }
     }
+
+    /// What a signal does.
+    pub(crate) fn action(&self, signal: u32) -> SignalAction {
+        let index = signal.wrapping_sub(1) as usize;
+        self.signal_actions.get(index).copied().unwrap_or_default()
+    }
+
+    /// Sets what a signal does.
+    pub(crate) fn set_action(&mut self, signal: u32, action: SignalAction) {
+        let index = signal.wrapping_sub(1) as usize;
+        if let Some(place) = self.signal_actions.get_mut(index) {
+            *place = action;
+        }
+    }
+}
+
+/// The limits that a program starts with. Few are enforced.
+fn limits() -> [[u64; 2]; LIMITS] {
+    let mut limits = [[u64::MAX; 2]; LIMITS];
+    limits[linux::RLIMIT_STACK as usize] = [STACK_BYTES, u64::MAX];
+    limits[linux::RLIMIT_CORE as usize] = [0, u64::MAX];
+    limits[linux::RLIMIT_NPROC as usize] = [TASKS_MAX as u64; 2];
+    limits[linux::RLIMIT_NOFILE as usize] = [DESCRIPTORS_MAX as u64; 2];
+    limits[linux::RLIMIT_MEMLOCK as usize] = [8 << 20; 2];
+    limits[linux::RLIMIT_SIGPENDING as usize] = [QUEUED_MAX as u64; 2];
+    limits[linux::RLIMIT_MSGQUEUE as usize] = [819_200; 2];
+    limits[linux::RLIMIT_NICE as usize] = [0; 2];
+    limits[linux::RLIMIT_RTPRIO as usize] = [0; 2];
+    limits
 }

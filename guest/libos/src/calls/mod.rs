@@ -4,14 +4,21 @@
 //! has put the current task into the wait queues that matter; it is then called again with the same arguments when
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
+mod advice;
 mod descriptors;
 mod files;
+mod futex;
+mod identity;
 mod memory;
 pub(crate) mod names;
 mod network;
 mod poll;
 mod process;
+mod scheduling;
+mod signals;
+mod tasks;
 mod time;
+mod timers;
 mod transfer;
 
 use linux_raw_sys::general as nr;
@@ -50,6 +57,8 @@ pub(crate) enum Answer {
     Wait,
     /// It goes on later with 0 in rax.
     Yield,
+    /// It goes on with the registers that it has.
+    Resume,
     /// It is gone.
     Ended,
 }
@@ -62,7 +71,13 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
     };
     match number {
         nr::__NR_sched_yield => return Answer::Yield,
-        nr::__NR_exit => return process::exit(kernel, call.arguments),
+        nr::__NR_exit => return tasks::exit(kernel, call.arguments),
+        nr::__NR_rt_sigreturn => return signals::rt_sigreturn(kernel),
+        nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
+            if let Err(errno) = signals::bring_mask(kernel, number, call.arguments) {
+                return Answer::Result(errno.as_result());
+            }
+        }
         _ => {}
     }
     let result = serve(kernel, number, call.arguments);
@@ -74,6 +89,11 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
     }
+}
+
+/// Whether a call polls files with a mask of its own, and says 0 if none is ready.
+pub(crate) fn polls_under_a_mask(number: u64) -> bool {
+    [u64::from(nr::__NR_ppoll), u64::from(nr::__NR_pselect6)].contains(&number)
 }
 
 fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
@@ -118,7 +138,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_mmap => memory::mmap(kernel, arguments),
         nr::__NR_munmap => memory::munmap(kernel, arguments),
         nr::__NR_mprotect => memory::mprotect(kernel, arguments),
-        nr::__NR_madvise => memory::madvise(kernel, arguments),
+        nr::__NR_mremap => memory::mremap(kernel, arguments),
         nr::__NR_brk => memory::brk(kernel, arguments),
 
         nr::__NR_socket => network::socket(kernel, arguments),
@@ -149,13 +169,34 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
         nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
 
-        nr::__NR_clock_gettime => time::clock_gettime(kernel, arguments),
-        nr::__NR_clock_getres => time::clock_getres(kernel, arguments),
-        nr::__NR_gettimeofday => time::gettimeofday(kernel, arguments),
-        nr::__NR_time => time::time(kernel, arguments),
-        nr::__NR_nanosleep => time::nanosleep(kernel, arguments),
-        nr::__NR_clock_nanosleep => time::clock_nanosleep(kernel, arguments),
+        nr::__NR_clone => tasks::clone(kernel, arguments),
+        nr::__NR_clone3 => tasks::clone3(kernel, arguments),
+        nr::__NR_futex => futex::futex(kernel, arguments),
 
-        _ => process::serve(kernel, number, arguments),
+        _ => serve_more(kernel, number, arguments),
     }
+}
+
+/// The calls that are about the program itself.
+fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
+    let groups = [
+        advice::serve,
+        tasks::serve,
+        signals::serve,
+        timers::serve,
+        time::serve,
+        scheduling::serve,
+        identity::serve,
+        process::serve,
+    ];
+    let answer = groups
+        .into_iter()
+        .find_map(|serve| serve(kernel, number, arguments));
+    answer.unwrap_or_else(|| {
+        // The C library asks for it at every start, and does without.
+        if number != nr::__NR_rseq {
+            kernel.report_missing(u64::from(number));
+        }
+        Err(Errno::ENOSYS.into())
+    })
 }

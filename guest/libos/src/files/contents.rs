@@ -26,10 +26,18 @@ pub(crate) struct Contents {
 impl Contents {
     /// No bytes yet.
     pub(crate) fn new(frames: &SharedFrames) -> Self {
-        Self {
+        let contents = Self {
             pages: Pages::new(frames),
             size: Cell::new(0),
-        }
+        };
+        contents.set_size(0);
+        contents
+    }
+
+    /// Mappings end where the file does.
+    fn set_size(&self, bytes: u64) {
+        self.size.set(bytes);
+        self.pages.set_length(bytes);
     }
 
     /// The pages, for mappings.
@@ -90,7 +98,7 @@ impl Contents {
                 None => Err(Errno::ENOSPC),
             };
             total += finish_part(total, copied)?;
-            self.size.set(self.size.get().max(position + total));
+            self.set_size(self.size.get().max(position + total));
             if copied != Ok(length) {
                 break;
             }
@@ -111,7 +119,7 @@ impl Contents {
             return Err(Errno::EFBIG);
         }
         self.pages.write(offset, bytes)?;
-        self.size.set(self.size.get().max(offset + bytes.len() as u64));
+        self.set_size(self.size.get().max(offset + bytes.len() as u64));
         Ok(())
     }
 
@@ -120,7 +128,8 @@ impl Contents {
         if bytes > FILE_BYTES_MAX {
             return Err(Errno::EINVAL);
         }
-        let previous = self.size.replace(bytes);
+        let previous = self.size.get();
+        self.set_size(bytes);
         if bytes < previous {
             self.clear(kernel, bytes, previous.next_multiple_of(PAGE_BYTES));
         }
@@ -148,7 +157,7 @@ impl Contents {
             self.pages.frame_or_new(index).ok_or(Errno::ENOSPC)?;
         }
         if !keeps_size {
-            self.size.set(self.size.get().max(end));
+            self.set_size(self.size.get().max(end));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! * [`contents`], [`memory`]: bytes in memory, and the files that are nothing else (`memfd`);
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
+//! * [`timer`], [`signal`]: timers and signals that are read;
 //! * [`epoll`]: waiting for many files.
 //!
 //! A file that cannot serve a call at once answers [`Errno::EAGAIN`]; whether the caller then waits or gets the
@@ -21,6 +22,8 @@ pub(crate) mod memory;
 pub(crate) mod metadata;
 pub(crate) mod module;
 pub(crate) mod pipe;
+pub(crate) mod signal;
+pub(crate) mod timer;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -227,6 +230,16 @@ pub(crate) trait File {
 
     /// The socket that it is, if it is one.
     fn as_socket(&self) -> Option<&Socket> {
+        None
+    }
+
+    /// The timer that it is, if it is one.
+    fn as_timer(&self) -> Option<&timer::TimerFile> {
+        None
+    }
+
+    /// The reader of signals that it is, if it is one.
+    fn as_signals(&self) -> Option<&signal::SignalFile> {
         None
     }
 
