@@ -292,7 +292,11 @@ impl PageTables {
                     let fits = at.is_multiple_of(LARGE_PAGE_BYTES)
                         && target.is_multiple_of(LARGE_PAGE_BYTES)
                         && end - at >= LARGE_PAGE_BYTES;
-                    let place = if fits { Some(self.make_large_entry(target)?) } else { None };
+                    let place = if fits {
+                        Some(self.make_large_entry(target)?)
+                    } else {
+                        None
+                    };
                     match place {
                         Some(place) if load(place) == 0 => {
                             self.replace(place, load(entry));
@@ -375,7 +379,9 @@ impl PageTables {
         while at < end {
             match self.lookup(at)? {
                 Lookup::AbsentUntil(next) => at = next,
-                Lookup::Large(entry) if at.is_multiple_of(LARGE_PAGE_BYTES) && end - at >= LARGE_PAGE_BYTES => {
+                Lookup::Large(entry)
+                    if at.is_multiple_of(LARGE_PAGE_BYTES) && end - at >= LARGE_PAGE_BYTES =>
+                {
                     change(self, entry, load(entry), LARGE_PAGE_BYTES);
                     at += LARGE_PAGE_BYTES;
                 }
@@ -563,7 +569,9 @@ impl Drop for PageTables {
 /// Whether an entry of a top table leads to what all address spaces share.
 fn is_shared(index: u64) -> bool {
     let shared = [layout::MONITOR_BASE, layout::WINDOW_BASE, layout::MODULES_BASE];
-    shared.iter().any(|base| base >> 39 & (ENTRIES - 1) == index & (ENTRIES - 1))
+    shared
+        .iter()
+        .any(|base| base >> 39 & (ENTRIES - 1) == index & (ENTRIES - 1))
 }
 
 const _: () = assert!(layout::RAM_BYTES_MAX <= 1 << 39 && layout::MODULES_BYTES_MAX <= 1 << 39);

@@ -43,7 +43,8 @@ pub fn start(ram_bytes: u64, reserved_end_gpa: u64, module_bytes: u64) -> BootPa
 /// Tables of the window, as the monitor makes them, for up to 1 GiB.
 fn fill_window_tables(ram_bytes: u64) {
     let entry = |table: u64, index: u64, value: u64| {
-        let place = (layout::WINDOW_BASE + layout::PAGE_TABLES_GPA + table * PAGE_BYTES + index * 8) as *mut u64;
+        let place =
+            (layout::WINDOW_BASE + layout::PAGE_TABLES_GPA + table * PAGE_BYTES + index * 8) as *mut u64;
         // SAFETY: within the pool of tables, which lies in RAM.
         unsafe { write_volatile(place, value) };
     };
@@ -72,6 +73,10 @@ fn map(address: u64, bytes: u64) {
 }
 
 pub(crate) fn ring(request: u32) {
-    assert_ne!(request, spore_abi::doorbell::EXIT, "the library OS ends the instance");
+    assert_ne!(
+        request,
+        spore_abi::doorbell::EXIT,
+        "the library OS ends the instance"
+    );
     DOORBELLS.fetch_add(1, Ordering::Relaxed);
 }

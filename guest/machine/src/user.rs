@@ -148,7 +148,9 @@ pub fn read_place(from: Place, buffer: &mut [u8]) -> bool {
 /// Copies `length` bytes from one place to another; `false` if one of them does not exist.
 #[must_use]
 pub fn copy_place(from: Place, to: Place, length: usize) -> bool {
-    let addresses = from.address(length as u64, false).zip(to.address(length as u64, true));
+    let addresses = from
+        .address(length as u64, false)
+        .zip(to.address(length as u64, true));
     let Some((source, target)) = addresses else {
         return false;
     };

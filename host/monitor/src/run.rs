@@ -372,12 +372,14 @@ impl Instance {
                 Cause::Failed(format!("{} in the library OS at {rip:#x}", fault.summary()))
             }
             // Only a guest that has damaged itself gets here.
-            Failure::Unexpected(_) | Failure::UnknownRequest(_) | Failure::NoTable(_) | Failure::Stream(_) | Failure::Log(_) => {
-                Cause::Crashed {
-                    signal: None,
-                    summary: chain(&failure),
-                }
-            }
+            Failure::Unexpected(_)
+            | Failure::UnknownRequest(_)
+            | Failure::NoTable(_)
+            | Failure::Stream(_)
+            | Failure::Log(_) => Cause::Crashed {
+                signal: None,
+                summary: chain(&failure),
+            },
             other => Cause::Failed(chain(&other)),
         };
         End { cause, details }

@@ -160,7 +160,11 @@ pub(super) fn mprotect(kernel: &mut Kernel, [address, length, prot, ..]: Argumen
     if length == 0 {
         return Ok(0);
     }
-    if length > u64::MAX - PAGE_BYTES || address.checked_add(length).is_none_or(|end| end > i64::MAX as u64) {
+    if length > u64::MAX - PAGE_BYTES
+        || address
+            .checked_add(length)
+            .is_none_or(|end| end > i64::MAX as u64)
+    {
         return Err(Errno::ENOMEM.into());
     }
     kernel.process.space.protect(address, length, protection)?;

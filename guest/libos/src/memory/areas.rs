@@ -229,7 +229,9 @@ impl Areas {
             }
             at = at.max(area.end);
         }
-        at.checked_add(length).is_some_and(|end| end <= high).then_some(at)
+        at.checked_add(length)
+            .is_some_and(|end| end <= high)
+            .then_some(at)
     }
 
     /// Takes out what lies within the range, cutting areas at its ends: starts and areas, in order.

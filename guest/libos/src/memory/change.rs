@@ -115,7 +115,11 @@ impl AddressSpace {
     /// Whether the program may access all of the range so: EINVAL if not.
     pub(crate) fn check_populate(&self, start: u64, length: u64, writes: bool) -> Result<(), Errno> {
         let end = check_range(start, length)?;
-        let needed = if writes { Protection::WRITE } else { Protection::READ };
+        let needed = if writes {
+            Protection::WRITE
+        } else {
+            Protection::READ
+        };
         let is_allowed = |(_, area): (u64, &Area)| area.protection.contains(needed);
         if self.areas.within(start, end).all(is_allowed) {
             Ok(())

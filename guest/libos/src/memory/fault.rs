@@ -109,7 +109,8 @@ impl AddressSpace {
             let block = page & !(size - 1);
             let is_filled = |from: Option<u64>| {
                 from.is_some_and(|from| {
-                    self.tables.mapped(from).is_some() && self.tables.mapped(from + size - PAGE_BYTES).is_some()
+                    self.tables.mapped(from).is_some()
+                        && self.tables.mapped(from + size - PAGE_BYTES).is_some()
                 })
             };
             let grows = size < NEIGHBOURHOOD_MIN
@@ -205,7 +206,11 @@ impl AddressSpace {
         }
         // A page that is going to be written is copied anyhow.
         let is_writable = area.protection.contains(Protection::WRITE);
-        let (from, to) = around(if is_writable { NEIGHBOURHOOD_MIN } else { MODULE_NEIGHBOURHOOD });
+        let (from, to) = around(if is_writable {
+            NEIGHBOURHOOD_MIN
+        } else {
+            MODULE_NEIGHBOURHOOD
+        });
         let filled = self
             .fill_module(from, to, area)
             .or_else(|_| self.fill_module(page, page + PAGE_BYTES, area));
@@ -214,7 +219,13 @@ impl AddressSpace {
 
     /// Maps those pages of the range that were not touched straight to a module, as far as the file reaches.
     fn fill_module(&mut self, start: u64, end: u64, area: &Area) -> Result<(), Errno> {
-        let (Backing::Module { offset, end: file_end }, Some(access)) = (&area.backing, area.protection.access())
+        let (
+            Backing::Module {
+                offset,
+                end: file_end,
+            },
+            Some(access),
+        ) = (&area.backing, area.protection.access())
         else {
             return Ok(());
         };
@@ -322,10 +333,14 @@ impl AddressSpace {
                 let length = end.saturating_sub(from).min(PAGE_BYTES) as usize;
                 user::copy_place(Place::Module(from), Place::Frame(gpa), length)
             }
-            Backing::Pages { pages, offset, .. } => match pages.frame(page.wrapping_add(*offset) / PAGE_BYTES) {
-                Some(from) => user::copy_place(Place::Frame(from), Place::Frame(gpa), PAGE_BYTES as usize),
-                None => true,
-            },
+            Backing::Pages { pages, offset, .. } => {
+                match pages.frame(page.wrapping_add(*offset) / PAGE_BYTES) {
+                    Some(from) => {
+                        user::copy_place(Place::Frame(from), Place::Frame(gpa), PAGE_BYTES as usize)
+                    }
+                    None => true,
+                }
+            }
             Backing::Window | Backing::Anonymous => false,
         };
         let mapped = if is_copied {

@@ -185,10 +185,7 @@ impl AddressSpace {
         // A mapping that can have large pages begins where one can be.
         let is_large = length >= LARGE_PAGE_BYTES && matches!(request.contents, Contents::Anonymous);
         let alignment = if is_large { LARGE_PAGE_BYTES } else { PAGE_BYTES };
-        let start = self
-            .free_addresses
-            .take(length, alignment)
-            .ok_or(Errno::ENOMEM)?;
+        let start = self.free_addresses.take(length, alignment).ok_or(Errno::ENOMEM)?;
         self.areas.insert(start, request.area(start, start + length));
         Ok(start)
     }

@@ -51,12 +51,37 @@ struct Page {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Map { place: u8, at: u64, pages: u64, kind: u8, protection: u8 },
-    Unmap { at: u64, pages: u64 },
-    Protect { at: u64, pages: u64, protection: u8 },
-    Remap { at: u64, pages: u64, new_pages: u64, how: u8, to: u64 },
-    Discard { at: u64, pages: u64 },
-    Write { at: u64, value: u64 },
+    Map {
+        place: u8,
+        at: u64,
+        pages: u64,
+        kind: u8,
+        protection: u8,
+    },
+    Unmap {
+        at: u64,
+        pages: u64,
+    },
+    Protect {
+        at: u64,
+        pages: u64,
+        protection: u8,
+    },
+    Remap {
+        at: u64,
+        pages: u64,
+        new_pages: u64,
+        how: u8,
+        to: u64,
+    },
+    Discard {
+        at: u64,
+        pages: u64,
+    },
+    Write {
+        at: u64,
+        value: u64,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -186,7 +211,11 @@ impl World {
             Place::Fixed(_) | Place::FixedIfFree(_) => assert_eq!(start, address),
             Place::Preferred(_) if !is_used && at < STRETCH_PAGES => assert_eq!(start, address),
             _ => {
-                let is_free = self.model.range(start..start + pages * PAGE_BYTES).next().is_none();
+                let is_free = self
+                    .model
+                    .range(start..start + pages * PAGE_BYTES)
+                    .next()
+                    .is_none();
                 assert!(is_free, "a mapping without an address replaces nothing");
                 self.elsewhere.push(start);
             }
@@ -213,7 +242,9 @@ impl World {
         };
         let old = (0..pages).map(|index| self.model.get(&(address + index * PAGE_BYTES)).copied());
         let old: Vec<_> = old.collect();
-        let result = self.space.remap(address, pages * PAGE_BYTES, new_pages * PAGE_BYTES, how);
+        let result = self
+            .space
+            .remap(address, pages * PAGE_BYTES, new_pages * PAGE_BYTES, how);
         let Ok(start) = result else {
             // A range that is too long may have been cut before its new place was refused.
             if result == Err(Errno::ENOMEM) && new_pages < pages && old.iter().all(Option::is_some) {
@@ -244,7 +275,10 @@ impl World {
                 },
             };
             if !matches!(how, Move::To(_)) {
-                assert!(!self.model.contains_key(&place), "nothing is replaced unless asked for");
+                assert!(
+                    !self.model.contains_key(&place),
+                    "nothing is replaced unless asked for"
+                );
             }
             self.model.insert(place, page);
         }
@@ -276,8 +310,13 @@ impl World {
             } => {
                 let address = self.address(at);
                 let places: Vec<u64> = (0..pages).map(|index| address + index * PAGE_BYTES).collect();
-                let reached = places.iter().take_while(|place| self.model.contains_key(place)).count();
-                let result = self.space.protect(address, pages * PAGE_BYTES, protection(number));
+                let reached = places
+                    .iter()
+                    .take_while(|place| self.model.contains_key(place))
+                    .count();
+                let result = self
+                    .space
+                    .protect(address, pages * PAGE_BYTES, protection(number));
                 assert_eq!(result.is_ok(), reached == places.len());
                 for place in &places[..reached] {
                     if let Some(page) = self.model.get_mut(place) {
@@ -384,11 +423,19 @@ impl World {
         };
         let mut bytes = [0; 8];
         assert!(user::read_place(place, &mut bytes));
-        assert_eq!(u64::from_le_bytes(bytes), page.own.unwrap_or(expected), "at {address:#x}");
+        assert_eq!(
+            u64::from_le_bytes(bytes),
+            page.own.unwrap_or(expected),
+            "at {address:#x}"
+        );
     }
 
     fn check(&mut self) {
-        let pages: Vec<_> = self.model.iter().map(|(&address, &page)| (address, page)).collect();
+        let pages: Vec<_> = self
+            .model
+            .iter()
+            .map(|(&address, &page)| (address, page))
+            .collect();
         for (address, page) in pages {
             self.check_page(address, page);
         }
@@ -401,7 +448,10 @@ impl World {
         self.space.clear();
         let made: u64 = self.files.iter().map(|pages| pages.taken_bytes()).sum();
         let made_before = (FILE_PAGES + FILE_PAGES.div_ceil(3)) * PAGE_BYTES;
-        assert_eq!(self.frames.borrow().free_bytes() + (made - made_before), self.free_before);
+        assert_eq!(
+            self.frames.borrow().free_bytes() + (made - made_before),
+            self.free_before
+        );
         for gpa in (RESERVED_END..RAM_BYTES).step_by(PAGE_BYTES as usize) {
             let mapped = self.space.tables.mapped(WINDOW_BASE + gpa).unwrap();
             assert_eq!((mapped.gpa, mapped.is_writable), (gpa, true));
@@ -437,11 +487,23 @@ fn large_mappings_are_filled_in_large_steps() {
         }
     }
     assert!(faults < 60, "{faults} faults");
-    world.space.protect(start + (10 << 20), 4096, Protection::READ).unwrap();
+    world
+        .space
+        .protect(start + (10 << 20), 4096, Protection::READ)
+        .unwrap();
     world.space.unmap(start + (5 << 20), 1 << 20).unwrap();
     world.space.discard(start, 4 << 20).unwrap();
-    let moved = world.space.remap(start + (12 << 20), 8 << 20, 9 << 20, Move::IfNeeded).unwrap();
-    assert!(world.space.tables.mapped(moved + (8 << 20) - PAGE_BYTES).is_some());
+    let moved = world
+        .space
+        .remap(start + (12 << 20), 8 << 20, 9 << 20, Move::IfNeeded)
+        .unwrap();
+    assert!(
+        world
+            .space
+            .tables
+            .mapped(moved + (8 << 20) - PAGE_BYTES)
+            .is_some()
+    );
     world.end();
 }
 

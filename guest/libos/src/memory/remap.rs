@@ -59,7 +59,8 @@ impl AddressSpace {
         if let Move::To(_) = how {
             return self.relocate(start, kept, new_length, &area, how);
         }
-        if new_length <= old_length || (old_end == area.end && self.extend(start, old_end, new_length, &area)) {
+        if new_length <= old_length || (old_end == area.end && self.extend(start, old_end, new_length, &area))
+        {
             return Ok(start);
         }
         if how == Move::Never {

@@ -79,7 +79,11 @@ impl AddressSpace {
     /// The empty address space of a machine that looks as the boot page says.
     pub(crate) fn new(boot: &BootPage, frames: &SharedFrames) -> Self {
         let pools = Pools::share(boot.page_tables_used_gpa, boot.ram_bytes);
-        Self::with_tables_of(PageTables::first(boot.top_table_gpa, &pools), frames, boot.ram_bytes)
+        Self::with_tables_of(
+            PageTables::first(boot.top_table_gpa, &pools),
+            frames,
+            boot.ram_bytes,
+        )
     }
 
     /// Another address space of the same machine, empty.
@@ -158,7 +162,9 @@ impl AddressSpace {
                 None => b"",
             };
             let is_file = label.is_some() && !text.starts_with(b"[");
-            let offset = label.filter(|_| is_file).map_or(0, |label| start.wrapping_add(label.offset));
+            let offset = label
+                .filter(|_| is_file)
+                .map_or(0, |label| start.wrapping_add(label.offset));
             Description {
                 start,
                 end: area.end,

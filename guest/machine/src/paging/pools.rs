@@ -84,7 +84,11 @@ impl Pools {
 
     /// Whether no table is free.
     pub(super) fn is_empty(&self) -> bool {
-        self.free.is_empty() && self.pools.last().is_none_or(|pool| self.unused_gpa >= pool.end_gpa)
+        self.free.is_empty()
+            && self
+                .pools
+                .last()
+                .is_none_or(|pool| self.unused_gpa >= pool.end_gpa)
     }
 
     /// A table without entries.
