@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Sandbox};
+use spore_sandbox::{InstanceSpec, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -29,6 +29,7 @@ pub(crate) struct Function {
 /// What a replacement of the function changes.
 struct Version {
     record: Arc<FunctionRecord>,
+    root_kind: &'static str,
     timeout: Duration,
 }
 
@@ -39,6 +40,14 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .timeout
+    }
+
+    /// What its instances find as their root, as the API names it.
+    pub(crate) fn root_kind(&self) -> &'static str {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root_kind
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
@@ -176,6 +185,7 @@ impl Functions {
             template,
         } = prepared;
         let version = Version {
+            root_kind: root_kind(&template.root),
             record: Arc::new(record),
             timeout: settings.timeout,
         };
@@ -299,12 +309,14 @@ impl Functions {
         let name = record.deployment.service.clone();
         let key = key(&name);
         let log = self.store.logs.function(&key);
+        let root_kind = root_kind(&template.root);
         let function = Function {
             name,
             pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {
+                root_kind,
                 record: Arc::new(record),
                 timeout: settings.timeout,
             }),
@@ -313,6 +325,13 @@ impl Functions {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, Arc::new(function));
+    }
+}
+
+fn root_kind(root: &Root) -> &'static str {
+    match root {
+        Root::Program(_) => "program",
+        Root::FileSystem(_) => "file-system",
     }
 }
 

@@ -212,8 +212,12 @@ impl ImageStore {
     ) -> Result<Root, DeriveError> {
         // Emptied at start-up, so that nothing of a daemon that was killed stays.
         let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
+        // Nobody else may enter; inside is the root, which everybody may.
         fs::set_permissions(unpacked.path(), Permissions::from_mode(0o700))?;
-        let mut unpacker = Unpacker::new(unpacked.path())?;
+        let root = unpacked.path().join("root");
+        fs::create_dir(&root)?;
+        fs::set_permissions(&root, Permissions::from_mode(0o755))?;
+        let mut unpacker = Unpacker::new(&root)?;
         for number in 0..manifest.layers().len() {
             let added = unpacker.add(number, self.layer(manifest, number)?);
             added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
@@ -245,7 +249,7 @@ impl ImageStore {
             unpacker.make_folder(&working_directory(config))?;
             unpacker.finish();
             let file = NamedTempFile::new_in(&self.uploads)?;
-            make_image(unpacked.path(), file.path(), Owners::Root)?;
+            make_image(&root, file.path(), Owners::Root)?;
             store(file, folder, Root::FileSystem(folder.join(FILE_SYSTEM_FILE)))?
         };
         if unpacker.skipped > 0 {
@@ -267,9 +271,13 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
         path: command.to_owned(),
     });
     for candidate in candidates(config, command) {
-        found = unpacker.open_file(&candidate);
-        if found.is_ok() {
-            break;
+        match unpacker.open_file(&candidate) {
+            // The next one may be there, and if none is, the command is what was looked for.
+            Err(LayerError::NotFound { .. }) => {}
+            result => {
+                found = result;
+                break;
+            }
         }
     }
     found

@@ -236,6 +236,8 @@ impl Unpacker {
         let Some((name, above)) = components.split_last() else {
             // The root itself.
             if entry.kind == EntryType::Directory {
+                let mode = Mode::from_raw_mode(entry.mode & 0o1777 | 0o700);
+                chmodat(&self.root, c".", mode, AtFlags::empty())?;
                 self.folder_times.insert(Vec::new(), time(&entry));
             }
             return Ok(());

@@ -20,7 +20,7 @@ use crate::arguments::DeployArguments;
 /// Annotation that holds the longest time of an invocation.
 const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
 /// Annotation that holds where a function may connect to, with commas between.
-const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
+pub(super) const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
 /// Annotation that is `false` if every system call is to trap.
 const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
 /// Labels that bound the number of instances.
