@@ -28,6 +28,8 @@ pub mod heap;
 pub mod paging;
 pub mod processor;
 pub mod shared;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod user;
 
 /// The boundary between memory that the library OS keeps for itself and memory that programs get.

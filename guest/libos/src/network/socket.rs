@@ -190,6 +190,13 @@ impl File for Socket {
         Kind::Socket
     }
 
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(
+            self.stream()
+                .map_or(0, |stream| u64::from(stream.waiting_bytes())),
+        )
+    }
+
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
         self.stream()?.read(kernel, buffers, false)
     }
