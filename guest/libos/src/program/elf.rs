@@ -4,7 +4,9 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use linux_raw_sys::elf_uapi::{EM_X86_64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR};
+use linux_raw_sys::elf_uapi::{
+    EM_X86_64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR,
+};
 use spore_abi::layout::{PAGE_BYTES, USER_BASE, USER_END};
 
 /// Most program headers that are read; linkers make about a dozen.
@@ -81,8 +83,14 @@ impl Executable {
     /// Address of the first page, and the end of the last one, as in the file.
     #[must_use]
     pub fn span(&self) -> (u64, u64) {
-        let start = self.segments.first().map_or(0, |segment| segment.address & !(PAGE_BYTES - 1));
-        let end = self.segments.last().map_or(0, |segment| segment.address + segment.memory_bytes);
+        let start = self
+            .segments
+            .first()
+            .map_or(0, |segment| segment.address & !(PAGE_BYTES - 1));
+        let end = self
+            .segments
+            .last()
+            .map_or(0, |segment| segment.address + segment.memory_bytes);
         (start, end.next_multiple_of(PAGE_BYTES))
     }
 }

@@ -206,7 +206,9 @@ fn open(kernel: &mut Kernel, path: &[u8]) -> Result<Rc<dyn File>, LoadError> {
 
 fn parse(file: &Rc<dyn File>) -> Result<Executable, ElfError> {
     let bytes = file.size().unwrap_or(0);
-    elf::parse(bytes, &mut |offset, buffer| file.peek(offset, buffer) == Ok(buffer.len()))
+    elf::parse(bytes, &mut |offset, buffer| {
+        file.peek(offset, buffer) == Ok(buffer.len())
+    })
 }
 
 /// Fills the current address space, in which nothing is mapped.
@@ -303,7 +305,9 @@ fn map_interpreter(space: &mut AddressSpace, interpreter: &Binary) -> Result<u64
     let slack = alignment - PAGE_BYTES;
     let length = (end - start).checked_add(slack).ok_or(Errno::ENOMEM)?;
     let reserved = space.map(&Request::anonymous(Place::Anywhere, length, Protection::empty()))?;
-    let base = reserved.checked_next_multiple_of(alignment).ok_or(Errno::ENOMEM)?;
+    let base = reserved
+        .checked_next_multiple_of(alignment)
+        .ok_or(Errno::ENOMEM)?;
     let bias = base.wrapping_sub(start);
     map_segments(space, interpreter, bias)?;
     Ok(bias)
