@@ -28,6 +28,7 @@ mod process;
 pub mod program;
 mod random;
 mod task;
+mod text;
 mod time;
 
 pub use kernel::start;

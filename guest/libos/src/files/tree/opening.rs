@@ -88,7 +88,7 @@ fn open_nameless(found: &Found, flags: u32, permissions: u32) -> Result<Rc<OpenF
     let node = change::nameless(&directory.node.volume, directory.node.device, permissions)?;
     node.set_links(0);
     let mut name = alloc::vec![b'#'];
-    name.extend_from_slice(alloc::format!("{}", node.number).as_bytes());
+    name.extend_from_slice(crate::text::text!("{}", node.number).as_bytes());
     let entry = Entry::new(&name, Some(&directory), node);
     entry.set_removed();
     Ok(OpenFile::located(
