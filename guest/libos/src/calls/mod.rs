@@ -5,6 +5,7 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod attributes;
 mod changes;
 mod copying;
 mod descriptors;
