@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod calls;
+mod children;
 mod errno;
 mod files;
 mod futex;

@@ -19,6 +19,7 @@ mod network;
 mod paths;
 mod poll;
 mod process;
+mod programs;
 mod scheduling;
 mod signals;
 mod status;
@@ -29,6 +30,8 @@ mod transfer;
 mod watching;
 
 use linux_raw_sys::general as nr;
+
+pub(crate) use descriptors::let_go;
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -66,6 +69,8 @@ pub(crate) enum Answer {
     Yield,
     /// It goes on with the registers that it has.
     Resume,
+    /// It has lent its process's address space to a child: it goes on with this value in rax when that is given back.
+    Hold(u64),
     /// It is gone.
     Ended,
 }
@@ -79,6 +84,7 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
     match number {
         nr::__NR_sched_yield => return Answer::Yield,
         nr::__NR_exit => return tasks::exit(kernel, call.arguments),
+        nr::__NR_execve | nr::__NR_execveat => return programs::execute(kernel, number, call.arguments),
         nr::__NR_rt_sigreturn => return signals::rt_sigreturn(kernel),
         nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
             if let Err(errno) = signals::bring_mask(kernel, number, call.arguments) {
@@ -92,6 +98,7 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         descriptors::let_go_of_discarded(kernel);
     }
     match result {
+        Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
@@ -181,6 +188,7 @@ fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallRes
         advice::serve,
         files::serve,
         tasks::serve,
+        programs::serve,
         signals::serve,
         timers::serve,
         time::serve,
