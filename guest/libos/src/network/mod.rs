@@ -16,11 +16,12 @@
 //! * [`tcp`], [`udp`], [`unix`], [`netlink`]: the kinds;
 //! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
 //! * [`ports`]: who has which port;
-//! * [`stream`]: one slot in use;
+//! * [`stream`]: one slot in use; [`egress`]: asking for one;
 //! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
 mod bytes;
+mod egress;
 pub(crate) mod inbox;
 pub(crate) mod names;
 pub(crate) mod netlink;
@@ -38,12 +39,14 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 
 use spore_abi::layout::STREAM_SLOTS;
+use spore_abi::pages::{boot_flags, host_slot_flags};
 use spore_machine::shared;
 
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
 use crate::kernel::Kernel;
 use crate::task::ReadyQueue;
+use egress::Egress;
 use ports::Ports;
 use socket::Condition;
 use stream::Stream;
@@ -62,6 +65,9 @@ pub(crate) struct Network {
     tcp_ports: Rc<Ports<Listener>>,
     udp_ports: Rc<Ports<Receiver>>,
     unix_names: Rc<Names>,
+    egress: Egress,
+    /// Loopback addresses on which nobody listens here are those of the host.
+    reaches_host_loopback: bool,
     /// Streams that came in before anybody listened.
     early: VecDeque<Rc<Stream>>,
     function_port: u16,
@@ -78,6 +84,8 @@ impl Network {
             tcp_ports: Ports::new(false),
             udp_ports: Ports::new(true),
             unix_names: Rc::default(),
+            egress: Egress::default(),
+            reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             function_port,
             ready: Rc::clone(ready),
@@ -87,6 +95,12 @@ impl Network {
 
     /// Takes note of what the host has changed.
     pub(crate) fn pump(&mut self) {
+        let streams = &mut self.streams;
+        self.egress.pump(&self.ready, |slot, stream| {
+            if let Some(place) = streams.get_mut(slot) {
+                *place = Some(Rc::downgrade(stream));
+            }
+        });
         let mut changed = shared::take_changed_slots();
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
@@ -101,6 +115,10 @@ impl Network {
 
     /// A new stream is in this slot.
     fn welcome(&mut self, slot: usize) {
+        if shared::host_slot(slot).flags & host_slot_flags::EGRESS != 0 {
+            // An answer names it.
+            return;
+        }
         let Some(stream) = Stream::accept(slot, Condition::new(&self.ready)) else {
             return;
         };
