@@ -98,10 +98,13 @@ fn describe_file(
         return Err(Errno::EOVERFLOW);
     }
     let access_mode = open.flags.get() & linux::O_ACCMODE;
-    let may_write = access_mode == linux::O_RDWR;
+    if open.flags.get() & linux::O_PATH != 0 {
+        return Err(Errno::EBADF);
+    }
     if access_mode == linux::O_WRONLY {
         return Err(Errno::EACCES);
     }
+    let may_write = access_mode == linux::O_RDWR;
     if shared && !may_write {
         request.allowed.remove(Protection::WRITE);
     }
@@ -140,6 +143,7 @@ fn describe_file(
     if !request.allowed.contains(request.protection) {
         return Err(Errno::EACCES);
     }
+    request.label = Some((Rc::from(open.label()), offset));
     Ok(())
 }
 
@@ -195,10 +199,4 @@ pub(super) fn mremap(
 
 pub(super) fn brk(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     Ok(kernel.process.space.set_heap_end(address))
-}
-
-/// A path for `/proc/self/maps`.
-#[allow(dead_code, reason = "until open files know their paths")]
-pub(super) fn label(path: &[u8], offset: u64) -> (Rc<[u8]>, u64) {
-    (Rc::from(path), offset)
 }

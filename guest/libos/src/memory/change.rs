@@ -112,7 +112,7 @@ impl AddressSpace {
         }
     }
 
-    /// Whether the program may access all of the range so: EFAULT if not.
+    /// Whether the program may access all of the range so: EINVAL if not.
     pub(crate) fn check_populate(&self, start: u64, length: u64, writes: bool) -> Result<(), Errno> {
         let end = check_range(start, length)?;
         let needed = if writes {
@@ -124,7 +124,7 @@ impl AddressSpace {
         if self.areas.within(start, end).all(is_allowed) {
             Ok(())
         } else {
-            Err(Errno::EFAULT)
+            Err(Errno::EINVAL)
         }
     }
 

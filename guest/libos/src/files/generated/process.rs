@@ -118,7 +118,11 @@ fn start_of(kernel: &mut Kernel, subject: Subject, part: fn(&Start) -> &Vec<u8>)
 }
 
 fn name_of(kernel: &mut Kernel, subject: Subject) -> String {
-    let name = process_of(kernel, subject).map_or([0; 16], |process| process.name);
+    let task = kernel
+        .tasks
+        .get(&subject.task)
+        .or_else(|| kernel.tasks.get(&subject.process));
+    let name = task.map_or([0; 16], |task| task.name);
     let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
     String::from_utf8_lossy(&name[..length]).into_owned()
 }
