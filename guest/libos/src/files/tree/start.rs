@@ -256,8 +256,16 @@ fn network_files() -> [Provided; 3] {
 
 fn container_files() -> Vec<Provided> {
     let mut files = network_files().to_vec();
-    files.push((b"/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n".to_vec(), false));
-    files.push((b"/etc/group", b"root:x:0:\n".to_vec(), false));
+    files.push((
+        b"/etc/passwd",
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n".to_vec(),
+        false,
+    ));
+    files.push((
+        b"/etc/group",
+        b"root:x:0:\nnobody:x:65534:\nnogroup:x:65534:\n".to_vec(),
+        false,
+    ));
     files.push((b"/etc/nsswitch.conf", b"hosts: files dns\n".to_vec(), false));
     files
 }
