@@ -9,6 +9,7 @@ mod changes;
 mod copying;
 mod descriptors;
 mod files;
+mod foreign;
 mod futex;
 mod identity;
 mod locking;
@@ -180,6 +181,7 @@ fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallRes
         files::serve,
         tasks::serve,
         programs::serve,
+        foreign::serve,
         signals::serve,
         timers::serve,
         time::serve,
