@@ -27,6 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod metadata;
 pub(crate) mod notify;
 pub(crate) mod pipe;
+pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod timer;
 pub(crate) mod tree;
@@ -249,6 +250,11 @@ pub(crate) trait File {
 
     /// The epoll instance that it is, if it is one.
     fn as_epoll(&self) -> Option<&Epoll> {
+        None
+    }
+
+    /// The process that it names, if it is a descriptor of one.
+    fn as_process(&self) -> Option<&process::ProcessHandle> {
         None
     }
 
