@@ -166,6 +166,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_epoll_create1 => poll::epoll_create1(kernel, arguments),
         nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
         nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
+        nr::__NR_epoll_pwait2 => poll::epoll_pwait2(kernel, arguments),
 
         nr::__NR_clone => tasks::clone(kernel, arguments),
         nr::__NR_clone3 => tasks::clone3(kernel, arguments),
