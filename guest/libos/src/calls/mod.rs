@@ -94,7 +94,11 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         }
         _ => {}
     }
-    match serve(kernel, number, call.arguments) {
+    let result = serve(kernel, number, call.arguments);
+    if !kernel.network.discarded.is_empty() {
+        descriptors::let_go_of_discarded(kernel);
+    }
+    match result {
         Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
@@ -157,6 +161,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_sendmsg => network::sendmsg(kernel, arguments),
         nr::__NR_recvmsg => network::recvmsg(kernel, arguments),
         nr::__NR_shutdown => network::shutdown(kernel, arguments),
+        nr::__NR_socketpair => network::socketpair(kernel, arguments),
+        nr::__NR_sendmmsg => network::sendmmsg(kernel, arguments),
+        nr::__NR_recvmmsg => network::recvmmsg(kernel, arguments),
 
         nr::__NR_poll => poll::poll(kernel, arguments),
         nr::__NR_ppoll => poll::ppoll(kernel, arguments),

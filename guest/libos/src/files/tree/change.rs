@@ -77,7 +77,7 @@ pub(crate) fn make_in(parent: &Rc<Entry>, name: &[u8], mode: u32, rdev: u64) -> 
         S_IFREG => Body::Regular(RefCell::new(Bytes::Memory(Contents::new(&volume.frames)))),
         S_IFDIR => Body::Directory(Box::new(Directory::new(None))),
         linux_raw_sys::general::S_IFIFO => Body::Fifo(Fifo::default()),
-        linux_raw_sys::general::S_IFSOCK => Body::Socket,
+        linux_raw_sys::general::S_IFSOCK => Body::Socket(RefCell::default()),
         linux_raw_sys::general::S_IFCHR | linux_raw_sys::general::S_IFBLK => Body::Device(rdev),
         _ => return Err(Errno::EINVAL),
     };
