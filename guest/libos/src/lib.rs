@@ -33,6 +33,7 @@ mod random;
 mod schedule;
 mod signals;
 mod task;
+mod text;
 mod time;
 mod timers;
 

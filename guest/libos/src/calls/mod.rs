@@ -5,6 +5,7 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod attributes;
 mod changes;
 mod copying;
 mod descriptors;
@@ -93,7 +94,11 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         }
         _ => {}
     }
-    match serve(kernel, number, call.arguments) {
+    let result = serve(kernel, number, call.arguments);
+    if !kernel.network.discarded.is_empty() {
+        descriptors::let_go_of_discarded(kernel);
+    }
+    match result {
         Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
@@ -156,6 +161,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_sendmsg => network::sendmsg(kernel, arguments),
         nr::__NR_recvmsg => network::recvmsg(kernel, arguments),
         nr::__NR_shutdown => network::shutdown(kernel, arguments),
+        nr::__NR_socketpair => network::socketpair(kernel, arguments),
+        nr::__NR_sendmmsg => network::sendmmsg(kernel, arguments),
+        nr::__NR_recvmmsg => network::recvmmsg(kernel, arguments),
 
         nr::__NR_poll => poll::poll(kernel, arguments),
         nr::__NR_ppoll => poll::ppoll(kernel, arguments),
@@ -165,6 +173,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_epoll_create1 => poll::epoll_create1(kernel, arguments),
         nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
         nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
+        nr::__NR_epoll_pwait2 => poll::epoll_pwait2(kernel, arguments),
 
         nr::__NR_clone => tasks::clone(kernel, arguments),
         nr::__NR_clone3 => tasks::clone3(kernel, arguments),

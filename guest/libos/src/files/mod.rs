@@ -146,11 +146,6 @@ pub(crate) trait File {
         Err(Errno::EINVAL)
     }
 
-    /// Writes bytes of the library OS to `offset` and on.
-    fn poke(&self, _kernel: &mut Kernel, _offset: u64, _bytes: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EINVAL)
-    }
-
     /// The first byte from `offset` on that is data, or (`hole`) that is not.
     fn seek_data(&self, offset: u64, hole: bool) -> Result<u64, Errno> {
         match self.size() {
