@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::FunctionName;
+use spore_sandbox::EgressRule;
+use spore_sandbox::EgressRule;
 
 /// Where the gateway is if nothing else is said.
 pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
@@ -155,6 +157,18 @@ pub(crate) struct DeployArguments {
     /// Annotation; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) annotation: Vec<(String, String)>,
+    /// Let the function connect to this place, which it may not otherwise; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) allow_egress: Vec<EgressRule>,
+    /// Let every system call trap: slower; for finding faults
+    #[arg(long)]
+    pub(crate) no_syscall_rewriting: bool,
+    /// Let the function connect to this place, as it may to none otherwise; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) allow_egress: Vec<EgressRule>,
+    /// Let every system call trap: slower; for finding faults
+    #[arg(long)]
+    pub(crate) no_syscall_rewriting: bool,
     /// Instances kept even when idle
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,

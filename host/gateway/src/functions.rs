@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Sandbox};
+use spore_sandbox::{InstanceSpec, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -354,9 +354,12 @@ fn template(
     InstanceSpec {
         function: deployment.service.clone(),
         instance: String::new(),
-        program: path,
+        root: Root::Program(path),
         arguments: program.arguments,
         environment,
+        working_directory: program.working_directory,
+        rewrites_calls: settings.rewrites_calls,
+        egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
         ready_timeout,

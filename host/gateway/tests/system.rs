@@ -180,7 +180,7 @@ async fn instance_gets_what_image_and_deployment_say() {
             "{:?} {:?} {} {}",
             spec.arguments, spec.environment, spec.port, spec.memory_bytes
         );
-        let program = std::fs::read(&spec.program).expect("the program");
+        let program = std::fs::read(spec.root.path()).expect("the program");
         FakeFunction::http(move |_, _| {
             let text = format!("{text} {}", program.len());
             async move { response(200, text) }

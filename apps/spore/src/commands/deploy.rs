@@ -18,6 +18,10 @@ use crate::arguments::DeployArguments;
 
 /// Annotation that holds the longest time of an invocation.
 const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
+/// Annotation that holds where a function may connect to, with commas between.
+const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
+/// Annotation that is `false` if every system call is to trap.
+const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
 /// Labels that bound the number of instances.
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
@@ -92,6 +96,8 @@ fn settings_for_binary(target: &str) -> anyhow::Result<FunctionSettings> {
         timeout: None,
         port: None,
         scale: Scale::default(),
+        allow_egress: Vec::new(),
+        syscall_rewriting: None,
         environment: BTreeMap::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
@@ -108,6 +114,12 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
+    if !arguments.allow_egress.is_empty() {
+        settings.allow_egress = arguments.allow_egress.iter().map(ToString::to_string).collect();
+    }
+    if arguments.no_syscall_rewriting {
+        settings.syscall_rewriting = Some(false);
+    }
     settings
 }
 
@@ -126,6 +138,12 @@ fn deployment(settings: &FunctionSettings, digest: &str) -> FunctionDeployment {
     let mut annotations = settings.annotations.clone();
     if let Some(timeout) = &settings.timeout {
         annotations.insert(TIMEOUT_ANNOTATION.to_owned(), timeout.clone());
+    }
+    if !settings.allow_egress.is_empty() {
+        annotations.insert(EGRESS_ANNOTATION.to_owned(), settings.allow_egress.join(","));
+    }
+    if let Some(rewrites) = settings.syscall_rewriting {
+        annotations.insert(REWRITING_ANNOTATION.to_owned(), rewrites.to_string());
     }
     FunctionDeployment {
         service: settings.name.to_string(),
@@ -180,6 +198,8 @@ mod tests {
             min: Some(0),
             max: Some(7),
         };
+        settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
+        settings.syscall_rewriting = Some(false);
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
         assert_eq!(
@@ -187,7 +207,11 @@ mod tests {
             serde_json::json!({
                 "service": "resize", "image": "resize@sha256:0", "envVars": {"A": "b"},
                 "labels": {"team": "images", "com.openfaas.scale.min": "0", "com.openfaas.scale.max": "7"},
-                "annotations": {"dev.spore.timeout": "3s"}, "limits": {"memory": "64Mi"},
+                "annotations": {
+                    "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
+                    "dev.spore.syscall-rewriting": "false",
+                },
+                "limits": {"memory": "64Mi"},
             })
         );
     }

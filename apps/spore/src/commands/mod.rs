@@ -10,6 +10,7 @@ mod source;
 
 use std::future::Future;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -68,6 +69,14 @@ fn ensure_line_end(mut text: String) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The folder that an environment variable names. An empty or relative one counts as unset, as the XDG specification
+/// says.
+fn absolute_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
 }
 
 /// Prints to standard output. A reader that has gone (`spore list | head -1`) is no failure.

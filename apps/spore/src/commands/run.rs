@@ -3,10 +3,12 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
+use spore_rootfs::{Owners, cached_image};
 
 use crate::arguments::RunArguments;
 use crate::output::print_error;
@@ -20,6 +22,8 @@ const SIGKILL: u8 = 9;
 const SIGPIPE: u8 = 13;
 /// Where the function listens if nothing is said.
 const DEFAULT_PORT: u16 = 8080;
+/// Where programs of a root file system are looked for if nothing is said.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Runs a program and exits as it does.
 pub(crate) fn run(arguments: RunArguments) -> ExitCode {
@@ -35,18 +39,14 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         bail!("name a program");
     };
     let (root, kind) = match &arguments.rootfs {
-        Some(_) => bail!("root file systems cannot be run yet"),
+        Some(folder) => (root_image(folder)?, RootKind::FileSystem),
         None => (open_program(Path::new(program))?, RootKind::Program),
     };
     let listener = arguments.port.map(listen).transpose()?;
     let memory_bytes = arguments.memory;
     let request = StartRequest {
         arguments: arguments.command,
-        environment: arguments
-            .env
-            .iter()
-            .map(|(name, value)| format!("{name}={value}"))
-            .collect(),
+        environment: environment(&arguments.env, kind),
         working_directory: arguments.workdir,
         port: arguments.port.unwrap_or(DEFAULT_PORT),
         memory_bytes,
@@ -66,12 +66,37 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
     }
 }
 
+/// The variables as given; a program of a root file system finds `PATH` besides, as in a container.
+fn environment(given: &[(String, String)], kind: RootKind) -> Vec<String> {
+    let needs_path = kind == RootKind::FileSystem && given.iter().all(|(name, _)| name != "PATH");
+    let path = needs_path.then(|| format!("PATH={DEFAULT_PATH}"));
+    let given = given.iter().map(|(name, value)| format!("{name}={value}"));
+    path.into_iter().chain(given).collect()
+}
+
 fn open_program(path: &Path) -> anyhow::Result<File> {
     let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
     if !file.metadata()?.is_file() {
         bail!("{} is no file: name a program", path.display());
     }
     Ok(file)
+}
+
+/// The image of a folder, kept in the user's cache for the next run.
+fn root_image(folder: &Path) -> anyhow::Result<File> {
+    let cache = super::absolute_variable("XDG_CACHE_HOME")
+        .or_else(|| Some(super::absolute_variable("HOME")?.join(".cache")))
+        .map(|base| base.join("spore/roots"));
+    // Whoever is not root can read, as a rule, only their own files, and means them to be the program's.
+    let owners = if is_root() { Owners::Kept } else { Owners::Root };
+    let progress = crate::output::spinner(format!("packing {}", folder.display()));
+    let image = cached_image(folder, cache.as_deref(), owners);
+    progress.finish_and_clear();
+    Ok(image?)
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0)
 }
 
 fn listen(port: u16) -> anyhow::Result<TcpListener> {

@@ -74,16 +74,10 @@ fn level(level: LogLevel) -> LevelFilter {
 }
 
 fn default_data_folder() -> anyhow::Result<PathBuf> {
-    // An empty or relative value counts as unset, as the XDG specification says.
-    let absolute = |name| {
-        std::env::var_os(name)
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
-    if let Some(base) = absolute("XDG_DATA_HOME") {
+    if let Some(base) = super::absolute_variable("XDG_DATA_HOME") {
         return Ok(base.join("spore"));
     }
-    match absolute("HOME") {
+    match super::absolute_variable("HOME") {
         Some(home) => Ok(home.join(".local/share/spore")),
         None => bail!("there is no place for the data, for HOME is not set: name a folder with --data DIR"),
     }
