@@ -19,3 +19,5 @@ pub const NOTIFY: u32 = 2;
 pub const EXIT: u32 = 3;
 /// Page-table entries that were present have changed: forget cached translations.
 pub const FLUSH_TRANSLATIONS: u32 = 4;
+/// Translate with the top-level page table that the guest page names.
+pub const SWITCH_TABLES: u32 = 5;

@@ -19,4 +19,4 @@ pub mod pages;
 pub mod ring;
 
 /// Version of everything in this crate. A monitor refuses an image built for another one.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

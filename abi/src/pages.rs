@@ -211,6 +211,8 @@ pub mod exit_kind {
 pub struct GuestPage {
     /// CLOCK_MONOTONIC at which a [`crate::doorbell::WAIT`] ends, in nanoseconds; `u64::MAX` if never.
     pub wait_deadline_ns: u64,
+    /// Guest-physical address of the top-level page table for [`crate::doorbell::SWITCH_TABLES`].
+    pub top_table_gpa: u64,
     /// 1 when the function's port is listened on.
     pub listening: u32,
     /// 1 when kicks are to be delivered as upcalls (something else could run).
@@ -272,7 +274,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 288 + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 296 + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -2,9 +2,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
+use spore_abi::layout::PAGE_BYTES;
 use spore_abi::pages::{Upcall, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
 use spore_machine::context::{self, Trap};
@@ -12,11 +14,15 @@ use spore_machine::identity::Identity;
 use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
+use crate::errno::Errno;
+use crate::files;
 use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::OpenFile;
+use crate::files::tree::Tree;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
+use crate::memory::pages::Pages;
 use crate::memory::space::{AccessError, Intent};
 use crate::network::Network;
 use crate::process::{Process, ProcessId};
@@ -48,6 +54,11 @@ pub(crate) struct Kernel {
     pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
+    pub(crate) tree: Tree,
+    /// Number of this start of the instance.
+    pub(crate) boot_id: [u8; 16],
+    /// When the library OS was started, in nanoseconds of CLOCK_MONOTONIC.
+    pub(crate) started_ns: u64,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     reported_handler: bool,
@@ -62,8 +73,15 @@ pub fn start() -> ! {
     let boot = shared::boot();
     let ready = Rc::new(ReadyQueue::default());
     let frames = frames::share(&boot);
+    let tree = files::tree::start::tree(&boot, &frames, &ready).unwrap_or_else(|_| {
+        shared::end(
+            exit_kind::BAD_PROGRAM,
+            0,
+            "the root file system is damaged or needs more than is served",
+        )
+    });
     let mut kernel = Kernel {
-        process: Process::first(AddressSpace::new(&boot, &frames)),
+        process: Process::first(AddressSpace::new(&boot, &frames), Rc::clone(&tree.root)),
         parked: BTreeMap::new(),
         frames,
         network: Network::new(boot.port as u16, &ready),
@@ -74,12 +92,24 @@ pub fn start() -> ! {
         current: 1,
         deadlines: BTreeSet::new(),
         notify_due: false,
+        tree,
+        boot_id: [0; 16],
+        started_ns: time::monotonic_ns(),
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         reported_handler: false,
         loaded: 1,
     };
     kernel.open_console();
+    let mut boot_id = [0; 16];
+    kernel.random.fill(&mut boot_id);
+    kernel.boot_id = boot_id;
+    if let Err(Errno(number)) = files::tree::start::furnish(&mut kernel, &boot) {
+        let mut message = Line::default();
+        // Cannot fail: a line takes what fits.
+        let _ = write!(message, "the file system cannot be made ready (error {number})");
+        shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
+    }
     match program::load::load(&mut kernel, &boot) {
         Ok(task) => {
             kernel.tasks.insert(1, task);
@@ -292,6 +322,7 @@ impl Kernel {
     /// The program raised an exception.
     fn fault(&mut self, upcall: &Upcall) {
         const PAGE_FAULT: u32 = 14;
+        let mut is_beyond_file = false;
         if upcall.vector == PAGE_FAULT {
             let intent = match upcall.error_code {
                 code if code & FAULT_WAS_FETCH != 0 => Intent::Execute,
@@ -301,10 +332,12 @@ impl Kernel {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::BeyondFile) => is_beyond_file = true,
                 Err(AccessError::Forbidden) => {}
             }
         }
         let signal = match upcall.vector {
+            PAGE_FAULT if is_beyond_file => SIGBUS,
             0 | 16 | 19 => SIGFPE,
             1 | 3 => SIGTRAP,
             6 => SIGILL,
@@ -312,6 +345,47 @@ impl Kernel {
             _ => SIGSEGV,
         };
         shared::end(exit_kind::FAULTED, signal, "")
+    }
+
+    /// A number for a new inode.
+    pub(crate) fn next_inode(&self) -> u64 {
+        self.tree.volume.next_number()
+    }
+
+    /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
+    pub(crate) fn forget_pages(&mut self, pages: &Rc<Pages>, start: u64, end: u64) {
+        // Nobody but the file has them as a rule.
+        if Rc::strong_count(pages) == 1 {
+            return;
+        }
+        let (first, end) = (start.div_ceil(PAGE_BYTES), end / PAGE_BYTES);
+        self.process.space.forget_pages(pages, first, end);
+        for process in self.parked.values_mut() {
+            process.space.forget_pages(pages, first, end);
+        }
+    }
+
+    /// A process.
+    pub(crate) fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
+        if self.process.id == id {
+            return Some(&mut self.process);
+        }
+        self.parked.get_mut(&id)
+    }
+
+    /// The numbers of all processes, in order.
+    pub(crate) fn process_ids(&self) -> Vec<ProcessId> {
+        let mut ids: Vec<_> = self.parked.keys().copied().chain([self.process.id]).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The process that a task, or the process itself, is part of.
+    pub(crate) fn task_process(&self, id: TaskId) -> Option<ProcessId> {
+        if id == self.process.id || self.parked.contains_key(&id) {
+            return Some(id);
+        }
+        self.tasks.get(&id).map(|task| task.process)
     }
 
     /// Reports once that a handler of the program would have been due.

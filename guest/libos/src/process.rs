@@ -5,8 +5,12 @@
 //! parked.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
 
+use crate::files::File;
 use crate::files::descriptors::Descriptors;
+use crate::files::generated::Start;
+use crate::files::tree::Entry;
 use crate::memory::AddressSpace;
 
 /// Number of a process, as `getpid` returns it: that of its first task.
@@ -28,6 +32,12 @@ pub(crate) struct Process {
     pub(crate) parent: ProcessId,
     pub(crate) space: AddressSpace,
     pub(crate) files: Descriptors,
+    /// The working directory.
+    pub(crate) directory: Rc<Entry>,
+    /// The file that it executes, for `/proc`.
+    pub(crate) program: Option<Rc<dyn File>>,
+    /// What it was started with, for `/proc`.
+    pub(crate) start: Rc<Start>,
     pub(crate) signal_actions: Box<[SignalAction; SIGNALS]>,
     /// Signals to the whole process that came while they were blocked, one bit each.
     pub(crate) pending_signals: u64,
@@ -37,12 +47,15 @@ pub(crate) struct Process {
 
 impl Process {
     /// The program, with an address space in which nothing is mapped yet.
-    pub(crate) fn first(space: AddressSpace) -> Self {
+    pub(crate) fn first(space: AddressSpace, directory: Rc<Entry>) -> Self {
         Self {
             id: FIRST_PROCESS,
             parent: 0,
             space,
             files: Descriptors::default(),
+            directory,
+            program: None,
+            start: Rc::default(),
             signal_actions: Box::new([[0; 4]; SIGNALS]),
             pending_signals: 0,
             file_mode_mask: 0o022,

@@ -31,6 +31,8 @@ pub mod identity;
 pub mod paging;
 pub mod processor;
 pub mod shared;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod user;
 pub mod vdso;
 

@@ -4,6 +4,7 @@
 //! doorbell, and also at a tick, which may fall between any two instructions of the library OS. So each access here is
 //! volatile, what is published comes after what it speaks of, and what both sides change is changed atomically.
 
+#[cfg(not(feature = "simulation"))]
 use core::arch::asm;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
@@ -241,6 +242,12 @@ pub fn flush_translations() {
     ring(doorbell::FLUSH_TRANSLATIONS);
 }
 
+/// Makes the host translate with another top table.
+pub fn switch_tables(top_gpa: u64) {
+    store!((*GUEST).top_table_gpa, top_gpa);
+    ring(doorbell::SWITCH_TABLES);
+}
+
 /// Ends the instance.
 pub fn end(kind: u32, code: u32, message: &str) -> ! {
     let mut record = ExitRecord {
@@ -259,6 +266,12 @@ pub fn end(kind: u32, code: u32, message: &str) -> ! {
     }
 }
 
+#[cfg(feature = "simulation")]
+fn ring(request: u32) {
+    crate::simulation::ring(request);
+}
+
+#[cfg(not(feature = "simulation"))]
 fn ring(request: u32) {
     // SAFETY: an `out` to the one port that the TSS bitmap allows; the monitor may write to the shared pages
     // meanwhile, so memory is a clobber (no `nomem`).

@@ -145,6 +145,20 @@ pub fn read_place(from: Place, buffer: &mut [u8]) -> bool {
     true
 }
 
+/// Copies `length` bytes from one place to another; `false` if one of them does not exist.
+#[must_use]
+pub fn copy_place(from: Place, to: Place, length: usize) -> bool {
+    let addresses = from
+        .address(length as u64, false)
+        .zip(to.address(length as u64, true));
+    let Some((source, target)) = addresses else {
+        return false;
+    };
+    // SAFETY: both are mapped for this length and are no Rust objects; `copy` allows that they overlap.
+    unsafe { core::ptr::copy(source as *const u8, target as *mut u8, length) };
+    true
+}
+
 /// Writes `bytes` to a place; `false` if the place does not exist or is not writable.
 #[must_use]
 pub fn write_place(to: Place, bytes: &[u8]) -> bool {

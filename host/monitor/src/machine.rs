@@ -323,6 +323,19 @@ impl Machine {
         self.update_special(|_| {})
     }
 
+    /// Translates with another top-level table from now on; whether there can be one at that address.
+    pub(crate) fn switch_tables(&mut self, top_gpa: u64) -> Result<bool, MachineError> {
+        let is_table = top_gpa.is_multiple_of(PAGE_BYTES)
+            && top_gpa
+                .checked_add(PAGE_BYTES)
+                .is_some_and(|end| end <= self.ram.length());
+        if is_table {
+            self.special.cr3 = top_gpa | (self.special.cr3 & CR3_FLUSH_BIT);
+            self.flush_translations()?;
+        }
+        Ok(is_table)
+    }
+
     fn update_special(&mut self, change: impl FnOnce(&mut kvm_sregs)) -> Result<(), MachineError> {
         let current = self.processor.get_sregs().map_err(kvm_error("read registers"))?;
         let mut special = self.special;

@@ -66,6 +66,8 @@ enum Failure {
     Unexpected(String),
     #[error("the guest rang the doorbell with the unknown request {0}")]
     UnknownRequest(u32),
+    #[error("the guest asks for page tables at {0:#x}, where none can be")]
+    NoTable(u64),
     #[error("the control socket fails")]
     Control(#[from] ControlError),
     #[error("waiting fails")]
@@ -132,6 +134,12 @@ impl Instance {
                 self.hold_for_log()?;
             }
             Exit::Doorbell(doorbell::FLUSH_TRANSLATIONS) => self.machine.flush_translations()?,
+            Exit::Doorbell(doorbell::SWITCH_TABLES) => {
+                let top_gpa: u64 = guest_field!(self, top_table_gpa)?;
+                if !self.machine.switch_tables(top_gpa)? {
+                    return Err(Failure::NoTable(top_gpa));
+                }
+            }
             Exit::Doorbell(doorbell::EXIT) => return self.exit_requested().map(Some),
             Exit::Doorbell(other) => return Err(Failure::UnknownRequest(other)),
             Exit::Exception => self.exception()?,
@@ -365,12 +373,14 @@ impl Instance {
                 Cause::Failed(format!("{} in the library OS at {rip:#x}", fault.summary()))
             }
             // Only a guest that has damaged itself gets here.
-            Failure::Unexpected(_) | Failure::UnknownRequest(_) | Failure::Stream(_) | Failure::Log(_) => {
-                Cause::Crashed {
-                    signal: None,
-                    summary: chain(&failure),
-                }
-            }
+            Failure::Unexpected(_)
+            | Failure::UnknownRequest(_)
+            | Failure::NoTable(_)
+            | Failure::Stream(_)
+            | Failure::Log(_) => Cause::Crashed {
+                signal: None,
+                summary: chain(&failure),
+            },
             other => Cause::Failed(chain(&other)),
         };
         End { cause, details }

@@ -177,7 +177,7 @@ static pid_t own_folder_maker;
 static inline void remove_own_folder(void)
 {
 	if (getpid() == own_folder_maker && chdir("/") == 0)
-		nftw(own_folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+		nftw(own_folder, remove_entry, 128, FTW_DEPTH | FTW_PHYS);
 }
 
 /* Makes an empty folder below /tmp and enters it; it is removed when the program exits. */

@@ -4,13 +4,22 @@
 //! has put the current task into the wait queues that matter; it is then called again with the same arguments when
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
+mod advice;
+mod changes;
+mod copying;
+mod descriptors;
 mod files;
+mod locking;
 mod memory;
 pub(crate) mod names;
 mod network;
+mod paths;
 mod poll;
 mod process;
+mod status;
 mod time;
+mod transfer;
+mod watching;
 
 use linux_raw_sys::general as nr;
 
@@ -63,7 +72,11 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         nr::__NR_exit => return process::exit(kernel, call.arguments),
         _ => {}
     }
-    match serve(kernel, number, call.arguments) {
+    let result = serve(kernel, number, call.arguments);
+    if !kernel.network.discarded.is_empty() {
+        descriptors::let_go_of_discarded(kernel);
+    }
+    match result {
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
@@ -72,36 +85,37 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
 
 fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     match number {
-        nr::__NR_read => files::read(kernel, arguments),
-        nr::__NR_write => files::write(kernel, arguments),
-        nr::__NR_readv => files::readv(kernel, arguments),
-        nr::__NR_writev => files::writev(kernel, arguments),
-        nr::__NR_pread64 | nr::__NR_pwrite64 | nr::__NR_lseek => files::seek(kernel, arguments),
-        nr::__NR_close => files::close(kernel, arguments),
-        nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
-        nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
-        nr::__NR_fstat => files::fstat(kernel, arguments),
-        nr::__NR_stat | nr::__NR_lstat => files::stat(kernel, arguments[0], arguments[1]),
-        nr::__NR_newfstatat => files::newfstatat(kernel, arguments),
-        nr::__NR_access => files::access(kernel, arguments[0]),
-        nr::__NR_faccessat | nr::__NR_faccessat2 => files::access(kernel, arguments[1]),
-        nr::__NR_readlink => files::readlink(kernel, arguments[0]),
-        nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
-        nr::__NR_getcwd => files::getcwd(kernel, arguments),
-        nr::__NR_ioctl => files::ioctl(kernel, arguments),
-        nr::__NR_fcntl => files::fcntl(kernel, arguments),
-        nr::__NR_dup => files::dup(kernel, arguments),
-        nr::__NR_dup2 => files::dup2(kernel, arguments),
-        nr::__NR_dup3 => files::dup3(kernel, arguments),
-        nr::__NR_pipe => files::pipe2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
-        nr::__NR_pipe2 => files::pipe2(kernel, arguments),
-        nr::__NR_eventfd => files::eventfd2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
-        nr::__NR_eventfd2 => files::eventfd2(kernel, arguments),
+        nr::__NR_read => transfer::read(kernel, arguments),
+        nr::__NR_write => transfer::write(kernel, arguments),
+        nr::__NR_readv => transfer::readv(kernel, arguments),
+        nr::__NR_writev => transfer::writev(kernel, arguments),
+        nr::__NR_pread64 => transfer::pread64(kernel, arguments),
+        nr::__NR_pwrite64 => transfer::pwrite64(kernel, arguments),
+        nr::__NR_preadv => transfer::preadv(kernel, arguments),
+        nr::__NR_pwritev => transfer::pwritev(kernel, arguments),
+        nr::__NR_preadv2 => transfer::preadv2(kernel, arguments),
+        nr::__NR_pwritev2 => transfer::pwritev2(kernel, arguments),
+        nr::__NR_lseek => transfer::lseek(kernel, arguments),
+        nr::__NR_fsync | nr::__NR_fdatasync => transfer::fsync(kernel, arguments),
+        nr::__NR_ftruncate => transfer::ftruncate(kernel, arguments),
+        nr::__NR_fallocate => transfer::fallocate(kernel, arguments),
+        nr::__NR_close => descriptors::close(kernel, arguments),
+        nr::__NR_ioctl => descriptors::ioctl(kernel, arguments),
+        nr::__NR_fcntl => descriptors::fcntl(kernel, arguments),
+        nr::__NR_dup => descriptors::dup(kernel, arguments),
+        nr::__NR_dup2 => descriptors::dup2(kernel, arguments),
+        nr::__NR_dup3 => descriptors::dup3(kernel, arguments),
+        nr::__NR_pipe => descriptors::pipe2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_pipe2 => descriptors::pipe2(kernel, arguments),
+        nr::__NR_close_range => descriptors::close_range(kernel, arguments),
+        nr::__NR_memfd_create => descriptors::memfd_create(kernel, arguments),
+        nr::__NR_eventfd => descriptors::eventfd2(kernel, [arguments[0], 0, 0, 0, 0, 0]),
+        nr::__NR_eventfd2 => descriptors::eventfd2(kernel, arguments),
 
         nr::__NR_mmap => memory::mmap(kernel, arguments),
         nr::__NR_munmap => memory::munmap(kernel, arguments),
         nr::__NR_mprotect => memory::mprotect(kernel, arguments),
-        nr::__NR_madvise => memory::madvise(kernel, arguments),
+        nr::__NR_mremap => memory::mremap(kernel, arguments),
         nr::__NR_brk => memory::brk(kernel, arguments),
 
         nr::__NR_socket => network::socket(kernel, arguments),
@@ -119,6 +133,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_sendmsg => network::sendmsg(kernel, arguments),
         nr::__NR_recvmsg => network::recvmsg(kernel, arguments),
         nr::__NR_shutdown => network::shutdown(kernel, arguments),
+        nr::__NR_socketpair => network::socketpair(kernel, arguments),
+        nr::__NR_sendmmsg => network::sendmmsg(kernel, arguments),
+        nr::__NR_recvmmsg => network::recvmmsg(kernel, arguments),
 
         nr::__NR_poll => poll::poll(kernel, arguments),
         nr::__NR_ppoll => poll::ppoll(kernel, arguments),
@@ -136,6 +153,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_nanosleep => time::nanosleep(kernel, arguments),
         nr::__NR_clock_nanosleep => time::clock_nanosleep(kernel, arguments),
 
-        _ => process::serve(kernel, number, arguments),
+        _ => match advice::serve(kernel, number, arguments) {
+            Some(result) => result,
+            None => files::serve(kernel, number, arguments),
+        },
     }
 }

@@ -1,9 +1,11 @@
 //! Standard input, output and error.
 
+use alloc::rc::Rc;
+
 use spore_abi::ring::LogOrigin;
 use spore_machine::shared;
 
-use super::{File, Kind, Readiness};
+use super::{File, Kind, Metadata, Positions, Readiness};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
@@ -16,8 +18,24 @@ impl File for Input {
         Kind::CharacterDevice
     }
 
+    fn positions(&self) -> Positions {
+        Positions::Ignored
+    }
+
+    fn metadata(&self) -> Metadata {
+        Metadata::of_device(1, 3)
+    }
+
     fn read(&self, _kernel: &mut Kernel, _buffers: &mut Buffers) -> Result<u64, Errno> {
         Ok(0)
+    }
+
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Ok(self)
     }
 
     fn readiness(&self) -> Readiness {
@@ -47,6 +65,10 @@ impl File for Output {
             }
         }
         Ok(total)
+    }
+
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Ok(self)
     }
 
     fn readiness(&self) -> Readiness {

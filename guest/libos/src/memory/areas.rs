@@ -1,11 +1,14 @@
 //! Areas: which addresses are mapped, how they may be used, and what is behind them. Pure bookkeeping.
 
 use alloc::collections::BTreeMap;
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use bitflags::bitflags;
 use linux_raw_sys::general::{PROT_EXEC, PROT_READ, PROT_WRITE};
 use spore_machine::paging::Access;
+
+use super::pages::Pages;
 
 bitflags! {
     /// What the program may do with an area.
@@ -34,33 +37,139 @@ impl Protection {
 }
 
 /// What is behind an area.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) enum Backing {
     /// A stretch of the window: the frame of an address is fixed.
     Window,
     /// Frames of its own behind table entries, filled when first touched.
-    Tables,
+    Anonymous,
     /// Part of a module (a file of the host), shared until a page is written: the page of `address` is that of the
-    /// module's byte `address + offset`, modulo 2^64.
-    Module { offset: u64 },
+    /// module's byte `address + offset`, modulo 2^64. The file ends before the module's byte `end`.
+    Module { offset: u64, end: u64 },
+    /// A file in memory: the page of `address` holds the file's byte `address + offset`, modulo 2^64. What the program
+    /// writes is its own, unless the mapping is shared.
+    Pages {
+        pages: Rc<Pages>,
+        offset: u64,
+        shared: bool,
+    },
+}
+
+impl Backing {
+    /// The same, seen from addresses that are `to - from` higher.
+    pub(crate) fn moved(self, from: u64, to: u64) -> Self {
+        let shift = |offset: u64| offset.wrapping_add(from).wrapping_sub(to);
+        match self {
+            Self::Window | Self::Anonymous => Self::Anonymous,
+            Self::Module { offset, end } => Self::Module {
+                offset: shift(offset),
+                end,
+            },
+            Self::Pages {
+                pages,
+                offset,
+                shared,
+            } => Self::Pages {
+                pages,
+                offset: shift(offset),
+                shared,
+            },
+        }
+    }
+
+    /// Whether what the program writes reaches the file.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Pages { shared: true, .. })
+    }
+
+    /// Whether nothing but memory is behind it, of which nobody else knows.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        matches!(self, Self::Window | Self::Anonymous)
+    }
+}
+
+impl PartialEq for Backing {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Window, Self::Window) | (Self::Anonymous, Self::Anonymous) => true,
+            (
+                Self::Module { offset, end },
+                Self::Module {
+                    offset: other_offset,
+                    end: other_end,
+                },
+            ) => offset == other_offset && end == other_end,
+            (
+                Self::Pages {
+                    pages,
+                    offset,
+                    shared,
+                },
+                Self::Pages {
+                    pages: other_pages,
+                    offset: other_offset,
+                    shared: other_shared,
+                },
+            ) => Rc::ptr_eq(pages, other_pages) && offset == other_offset && shared == other_shared,
+            _ => false,
+        }
+    }
+}
+
+/// What `/proc/self/maps` says of an area: the path of its file, or a name in brackets.
+#[derive(Debug, Clone)]
+pub(crate) struct Label {
+    pub(crate) text: Rc<[u8]>,
+    /// The file's byte at `address` is `address + offset`, modulo 2^64.
+    pub(crate) offset: u64,
+}
+
+impl PartialEq for Label {
+    fn eq(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.text, &other.text) && self.offset == other.offset
+    }
 }
 
 /// A mapped range of addresses; its start is the key in [`Areas`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Area {
     pub(crate) end: u64,
     pub(crate) protection: Protection,
+    /// What `mprotect` may make of it.
+    pub(crate) allowed: Protection,
     pub(crate) backing: Backing,
+    pub(crate) label: Option<Label>,
+}
+
+impl Area {
+    /// Anonymous memory.
+    pub(crate) fn new(end: u64, protection: Protection, backing: Backing) -> Self {
+        Self {
+            end,
+            protection,
+            allowed: Protection::all(),
+            backing,
+            label: None,
+        }
+    }
+
+    /// Whether it differs in nothing but its place.
+    fn is_alike(&self, other: &Self) -> bool {
+        self.protection == other.protection
+            && self.allowed == other.allowed
+            && self.backing == other.backing
+            && self.label == other.label
+    }
 }
 
 /// All areas, disjoint; neighbours that differ in nothing are one area.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Areas(BTreeMap<u64, Area>);
 
 impl Areas {
     /// The area that holds `address`, with its start.
-    pub(crate) fn find(&self, address: u64) -> Option<(u64, Area)> {
-        let (&start, &area) = self.0.range(..=address).next_back()?;
+    pub(crate) fn find(&self, address: u64) -> Option<(u64, &Area)> {
+        let (&start, area) = self.0.range(..=address).next_back()?;
         (address < area.end).then_some((start, area))
     }
 
@@ -77,16 +186,52 @@ impl Areas {
             .is_some_and(|(_, area)| area.end > start)
     }
 
-    /// Whether all of the range is mapped.
-    pub(crate) fn covers(&self, start: u64, end: u64) -> bool {
+    /// Where the mapped stretch that begins at `start` ends; `start` itself if nothing is mapped there.
+    pub(crate) fn covered_until(&self, start: u64, end: u64) -> u64 {
         let mut reached = start;
         while reached < end {
             match self.find(reached) {
                 Some((_, area)) => reached = area.end,
-                None => return false,
+                None => break,
             }
         }
-        true
+        reached.min(end)
+    }
+
+    /// Whether all of the range is mapped.
+    pub(crate) fn covers(&self, start: u64, end: u64) -> bool {
+        self.covered_until(start, end) >= end
+    }
+
+    /// The parts of the range where nothing is mapped, in order.
+    pub(crate) fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
+        let mut at = start;
+        for (area_start, area) in self.within(start, end) {
+            if area_start > at {
+                gaps.push((at, area_start));
+            }
+            at = area.end;
+        }
+        if at < end {
+            gaps.push((at, end));
+        }
+        gaps
+    }
+
+    /// The lowest place for `length` bytes within `low..high` where nothing is mapped.
+    pub(crate) fn find_gap(&self, low: u64, high: u64, length: u64) -> Option<u64> {
+        let mut at = low;
+        let first = self.find(low).map_or(low, |(start, _)| start);
+        for (&start, area) in self.0.range(first..high.max(first)) {
+            if start >= at && start - at >= length {
+                break;
+            }
+            at = at.max(area.end);
+        }
+        at.checked_add(length)
+            .is_some_and(|end| end <= high)
+            .then_some(at)
     }
 
     /// Takes out what lies within the range, cutting areas at its ends: starts and areas, in order.
@@ -102,35 +247,44 @@ impl Areas {
 
     /// Adds an area where nothing is mapped, and joins it with equal neighbours.
     pub(crate) fn insert(&mut self, mut start: u64, mut area: Area) {
-        let joins = |a: &Area, b: &Area| a.protection == b.protection && a.backing == b.backing;
         if let Some((&before, previous)) = self.0.range(..start).next_back()
             && previous.end == start
-            && joins(previous, &area)
+            && previous.is_alike(&area)
         {
             self.0.remove(&before);
             start = before;
         }
-        if let Some(next) = self.0.get(&area.end).copied()
-            && joins(&next, &area)
+        if let Some(next) = self.0.get(&area.end)
+            && next.is_alike(&area)
         {
+            let end = next.end;
             self.0.remove(&area.end);
-            area.end = next.end;
+            area.end = end;
         }
         self.0.insert(start, area);
     }
 
     /// All areas with their starts, in order.
-    #[cfg(test)]
-    fn iter(&self) -> impl Iterator<Item = (u64, Area)> {
-        self.0.iter().map(|(&start, &area)| (start, area))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Area)> {
+        self.0.iter().map(|(&start, area)| (start, area))
+    }
+
+    /// The areas that touch the range, with their starts, in order.
+    pub(crate) fn within(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, &Area)> {
+        let first = self.find(start).map_or(start, |(start, _)| start);
+        let areas = self.0.range(first..end.max(first));
+        areas.map(|(&start, area)| (start, area))
     }
 
     fn cut(&mut self, at: u64) {
         if let Some((start, area)) = self.find(at)
             && start < at
         {
-            self.0.insert(start, Area { end: at, ..area });
-            self.0.insert(at, area);
+            let rest = area.clone();
+            if let Some(area) = self.0.get_mut(&start) {
+                area.end = at;
+            }
+            self.0.insert(at, rest);
         }
     }
 }
@@ -150,13 +304,9 @@ mod tests {
         let backing = if kind & 2 == 0 {
             Backing::Window
         } else {
-            Backing::Tables
+            Backing::Anonymous
         };
-        Area {
-            end,
-            protection,
-            backing,
-        }
+        Area::new(end, protection, backing)
     }
 
     proptest! {
@@ -177,15 +327,24 @@ mod tests {
                     areas.insert(start, area(end, kind));
                 }
                 for page in 0..80 {
-                    let found = areas.find(page).map(|(_, found)| (found.protection, found.backing));
-                    let expected = model[page as usize].map(|kind| (area(0, kind).protection, area(0, kind).backing));
-                    prop_assert_eq!(found, expected);
+                    let found = areas.find(page).map(|(_, found)| found.clone());
+                    let expected = model[page as usize].map(|kind| area(0, kind));
+                    let is_same = match (&found, &expected) {
+                        (Some(found), Some(expected)) => found.is_alike(expected),
+                        (found, expected) => found.is_none() && expected.is_none(),
+                    };
+                    prop_assert!(is_same, "page {}", page);
                 }
                 let all: Vec<_> = areas.iter().collect();
                 prop_assert!(all.windows(2).all(|pair| {
                     let ((_, left), (next, right)) = (pair[0], pair[1]);
-                    left.end < next || left.protection != right.protection || left.backing != right.backing
+                    left.end < next || !left.is_alike(right)
                 }), "equal neighbours are joined");
+                let free = |from: u64, to: u64| model[from as usize..to as usize].iter().all(Option::is_none);
+                let place = (10..=70 - length).find(|&at| free(at, at + length));
+                prop_assert_eq!(areas.find_gap(10, 70, length), place);
+                let gaps: u64 = areas.gaps(5, 75).iter().map(|(start, end)| end - start).sum();
+                prop_assert_eq!(gaps, model[5..75].iter().filter(|page| page.is_none()).count() as u64);
             }
         }
     }

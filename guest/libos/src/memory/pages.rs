@@ -2,7 +2,7 @@
 
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 
 use spore_abi::layout::PAGE_BYTES;
 use spore_machine::user::{self, Place};
@@ -16,6 +16,8 @@ pub(crate) struct Pages {
     frames: SharedFrames,
     /// Guest-physical address of the frame, by number of the page.
     pages: RefCell<BTreeMap<u64, u64>>,
+    /// Length of the file, in bytes: mappings reach to the end of its last page.
+    length: Cell<u64>,
 }
 
 impl Pages {
@@ -24,7 +26,21 @@ impl Pages {
         Rc::new(Self {
             frames: SharedFrames::clone(frames),
             pages: RefCell::default(),
+            length: Cell::new(u64::MAX),
         })
+    }
+
+    /// Sets how long the file is, in bytes; without that, it has no end. Mappings have no pages beyond it, so that an
+    /// access there raises SIGBUS. What is mapped already is taken away by [`super::AddressSpace::forget_pages`].
+    pub(crate) fn set_length(&self, bytes: u64) {
+        self.length.set(bytes);
+    }
+
+    /// Whether a mapping can have the page: it is not beyond the end of the file.
+    pub(crate) fn reaches(&self, index: u64) -> bool {
+        index
+            .checked_mul(PAGE_BYTES)
+            .is_some_and(|start| start < self.length.get())
     }
 
     /// The frame of a page, if it has one.
@@ -45,6 +61,11 @@ impl Pages {
     /// Bytes of memory that the pages take.
     pub(crate) fn taken_bytes(&self) -> u64 {
         self.pages.borrow().len() as u64 * PAGE_BYTES
+    }
+
+    /// Bytes of memory that are left for more pages.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.frames.borrow().free_bytes()
     }
 
     /// Number of the first page from `index` on that has a frame.

@@ -79,13 +79,23 @@ impl RangeSet {
         Some((start, count))
     }
 
+    /// The end of the range that holds an element; `None` if it is not in the set.
+    #[must_use]
+    pub fn end_of(&self, element: u64) -> Option<u64> {
+        let (_, &end) = self.ends.range(..=element).next_back()?;
+        (element < end).then_some(end)
+    }
+
+    /// Whether all of `start..end` is in the set.
+    #[must_use]
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        start >= end || self.end_of(start).is_some_and(|reached| reached >= end)
+    }
+
     /// Whether an element is in the set.
     #[must_use]
     pub fn contains(&self, element: u64) -> bool {
-        self.ends
-            .range(..=element)
-            .next_back()
-            .is_some_and(|(_, &end)| element < end)
+        self.end_of(element).is_some()
     }
 }
 

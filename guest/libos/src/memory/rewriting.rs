@@ -25,12 +25,14 @@
 use alloc::collections::BTreeMap;
 
 use linux_raw_sys::general as nr;
+use spore_abi::layout::PAGE_BYTES;
 use spore_machine::entry::rewritten_call_entry;
 use spore_machine::identity::Identity;
-use spore_machine::processor;
+use spore_machine::{processor, user};
 
 use super::AddressSpace;
-use super::areas::Protection;
+use super::areas::{Backing, Protection};
+use super::map::{Place, Request};
 use crate::errno::Errno;
 
 /// Where the slots are. The third byte of every address in there is 06.
@@ -85,6 +87,11 @@ impl Rewriter {
             sites: BTreeMap::new(),
             traps: BTreeMap::new(),
         }
+    }
+
+    /// Whether sites are rewritten.
+    pub(super) fn is_enabled(&self) -> bool {
+        self.is_enabled
     }
 
     /// Counts a trap at `site`; whether it is time to rewrite it.
@@ -213,13 +220,36 @@ impl AddressSpace {
 
     /// Maps the slots, and writes the first.
     fn make_slots(&mut self) -> Result<(), Errno> {
-        if self.is_in_use(SLOTS_BASE, SLOTS_BYTES) {
-            return Err(Errno::EEXIST);
-        }
         let protection = Protection::READ | Protection::EXECUTE;
-        self.map_fixed(SLOTS_BASE, SLOTS_BYTES, protection)?;
+        self.map(&Request::anonymous(
+            Place::FixedIfFree(SLOTS_BASE),
+            SLOTS_BYTES,
+            protection,
+        ))?;
         self.write_text(SLOTS_BASE, &rewritten_call_entry().to_le_bytes())
             .ok_or(Errno::ENOMEM)
+    }
+
+    /// Writes text that the program can execute and not write, within a page: the page becomes its own if it is a
+    /// file's. None if it is no such text.
+    fn write_text(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
+        let page = address & !(PAGE_BYTES - 1);
+        let (_, area) = self.areas.find(address)?;
+        let is_text = area.protection.contains(Protection::EXECUTE)
+            && !area.protection.contains(Protection::WRITE)
+            && area.backing != Backing::Window
+            && !area.backing.is_shared();
+        if !is_text || address + bytes.len() as u64 > page + PAGE_BYTES {
+            return None;
+        }
+        let area = area.clone();
+        self.populate(page, page + PAGE_BYTES, true).ok()?;
+        if self.tables.mapped(page)?.is_borrowed {
+            self.own_page(page, &area).ok()?;
+            self.flush();
+        }
+        let gpa = self.tables.mapped(page)?.gpa + address % PAGE_BYTES;
+        user::write_place(user::Place::Frame(gpa), bytes).then_some(())
     }
 }
 

@@ -1,26 +1,25 @@
-//! The address space: `mmap`, `munmap`, `mprotect`, `brk` and page faults.
+//! The address space: what all operations on it share.
+
+use alloc::vec::Vec;
 
 use spore_abi::layout::{
-    LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES, USER_BASE,
-    USER_END, WINDOW_BASE,
+    LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES, USER_END,
+    WINDOW_BASE,
 };
 use spore_abi::pages::{BootPage, boot_flags};
+use spore_machine::paging::pools::Pools;
 use spore_machine::paging::{PageTables, PagingError};
-use spore_machine::user::Place;
-use spore_machine::{shared, user};
+use spore_machine::{reserved, shared};
 
 use super::areas::{Area, Areas, Backing, Protection};
 use super::frames::SharedFrames;
+use super::pages::Pages;
 use super::ranges::RangeSet;
 use super::rewriting::Rewriter;
 use crate::errno::Errno;
 
 /// Addresses for mappings that name none and are not in the window.
-const TABLES_REGION: (u64, u64) = (0x7000_0000_0000, 0x7f00_0000_0000);
-/// Pages that are filled around the one that faulted.
-const FAULT_AROUND_BYTES: u64 = 64 * 1024;
-/// A heap grown by at most this much is filled at once rather than by faults.
-const EAGER_HEAP_BYTES: u64 = 256 * 1024;
+pub(super) const TABLES_REGION: (u64, u64) = (0x2100_0000_0000, 0x5000_0000_0000);
 /// Most areas, as on Linux (`vm.max_map_count`).
 const AREAS_MAX: usize = 65_530;
 /// Sizes of the pools that page tables get when the first one is used up, tried in this order.
@@ -31,6 +30,8 @@ const TABLE_POOL_BYTES: [u64; 3] = [LARGE_PAGE_BYTES, 64 * 1024, PAGE_BYTES];
 pub(crate) enum AccessError {
     /// Nothing is mapped there, or the protection forbids it.
     Forbidden,
+    /// The mapping is longer than its file.
+    BeyondFile,
     /// The function's memory is used up.
     OutOfMemory,
 }
@@ -43,16 +44,32 @@ pub(crate) enum Intent {
     Execute,
 }
 
-/// The program's address space.
+/// A program's address space. It must have been [cleared](AddressSpace::clear) and another one activated before it is
+/// dropped: otherwise its memory is lost.
 pub(crate) struct AddressSpace {
-    areas: Areas,
-    tables: PageTables,
-    frames: SharedFrames,
-    free_addresses: RangeSet,
-    ram_bytes: u64,
-    heap_start: u64,
-    heap_end: u64,
+    pub(super) areas: Areas,
+    pub(super) tables: PageTables,
+    pub(super) frames: SharedFrames,
+    pub(super) free_addresses: RangeSet,
+    /// Frames that nothing leads to any more but what the processor may have cached.
+    released: RangeSet,
+    pub(super) ram_bytes: u64,
+    pub(super) heap_start: u64,
+    pub(super) heap_end: u64,
     pub(super) rewriter: Rewriter,
+}
+
+/// A line of `/proc/self/maps`.
+#[allow(dead_code, reason = "for the file that shows them")]
+pub(crate) struct Description<'a> {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) protection: Protection,
+    pub(crate) is_shared: bool,
+    /// Where in its file the area begins, in bytes.
+    pub(crate) offset: u64,
+    /// Path of its file, or a name in brackets, or nothing.
+    pub(crate) text: &'a [u8],
 }
 
 /// Rounds up to whole pages.
@@ -63,384 +80,186 @@ pub(crate) fn page_ceil(bytes: u64) -> Option<u64> {
 impl AddressSpace {
     /// The empty address space of a machine that looks as the boot page says.
     pub(crate) fn new(boot: &BootPage, frames: &SharedFrames) -> Self {
+        let pools = Pools::share(boot.page_tables_used_gpa, boot.ram_bytes);
+        let tables = PageTables::first(boot.top_table_gpa, &pools);
+        let rewrites_calls = boot.flags & boot_flags::NO_REWRITING == 0;
+        Self::with_tables_of(tables, frames, boot.ram_bytes, rewrites_calls)
+    }
+
+    /// Another address space of the same machine, empty.
+    #[allow(dead_code, reason = "for execve")]
+    pub(crate) fn sibling(&mut self) -> Result<Self, Errno> {
+        let mut tables = None;
+        self.with_tables(|own| {
+            tables = Some(own.sibling()?);
+            Ok(())
+        })?;
+        let tables = tables.ok_or(Errno::ENOMEM)?;
+        let rewrites_calls = self.rewriter.is_enabled();
+        Ok(Self::with_tables_of(
+            tables,
+            &self.frames,
+            self.ram_bytes,
+            rewrites_calls,
+        ))
+    }
+
+    fn with_tables_of(
+        tables: PageTables,
+        frames: &SharedFrames,
+        ram_bytes: u64,
+        rewrites_calls: bool,
+    ) -> Self {
         let mut free_addresses = RangeSet::new();
         free_addresses.insert(TABLES_REGION.0, TABLES_REGION.1);
         Self {
             areas: Areas::default(),
-            tables: PageTables::new(boot.top_table_gpa, boot.page_tables_used_gpa, boot.ram_bytes),
+            tables,
             frames: SharedFrames::clone(frames),
             free_addresses,
-            ram_bytes: boot.ram_bytes,
+            released: RangeSet::new(),
+            ram_bytes,
             heap_start: 0,
             heap_end: 0,
-            rewriter: Rewriter::new(boot.flags & boot_flags::NO_REWRITING == 0),
+            rewriter: Rewriter::new(rewrites_calls),
         }
     }
 
     /// Makes this the address space that the processor translates with.
     pub(crate) fn activate(&mut self) {
-        // There is one: only a process with tables of its own has to say so to the host.
+        self.tables.activate();
     }
 
-    /// Maps zeroed memory at an address of the library OS's choice.
-    pub(crate) fn map_anonymous(&mut self, length: u64, protection: Protection) -> Result<u64, Errno> {
-        let length = page_ceil(length)
-            .filter(|&length| length > 0)
-            .ok_or(Errno::EINVAL)?;
-        self.check_area_count()?;
-        let plain = !protection.is_empty() && !protection.contains(Protection::EXECUTE);
-        if plain {
-            if length > self.frames.borrow().free_bytes() {
-                return Err(refused());
-            }
-            let taken = self.frames.borrow_mut().take(length);
-            if let Some(gpa) = taken {
-                return self.map_window(gpa, length, protection);
-            }
-        }
-        let start = self
-            .free_addresses
-            .take(length, PAGE_BYTES)
-            .ok_or(Errno::ENOMEM)?;
-        self.areas.insert(
-            start,
-            Area {
-                end: start + length,
-                protection,
-                backing: Backing::Tables,
-            },
-        );
-        Ok(start)
-    }
-
-    fn map_window(&mut self, gpa: u64, length: u64, protection: Protection) -> Result<u64, Errno> {
-        let start = WINDOW_BASE + gpa;
-        let whole = Area {
-            end: start + length,
-            protection: Protection::READ_WRITE,
-            backing: Backing::Window,
-        };
-        self.areas.insert(start, whole);
-        if protection != Protection::READ_WRITE
-            && let Err(error) = self.protect(start, length, protection)
-        {
-            self.unmap(start, length)?;
-            return Err(error);
-        }
-        Ok(start)
-    }
-
-    /// Maps zeroed memory at `start`, replacing what was there.
-    pub(crate) fn map_fixed(&mut self, start: u64, length: u64, protection: Protection) -> Result<(), Errno> {
-        let end = check_range(start, length)?;
-        if end > MONITOR_BASE && start < MODULES_BASE + MODULES_BYTES_MAX {
-            // Here programs have only what they were given: stretches of the window, which can be made new in place.
-            if !self.areas.covers(start, end) {
-                return Err(Errno::ENOMEM);
-            }
-            self.discard(start, end - start)?;
-            return self.protect(start, end - start, protection);
-        }
-        self.replace(
-            start,
-            Area {
-                end,
-                protection,
-                backing: Backing::Tables,
-            },
-        )
-    }
-
-    /// Maps part of a module, in whole pages, straight from the host's page cache. A page that the program writes
-    /// becomes its own.
-    pub(crate) fn map_module(
-        &mut self,
-        start: u64,
-        module_offset: u64,
-        length: u64,
-        protection: Protection,
-    ) -> Result<(), Errno> {
-        let end = check_range(start, length)?;
-        let backing = Backing::Module {
-            offset: module_offset.wrapping_sub(start),
-        };
-        self.replace(
-            start,
-            Area {
-                end,
-                protection,
-                backing,
-            },
-        )?;
-        self.fill(start, end, protection, backing)
-    }
-
-    /// Puts an area where others may be.
-    fn replace(&mut self, start: u64, area: Area) -> Result<(), Errno> {
-        self.check_area_count()?;
-        self.unmap(start, area.end - start)?;
-        self.free_addresses.remove(start, area.end);
-        self.areas.insert(start, area);
-        Ok(())
-    }
-
-    /// Whether anything is mapped in the range.
-    pub(crate) fn is_in_use(&self, start: u64, length: u64) -> bool {
-        self.areas.overlaps(start, start.saturating_add(length))
-    }
-
-    /// Removes mappings. Addresses without any are passed over.
-    pub(crate) fn unmap(&mut self, start: u64, length: u64) -> Result<(), Errno> {
-        let end = check_range(start, length)?;
-        self.for_each_area(start, end, |space, start, area| {
-            let bytes = area.end - start;
-            match area.backing {
-                Backing::Window => {
-                    if area.protection != Protection::READ_WRITE {
-                        space.protect_entries(start, bytes, Protection::READ_WRITE)?;
-                        space.flush();
-                    }
-                    space.frames.borrow_mut().give_back(start - WINDOW_BASE, bytes);
-                }
-                Backing::Tables | Backing::Module { .. } => space.release_entries(start, bytes)?,
-            }
-            if start >= TABLES_REGION.0 && area.end <= TABLES_REGION.1 {
-                space.free_addresses.insert(start, area.end);
-            }
+    /// Unmaps everything.
+    pub(crate) fn clear(&mut self) {
+        // What cannot be given back is lost; only a program that has damaged its tables gets there.
+        let _ = self.for_each_area(0, u64::MAX, |space, start, area| {
+            space.release(start, &area)?;
             Ok(None)
-        })
-    }
-
-    /// Changes what the program may do with a range, all of which must be mapped.
-    pub(crate) fn protect(&mut self, start: u64, length: u64, protection: Protection) -> Result<(), Errno> {
-        let end = check_range(start, length)?;
-        if !self.areas.covers(start, end) {
-            return Err(Errno::ENOMEM);
-        }
-        self.check_area_count()?;
-        self.for_each_area(start, end, |space, start, area| {
-            if area.protection != protection {
-                space.protect_entries(start, area.end - start, protection)?;
-            }
-            Ok(Some(Area { protection, ..area }))
-        })
-    }
-
-    /// `MADV_DONTNEED`: anonymous memory is zero afterwards, modules are as in their file.
-    pub(crate) fn discard(&mut self, start: u64, length: u64) -> Result<(), Errno> {
-        let end = check_range(start, length)?;
-        if !self.areas.covers(start, end) {
-            return Err(Errno::ENOMEM);
-        }
-        self.for_each_area(start, end, |space, start, area| {
-            let bytes = area.end - start;
-            match area.backing {
-                Backing::Window => {
-                    let is_writable = area.protection.contains(Protection::WRITE);
-                    if !is_writable {
-                        space.protect_entries(start, bytes, Protection::READ_WRITE)?;
-                        space.flush();
-                    }
-                    user::zero_window(start - WINDOW_BASE, bytes, space.ram_bytes);
-                    if !is_writable {
-                        space.protect_entries(start, bytes, area.protection)?;
-                    }
-                }
-                Backing::Tables | Backing::Module { .. } => space.release_entries(start, bytes)?,
-            }
-            Ok(Some(area))
-        })
-    }
-
-    /// Sets where the heap behind `brk` begins.
-    pub(crate) fn set_heap_start(&mut self, address: u64) {
-        self.heap_start = address;
-        self.heap_end = address;
-    }
-
-    /// `brk`: moves the end of the heap if it can, and returns where it is then.
-    pub(crate) fn set_heap_end(&mut self, wanted: u64) -> u64 {
-        let (Some(old), Some(new)) = (page_ceil(self.heap_end), page_ceil(wanted)) else {
-            return self.heap_end;
-        };
-        if wanted < self.heap_start || new > USER_END {
-            return self.heap_end;
-        }
-        let moved = if new > old {
-            self.grow_heap(old, new)
-        } else {
-            self.unmap_if_any(new, old)
-        };
-        if moved.is_ok() {
-            self.heap_end = wanted;
-        }
-        self.heap_end
-    }
-
-    fn grow_heap(&mut self, old: u64, new: u64) -> Result<(), Errno> {
-        let grown = new - old;
-        if self.areas.overlaps(old, new) || grown > self.frames.borrow().free_bytes() {
-            return Err(refused());
-        }
-        let area = Area {
-            end: new,
-            protection: Protection::READ_WRITE,
-            backing: Backing::Tables,
-        };
-        self.areas.insert(old, area);
-        if grown <= EAGER_HEAP_BYTES
-            && let Err(error) = self.fill(old, new, Protection::READ_WRITE, Backing::Tables)
-        {
-            self.unmap(old, grown)?;
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    fn unmap_if_any(&mut self, start: u64, end: u64) -> Result<(), Errno> {
-        if start == end {
-            Ok(())
-        } else {
-            self.unmap(start, end - start)
-        }
-    }
-
-    /// Makes `address` accessible if it is mapped for that and was not touched before.
-    pub(crate) fn fault(&mut self, address: u64, intent: Intent) -> Result<(), AccessError> {
-        let (start, area) = self.areas.find(address).ok_or(AccessError::Forbidden)?;
-        let is_allowed = match intent {
-            Intent::Read => !area.protection.is_empty(),
-            Intent::Write => area.protection.contains(Protection::WRITE),
-            Intent::Execute => area.protection.contains(Protection::EXECUTE),
-        };
-        let page = address & !(PAGE_BYTES - 1);
-        if !is_allowed || area.backing == Backing::Window {
-            return Err(AccessError::Forbidden);
-        }
-        match self.tables.frame(page) {
-            Some(gpa) if gpa >= MODULES_GPA && intent == Intent::Write => return self.own_page(page, area),
-            Some(_) => return Err(AccessError::Forbidden),
-            None => {}
-        }
-        let around = address & !(FAULT_AROUND_BYTES - 1);
-        let from = around.max(start);
-        let to = (around + FAULT_AROUND_BYTES).min(area.end);
-        if self.fill(from, to, area.protection, area.backing).is_err() {
-            // Memory is short: the page itself may still fit.
-            let page_end = page + PAGE_BYTES;
-            let filled = self.fill(page, page_end, area.protection, area.backing);
-            filled.map_err(|_| AccessError::OutOfMemory)?;
-        }
-        if matches!(area.backing, Backing::Module { .. }) && intent == Intent::Write {
-            return self.own_page(page, area);
-        }
-        Ok(())
-    }
-
-    /// Replaces a module's page by a copy of the program's own.
-    fn own_page(&mut self, page: u64, area: Area) -> Result<(), AccessError> {
-        let mut contents = [0; PAGE_BYTES as usize];
-        user::read(page, &mut contents).map_err(|_| AccessError::Forbidden)?;
-        let gpa = self
-            .frames
-            .borrow_mut()
-            .take(PAGE_BYTES)
-            .ok_or(AccessError::OutOfMemory)?;
-        let written = user::write(WINDOW_BASE + gpa, &contents).map_err(|_| AccessError::Forbidden);
-        let access = area.protection.access().ok_or(AccessError::Forbidden);
-        let mapped = written.and(access).and_then(|access| {
-            let mapped = self.with_tables(|tables| tables.map(page, gpa, 1, access));
-            mapped.map_err(|_| AccessError::OutOfMemory)
         });
+    }
+
+    /// All areas in order, as `/proc/self/maps` shows them.
+    #[allow(dead_code, reason = "for the file that shows them")]
+    pub(crate) fn describe(&self) -> impl Iterator<Item = Description<'_>> {
+        self.areas.iter().map(|(start, area)| {
+            let label = area.label.as_ref();
+            let is_heap = area.backing.is_anonymous() && (self.heap_start..self.heap_end).contains(&start);
+            let text: &[u8] = match label {
+                Some(label) => &label.text,
+                None if is_heap => b"[heap]",
+                None => b"",
+            };
+            let is_file = label.is_some() && !text.starts_with(b"[");
+            let offset = label
+                .filter(|_| is_file)
+                .map_or(0, |label| start.wrapping_add(label.offset));
+            Description {
+                start,
+                end: area.end,
+                protection: area.protection,
+                is_shared: area.backing.is_shared(),
+                offset,
+                text,
+            }
+        })
+    }
+
+    /// Bytes of addresses that are mapped (`VmSize`).
+    #[allow(dead_code, reason = "for the file that shows it")]
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.areas.iter().map(|(start, area)| area.end - start).sum()
+    }
+
+    /// Takes away what is mapped of the pages `first..end` of a file in memory, before the file gives them up.
+    #[allow(dead_code, reason = "for files in memory that are cut short")]
+    pub(crate) fn forget_pages(&mut self, gone: &Pages, first: u64, end: u64) {
+        let first_byte = first.saturating_mul(PAGE_BYTES);
+        let end_byte = end.saturating_mul(PAGE_BYTES);
+        let ranges: Vec<(u64, u64)> = self
+            .areas
+            .iter()
+            .filter_map(|(start, area)| {
+                let Backing::Pages { pages, offset, .. } = &area.backing else {
+                    return None;
+                };
+                let area_first = start.wrapping_add(*offset);
+                let area_end = area_first.saturating_add(area.end - start);
+                let from = first_byte.max(area_first);
+                let to = end_byte.min(area_end);
+                let is_hit = core::ptr::eq(&raw const **pages, gone) && from < to;
+                is_hit.then(|| (start + (from - area_first), start + (to - area_first)))
+            })
+            .collect();
+        for (start, end) in ranges {
+            // Fails only in damaged tables.
+            let _ = self.release_entries(start, end - start);
+        }
         self.flush();
-        if mapped.is_err() {
-            self.frames.borrow_mut().give_back(gpa, PAGE_BYTES);
-        }
-        mapped
     }
 
-    /// Writes text that the program can execute and not write, within a page: the page becomes its own if it is shared.
-    /// None if it is no such text.
-    pub(crate) fn write_text(&mut self, address: u64, bytes: &[u8]) -> Option<()> {
-        let page = address & !(PAGE_BYTES - 1);
-        let (_, area) = self.areas.find(address)?;
-        let is_text = area.protection.contains(Protection::EXECUTE)
-            && !area.protection.contains(Protection::WRITE)
-            && matches!(area.backing, Backing::Module { .. } | Backing::Tables);
-        if !is_text || address + bytes.len() as u64 > page + PAGE_BYTES {
-            return None;
-        }
-        if self.tables.frame(page).is_none() {
-            let end = page + PAGE_BYTES;
-            self.fill(page, end, area.protection, area.backing).ok()?;
-        }
-        if self.tables.frame(page)? >= MODULES_GPA {
-            self.own_page(page, area).ok()?;
-        }
-        let gpa = self.tables.frame(page)? + address % PAGE_BYTES;
-        user::write_place(Place::Frame(gpa), bytes).then_some(())
+    /// Whether an address is one of the window's, behind the library OS's part.
+    pub(super) fn is_window(&self, address: u64) -> bool {
+        (WINDOW_BASE + reserved::end_gpa()..WINDOW_BASE + self.ram_bytes).contains(&address)
     }
 
-    /// Gives frames to the pages of the range that have none.
-    pub(crate) fn fill(
-        &mut self,
-        start: u64,
-        end: u64,
-        protection: Protection,
-        backing: Backing,
-    ) -> Result<(), Errno> {
-        let mut at = start;
-        while at < end {
-            if self.tables.frame(at).is_some() {
-                at += PAGE_BYTES;
-                continue;
-            }
-            let mut run_end = at + PAGE_BYTES;
-            while run_end < end && self.tables.frame(run_end).is_none() {
-                run_end += PAGE_BYTES;
-            }
-            at += self.fill_run(at, run_end - at, protection, backing)?;
+    /// Gives back what is behind an area that is no more, and its addresses.
+    pub(super) fn release(&mut self, start: u64, area: &Area) -> Result<(), Errno> {
+        let bytes = area.end - start;
+        if self.is_window(start) {
+            self.restore_window(start, area)?;
+            self.released
+                .insert(start - WINDOW_BASE, start - WINDOW_BASE + bytes);
+            return Ok(());
+        }
+        self.release_entries(start, bytes)?;
+        let (from, to) = (start.max(TABLES_REGION.0), area.end.min(TABLES_REGION.1));
+        self.free_addresses.insert(from, to);
+        Ok(())
+    }
+
+    /// Lets the addresses of an area in the window lead to their own frames again, writable.
+    pub(super) fn restore_window(&mut self, start: u64, area: &Area) -> Result<(), Errno> {
+        let bytes = area.end - start;
+        if area.backing != Backing::Window {
+            self.release_entries(start, bytes)?;
+            let access = Protection::READ_WRITE.access().ok_or(Errno::EINVAL)?;
+            let gpa = start - WINDOW_BASE;
+            return self.with_tables(|tables| tables.map(start, gpa, bytes / PAGE_BYTES, access, false));
+        }
+        if area.protection != Protection::READ_WRITE {
+            self.with_tables(|tables| {
+                let access = Protection::READ_WRITE.access();
+                tables.protect(start, bytes / PAGE_BYTES, access, false)
+            })?;
         }
         Ok(())
     }
 
-    /// Gives frames to the first pages of a run that has none; returns how many bytes of it.
-    fn fill_run(
-        &mut self,
-        start: u64,
-        bytes: u64,
-        protection: Protection,
-        backing: Backing,
-    ) -> Result<u64, Errno> {
-        let Some(access) = protection.access() else {
-            return Ok(bytes);
-        };
-        if let Backing::Module { offset } = backing {
-            let gpa = MODULES_GPA.wrapping_add(start.wrapping_add(offset));
-            let access = spore_machine::paging::Access {
-                write: false,
-                ..access
-            };
-            self.with_tables(|tables| tables.map(start, gpa, bytes / PAGE_BYTES, access))?;
-            return Ok(bytes);
+    /// Takes entries away; frames that are the address space's own are free after the next flush.
+    pub(super) fn release_entries(&mut self, start: u64, bytes: u64) -> Result<(), Errno> {
+        let mut released = core::mem::take(&mut self.released);
+        let result = self.with_tables(|tables| {
+            tables.unmap(start, bytes / PAGE_BYTES, |frames| {
+                if !frames.is_borrowed && frames.gpa < MODULES_GPA {
+                    released.insert(frames.gpa, frames.gpa.saturating_add(frames.bytes));
+                }
+            })
+        });
+        while let Some((gpa, length)) = released.take_some(u64::MAX) {
+            self.released.insert(gpa, gpa + length);
         }
-        let (gpa, length) = self.frames.borrow_mut().take_some(bytes).ok_or(Errno::ENOMEM)?;
-        let mapped = self.with_tables(|tables| tables.map(start, gpa, length / PAGE_BYTES, access));
-        if let Err(error) = mapped {
-            // Some entries may lead to the frames already.
-            let unmapped = self.tables.unmap(start, length / PAGE_BYTES, |_| {});
-            self.flush();
-            if unmapped.is_ok() {
-                self.frames.borrow_mut().give_back(gpa, length);
-            }
-            return Err(error);
-        }
-        Ok(length)
+        result
+    }
+
+    /// Marks frames as free after the next flush.
+    pub(super) fn release_frames(&mut self, gpa: u64, bytes: u64) {
+        self.released.insert(gpa, gpa + bytes);
     }
 
     /// Calls `change` for each area within the range, cut to it; what it returns takes the area's place. On an error
     /// the areas that were not changed yet stay as they were.
-    fn for_each_area(
+    pub(super) fn for_each_area(
         &mut self,
         start: u64,
         end: u64,
@@ -448,12 +267,11 @@ impl AddressSpace {
     ) -> Result<(), Errno> {
         let mut result = Ok(());
         for (start, area) in self.areas.carve(start, end) {
-            let changed = if result.is_ok() {
-                change(self, start, area)
-            } else {
-                Ok(Some(area))
-            };
-            match changed {
+            if result.is_err() {
+                self.areas.insert(start, area);
+                continue;
+            }
+            match change(self, start, area.clone()) {
                 Ok(Some(area)) => self.areas.insert(start, area),
                 Ok(None) => {}
                 Err(error) => {
@@ -466,29 +284,8 @@ impl AddressSpace {
         result
     }
 
-    fn protect_entries(&mut self, start: u64, bytes: u64, protection: Protection) -> Result<(), Errno> {
-        self.with_tables(|tables| tables.protect(start, bytes / PAGE_BYTES, protection.access()))
-    }
-
-    fn release_entries(&mut self, start: u64, bytes: u64) -> Result<(), Errno> {
-        let mut released = RangeSet::new();
-        let result = self.with_tables(|tables| {
-            tables.unmap(start, bytes / PAGE_BYTES, |gpa| {
-                if gpa < MODULES_GPA {
-                    released.insert(gpa, gpa + PAGE_BYTES);
-                }
-            })
-        });
-        // The frames may be handed out again only when no cached translation leads to them any more.
-        self.flush();
-        while let Some((gpa, length)) = released.take_some(u64::MAX) {
-            self.frames.borrow_mut().give_back(gpa, length);
-        }
-        result
-    }
-
     /// Edits the tables, and gives them more room as long as they ask for it.
-    fn with_tables(
+    pub(super) fn with_tables(
         &mut self,
         mut edit: impl FnMut(&mut PageTables) -> Result<(), PagingError>,
     ) -> Result<(), Errno> {
@@ -504,20 +301,24 @@ impl AddressSpace {
     fn add_table_pool(&mut self) -> Result<(), Errno> {
         for bytes in TABLE_POOL_BYTES {
             if let Some(gpa) = self.frames.borrow_mut().take_aligned(bytes) {
-                return self.tables.add_pool(gpa, bytes).map_err(|_| Errno::ENOMEM);
+                let added = self.tables.pools().borrow_mut().add(gpa, bytes);
+                return added.map_err(|_| Errno::ENOMEM);
             }
         }
         Err(refused())
     }
 
-    fn flush(&mut self) {
-        if self.tables.take_flush_needed() {
-            shared::flush_translations();
+    /// Makes the processor forget what has changed; then released frames are free.
+    pub(super) fn flush(&mut self) {
+        self.tables.flush();
+        let mut frames = self.frames.borrow_mut();
+        while let Some((gpa, length)) = self.released.take_some(u64::MAX) {
+            frames.give_back(gpa, length);
         }
     }
 
     /// An operation adds at most two areas.
-    fn check_area_count(&self) -> Result<(), Errno> {
+    pub(super) fn check_area_count(&self) -> Result<(), Errno> {
         if self.areas.count() + 2 > AREAS_MAX {
             Err(Errno::ENOMEM)
         } else {
@@ -527,17 +328,22 @@ impl AddressSpace {
 }
 
 /// Counts a refused request for memory.
-fn refused() -> Errno {
+pub(super) fn refused() -> Errno {
     shared::count_refused_allocation();
     Errno::ENOMEM
 }
 
 /// Checks a range of whole pages that a program names; returns its end.
-fn check_range(start: u64, length: u64) -> Result<u64, Errno> {
+pub(super) fn check_range(start: u64, length: u64) -> Result<u64, Errno> {
     let length = page_ceil(length).ok_or(Errno::EINVAL)?;
     let end = start.checked_add(length).ok_or(Errno::EINVAL)?;
-    if length == 0 || !start.is_multiple_of(PAGE_BYTES) || start < USER_BASE || end > USER_END {
+    if length == 0 || !start.is_multiple_of(PAGE_BYTES) || end > USER_END {
         return Err(Errno::EINVAL);
     }
     Ok(end)
+}
+
+/// Whether a range touches addresses that are the machine's: the monitor's, the window, the modules.
+pub(super) fn touches_machine(start: u64, end: u64) -> bool {
+    end > MONITOR_BASE && start < MODULES_BASE + MODULES_BYTES_MAX
 }

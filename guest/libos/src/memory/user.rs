@@ -15,7 +15,7 @@ impl AddressSpace {
     fn touch(&mut self, address: u64, intent: Intent) -> Result<(), Errno> {
         match self.fault(address, intent) {
             Ok(()) => Ok(()),
-            Err(AccessError::Forbidden) => Err(Errno::EFAULT),
+            Err(AccessError::Forbidden | AccessError::BeyondFile) => Err(Errno::EFAULT),
             Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
         }
     }

@@ -1,52 +1,87 @@
-//! The network: sockets over streams that the monitor opens.
+//! The network: sockets over queues in memory and over streams that the monitor opens.
 //!
-//! There is no TCP/IP stack. A stream slot is a pair of byte rings shared with the monitor, which connects it to the
-//! gateway; `accept` on the function's port takes the next one.
+//! There is no TCP/IP stack. Sockets of the program that talk to each other share queues of bytes. A stream slot is a
+//! pair of byte rings shared with the monitor, which connects it to the gateway; `accept` on the function's port takes
+//! the next one.
 //!
+//! ```text
+//!   socket ──Protocol──> tcp ──┬─> pair ──> inbox ──> bytes     sockets of the program among each other
+//!                        unix ─┘             ^
+//!                        udp ────────────────┘
+//!                        tcp, udp ────> stream                  the host
+//!                        netlink ─────> inbox                   the library OS's own answers
+//! ```
+//!
+//! * [`socket`]: what the program sees, and what each kind of socket does behind it;
+//! * [`tcp`], [`udp`], [`unix`], [`netlink`]: the kinds;
+//! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
+//! * [`ports`]: who has which port;
 //! * [`stream`]: one slot in use;
-//! * [`socket`]: what the program sees;
-//! * [`address`]: `struct sockaddr`.
+//! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
+mod bytes;
+pub(crate) mod inbox;
+pub(crate) mod names;
+pub(crate) mod netlink;
+pub(crate) mod options;
+mod pair;
+mod ports;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+pub(crate) mod unix;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 
 use spore_abi::layout::STREAM_SLOTS;
 use spore_machine::shared;
 
+use crate::errno::Errno;
+use crate::files::descriptors::OpenFile;
+use crate::kernel::Kernel;
 use crate::task::ReadyQueue;
-use address::Family;
-use socket::Listener;
+use ports::Ports;
+use socket::Condition;
 use stream::Stream;
+use tcp::Listener;
+use udp::Receiver;
+use unix::Names;
 
-/// All streams and listeners.
+/// Port of the far end of the streams that the gateway opens.
+const GATEWAY_PORT: u16 = 32_768;
+/// Messages that wait in one socket, at most.
+const MESSAGES_MAX: usize = 512;
+
+/// All streams, and who can be reached by which address.
 pub(crate) struct Network {
     streams: Vec<Option<Weak<Stream>>>,
-    listeners: BTreeMap<(Family, u16), Weak<Listener>>,
+    tcp_ports: Rc<Ports<Listener>>,
+    udp_ports: Rc<Ports<Receiver>>,
+    unix_names: Rc<Names>,
     /// Streams that came in before anybody listened.
     early: VecDeque<Rc<Stream>>,
     function_port: u16,
-    next_port: u16,
     ready: Rc<ReadyQueue>,
+    /// Files that were under way between sockets and that nobody will receive: the kernel lets go of them.
+    pub(crate) discarded: Vec<Rc<OpenFile>>,
 }
-
-/// First port that `bind` to port 0 gives.
-const FIRST_FREE_PORT: u16 = 32_768;
 
 impl Network {
     /// A network without streams, for a function on this port.
     pub(crate) fn new(function_port: u16, ready: &Rc<ReadyQueue>) -> Self {
         Self {
             streams: (0..STREAM_SLOTS).map(|_| None).collect(),
-            listeners: BTreeMap::new(),
+            tcp_ports: Ports::new(false),
+            udp_ports: Ports::new(true),
+            unix_names: Rc::default(),
             early: VecDeque::new(),
             function_port,
-            next_port: FIRST_FREE_PORT,
             ready: Rc::clone(ready),
+            discarded: Vec::new(),
         }
     }
 
@@ -58,7 +93,7 @@ impl Network {
             changed &= changed - 1;
             let known = self.streams[slot].as_ref().and_then(Weak::upgrade);
             match known {
-                Some(stream) if stream.is_current() => stream.moved.wake(),
+                Some(stream) if stream.is_current() => stream.condition.moved.wake(),
                 _ => self.welcome(slot),
             }
         }
@@ -66,56 +101,38 @@ impl Network {
 
     /// A new stream is in this slot.
     fn welcome(&mut self, slot: usize) {
-        let Some(stream) = Stream::accept(slot, &self.ready) else {
+        let Some(stream) = Stream::accept(slot, Condition::new(&self.ready)) else {
             return;
         };
         self.streams[slot] = Some(Rc::downgrade(&stream));
-        match self.listener(self.function_port) {
-            Some(listener) => listener.offer(stream),
+        match self.tcp_ports.any_listener(self.function_port) {
+            Some(listener) => listener.offer(stream, self.function_port),
             None => self.early.push_back(stream),
         }
     }
 
-    /// Who listens on this port, IPv4 first.
-    fn listener(&self, port: u16) -> Option<Rc<Listener>> {
-        [Family::V4, Family::V6]
-            .iter()
-            .find_map(|&family| self.listeners.get(&(family, port))?.upgrade())
-    }
-
     /// Whether somebody listens on the function's port.
     pub(crate) fn is_function_listening(&self) -> bool {
-        self.listener(self.function_port).is_some()
+        self.tcp_ports.any_listener(self.function_port).is_some()
     }
 
-    /// A free port.
-    pub(crate) fn free_port(&mut self) -> Option<u16> {
-        for _ in FIRST_FREE_PORT..=u16::MAX {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
-            if self.listener(port).is_none() {
-                return Some(port);
-            }
-        }
-        None
-    }
-
-    /// Whether a listener of this family has this port.
-    pub(crate) fn is_taken(&self, family: Family, port: u16) -> bool {
-        self.listeners
-            .get(&(family, port))
-            .is_some_and(|listener| listener.strong_count() > 0)
-    }
-
-    /// Lets `listener` take what comes in on `port`.
-    pub(crate) fn listen(&mut self, family: Family, port: u16, listener: &Rc<Listener>) {
-        self.listeners.retain(|_, listener| listener.strong_count() > 0);
-        self.listeners.insert((family, port), Rc::downgrade(listener));
+    /// A socket listens on `port` now.
+    fn listening(&mut self, listener: &Rc<Listener>, port: u16) {
         if port == self.function_port {
             shared::set_listening(true);
             for stream in self.early.drain(..) {
-                listener.offer(stream);
+                listener.offer(stream, port);
             }
         }
     }
+}
+
+/// Makes the node of a socket in the file system.
+fn make_socket_node(_kernel: &mut Kernel, _path: &[u8], _socket: &Rc<unix::Shared>) -> Result<(), Errno> {
+    Err(Errno::EACCES)
+}
+
+/// The socket behind a node in the file system; none if nobody has it open any more.
+fn find_socket_node(_kernel: &mut Kernel, _path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
+    Err(Errno::ENOENT)
 }

@@ -8,11 +8,11 @@ use spore_abi::pages::{GuestSlot, guest_slot_flags, host_slot_flags};
 use spore_abi::ring;
 use spore_machine::shared;
 
+use super::socket::Condition;
 use crate::errno::Errno;
 use crate::files::Readiness;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
-use crate::task::{ReadyQueue, WaitQueue};
 
 /// A stream. Dropping it closes it; what was written before still goes out.
 pub(crate) struct Stream {
@@ -21,12 +21,12 @@ pub(crate) struct Stream {
     state: Cell<GuestSlot>,
     /// The program will read no more.
     read_shut: Cell<bool>,
-    pub(super) moved: Rc<WaitQueue>,
+    pub(super) condition: Rc<Condition>,
 }
 
 impl Stream {
     /// Takes over the stream that the host has put into `slot`; `None` if there is none.
-    pub(super) fn accept(slot: usize, ready: &Rc<ReadyQueue>) -> Option<Rc<Self>> {
+    pub(super) fn accept(slot: usize, condition: Rc<Condition>) -> Option<Rc<Self>> {
         let host = shared::host_slot(slot);
         let is_new = host.generation != shared::guest_slot(slot).generation;
         if host.flags & host_slot_flags::OPEN == 0 || !is_new {
@@ -44,7 +44,7 @@ impl Stream {
             generation: host.generation,
             state: Cell::new(state),
             read_shut: Cell::new(false),
-            moved: Rc::new(WaitQueue::new(ready)),
+            condition,
         }))
     }
 
@@ -144,7 +144,7 @@ impl Stream {
         if write {
             self.publish(|state| state.flags |= guest_slot_flags::SHUT_WRITE);
         }
-        self.moved.wake();
+        self.condition.moved.wake();
     }
 
     /// What it is ready for.
@@ -158,6 +158,11 @@ impl Stream {
         readiness.set(Readiness::HANG_UP, self.is_reset() || (ended && write_shut));
         readiness.set(Readiness::ERROR, self.is_reset());
         readiness
+    }
+
+    /// Bytes that the host has not taken yet.
+    pub(crate) fn unsent_bytes(&self) -> u32 {
+        STREAM_RING_BYTES - self.room()
     }
 
     /// Bytes that can be read at once (`FIONREAD`).

@@ -13,7 +13,8 @@ use super::elf::{self, ElfError, Segment};
 use super::{stack, vdso};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
-use crate::memory::areas::{Backing, Protection};
+use crate::memory::areas::Protection;
+use crate::memory::map::{Contents, Place, Request};
 use crate::memory::space::page_ceil;
 use crate::task::{Memory, Task};
 
@@ -83,23 +84,21 @@ pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadErr
         headers_count: u64::from(executable.headers_count),
         random,
         processor_features: processor::features(),
-        vdso_address: vdso::map(&mut kernel.process.space)?,
+        vdso_address: vdso::map(&mut kernel.process.space, &kernel.frames)?,
     };
     let (bytes, pointer) = stack::build(&contents, STACK_TOP);
     let bottom = STACK_TOP - STACK_BYTES;
     if pointer < bottom + STACK_BYTES / 4 {
         return Err(LoadError::StartBlock);
     }
+    kernel.process.space.map(&Request {
+        no_reserve: true,
+        ..Request::anonymous(Place::Fixed(bottom), STACK_BYTES, Protection::READ_WRITE)
+    })?;
     kernel
         .process
         .space
-        .map_fixed(bottom, STACK_BYTES, Protection::READ_WRITE)?;
-    kernel.process.space.fill(
-        STACK_TOP - STACK_FILLED_BYTES,
-        STACK_TOP,
-        Protection::READ_WRITE,
-        Backing::Tables,
-    )?;
+        .populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
     kernel.process.space.write(pointer, &bytes)?;
 
     Ok(Task {
@@ -124,32 +123,33 @@ fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), 
     protection.set(Protection::WRITE, segment.write);
     protection.set(Protection::EXECUTE, segment.execute);
 
+    let space = &mut kernel.process.space;
     if !segment.write && segment.file_bytes > 0 {
-        kernel
-            .process
-            .space
-            .map_module(start, file_start, contents_end - start, protection)?;
+        let length = contents_end - start;
+        space.map(&Request {
+            contents: Contents::Module {
+                offset: file_start,
+                end: u64::MAX,
+            },
+            ..Request::anonymous(Place::Fixed(start), length, protection)
+        })?;
         if end > contents_end {
-            kernel
-                .process
-                .space
-                .map_fixed(contents_end, end - contents_end, protection)?;
+            let rest = Place::Fixed(contents_end);
+            space.map(&Request::anonymous(rest, end - contents_end, protection))?;
         }
         return Ok(());
     }
-    kernel
-        .process
-        .space
-        .map_fixed(start, end - start, Protection::READ_WRITE)?;
+    space.map(&Request::anonymous(
+        Place::Fixed(start),
+        end - start,
+        Protection::READ_WRITE,
+    ))?;
     let filled_end = if end - contents_end <= EAGER_ZERO_BYTES {
         end
     } else {
         contents_end
     };
-    kernel
-        .process
-        .space
-        .fill(start, filled_end, Protection::READ_WRITE, Backing::Tables)?;
+    space.populate(start, filled_end, true)?;
     copy_contents(kernel, segment, address)?;
     if protection != Protection::READ_WRITE {
         kernel.process.space.protect(start, end - start, protection)?;

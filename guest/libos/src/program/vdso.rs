@@ -4,6 +4,7 @@
 //!   ELF header, program headers │ dynamic section │ hash, symbols, strings, versions │ code
 //! ```
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 
 use spore_abi::layout::PAGE_BYTES;
@@ -12,6 +13,9 @@ use spore_machine::vdso;
 use crate::errno::Errno;
 use crate::memory::AddressSpace;
 use crate::memory::areas::Protection;
+use crate::memory::frames::SharedFrames;
+use crate::memory::map::{Contents, Place, Request};
+use crate::memory::pages::Pages;
 
 /// Where it is mapped: above the first stack.
 const BASE: u64 = 0x7fff_ff80_0000;
@@ -27,11 +31,22 @@ const SYMBOL_BYTES: u64 = 24;
 const DYNAMIC_ENTRIES: u64 = 10;
 
 /// Maps it; returns its address.
-pub(super) fn map(space: &mut AddressSpace) -> Result<u64, Errno> {
-    let object = build();
-    space.map_fixed(BASE, PAGE_BYTES, Protection::READ | Protection::EXECUTE)?;
-    space.write_text(BASE, &object).ok_or(Errno::ENOMEM)?;
-    Ok(BASE)
+pub(super) fn map(space: &mut AddressSpace, frames: &SharedFrames) -> Result<u64, Errno> {
+    let pages = Pages::new(frames);
+    pages.write(0, &build())?;
+    space.map(&Request {
+        contents: Contents::Pages {
+            pages,
+            offset: 0,
+            shared: false,
+        },
+        label: Some((Rc::from(&b"[vdso]"[..]), 0)),
+        ..Request::anonymous(
+            Place::Fixed(BASE),
+            PAGE_BYTES,
+            Protection::READ | Protection::EXECUTE,
+        )
+    })
 }
 
 /// The hash of System V's ABI for symbol names.

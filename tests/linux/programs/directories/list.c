@@ -22,7 +22,8 @@ int main(void)
 	for (int index = 0; index < count; index++) {
 		int type = entries[index]->d_type;
 		printf("%s: %s\n", entries[index]->d_name,
-			   type == DT_REG ? "file" : type == DT_DIR ? "folder" : type == DT_LNK ? "link" : type == DT_FIFO ? "pipe" : "other");
+			   type == DT_REG ? "file" : type == DT_DIR ? "folder" : type == DT_LNK ? "link"
+					: type == DT_FIFO ? "pipe" : "other");
 	}
 	return 0;
 }

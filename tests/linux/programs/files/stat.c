@@ -10,8 +10,10 @@ static void show_stat(const char *path, int flags)
 		printf("%s: %s\n", path, error_name(errno));
 		return;
 	}
-	const char *kind = S_ISREG(found.st_mode) ? "file" : S_ISDIR(found.st_mode) ? "folder" : S_ISLNK(found.st_mode) ? "link" : "other";
-	printf("%s: %s %o, links %d, own: %d", path, kind, found.st_mode & 07777, (int)found.st_nlink, found.st_uid == getuid());
+	const char *kind = S_ISREG(found.st_mode) ? "file" : S_ISDIR(found.st_mode) ? "folder"
+			: S_ISLNK(found.st_mode) ? "link" : "other";
+	printf("%s: %s %o, links %d, own: %d", path, kind, found.st_mode & 07777, (int)found.st_nlink,
+			found.st_uid == getuid());
 	printf(S_ISDIR(found.st_mode) ? "\n" : ", size %ld\n", (long)found.st_size);
 }
 

@@ -1,4 +1,4 @@
-// calls: utimensat futimens
+// calls: utimensat
 // flags: UTIME_NOW UTIME_OMIT AT_SYMLINK_NOFOLLOW
 // what: access and change times are set to the nanosecond, to now, or left; bad nanoseconds are EINVAL
 #include "../check.h"

@@ -1,4 +1,4 @@
-// calls: mmap pread
+// calls: mmap
 // flags: MAP_PRIVATE
 // what: what is written to a private mapping of a file does not reach the file
 #include "../check.h"

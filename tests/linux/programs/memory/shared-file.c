@@ -1,4 +1,4 @@
-// calls: mmap pread pwrite
+// calls: mmap pread64 pwrite64
 // flags: MAP_SHARED
 // what: a shared mapping of a file and reads and writes of the file see each other
 #include "../check.h"

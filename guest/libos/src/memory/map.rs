@@ -1,0 +1,291 @@
+//! New mappings: `mmap` in all its forms.
+
+use alloc::rc::Rc;
+
+use spore_abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, USER_BASE, USER_END, WINDOW_BASE};
+use spore_machine::user;
+
+use super::areas::{Area, Backing, Label, Protection};
+use super::pages::Pages;
+use super::space::{AddressSpace, check_range, page_ceil, refused, touches_machine};
+use crate::errno::Errno;
+
+/// Anonymous mappings up to this size are stretches of the window, whose frames are taken at once. What is larger is
+/// filled as it is touched, since programs ask for much and use little.
+const WINDOW_STRETCH_MAX: u64 = 1 << 20;
+/// Where `MAP_32BIT` mappings are, as on Linux.
+const LOW_REGION: (u64, u64) = (0x4000_0000, 0x8000_0000);
+/// Module mappings up to this size are filled at once: that is cheaper than one fault.
+const EAGER_MODULE_BYTES: u64 = 128 * 1024;
+
+/// Where a mapping is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Anywhere,
+    /// There if nothing is there.
+    Preferred(u64),
+    /// There, and what is there is unmapped.
+    Fixed(u64),
+    /// There, and nowhere else (`MAP_FIXED_NOREPLACE`).
+    FixedIfFree(u64),
+    /// Below 2 GiB.
+    Low,
+}
+
+/// What is to be seen in a mapping.
+#[derive(Clone)]
+pub(crate) enum Contents {
+    /// Zeroed memory.
+    Anonymous,
+    /// A module from its byte `offset` on; the file ends before its byte `end`. What is written is the program's own.
+    Module { offset: u64, end: u64 },
+    /// A file in memory from its byte `offset` on.
+    Pages {
+        pages: Rc<Pages>,
+        offset: u64,
+        shared: bool,
+    },
+}
+
+/// A mapping that a program asks for.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(crate) place: Place,
+    pub(crate) length: u64,
+    pub(crate) protection: Protection,
+    /// What `mprotect` may make of it.
+    pub(crate) allowed: Protection,
+    pub(crate) contents: Contents,
+    /// Path of the file and where in it the mapping begins.
+    pub(crate) label: Option<(Rc<[u8]>, u64)>,
+    /// Fill it at once.
+    pub(crate) populate: bool,
+    /// It may be larger than RAM.
+    pub(crate) no_reserve: bool,
+}
+
+impl Request {
+    /// Zeroed memory.
+    pub(crate) fn anonymous(place: Place, length: u64, protection: Protection) -> Self {
+        Self {
+            place,
+            length,
+            protection,
+            allowed: Protection::all(),
+            contents: Contents::Anonymous,
+            label: None,
+            populate: false,
+            no_reserve: false,
+        }
+    }
+
+    /// Whether a stretch of the window can serve it: memory that is not executable, and not only reserved.
+    fn suits_window(&self) -> bool {
+        let plain = !self.protection.is_empty() && !self.protection.contains(Protection::EXECUTE);
+        plain && matches!(self.contents, Contents::Anonymous) && self.label.is_none()
+    }
+
+    /// The area that serves it at `start`, with table entries of its own.
+    fn area(&self, start: u64, end: u64) -> Area {
+        let backing = match &self.contents {
+            Contents::Anonymous => Backing::Anonymous,
+            Contents::Module { offset, end } => Backing::Module {
+                offset: offset.wrapping_sub(start),
+                end: *end,
+            },
+            Contents::Pages {
+                pages,
+                offset,
+                shared,
+            } => Backing::Pages {
+                pages: Rc::clone(pages),
+                offset: offset.wrapping_sub(start),
+                shared: *shared,
+            },
+        };
+        let label = self.label.as_ref().map(|(text, offset)| Label {
+            text: Rc::clone(text),
+            offset: offset.wrapping_sub(start),
+        });
+        Area {
+            end,
+            protection: self.protection,
+            allowed: self.allowed,
+            backing,
+            label,
+        }
+    }
+}
+
+impl AddressSpace {
+    /// Maps what is asked for; returns where.
+    pub(crate) fn map(&mut self, request: &Request) -> Result<u64, Errno> {
+        let length = page_ceil(request.length).ok_or(Errno::ENOMEM)?;
+        if length == 0 {
+            return Err(Errno::EINVAL);
+        }
+        if length > USER_END {
+            return Err(Errno::ENOMEM);
+        }
+        self.check_area_count()?;
+        let takes_memory =
+            matches!(request.contents, Contents::Anonymous) && request.protection.contains(Protection::WRITE);
+        if takes_memory && !request.no_reserve && length > self.ram_bytes {
+            return Err(refused());
+        }
+        let start = match request.place {
+            Place::Fixed(start) => self.map_fixed(start, length, request)?,
+            Place::FixedIfFree(start) => {
+                let end = check_fixed(start, length)?;
+                if self.areas.overlaps(start, end) {
+                    return Err(Errno::EEXIST);
+                }
+                self.map_fixed(start, length, request)?
+            }
+            Place::Low => {
+                let place = self.areas.find_gap(LOW_REGION.0, LOW_REGION.1, length);
+                let start = place.ok_or(Errno::ENOMEM)?;
+                self.map_fixed(start, length, request)?
+            }
+            Place::Preferred(wish) => match self.map_preferred(wish & !(PAGE_BYTES - 1), length, request) {
+                Some(start) => start,
+                None => self.map_anywhere(length, request)?,
+            },
+            Place::Anywhere => self.map_anywhere(length, request)?,
+        };
+        let is_small_module =
+            matches!(request.contents, Contents::Module { .. }) && length <= EAGER_MODULE_BYTES;
+        if request.populate || is_small_module {
+            // As on Linux, what cannot be filled now is left to the first access.
+            let _ = self.populate(start, start + length, request.populate);
+        }
+        Ok(start)
+    }
+
+    fn map_preferred(&mut self, wish: u64, length: u64, request: &Request) -> Option<u64> {
+        let end = check_fixed(wish, length).ok()?;
+        let is_possible = !self.areas.overlaps(wish, end)
+            && (!touches_machine(wish, end) || (request.suits_window() && self.is_window(wish)));
+        if !is_possible {
+            return None;
+        }
+        self.map_fixed(wish, length, request).ok()
+    }
+
+    fn map_anywhere(&mut self, length: u64, request: &Request) -> Result<u64, Errno> {
+        if request.suits_window() && length <= WINDOW_STRETCH_MAX && !request.no_reserve {
+            if length > self.frames.borrow().free_bytes() {
+                return Err(refused());
+            }
+            let taken = self.frames.borrow_mut().take(length);
+            if let Some(gpa) = taken {
+                return self.map_window(gpa, length, request.protection);
+            }
+        }
+        // A mapping that can have large pages begins where one can be.
+        let is_large = length >= LARGE_PAGE_BYTES && matches!(request.contents, Contents::Anonymous);
+        let alignment = if is_large { LARGE_PAGE_BYTES } else { PAGE_BYTES };
+        let start = self.free_addresses.take(length, alignment).ok_or(Errno::ENOMEM)?;
+        self.areas.insert(start, request.area(start, start + length));
+        Ok(start)
+    }
+
+    fn map_window(&mut self, gpa: u64, length: u64, protection: Protection) -> Result<u64, Errno> {
+        let start = WINDOW_BASE + gpa;
+        let whole = Area::new(start + length, Protection::READ_WRITE, Backing::Window);
+        self.areas.insert(start, whole);
+        if protection != Protection::READ_WRITE
+            && let Err(error) = self.protect(start, length, protection)
+        {
+            self.unmap(start, length)?;
+            return Err(error);
+        }
+        Ok(start)
+    }
+
+    /// Maps at `start`, and unmaps what was there.
+    fn map_fixed(&mut self, start: u64, length: u64, request: &Request) -> Result<u64, Errno> {
+        let end = check_fixed(start, length)?;
+        if touches_machine(start, end) {
+            self.map_over_window(start, end, request)?;
+            return Ok(start);
+        }
+        self.unmap(start, length)?;
+        self.free_addresses.remove(start, end);
+        self.areas.insert(start, request.area(start, end));
+        Ok(start)
+    }
+
+    /// Maps at addresses of the window. Those that the program does not have yet must be free.
+    fn map_over_window(&mut self, start: u64, end: u64, request: &Request) -> Result<(), Errno> {
+        if !self.is_window(start) || !self.is_window(end - 1) {
+            return Err(Errno::ENOMEM);
+        }
+        self.claim_window(start, end)?;
+        let anonymous = matches!(request.contents, Contents::Anonymous);
+        self.for_each_area(start, end, |space, start, area| {
+            space.restore_window(start, &area)?;
+            let bytes = area.end - start;
+            if !anonymous {
+                // The frames stay with the area, idle.
+                space.with_tables(|tables| tables.unmap(start, bytes / PAGE_BYTES, |_| {}))?;
+                return Ok(Some(Area::new(area.end, Protection::empty(), Backing::Anonymous)));
+            }
+            space.flush();
+            user::zero_window(start - WINDOW_BASE, bytes, space.ram_bytes);
+            Ok(Some(Area::new(area.end, Protection::READ_WRITE, Backing::Window)))
+        })?;
+        if anonymous {
+            return self.protect(start, end - start, request.protection);
+        }
+        self.areas.carve(start, end);
+        self.areas.insert(start, request.area(start, end));
+        Ok(())
+    }
+
+    /// Takes the frames of those addresses of the window that nothing is mapped at.
+    pub(super) fn claim_window(&mut self, start: u64, end: u64) -> Result<(), Errno> {
+        let gaps = self.areas.gaps(start, end);
+        for (index, &(from, to)) in gaps.iter().enumerate() {
+            let is_taken = self
+                .frames
+                .borrow_mut()
+                .take_exactly(from - WINDOW_BASE, to - from);
+            if !is_taken {
+                for &(from, to) in &gaps[..index] {
+                    self.frames.borrow_mut().give_back(from - WINDOW_BASE, to - from);
+                }
+                return Err(Errno::ENOMEM);
+            }
+        }
+        for (from, to) in gaps {
+            self.areas
+                .insert(from, Area::new(to, Protection::READ_WRITE, Backing::Window));
+        }
+        Ok(())
+    }
+
+    /// Removes mappings. Addresses without any are passed over.
+    pub(crate) fn unmap(&mut self, start: u64, length: u64) -> Result<(), Errno> {
+        let end = check_range(start, length)?;
+        self.for_each_area(start, end, |space, start, area| {
+            space.release(start, &area)?;
+            Ok(None)
+        })
+    }
+}
+
+/// Checks a range that a program names for a fixed mapping; returns its end.
+fn check_fixed(start: u64, length: u64) -> Result<u64, Errno> {
+    if !start.is_multiple_of(PAGE_BYTES) {
+        return Err(Errno::EINVAL);
+    }
+    let end = start.checked_add(length).ok_or(Errno::ENOMEM)?;
+    if end > USER_END {
+        return Err(Errno::ENOMEM);
+    }
+    if start < USER_BASE {
+        return Err(Errno::EPERM);
+    }
+    Ok(end)
+}
