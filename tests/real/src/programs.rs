@@ -1,6 +1,7 @@
 //! The programs: what each needs to be there, how it is made, how it runs natively and as a function, and what it is
 //! asked.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -342,6 +343,41 @@ pub const C_POOL: Program = Program {
     ],
     load_path: "/sum",
     make: || dynamic("pool", &build::c("gcc", &["-pthread"], "pool")?),
+};
+
+/// The file that [`FIGURES`] reads, from the folder in which it starts.
+pub const LARGE_FILE: &str = "large";
+const LARGE_FILE_BYTES: usize = 256 << 20;
+
+/// Times what a program asks of its system, for `bench/`; not among [`all`].
+pub const FIGURES: Program = Program {
+    name: "figures",
+    is_fast: false,
+    needs: &[Need::Command("musl-gcc")],
+    memory: "64Mi",
+    pages: &[],
+    load_path: "/",
+    make: || {
+        let program = build::c("musl-gcc", &["-static"], "figures")?;
+        let large = build::kept("large", Key::default().text("1"), |folder| {
+            let block: Vec<u8> = (0..1_u32 << 20)
+                .map(|i| (i.wrapping_mul(2_654_435_761) >> 21) as u8)
+                .collect();
+            let path = folder.join(LARGE_FILE);
+            let mut file = std::fs::File::create(&path).map_err(FixtureError::file(&path))?;
+            for _ in 0..LARGE_FILE_BYTES / block.len() {
+                file.write_all(&block).map_err(FixtureError::file(&path))?;
+            }
+            Ok(())
+        })?;
+        let folder = RootFs::new()
+            .file("/usr/local/bin/figures", &program)?
+            .tree_at(FOLDER, &large)?
+            .make("figures")?;
+        let mut fixture = rooted(folder, &["/usr/local/bin/figures"]);
+        fixture.native.words = vec![program.display().to_string()];
+        Ok(fixture)
+    },
 };
 
 const PYTHON: Need = Need::File("/usr/bin/python3", "python3");
