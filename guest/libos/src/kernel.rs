@@ -1,48 +1,51 @@
 //! The kernel: all state of the library OS, and the loop that runs the program.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::rc::Rc;
+use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 
-use linux_raw_sys::general::{SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGTRAP};
-use spore_abi::layout::PAGE_BYTES;
-use spore_abi::pages::{Upcall, boot_flags, exit_kind};
+use spore_abi::layout::{FREE_GPA, PAGE_BYTES};
+use spore_abi::pages::{BootPage, boot_flags, exit_kind};
 use spore_abi::ring::LogOrigin;
-use spore_machine::context::{self, Trap};
-use spore_machine::identity::Identity;
-use spore_machine::{processor, shared};
+use spore_machine::context::Context;
+use spore_machine::processor::ExtendedState;
+use spore_machine::{reserved, shared};
 
-use crate::calls::{self, Answer};
+use crate::calls;
+use crate::children::Zombie;
 use crate::errno::Errno;
 use crate::files;
 use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::OpenFile;
+use crate::files::timer::TimerFile;
 use crate::files::tree::Tree;
+use crate::futex::Futexes;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
 use crate::memory::pages::Pages;
-use crate::memory::space::{AccessError, Intent};
 use crate::network::Network;
-use crate::process::{Process, ProcessId};
+use crate::process::{FIRST_PROCESS, Process, ProcessId};
 use crate::program;
 use crate::random::Random;
-use crate::task::{Memory, Pending, ReadyQueue, Task, TaskId};
+use crate::schedule::Slice;
+use crate::signals::{ProcessSignals, SignalBudget, TaskSignals};
+use crate::task::{Memory, ReadyQueue, TASK_BYTES, TASKS_MAX, Task, TaskId};
 use crate::time;
+use crate::timers::Due;
 
 /// Highest system call number that can be reported as missing by itself.
 const CALL_NUMBERS: usize = 512;
-/// Page-fault error code bits (Intel SDM volume 3, 4.7).
-const FAULT_WAS_WRITE: u64 = 1 << 1;
-const FAULT_WAS_FETCH: u64 = 1 << 4;
 
 /// All state of the library OS.
 pub(crate) struct Kernel {
     /// The process of the running task.
     pub(crate) process: Process,
     /// The other processes.
-    parked: BTreeMap<ProcessId, Process>,
+    pub(crate) parked: BTreeMap<ProcessId, Process>,
+    /// Processes that have ended and were not waited for.
+    pub(crate) zombies: BTreeMap<ProcessId, Zombie>,
     /// The RAM that is left, for all processes.
     pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
@@ -50,8 +53,17 @@ pub(crate) struct Kernel {
     pub(crate) ready: Rc<ReadyQueue>,
     pub(crate) budget: Rc<Budget>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
+    /// Most tasks at a time.
+    pub(crate) tasks_max: usize,
+    /// Where the search for the number of the next task begins.
+    pub(crate) next_task: TaskId,
     pub(crate) current: TaskId,
-    pub(crate) deadlines: BTreeSet<(u64, TaskId)>,
+    pub(crate) futexes: Futexes,
+    pub(crate) signal_budget: SignalBudget,
+    pub(crate) deadlines: BTreeSet<(u64, Due)>,
+    /// The files of timers that may be due, and the number of the next one.
+    pub(crate) timer_files: BTreeMap<u64, Weak<TimerFile>>,
+    pub(crate) next_timer_file: u64,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
     pub(crate) tree: Tree,
@@ -59,11 +71,13 @@ pub(crate) struct Kernel {
     pub(crate) boot_id: [u8; 16],
     /// When the library OS was started, in nanoseconds of CLOCK_MONOTONIC.
     pub(crate) started_ns: u64,
+    pub(crate) slice: Slice,
+    pub(crate) reported_stop: bool,
+    pub(crate) reported_fork: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
-    reported_handler: bool,
     /// The task whose extended state is in the processor.
-    loaded: TaskId,
+    pub(crate) loaded: TaskId,
 }
 
 /// Starts the library OS: loads the program and runs it until it ends.
@@ -80,25 +94,41 @@ pub fn start() -> ! {
             "the root file system is damaged or needs more than is served",
         )
     });
+    let signal_budget = SignalBudget::default();
+    let signals = ProcessSignals::new(&ready, &signal_budget);
     let mut kernel = Kernel {
-        process: Process::first(AddressSpace::new(&boot, &frames), Rc::clone(&tree.root)),
+        process: Process::first(
+            AddressSpace::new(&boot, &frames),
+            Rc::clone(&tree.root),
+            signals,
+            &ready,
+        ),
         parked: BTreeMap::new(),
+        zombies: BTreeMap::new(),
         frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
+        futexes: Futexes::new(&ready),
         ready,
         budget: Rc::default(),
         tasks: BTreeMap::new(),
-        current: 1,
+        tasks_max: tasks_max(&boot),
+        next_task: FIRST_PROCESS + 1,
+        current: FIRST_PROCESS,
+        signal_budget,
         deadlines: BTreeSet::new(),
+        timer_files: BTreeMap::new(),
+        next_timer_file: 0,
         notify_due: false,
         tree,
         boot_id: [0; 16],
         started_ns: time::monotonic_ns(),
+        slice: Slice::default(),
+        reported_stop: false,
+        reported_fork: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
-        reported_handler: false,
-        loaded: 1,
+        loaded: FIRST_PROCESS,
     };
     kernel.open_console();
     let mut boot_id = [0; 16];
@@ -110,10 +140,13 @@ pub fn start() -> ! {
         let _ = write!(message, "the file system cannot be made ready (error {number})");
         shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
     }
-    match program::load::load(&mut kernel, &boot) {
-        Ok(task) => {
-            kernel.tasks.insert(1, task);
-            kernel.ready.push(1);
+    match program::start::load_first(&mut kernel, &boot) {
+        Ok(placed) => {
+            kernel.process.note_program(&placed);
+            let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
+            let task = kernel.first_task(placed.context, extended, placed.name);
+            kernel.tasks.insert(FIRST_PROCESS, task);
+            kernel.ready.push(FIRST_PROCESS);
         }
         Err(error) => {
             let mut message = Line::default();
@@ -123,6 +156,15 @@ pub fn start() -> ! {
         }
     }
     kernel.run()
+}
+
+/// How many tasks there may be: their state takes at most a third of the library OS's memory.
+fn tasks_max(boot: &BootPage) -> usize {
+    let heap_bytes = reserved::end_gpa().saturating_sub(FREE_GPA);
+    let task_bytes = boot.extended_state_bytes.saturating_add(TASK_BYTES as u64);
+    usize::try_from(heap_bytes / 3 / task_bytes)
+        .unwrap_or(TASKS_MAX)
+        .clamp(1, TASKS_MAX)
 }
 
 impl Kernel {
@@ -147,204 +189,30 @@ impl Kernel {
         }
     }
 
-    fn run(&mut self) -> ! {
-        loop {
-            self.network.pump();
-            self.fire_deadlines();
-            match self.ready.pop() {
-                Some(task) if self.tasks.contains_key(&task) => self.run_task(task),
-                Some(_) => {}
-                None => self.idle(),
-            }
-        }
-    }
-
-    /// Nothing can run: sleep until something comes in or the next deadline passes.
-    fn idle(&mut self) {
-        shared::set_listening(self.network.is_function_listening());
-        let deadline_ns = self
-            .deadlines
-            .first()
-            .map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
-        self.notify_due = false;
-        shared::wait(deadline_ns);
-    }
-
-    fn fire_deadlines(&mut self) {
-        if self.deadlines.is_empty() {
-            return;
-        }
-        let now_ns = time::monotonic_ns();
-        while let Some(&(deadline_ns, task)) = self.deadlines.first() {
-            if deadline_ns > now_ns {
-                break;
-            }
-            self.deadlines.pop_first();
-            self.ready.push(task);
-        }
-    }
-
-    /// Runs a task until it waits, yields or ends.
-    fn run_task(&mut self, task: TaskId) {
-        self.current = task;
-        let process = self.task().process;
-        self.switch_process_to(process);
-        self.switch_processor_to(task);
-        Identity::Process.set(u64::from(self.process.id));
-        Identity::Parent.set(u64::from(self.process.parent));
-        Identity::Task.set(u64::from(task));
-        if let Some(pending) = self.task().pending.take()
-            && !self.answer(pending)
-        {
-            return;
-        }
-        loop {
-            shared::set_wants_kicks(self.tasks.len() > 1);
-            match context::run(&mut self.task().context) {
-                Trap::SystemCall => {
-                    let context = &self.task().context;
-                    let (site, number) = (context.registers.rip.wrapping_sub(2), context.call_number());
-                    self.process.space.note_trap(site, number);
-                    if !self.answer_call() {
-                        return;
-                    }
-                }
-                Trap::RewrittenCall => {
-                    if !self.answer_call() {
-                        return;
-                    }
-                }
-                Trap::Fault(upcall) if self.is_rewritten_call(&upcall) => {
-                    self.task().context.enter_call(upcall.registers.rip);
-                    if !self.answer_call() {
-                        return;
-                    }
-                }
-                Trap::Fault(upcall) => self.fault(&upcall),
-                Trap::Kick => {
-                    self.ready.push(task);
-                    return;
-                }
-            }
-            if self.notify_due {
-                self.notify_due = false;
-                shared::notify();
-                self.network.pump();
-            }
-        }
-    }
-
-    /// Whether an exception is one of a call site that was rewritten.
-    fn is_rewritten_call(&mut self, upcall: &Upcall) -> bool {
-        const INVALID_OPCODE: u32 = 6;
-        upcall.vector == INVALID_OPCODE && self.process.space.is_rewritten_call(upcall.registers.rip)
-    }
-
-    /// Answers the call that the running task makes; `false` if it does not go on running now.
-    fn answer_call(&mut self) -> bool {
-        let context = &self.task().context;
-        let call = Pending {
-            number: context.call_number(),
-            arguments: context.call_arguments(),
-        };
-        self.answer(call)
-    }
-
-    /// Answers a call; `false` if the task does not go on running now.
-    fn answer(&mut self, pending: Pending) -> bool {
-        // A program that only polls, and so never waits, must see what has come in meanwhile.
-        self.network.pump();
-        let deadline_before = self.task().memory.deadline_ns;
-        let answer = calls::dispatch(self, pending);
-        let current = self.current;
-        let Some(task) = self.tasks.get_mut(&current) else {
-            return false;
-        };
-        match answer {
-            Answer::Result(value) => {
-                if let Some(deadline_ns) = deadline_before.or(task.memory.deadline_ns) {
-                    self.deadlines.remove(&(deadline_ns, current));
-                }
-                task.memory = Memory::default();
-                task.context.set_result(value);
-                true
-            }
-            Answer::Wait => {
-                task.pending = Some(pending);
-                if let Some(deadline_ns) = task.memory.deadline_ns {
-                    self.deadlines.insert((deadline_ns, current));
-                }
-                false
-            }
-            Answer::Yield => {
-                task.context.set_result(0);
-                self.ready.push(current);
-                false
-            }
-            Answer::Ended => {
-                self.tasks.remove(&current);
-                false
-            }
-        }
-    }
-
-    /// Makes the process of the task that is about to run the current one.
-    fn switch_process_to(&mut self, id: ProcessId) {
+    /// A process.
+    pub(crate) fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
         if self.process.id == id {
-            return;
+            return Some(&mut self.process);
         }
-        let Some(next) = self.parked.remove(&id) else {
-            shared::end(exit_kind::LIBRARY_OS_FAILED, 0, "the process of a task is gone");
-        };
-        let previous = core::mem::replace(&mut self.process, next);
-        self.parked.insert(previous.id, previous);
-        self.process.space.activate();
+        self.parked.get_mut(&id)
     }
 
-    /// Exchanges the register state that traps do not save.
-    fn switch_processor_to(&mut self, task: TaskId) {
-        if self.loaded == task {
-            return;
+    /// The first task of the current process.
+    pub(crate) fn first_task(&self, context: Context, extended: ExtendedState, name: [u8; 16]) -> Task {
+        Task {
+            process: self.process.id,
+            context,
+            extended,
+            pending: None,
+            memory: Memory::default(),
+            name,
+            clear_tid_address: 0,
+            robust_list: 0,
+            signals: TaskSignals::new(0, &self.signal_budget),
+            run_ticks: 0,
+            nice: 0,
+            policy: [0; 2],
         }
-        if let Some(previous) = self.tasks.get_mut(&self.loaded) {
-            previous.context.fs_base = processor::fs_base();
-            previous.context.gs_base = processor::gs_base();
-            previous.extended.save();
-        }
-        if let Some(next) = self.tasks.get(&task) {
-            processor::set_fs_base(next.context.fs_base);
-            processor::set_gs_base(next.context.gs_base);
-            next.extended.restore();
-        }
-        self.loaded = task;
-    }
-
-    /// The program raised an exception.
-    fn fault(&mut self, upcall: &Upcall) {
-        const PAGE_FAULT: u32 = 14;
-        let mut is_beyond_file = false;
-        if upcall.vector == PAGE_FAULT {
-            let intent = match upcall.error_code {
-                code if code & FAULT_WAS_FETCH != 0 => Intent::Execute,
-                code if code & FAULT_WAS_WRITE != 0 => Intent::Write,
-                _ => Intent::Read,
-            };
-            match self.process.space.fault(upcall.fault_address, intent) {
-                Ok(()) => return,
-                Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
-                Err(AccessError::BeyondFile) => is_beyond_file = true,
-                Err(AccessError::Forbidden) => {}
-            }
-        }
-        let signal = match upcall.vector {
-            PAGE_FAULT if is_beyond_file => SIGBUS,
-            0 | 16 | 19 => SIGFPE,
-            1 | 3 => SIGTRAP,
-            6 => SIGILL,
-            12 | 17 => SIGBUS,
-            _ => SIGSEGV,
-        };
-        shared::end(exit_kind::FAULTED, signal, "")
     }
 
     /// A number for a new inode.
@@ -365,14 +233,6 @@ impl Kernel {
         }
     }
 
-    /// A process.
-    pub(crate) fn process_mut(&mut self, id: ProcessId) -> Option<&mut Process> {
-        if self.process.id == id {
-            return Some(&mut self.process);
-        }
-        self.parked.get_mut(&id)
-    }
-
     /// The numbers of all processes, in order.
     pub(crate) fn process_ids(&self) -> Vec<ProcessId> {
         let mut ids: Vec<_> = self.parked.keys().copied().chain([self.process.id]).collect();
@@ -386,20 +246,6 @@ impl Kernel {
             return Some(id);
         }
         self.tasks.get(&id).map(|task| task.process)
-    }
-
-    /// Reports once that a handler of the program would have been due.
-    pub(crate) fn report_unserved_handler(&mut self, signal: u32) {
-        if core::mem::replace(&mut self.reported_handler, true) {
-            return;
-        }
-        let mut line = Line::default();
-        // Cannot fail: a line takes what fits.
-        let _ = writeln!(
-            line,
-            "signal {signal} was raised; signal handlers are not run, so it is passed over"
-        );
-        shared::log(LogOrigin::Platform, line.as_str().as_bytes());
     }
 
     /// Counts a call that is not there, and reports it once by name.

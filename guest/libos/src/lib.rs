@@ -9,7 +9,8 @@
 //!     │
 //!   files/ network/ program/ memory/      what the calls work on
 //!     │
-//!   process, task, time, random, kernel   who runs, when, and the main loop
+//!   process, task, signals, futex, timers who runs, and who is told of what
+//!   schedule, time, random, kernel        when, and the main loop
 //!     │
 //!   spore-machine                         traps, page tables, shared pages: all the unsafe code
 //! ```
@@ -19,15 +20,21 @@
 extern crate alloc;
 
 mod calls;
+mod children;
 mod errno;
 mod files;
+mod futex;
 mod kernel;
 pub mod memory;
 mod network;
 mod process;
 pub mod program;
 mod random;
+mod schedule;
+mod signals;
 mod task;
+mod text;
 mod time;
+mod timers;
 
 pub use kernel::start;

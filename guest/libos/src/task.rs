@@ -21,9 +21,19 @@ use spore_machine::processor::ExtendedState;
 
 use crate::files::epoll::Watch;
 use crate::process::ProcessId;
+use crate::signals::TaskSignals;
 
 /// Number of a task, as `gettid` returns it. The first is 1, also the process's number.
 pub(crate) type TaskId = u32;
+
+/// Task numbers are below this (`/proc/sys/kernel/pid_max`).
+pub(crate) const TASK_IDS: TaskId = 32_768;
+/// Most tasks at a time, if the library OS's own memory allows it.
+pub(crate) const TASKS_MAX: usize = 4096;
+/// Bytes of the library OS's memory that a task takes beside its extended state: itself, its place in tables.
+pub(crate) const TASK_BYTES: usize = size_of::<Task>() + 512;
+
+const _: () = assert!(size_of::<Task>() < 1024, "a task is a small thing");
 
 /// What a waiting call remembers between tries.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,28 +61,65 @@ pub(crate) struct Task {
     pub(crate) extended: ExtendedState,
     pub(crate) pending: Option<Pending>,
     pub(crate) memory: Memory,
-    /// Address that `set_tid_address` was given.
+    pub(crate) name: [u8; 16],
+    /// Where to write a zero, and whom to wake there, when the thread ends (`CLONE_CHILD_CLEARTID`).
     pub(crate) clear_tid_address: u64,
-    /// Blocked signals.
-    pub(crate) signal_mask: u64,
+    /// Head of the list of robust futexes that the thread holds.
+    pub(crate) robust_list: u64,
+    pub(crate) signals: TaskSignals,
+    /// How long it has run, in ticks of the time-stamp counter.
+    pub(crate) run_ticks: u64,
+    /// `setpriority`.
+    pub(crate) nice: i32,
+    /// Scheduling policy and static priority: kept, and of no effect.
+    pub(crate) policy: [u32; 2],
 }
 
 /// Tasks that can run, first in first out.
-#[derive(Default)]
-pub(crate) struct ReadyQueue(RefCell<VecDeque<TaskId>>);
+pub(crate) struct ReadyQueue(RefCell<Ready>);
+
+struct Ready {
+    tasks: VecDeque<TaskId>,
+    /// Which tasks are in the queue, one bit each.
+    queued: Vec<u64>,
+}
+
+impl Default for ReadyQueue {
+    fn default() -> Self {
+        Self(RefCell::new(Ready {
+            tasks: VecDeque::new(),
+            queued: alloc::vec![0; TASK_IDS as usize / 64],
+        }))
+    }
+}
 
 impl ReadyQueue {
     /// Adds a task unless it is there already.
     pub(crate) fn push(&self, task: TaskId) {
-        let mut queue = self.0.borrow_mut();
-        if !queue.contains(&task) {
-            queue.push_back(task);
+        let mut ready = self.0.borrow_mut();
+        let Some(word) = ready.queued.get_mut(task as usize / 64) else {
+            return;
+        };
+        let bit = 1 << (task % 64);
+        if *word & bit == 0 {
+            *word |= bit;
+            ready.tasks.push_back(task);
         }
     }
 
     /// Takes the task that has been ready longest.
     pub(crate) fn pop(&self) -> Option<TaskId> {
-        self.0.borrow_mut().pop_front()
+        let mut ready = self.0.borrow_mut();
+        let task = ready.tasks.pop_front()?;
+        if let Some(word) = ready.queued.get_mut(task as usize / 64) {
+            *word &= !(1 << (task % 64));
+        }
+        Some(task)
+    }
+
+    /// Whether nothing can run.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.borrow().tasks.is_empty()
     }
 }
 
@@ -116,5 +163,23 @@ impl WaitQueue {
         for watch in self.watches.borrow().iter().filter_map(Weak::upgrade) {
             watch.notice();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_run_in_the_order_in_which_they_became_ready_and_once() {
+        let ready = ReadyQueue::default();
+        for task in [3, 1, 3, TASK_IDS - 1, 1, TASK_IDS, u32::MAX] {
+            ready.push(task);
+        }
+        assert_eq!(ready.pop(), Some(3));
+        ready.push(3);
+        let order: Vec<_> = core::iter::from_fn(|| ready.pop()).collect();
+        assert_eq!(order, [1, TASK_IDS - 1, 3]);
+        assert!(ready.is_empty());
     }
 }

@@ -25,6 +25,17 @@ pub(crate) fn realtime_ns() -> u64 {
     ))
 }
 
+/// Nanoseconds that so many ticks of the time-stamp counter take.
+pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
+    elapsed_ns(ticks, 0, shared::clock().multiplier)
+}
+
+/// Ticks of the time-stamp counter that fit into a number of nanoseconds.
+pub(crate) fn ns_to_ticks(time_ns: u64) -> u64 {
+    let ticks = (u128::from(time_ns) << 32).checked_div(u128::from(shared::clock().multiplier));
+    ticks.map_or(u64::MAX, |ticks| u64::try_from(ticks).unwrap_or(u64::MAX))
+}
+
 /// Nanoseconds between two readings of the time-stamp counter; 0 where the second is the earlier one.
 fn elapsed_ns(now: u64, base: u64, multiplier: u64) -> u64 {
     let ticks = now.saturating_sub(base);

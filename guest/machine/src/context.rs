@@ -1,5 +1,6 @@
 //! The program's registers, and running it.
 
+use spore_abi::layout;
 use spore_abi::pages::{Registers, Upcall, upcall_kind};
 
 use crate::{entry, shared};
@@ -23,6 +24,9 @@ const _: () = assert!(core::mem::offset_of!(Context, vectors) == 0xa0);
 
 /// Flags that a program may have: status flags and direction, nothing that would trap in the library OS.
 const PROGRAM_FLAGS: u64 = 0xcd5 | 0x20_0000;
+
+/// Bytes of xmm0 … xmm15.
+pub const VECTORS_BYTES: usize = 256;
 
 /// Why the program stopped running.
 #[derive(Debug)]
@@ -88,6 +92,39 @@ impl Context {
     /// Sets the result of the system call (rax).
     pub fn set_result(&mut self, value: u64) {
         self.registers.general[0] = value;
+    }
+
+    /// Lets the program make the system call again that it has just made, with this number.
+    pub fn restart_call(&mut self, number: u64) {
+        /// Length of a `syscall` instruction.
+        const CALL_BYTES: u64 = 2;
+        self.registers.rip = self.registers.rip.wrapping_sub(CALL_BYTES);
+        self.registers.general[0] = number;
+    }
+
+    /// Whether the processor can go to the instruction pointer: it is canonical, in the lower half.
+    #[must_use]
+    pub fn is_runnable(&self) -> bool {
+        self.registers.rip < layout::USER_END
+    }
+
+    /// xmm0 … xmm15, as `xsave` lays them out.
+    #[must_use]
+    pub fn vectors(&self) -> [u8; VECTORS_BYTES] {
+        let mut bytes = [0; VECTORS_BYTES];
+        let words = self.vectors.as_flattened();
+        for (place, word) in bytes.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// Sets xmm0 … xmm15.
+    pub fn set_vectors(&mut self, bytes: &[u8; VECTORS_BYTES]) {
+        let words = self.vectors.as_flattened_mut();
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
     }
 }
 

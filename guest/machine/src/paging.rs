@@ -139,8 +139,22 @@ impl PageTables {
         })
     }
 
+    /// No tables at all: what a process has while another uses its address space. Nothing can be mapped there.
+    #[must_use]
+    pub fn vacant(&self) -> Self {
+        Self {
+            top_gpa: 0,
+            pools: SharedPools::clone(&self.pools),
+            retired: Vec::new(),
+            flush_needed: false,
+        }
+    }
+
     /// Makes these the tables that the processor translates with.
     pub fn activate(&mut self) {
+        if self.top_gpa == 0 {
+            return;
+        }
         if ACTIVE_TOP_GPA.swap(self.top_gpa, Ordering::Relaxed) != self.top_gpa {
             shared::switch_tables(self.top_gpa);
             self.flushed();
@@ -541,6 +555,9 @@ impl Drop for PageTables {
     /// Gives the tables back, unless the processor uses them. What they map is the caller's business.
     fn drop(&mut self) {
         if ACTIVE_TOP_GPA.load(Ordering::Relaxed) == self.top_gpa {
+            return;
+        }
+        if self.top_gpa == 0 {
             return;
         }
         // The switch to other tables has made the host forget what was cached.

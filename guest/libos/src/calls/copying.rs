@@ -12,6 +12,7 @@ use crate::files::descriptors::OpenFile;
 use crate::files::{File, Kind, Positions};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::signals::SignalInfo;
 use linux_raw_sys::general as linux;
 
 /// Memory through which bytes go.
@@ -148,7 +149,8 @@ fn write_part(kernel: &mut Kernel, to: &Rc<OpenFile>, mut buffers: Buffers, at: 
         }
         Err(error) => {
             if error == Errno::EPIPE {
-                super::process::raise(kernel, linux::SIGPIPE);
+                let info = SignalInfo::sent(linux::SIGPIPE, 0, kernel.process.id);
+                kernel.raise_thread(kernel.current, info);
             }
             Err(error.into())
         }

@@ -19,7 +19,7 @@ pub(super) const DESCRIPTOR_LIMIT: u64 = DESCRIPTORS_MAX as u64;
 const MEMORY_FILE_NAME_BYTES: usize = 249;
 
 /// Lets go of an open file; the last one to do so releases it.
-pub(super) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
+pub(crate) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
     if let Some(entry) = &open.location {
         let node = &entry.node;
         node.volume.locks.release_process(node.number, kernel.process.id);

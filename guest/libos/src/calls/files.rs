@@ -5,17 +5,18 @@ use linux_raw_sys::general as nr;
 pub(super) use super::descriptors::{DESCRIPTOR_LIMIT, add};
 use super::paths::WORKING_DIRECTORY as HERE;
 pub(super) use super::transfer::{Patience, send_all, wait_for};
-use super::{Arguments, CallResult, changes, copying, locking, paths, process, status, transfer, watching};
-use crate::errno::Errno;
+use super::{
+    Arguments, CallResult, Failure, attributes, changes, copying, locking, paths, status, transfer, watching,
+};
 use crate::kernel::Kernel;
 
 const NO_FOLLOW: u64 = nr::AT_SYMLINK_NOFOLLOW as u64;
 const REMOVE_DIRECTORY: u64 = nr::AT_REMOVEDIR as u64;
 
-/// Serves calls on named files, and passes the others on.
-pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
+/// Serves calls on named files; `None` if it is not one of them.
+pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
     let [first, second, third, fourth, ..] = arguments;
-    match number {
+    Some(match number {
         nr::__NR_open => paths::open(kernel, arguments),
         nr::__NR_openat => paths::openat(kernel, arguments),
         nr::__NR_openat2 => paths::openat2(kernel, arguments),
@@ -53,14 +54,14 @@ pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> C
         nr::__NR_linkat => changes::linkat(kernel, arguments),
         nr::__NR_symlink => changes::symlinkat(kernel, first, HERE, second),
         nr::__NR_symlinkat => changes::symlinkat(kernel, first, second, third),
-        _ => serve_contents(kernel, number, arguments),
-    }
+        _ => return serve_contents(kernel, number, arguments),
+    })
 }
 
 /// Attributes, contents, locks, events.
-fn serve_contents(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
+fn serve_contents(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
     let [first, second, third, fourth, ..] = arguments;
-    match number {
+    Some(match number {
         nr::__NR_chmod => changes::chmodat(kernel, HERE, first, second, 0),
         nr::__NR_fchmodat => changes::chmodat(kernel, first, second, third, 0),
         nr::__NR_fchmodat2 => changes::chmodat(kernel, first, second, third, fourth),
@@ -83,8 +84,8 @@ fn serve_contents(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Cal
 
         nr::__NR_sync => Ok(0),
         nr::__NR_syncfs | nr::__NR_readahead => {
-            kernel.process.files.get(first)?;
-            Ok(0)
+            let open = kernel.process.files.get(first);
+            open.map(|_| 0).map_err(Failure::Errno)
         }
         nr::__NR_sync_file_range => transfer::sync_file_range(kernel, arguments),
         nr::__NR_fadvise64 => transfer::fadvise64(kernel, arguments),
@@ -102,8 +103,10 @@ fn serve_contents(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Cal
         | nr::__NR_fremovexattr
         | nr::__NR_getxattr
         | nr::__NR_lgetxattr
-        | nr::__NR_fgetxattr => Err(Errno::EOPNOTSUPP.into()),
-        nr::__NR_listxattr | nr::__NR_llistxattr | nr::__NR_flistxattr => Ok(0),
-        _ => process::serve(kernel, number, arguments),
-    }
+        | nr::__NR_fgetxattr
+        | nr::__NR_listxattr
+        | nr::__NR_llistxattr
+        | nr::__NR_flistxattr => attributes::serve(kernel, number, first),
+        _ => return None,
+    })
 }

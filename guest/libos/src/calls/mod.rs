@@ -5,10 +5,13 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod attributes;
 mod changes;
 mod copying;
 mod descriptors;
 mod files;
+mod futex;
+mod identity;
 mod locking;
 mod memory;
 pub(crate) mod names;
@@ -16,12 +19,19 @@ mod network;
 mod paths;
 mod poll;
 mod process;
+mod programs;
+mod scheduling;
+mod signals;
 mod status;
+mod tasks;
 mod time;
+mod timers;
 mod transfer;
 mod watching;
 
 use linux_raw_sys::general as nr;
+
+pub(crate) use descriptors::let_go;
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -57,6 +67,10 @@ pub(crate) enum Answer {
     Wait,
     /// It goes on later with 0 in rax.
     Yield,
+    /// It goes on with the registers that it has.
+    Resume,
+    /// It has lent its process's address space to a child: it goes on with this value in rax when that is given back.
+    Hold(u64),
     /// It is gone.
     Ended,
 }
@@ -69,7 +83,14 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
     };
     match number {
         nr::__NR_sched_yield => return Answer::Yield,
-        nr::__NR_exit => return process::exit(kernel, call.arguments),
+        nr::__NR_exit => return tasks::exit(kernel, call.arguments),
+        nr::__NR_execve | nr::__NR_execveat => return programs::execute(kernel, number, call.arguments),
+        nr::__NR_rt_sigreturn => return signals::rt_sigreturn(kernel),
+        nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
+            if let Err(errno) = signals::bring_mask(kernel, number, call.arguments) {
+                return Answer::Result(errno.as_result());
+            }
+        }
         _ => {}
     }
     let result = serve(kernel, number, call.arguments);
@@ -77,10 +98,16 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         descriptors::let_go_of_discarded(kernel);
     }
     match result {
+        Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
     }
+}
+
+/// Whether a call polls files with a mask of its own, and says 0 if none is ready.
+pub(crate) fn polls_under_a_mask(number: u64) -> bool {
+    [u64::from(nr::__NR_ppoll), u64::from(nr::__NR_pselect6)].contains(&number)
 }
 
 fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
@@ -145,17 +172,38 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_epoll_create1 => poll::epoll_create1(kernel, arguments),
         nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
         nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
+        nr::__NR_epoll_pwait2 => poll::epoll_pwait2(kernel, arguments),
 
-        nr::__NR_clock_gettime => time::clock_gettime(kernel, arguments),
-        nr::__NR_clock_getres => time::clock_getres(kernel, arguments),
-        nr::__NR_gettimeofday => time::gettimeofday(kernel, arguments),
-        nr::__NR_time => time::time(kernel, arguments),
-        nr::__NR_nanosleep => time::nanosleep(kernel, arguments),
-        nr::__NR_clock_nanosleep => time::clock_nanosleep(kernel, arguments),
+        nr::__NR_clone => tasks::clone(kernel, arguments),
+        nr::__NR_clone3 => tasks::clone3(kernel, arguments),
+        nr::__NR_futex => futex::futex(kernel, arguments),
 
-        _ => match advice::serve(kernel, number, arguments) {
-            Some(result) => result,
-            None => files::serve(kernel, number, arguments),
-        },
+        _ => serve_more(kernel, number, arguments),
     }
+}
+
+/// The calls that are about the program itself.
+fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
+    let groups = [
+        advice::serve,
+        files::serve,
+        tasks::serve,
+        programs::serve,
+        signals::serve,
+        timers::serve,
+        time::serve,
+        scheduling::serve,
+        identity::serve,
+        process::serve,
+    ];
+    let answer = groups
+        .into_iter()
+        .find_map(|serve| serve(kernel, number, arguments));
+    answer.unwrap_or_else(|| {
+        // The C library asks for it at every start, and does without.
+        if number != nr::__NR_rseq {
+            kernel.report_missing(u64::from(number));
+        }
+        Err(Errno::ENOSYS.into())
+    })
 }

@@ -1,73 +1,49 @@
-//! Process, identity, signals, limits, randomness.
+//! The process as a whole: settings, limits, accounts, names, randomness.
 
-use linux_raw_sys::general as nr;
 use linux_raw_sys::general as linux;
-use spore_abi::pages::exit_kind;
+use linux_raw_sys::general as nr;
+use linux_raw_sys::prctl;
 use spore_machine::{processor, shared, user};
 
-use super::{Answer, Arguments, CallResult};
+use super::{Arguments, CallResult};
 use crate::errno::Errno;
 use crate::files::devices;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
-use crate::process::{FIRST_PROCESS, SIGNALS};
+use crate::process::LIMITS;
+use crate::signals::SIGNALS;
+use crate::time::{SECOND_NS, monotonic_ns};
 
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_GET_FS: u64 = 0x1003;
 const ARCH_GET_GS: u64 = 0x1004;
-const SIG_DFL: u64 = 0;
-const SIG_IGN: u64 = 1;
-const PR_SET_NAME: u64 = 15;
-const PR_GET_NAME: u64 = 16;
-/// Size of the main thread's stack (RLIMIT_STACK).
-const STACK_LIMIT: u64 = crate::program::load::STACK_BYTES;
+/// Ticks of a second in `times`.
+const TICKS: u64 = 100;
+/// What time slack a task starts with.
+const TIMER_SLACK_NS: u64 = 50_000;
 
-pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
-    match number {
-        nr::__NR_exit_group => shared::end(exit_kind::EXITED, arguments[0] as u32 & 0xff, ""),
-        nr::__NR_getpid => Ok(u64::from(kernel.process.id)),
-        nr::__NR_gettid => Ok(u64::from(kernel.current)),
-        nr::__NR_getppid => Ok(u64::from(kernel.process.parent)),
-        // There is one user, root, as in an ordinary container.
-        nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Ok(0),
-        nr::__NR_getpgid | nr::__NR_getpgrp | nr::__NR_getsid => Ok(u64::from(FIRST_PROCESS)),
-        nr::__NR_set_tid_address => {
-            kernel.task().clear_tid_address = arguments[0];
-            Ok(u64::from(kernel.current))
-        }
-        nr::__NR_set_robust_list => Ok(0),
+pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
+    Some(match number {
         nr::__NR_arch_prctl => arch_prctl(kernel, arguments),
-        nr::__NR_prctl => prctl(kernel, arguments),
-        nr::__NR_rt_sigaction => rt_sigaction(kernel, arguments),
-        nr::__NR_rt_sigprocmask => rt_sigprocmask(kernel, arguments),
-        nr::__NR_kill => kill(kernel, arguments[0], arguments[1]),
-        nr::__NR_tkill => kill(kernel, arguments[0], arguments[1]),
-        nr::__NR_tgkill => kill(kernel, arguments[1], arguments[2]),
-        nr::__NR_prlimit64 => prlimit64(kernel, arguments[1], arguments[2], arguments[3]),
-        nr::__NR_getrlimit => prlimit64(kernel, arguments[0], 0, arguments[1]),
+        nr::__NR_prctl => prctl_call(kernel, arguments),
+        nr::__NR_prlimit64 => prlimit64(kernel, arguments),
+        nr::__NR_getrlimit => prlimit64(kernel, [0, arguments[0], 0, arguments[1], 0, 0]),
+        nr::__NR_setrlimit => prlimit64(kernel, [0, arguments[0], arguments[1], 0, 0, 0]),
+        nr::__NR_getrusage => getrusage(kernel, arguments),
+        nr::__NR_times => times(kernel, arguments),
+        nr::__NR_sysinfo => sysinfo(kernel, arguments),
         nr::__NR_uname => uname(kernel, arguments),
         nr::__NR_umask => {
-            let previous =
-                core::mem::replace(&mut kernel.process.file_mode_mask, arguments[0] as u32 & 0o777);
+            let mask = arguments[0] as u32 & 0o777;
+            let previous = core::mem::replace(&mut kernel.process.file_mode_mask, mask);
             Ok(u64::from(previous))
         }
+        nr::__NR_personality => Ok(personality(kernel, arguments)),
+        nr::__NR_membarrier => membarrier(kernel, arguments),
         nr::__NR_getrandom => getrandom(kernel, arguments),
-        nr::__NR_sched_getaffinity => sched_getaffinity(kernel, arguments),
-        nr::__NR_getcpu => getcpu(kernel, arguments),
-        _ => {
-            kernel.report_missing(u64::from(number));
-            Err(Errno::ENOSYS.into())
-        }
-    }
-}
-
-/// `exit`: ends the task, and the process with the last one.
-pub(super) fn exit(kernel: &mut Kernel, [status, ..]: Arguments) -> Answer {
-    if kernel.tasks.len() == 1 {
-        shared::end(exit_kind::EXITED, status as u32 & 0xff, "");
-    }
-    Answer::Ended
+        _ => return None,
+    })
 }
 
 fn arch_prctl(kernel: &mut Kernel, [operation, value, ..]: Arguments) -> CallResult {
@@ -88,160 +64,187 @@ fn arch_prctl(kernel: &mut Kernel, [operation, value, ..]: Arguments) -> CallRes
     Ok(0)
 }
 
-fn prctl(kernel: &mut Kernel, [operation, address, ..]: Arguments) -> CallResult {
+fn prctl_call(kernel: &mut Kernel, [operation, value, third, ..]: Arguments) -> CallResult {
+    let operation = operation as u32;
     match operation {
-        PR_SET_NAME => {
-            // As much of it as is shown; what follows need not even be mapped.
-            let mut name = [0; 16];
-            for (index, place) in name[..15].iter_mut().enumerate() {
-                let [byte] = kernel
-                    .process
-                    .space
-                    .read_array(address.wrapping_add(index as u64))?;
-                if byte == 0 {
-                    break;
-                }
-                *place = byte;
-            }
-            kernel.process.name = name;
+        prctl::PR_SET_NAME => set_name(kernel, value)?,
+        prctl::PR_GET_NAME => {
+            let name = kernel.task().name;
+            kernel.process.space.write(value, &name)?;
         }
-        PR_GET_NAME => {
-            let name = kernel.process.name;
-            kernel.process.space.write(address, &name)?;
+        prctl::PR_GET_PDEATHSIG | prctl::PR_GET_CHILD_SUBREAPER => {
+            let settings = kernel.process.settings;
+            let shown = match operation {
+                prctl::PR_GET_PDEATHSIG => settings.parent_death_signal,
+                _ => settings.is_subreaper.into(),
+            };
+            kernel.process.space.write(value, &shown.to_le_bytes())?;
         }
-        _ => return Err(Errno::EINVAL.into()),
-    }
-    Ok(0)
-}
-
-/// The index of a signal in the table of dispositions.
-fn signal_index(signal: u64) -> Result<usize, Errno> {
-    let number = usize::try_from(signal).map_err(|_| Errno::EINVAL)?;
-    if (1..=SIGNALS).contains(&number) {
-        Ok(number - 1)
-    } else {
-        Err(Errno::EINVAL)
-    }
-}
-
-fn rt_sigaction(kernel: &mut Kernel, [signal, new, old, set_bytes, ..]: Arguments) -> CallResult {
-    let index = signal_index(signal)?;
-    let is_fixed = [u64::from(linux::SIGKILL), u64::from(linux::SIGSTOP)].contains(&signal);
-    if set_bytes != 8 || (is_fixed && new != 0) {
-        return Err(Errno::EINVAL.into());
-    }
-    let previous = kernel.process.signal_actions[index];
-    if new != 0 {
-        let mut action = [0; 4];
-        for (place, field) in action.iter_mut().enumerate() {
-            *field = kernel
-                .process
-                .space
-                .read_u64(new.wrapping_add(place as u64 * 8))?;
-        }
-        kernel.process.signal_actions[index] = action;
-    }
-    if old != 0 {
-        for (place, field) in previous.iter().enumerate() {
-            kernel
-                .process
-                .space
-                .write(old.wrapping_add(place as u64 * 8), &field.to_le_bytes())?;
-        }
-    }
-    Ok(0)
-}
-
-fn rt_sigprocmask(kernel: &mut Kernel, [how, new, old, set_bytes, ..]: Arguments) -> CallResult {
-    if set_bytes != 8 {
-        return Err(Errno::EINVAL.into());
-    }
-    let previous = kernel.task().signal_mask;
-    if new != 0 {
-        let given = kernel.process.space.read_u64(new)?;
-        let mask = match how as u32 {
-            linux::SIG_BLOCK => previous | given,
-            linux::SIG_UNBLOCK => previous & !given,
-            linux::SIG_SETMASK => given,
-            _ => return Err(Errno::EINVAL.into()),
-        };
-        let unblockable = 1 << (linux::SIGKILL - 1) | 1 << (linux::SIGSTOP - 1);
-        kernel.task().signal_mask = mask & !unblockable;
-        raise_unblocked(kernel);
-    }
-    if old != 0 {
-        kernel.process.space.write(old, &previous.to_le_bytes())?;
-    }
-    Ok(0)
-}
-
-fn kill(kernel: &mut Kernel, target: u64, signal: u64) -> CallResult {
-    let target = target as u32 as i32;
-    // The program itself: its process, its group, everything.
-    let exists = (-1..=1).contains(&target) || kernel.tasks.contains_key(&target.cast_unsigned());
-    if !exists {
-        return Err(Errno::ESRCH.into());
-    }
-    if signal == 0 {
-        return Ok(0);
-    }
-    signal_index(signal)?;
-    raise(kernel, signal as u32);
-    Ok(0)
-}
-
-/// Raises a signal on the program. The default action ends it, unless it is one that is ignored by default; a blocked
-/// signal waits. Handlers are not run yet; that one would have been due is said in the log.
-pub(super) fn raise(kernel: &mut Kernel, signal: u32) {
-    let Ok(index) = signal_index(u64::from(signal)) else {
-        return;
-    };
-    if kernel.task().signal_mask >> index & 1 != 0 {
-        kernel.process.pending_signals |= 1 << index;
-        return;
-    }
-    let ignored_by_default =
-        [linux::SIGCHLD, linux::SIGURG, linux::SIGWINCH, linux::SIGCONT].contains(&signal);
-    match kernel.process.signal_actions[index][0] {
-        SIG_DFL if ignored_by_default => {}
-        SIG_DFL => shared::end(exit_kind::SIGNALLED, signal, ""),
-        SIG_IGN => {}
-        _ => kernel.report_unserved_handler(signal),
-    }
-}
-
-/// Raises the signals that were blocked and no longer are.
-fn raise_unblocked(kernel: &mut Kernel) {
-    let due = kernel.process.pending_signals & !kernel.task().signal_mask;
-    kernel.process.pending_signals &= !due;
-    for signal in (1..=SIGNALS as u32).filter(|signal| due >> (signal - 1) & 1 != 0) {
-        raise(kernel, signal);
-    }
-}
-
-fn prlimit64(kernel: &mut Kernel, resource: u64, new: u64, old: u64) -> CallResult {
-    let unlimited = u64::MAX;
-    let (soft, hard) = match u32::try_from(resource).map_err(|_| Errno::EINVAL)? {
-        linux::RLIMIT_STACK => (STACK_LIMIT, unlimited),
-        linux::RLIMIT_NOFILE => (super::files::DESCRIPTOR_LIMIT, super::files::DESCRIPTOR_LIMIT),
-        linux::RLIMIT_CORE => (0, unlimited),
-        0..16 => (unlimited, unlimited),
-        _ => return Err(Errno::EINVAL.into()),
-    };
-    if new != 0 {
-        let wanted_soft = kernel.process.space.read_u64(new)?;
-        let wanted_hard = kernel.process.space.read_u64(new.wrapping_add(8))?;
-        if wanted_soft > wanted_hard {
-            return Err(Errno::EINVAL.into());
-        }
-    }
-    if old != 0 {
-        kernel.process.space.write(old, &soft.to_le_bytes())?;
-        kernel
+        prctl::PR_GET_TSC => kernel
             .process
             .space
-            .write(old.wrapping_add(8), &hard.to_le_bytes())?;
+            .write(value, &prctl::PR_TSC_ENABLE.to_le_bytes())?,
+        prctl::PR_GET_TID_ADDRESS => {
+            let address = kernel.task().clear_tid_address;
+            kernel.process.space.write(value, &address.to_le_bytes())?;
+        }
+        prctl::PR_CAPBSET_READ => {
+            let known = kernel.process.identity.capabilities[1];
+            return match value {
+                0..=40 => Ok(known >> value & 1),
+                _ => Err(Errno::EINVAL.into()),
+            };
+        }
+        // One of these means anything: that nothing is there.
+        prctl::PR_CAP_AMBIENT => {
+            const SUBCOMMANDS: u64 = 4;
+            return if (1..=SUBCOMMANDS).contains(&value) && third <= 40 {
+                Ok(0)
+            } else {
+                Err(Errno::EINVAL.into())
+            };
+        }
+        prctl::PR_CAPBSET_DROP | prctl::PR_SET_PTRACER | prctl::PR_SET_VMA => {}
+        prctl::PR_GET_SECCOMP => {}
+        _ => return setting(kernel, operation, value),
     }
+    Ok(0)
+}
+
+/// The operations that set or tell a number.
+fn setting(kernel: &mut Kernel, operation: u32, value: u64) -> CallResult {
+    let settings = &mut kernel.process.settings;
+    let flag = |place: &mut bool| match value {
+        0 | 1 => {
+            *place = value == 1;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL.into()),
+    };
+    match operation {
+        prctl::PR_SET_PDEATHSIG if value > u64::from(SIGNALS) => return Err(Errno::EINVAL.into()),
+        prctl::PR_SET_PDEATHSIG => settings.parent_death_signal = value as u32,
+        prctl::PR_GET_DUMPABLE => return Ok(u64::from(!settings.is_undumpable)),
+        prctl::PR_SET_DUMPABLE => {
+            flag(&mut settings.is_undumpable)?;
+            settings.is_undumpable = !settings.is_undumpable;
+        }
+        prctl::PR_GET_KEEPCAPS => return Ok(settings.keeps_capabilities.into()),
+        prctl::PR_SET_KEEPCAPS => return flag(&mut settings.keeps_capabilities),
+        prctl::PR_SET_CHILD_SUBREAPER => settings.is_subreaper = value != 0,
+        prctl::PR_SET_NO_NEW_PRIVS if value != 1 => return Err(Errno::EINVAL.into()),
+        prctl::PR_SET_NO_NEW_PRIVS => settings.no_new_privileges = true,
+        prctl::PR_GET_NO_NEW_PRIVS => return Ok(settings.no_new_privileges.into()),
+        prctl::PR_SET_THP_DISABLE => settings.no_huge_pages = value != 0,
+        prctl::PR_GET_THP_DISABLE => return Ok(settings.no_huge_pages.into()),
+        prctl::PR_SET_TIMERSLACK => settings.timer_slack_ns = value,
+        prctl::PR_GET_TIMERSLACK if settings.timer_slack_ns == 0 => return Ok(TIMER_SLACK_NS),
+        prctl::PR_GET_TIMERSLACK => return Ok(settings.timer_slack_ns),
+        prctl::PR_GET_TIMING => {}
+        prctl::PR_SET_TIMING if value == 0 => {}
+        prctl::PR_MCE_KILL_GET => return Ok(u64::from(prctl::PR_MCE_KILL_DEFAULT)),
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    Ok(0)
+}
+
+/// Sets the name of the running thread.
+fn set_name(kernel: &mut Kernel, address: u64) -> Result<(), Errno> {
+    // As much of it as is shown; what follows need not even be mapped.
+    let mut name = [0; 16];
+    for (index, place) in name[..15].iter_mut().enumerate() {
+        let [byte] = kernel
+            .process
+            .space
+            .read_array(address.wrapping_add(index as u64))?;
+        if byte == 0 {
+            break;
+        }
+        *place = byte;
+    }
+    kernel.task().name = name;
+    Ok(())
+}
+
+fn prlimit64(kernel: &mut Kernel, [process, resource, new, old, ..]: Arguments) -> CallResult {
+    kernel.task_named(process)?;
+    let resource = resource as u32 as usize;
+    if resource >= LIMITS {
+        return Err(Errno::EINVAL.into());
+    }
+    let former = kernel.process.limits[resource];
+    if new != 0 {
+        let soft = kernel.process.space.read_u64(new)?;
+        let hard = kernel.process.space.read_u64(new.wrapping_add(8))?;
+        if soft > hard {
+            return Err(Errno::EINVAL.into());
+        }
+        let is_root = kernel.process.identity.users[1] == 0;
+        let is_files = resource == linux::RLIMIT_NOFILE as usize;
+        if hard > former[1] && (!is_root || is_files) {
+            return Err(Errno::EPERM.into());
+        }
+        kernel.process.limits[resource] = [soft, hard];
+    }
+    if old != 0 {
+        for (address, value) in [old, old.wrapping_add(8)].into_iter().zip(former) {
+            kernel.process.space.write(address, &value.to_le_bytes())?;
+        }
+    }
+    Ok(0)
+}
+
+fn getrusage(kernel: &mut Kernel, [who, address, ..]: Arguments) -> CallResult {
+    const RUSAGE_BYTES: usize = 144;
+    const MAXIMUM_RESIDENT: usize = 32;
+    let run_ns = match who as u32 as i32 {
+        0 => kernel.process_run_ns(),
+        1 => {
+            let current = kernel.current;
+            kernel.task_run_ns(current).unwrap_or(0)
+        }
+        // Children.
+        -1 => 0,
+        _ => return Err(Errno::EINVAL.into()),
+    };
+    let mut bytes = [0; RUSAGE_BYTES];
+    // All time run counts as the program's own.
+    bytes[..8].copy_from_slice(&(run_ns / SECOND_NS).to_le_bytes());
+    bytes[8..16].copy_from_slice(&(run_ns % SECOND_NS / 1000).to_le_bytes());
+    let taken_kib =
+        (shared::boot().memory_limit_bytes).saturating_sub(kernel.frames.borrow().free_bytes()) / 1024;
+    if who as u32 as i32 != -1 {
+        bytes[MAXIMUM_RESIDENT..MAXIMUM_RESIDENT + 8].copy_from_slice(&taken_kib.to_le_bytes());
+    }
+    kernel.process.space.write(address, &bytes)?;
+    Ok(0)
+}
+
+fn times(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
+    let ticks = |time_ns: u64| time_ns / (SECOND_NS / TICKS);
+    let run_ns = kernel.process_run_ns();
+    if address != 0 {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&ticks(run_ns).to_le_bytes());
+        kernel.process.space.write(address, &bytes)?;
+    }
+    Ok(ticks(monotonic_ns()))
+}
+
+fn sysinfo(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
+    const SYSINFO_BYTES: usize = 112;
+    let total_bytes = shared::boot().memory_limit_bytes;
+    let free_bytes = kernel.frames.borrow().free_bytes().min(total_bytes);
+    let mut bytes = [0; SYSINFO_BYTES];
+    let mut put = |at: usize, value: u64| bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    put(0, monotonic_ns() / SECOND_NS);
+    put(32, total_bytes);
+    put(40, free_bytes);
+    // Tasks, in the lowest 16 bits.
+    put(80, kernel.tasks.len() as u64);
+    // Memory is counted in bytes.
+    put(104, 1);
+    kernel.process.space.write(address, &bytes)?;
     Ok(0)
 }
 
@@ -265,31 +268,51 @@ fn uname(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     Ok(0)
 }
 
+fn personality(kernel: &mut Kernel, [wanted, ..]: Arguments) -> u64 {
+    const ASK: u32 = u32::MAX;
+    let settings = &mut kernel.process.settings;
+    let former = settings.personality;
+    if wanted as u32 != ASK {
+        settings.personality = wanted as u32;
+    }
+    former.into()
+}
+
+/// Barriers between threads: there is one processor, so every return to a thread is one.
+fn membarrier(kernel: &mut Kernel, [command, flags, ..]: Arguments) -> CallResult {
+    const GLOBAL: u32 = 1;
+    const GLOBAL_EXPEDITED: u32 = 1 << 1;
+    const REGISTER_GLOBAL: u32 = 1 << 2;
+    const PRIVATE: u32 = 1 << 3;
+    const REGISTER_PRIVATE: u32 = 1 << 4;
+    const PRIVATE_CORE: u32 = 1 << 5;
+    const REGISTER_PRIVATE_CORE: u32 = 1 << 6;
+    const ALL: u32 = (1 << 7) - 1;
+    if flags != 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    let registered = &mut kernel.process.settings.barriers;
+    match command as u32 {
+        0 => Ok(ALL.into()),
+        GLOBAL | GLOBAL_EXPEDITED => Ok(0),
+        command @ (REGISTER_GLOBAL | REGISTER_PRIVATE | REGISTER_PRIVATE_CORE) => {
+            *registered |= command;
+            Ok(0)
+        }
+        command @ (PRIVATE | PRIVATE_CORE) if *registered & (command << 1) != 0 => Ok(0),
+        PRIVATE | PRIVATE_CORE => Err(Errno::EPERM.into()),
+        _ => Err(Errno::EINVAL.into()),
+    }
+}
+
 fn getrandom(kernel: &mut Kernel, [address, length, flags, ..]: Arguments) -> CallResult {
     let known = linux::GRND_NONBLOCK | linux::GRND_RANDOM | linux::GRND_INSECURE;
-    if flags & !u64::from(known) != 0 {
+    let contradicts = u64::from(linux::GRND_RANDOM | linux::GRND_INSECURE);
+    if flags & !u64::from(known) != 0 || flags & contradicts == contradicts {
         return Err(Errno::EINVAL.into());
     }
     Ok(devices::fill_random(
         kernel,
         &mut Buffers::single(address, length),
     )?)
-}
-
-fn sched_getaffinity(kernel: &mut Kernel, [_, length, address, ..]: Arguments) -> CallResult {
-    if length < 8 || !length.is_multiple_of(8) {
-        return Err(Errno::EINVAL.into());
-    }
-    // One processor.
-    kernel.process.space.write(address, &1_u64.to_le_bytes())?;
-    Ok(8)
-}
-
-fn getcpu(kernel: &mut Kernel, [processor, node, ..]: Arguments) -> CallResult {
-    for address in [processor, node] {
-        if address != 0 {
-            kernel.process.space.write(address, &0_u32.to_le_bytes())?;
-        }
-    }
-    Ok(0)
 }

@@ -12,6 +12,7 @@ use crate::files::{File, Kind, Positions};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::network::socket::Socket;
+use crate::signals::SignalInfo;
 use crate::time::monotonic_ns;
 
 /// How long a call may wait.
@@ -169,7 +170,8 @@ pub(super) fn send_all(
                     }
                 }
                 if error == Errno::EPIPE && raises_signal {
-                    super::process::raise(kernel, linux::SIGPIPE);
+                    let info = SignalInfo::sent(linux::SIGPIPE, 0, kernel.process.id);
+                    kernel.raise_thread(kernel.current, info);
                 }
                 if done > 0 {
                     return Ok(done);
@@ -304,6 +306,9 @@ pub(super) fn fsync(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallRes
 pub(super) fn ftruncate(kernel: &mut Kernel, [descriptor, length, ..]: Arguments) -> CallResult {
     let length = position(length)?;
     let open = kernel.process.files.get(descriptor)?;
+    if open.flags.get() & linux::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
     if !open.is_writable() {
         return Err(Errno::EINVAL.into());
     }

@@ -5,6 +5,7 @@
 //! * [`contents`], [`memory`]: bytes in memory, and the files that are nothing else (`memfd`);
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
+//! * [`timer`], [`signal`]: timers and signals that are read;
 //! * [`epoll`]: waiting for many files;
 //! * [`erofs`]: the image of the root file system; [`tree`]: named files over it; [`generated`]: `/proc` and `/sys`;
 //! * [`locks`], [`notify`]: locks on files, and news of them.
@@ -26,6 +27,8 @@ pub(crate) mod memory;
 pub(crate) mod metadata;
 pub(crate) mod notify;
 pub(crate) mod pipe;
+pub(crate) mod signal;
+pub(crate) mod timer;
 pub(crate) mod tree;
 
 use alloc::rc::Rc;
@@ -236,6 +239,16 @@ pub(crate) trait File {
 
     /// The socket that it is, if it is one.
     fn as_socket(&self) -> Option<&Socket> {
+        None
+    }
+
+    /// The timer that it is, if it is one.
+    fn as_timer(&self) -> Option<&timer::TimerFile> {
+        None
+    }
+
+    /// The reader of signals that it is, if it is one.
+    fn as_signals(&self) -> Option<&signal::SignalFile> {
         None
     }
 

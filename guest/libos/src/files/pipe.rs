@@ -238,7 +238,7 @@ impl File for End {
     }
 
     fn label(&self) -> alloc::vec::Vec<u8> {
-        alloc::format!("pipe:[{}]", self.shared.number).into_bytes()
+        crate::text::text!("pipe:[{}]", self.shared.number).into_bytes()
     }
 
     fn reopened(self: Rc<Self>, flags: u32) -> Result<Rc<dyn File>, Errno> {

@@ -57,7 +57,7 @@ impl AddressSpace {
     }
 
     /// Gives frames to the pages of the range that have none: with `all` to every one, as far as memory and files
-    /// reach; without, to those of files only.
+    /// reach, as if it were written if it can be; without, to those of files only.
     pub(crate) fn populate(&mut self, start: u64, end: u64, all: bool) -> Result<(), Errno> {
         let mut at = start;
         let mut result = Ok(());
@@ -72,6 +72,9 @@ impl AddressSpace {
                 Backing::Window => Ok(()),
                 Backing::Anonymous if all => self.fill_run(at, to, &area),
                 Backing::Anonymous => Ok(()),
+                Backing::Module { .. } if all && area.protection.contains(Protection::WRITE) => {
+                    self.own_range(at, to, &area)
+                }
                 Backing::Module { .. } => self.fill_module(at, to, &area),
                 Backing::Pages { .. } => self.fill_pages(at, to, &area, all),
             };
@@ -279,6 +282,18 @@ impl AddressSpace {
             ..access
         };
         self.with_tables(|tables| tables.map(page, gpa, 1, access, true))
+    }
+
+    /// Gives the program copies of its own of all pages of the range, as far as the file reaches.
+    fn own_range(&mut self, start: u64, end: u64, area: &Area) -> Result<(), Errno> {
+        let mut at = start;
+        while at < end && reaches(at, area) {
+            if self.tables.mapped(at).is_none_or(|mapped| mapped.is_borrowed) {
+                self.own_page(at, area).map_err(|_| Errno::ENOMEM)?;
+            }
+            at += PAGE_BYTES;
+        }
+        Ok(())
     }
 
     /// Gives the program copies of its own of a file's page and of those behind it: as many as lie before it already,

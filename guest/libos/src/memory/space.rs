@@ -87,7 +87,6 @@ impl AddressSpace {
     }
 
     /// Another address space of the same machine, empty.
-    #[allow(dead_code, reason = "for execve")]
     pub(crate) fn sibling(&mut self) -> Result<Self, Errno> {
         let mut tables = None;
         self.with_tables(|own| {
@@ -102,6 +101,13 @@ impl AddressSpace {
             self.ram_bytes,
             rewrites_calls,
         ))
+    }
+
+    /// What a process has while another uses its address space: nothing is there, and nothing can be mapped.
+    pub(crate) fn vacant(&self) -> Self {
+        let mut vacant = Self::with_tables_of(self.tables.vacant(), &self.frames, self.ram_bytes, false);
+        vacant.free_addresses = RangeSet::new();
+        vacant
     }
 
     fn with_tables_of(
@@ -123,6 +129,28 @@ impl AddressSpace {
             heap_end: 0,
             rewriter: Rewriter::new(rewrites_calls),
         }
+    }
+
+    /// Whether there is memory at an address, accessible or not.
+    pub(crate) fn is_mapped(&self, address: u64) -> bool {
+        self.areas.find(address).is_some()
+    }
+
+    /// What a word is found by that several mappings may show: an identity of the memory and the place in it.
+    pub(crate) fn shared_place(&self, address: u64) -> Option<(usize, u64)> {
+        match &self.areas.find(address)?.1.backing {
+            Backing::Pages {
+                pages,
+                offset,
+                shared: true,
+            } => Some((alloc::rc::Rc::as_ptr(pages).addr(), address.wrapping_add(*offset))),
+            _ => None,
+        }
+    }
+
+    /// The RAM that it takes from.
+    pub(crate) fn frames(&self) -> &SharedFrames {
+        &self.frames
     }
 
     /// Makes this the address space that the processor translates with.

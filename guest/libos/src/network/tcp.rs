@@ -385,7 +385,7 @@ impl Protocol for Tcp {
             State::Idle => {}
         }
         if self.is_untold.take() {
-            common.take_error()?;
+            return Err(common.condition.error.take().unwrap_or(Errno::ECONNABORTED));
         }
         self.start(kernel, common, &target, attempt)
     }
@@ -492,12 +492,16 @@ impl Protocol for Tcp {
 
     fn readiness(&self, common: &Common) -> Readiness {
         match &*self.state.borrow() {
+            // A connection that could not be made leaves both directions shut.
+            State::Idle if self.is_untold.get() => {
+                Readiness::READ | Readiness::READ_HANG_UP | Readiness::WRITE | Readiness::HANG_UP
+            }
             State::Idle | State::Closed => Readiness::WRITE | Readiness::HANG_UP,
             State::Listening(listener) if listener.waiting.borrow().is_empty() => Readiness::empty(),
             State::Listening(_) => Readiness::READ,
             State::Connecting(Line::Inside(end)) if end.is_established() || end.is_reset() => end.readiness(),
             State::Connecting(_) if common.condition.error.get().is_some() => {
-                Readiness::READ | Readiness::WRITE | Readiness::HANG_UP
+                Readiness::READ | Readiness::READ_HANG_UP | Readiness::WRITE | Readiness::HANG_UP
             }
             State::Connecting(_) => Readiness::empty(),
             State::Connected(Line::Inside(end)) => end.readiness(),

@@ -4,13 +4,19 @@
 use alloc::vec::Vec;
 use core::fmt;
 
-use linux_raw_sys::elf_uapi::{EM_X86_64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_INTERP, PT_LOAD, PT_PHDR};
+use linux_raw_sys::elf_uapi::{
+    EM_X86_64, ET_DYN, ET_EXEC, PF_R, PF_W, PF_X, PT_GNU_STACK, PT_INTERP, PT_LOAD, PT_PHDR,
+};
 use spore_abi::layout::{PAGE_BYTES, USER_BASE, USER_END};
 
 /// Most program headers that are read; linkers make about a dozen.
 const PROGRAM_HEADERS_MAX: u16 = 128;
 const FILE_HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
+/// Longest path of an interpreter, with its zero.
+const INTERPRETER_BYTES_MAX: u64 = 4096;
+/// Largest alignment that is honoured.
+const ALIGNMENT_MAX: u64 = 1 << 30;
 
 /// Why a file cannot be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,8 +25,6 @@ pub enum ElfError {
     NotX86Elf,
     /// It is an object file, a core dump or the like.
     NotExecutable,
-    /// It asks for an interpreter (a dynamic linker).
-    Dynamic,
     /// Something in its headers is impossible.
     Malformed(&'static str),
 }
@@ -30,7 +34,6 @@ impl fmt::Display for ElfError {
         match self {
             Self::NotX86Elf => write!(formatter, "the program is not a 64-bit x86-64 ELF file"),
             Self::NotExecutable => write!(formatter, "the ELF file is not an executable"),
-            Self::Dynamic => write!(formatter, "the program is dynamically linked: link it statically"),
             Self::Malformed(what) => write!(formatter, "the ELF file is damaged: {what}"),
         }
     }
@@ -68,6 +71,28 @@ pub struct Executable {
     pub headers_count: u16,
     /// The segments, lowest address first.
     pub segments: Vec<Segment>,
+    /// Path of the interpreter (the dynamic linker) that it asks for, without a zero.
+    pub interpreter: Option<Vec<u8>>,
+    /// Its stack has to be executable.
+    pub has_executable_stack: bool,
+    /// What its place must be a multiple of if it may be placed anywhere; a power of two.
+    pub alignment: u64,
+}
+
+impl Executable {
+    /// Address of the first page, and the end of the last one, as in the file.
+    #[must_use]
+    pub fn span(&self) -> (u64, u64) {
+        let start = self
+            .segments
+            .first()
+            .map_or(0, |segment| segment.address & !(PAGE_BYTES - 1));
+        let end = self
+            .segments
+            .last()
+            .map_or(0, |segment| segment.address + segment.memory_bytes);
+        (start, end.next_multiple_of(PAGE_BYTES))
+    }
 }
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
@@ -94,7 +119,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 ///
 /// # Errors
 ///
-/// If the file is not a static executable for this machine, or its headers are impossible.
+/// If the file is not an executable for this machine, or its headers are impossible.
 pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> Result<Executable, ElfError> {
     let mut header = [0; FILE_HEADER_BYTES];
     let is_elf = read(0, &mut header) && header.starts_with(b"\x7fELF\x02\x01\x01");
@@ -116,6 +141,9 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
     }
     let mut segments = Vec::new();
     let mut headers_address = None;
+    let mut interpreter = None;
+    let mut has_executable_stack = false;
+    let mut alignment = PAGE_BYTES;
     for index in 0..headers_count {
         let mut bytes = [0; PROGRAM_HEADER_BYTES];
         let offset = headers_offset.checked_add(u64::from(index) * PROGRAM_HEADER_BYTES as u64);
@@ -123,9 +151,16 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
             return Err(ElfError::Malformed("program headers beyond the end of the file"));
         }
         match u32_at(&bytes, 0) {
-            PT_INTERP => return Err(ElfError::Dynamic),
+            PT_INTERP => interpreter = Some(interpreter_path(&bytes, read)?),
+            PT_GNU_STACK => has_executable_stack = u32_at(&bytes, 4) & PF_X != 0,
             PT_PHDR => headers_address = Some(u64_at(&bytes, 16)),
-            PT_LOAD if u64_at(&bytes, 40) > 0 => segments.push(segment(&bytes, file_bytes)?),
+            PT_LOAD if u64_at(&bytes, 40) > 0 => {
+                segments.push(segment(&bytes, file_bytes)?);
+                let wanted = u64_at(&bytes, 48);
+                if wanted.is_power_of_two() && wanted <= ALIGNMENT_MAX {
+                    alignment = alignment.max(wanted);
+                }
+            }
             _ => {}
         }
     }
@@ -158,7 +193,23 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
         headers_address,
         headers_count,
         segments,
+        interpreter,
+        has_executable_stack,
+        alignment,
     })
+}
+
+fn interpreter_path(bytes: &[u8], read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> Result<Vec<u8>, ElfError> {
+    let error = ElfError::Malformed("the path of the interpreter");
+    let length = u64_at(bytes, 32);
+    if !(2..=INTERPRETER_BYTES_MAX).contains(&length) {
+        return Err(error);
+    }
+    let mut path = alloc::vec![0; length as usize];
+    if !read(u64_at(bytes, 8), &mut path) || path.pop() != Some(0) || path.contains(&0) {
+        return Err(error);
+    }
+    Ok(path)
 }
 
 fn segment(bytes: &[u8], file_bytes_total: u64) -> Result<Segment, ElfError> {
@@ -252,9 +303,11 @@ mod tests {
     }
 
     #[test]
-    fn this_test_itself_is_dynamic_or_understood() {
+    fn this_test_itself_is_understood() {
         let file = std::fs::read("/proc/self/exe").unwrap();
-        assert!(matches!(parse_bytes(&file), Err(ElfError::Dynamic) | Ok(_)));
+        let executable = parse_bytes(&file).unwrap();
+        let path = executable.interpreter.unwrap_or_else(|| b"/".to_vec());
+        assert!(path.starts_with(b"/") && !executable.has_executable_stack);
     }
 
     #[test]
@@ -266,7 +319,7 @@ mod tests {
         assert_eq!(parse_bytes(&object), Err(ElfError::NotExecutable));
         let mut dynamic = minimal();
         dynamic[64] = 3;
-        assert_eq!(parse_bytes(&dynamic), Err(ElfError::Dynamic));
+        assert!(matches!(parse_bytes(&dynamic), Err(ElfError::Malformed(_))));
         let mut beyond = minimal();
         beyond[96..104].copy_from_slice(&0x201_u64.to_le_bytes());
         assert!(matches!(parse_bytes(&beyond), Err(ElfError::Malformed(_))));

@@ -1,22 +1,26 @@
-//! Puts the program into memory.
+//! Puts a program into memory.
+//!
+//! First everything is looked up that can be wrong with the files ([`resolve`]): scripts lead to their interpreters,
+//! dynamic programs to theirs. Then the current address space, which is empty, is filled ([`place`]).
 
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::fmt;
 
-use spore_abi::layout::{PAGE_BYTES, POSITION_INDEPENDENT_BASE, START_BLOCK_BYTES};
-use spore_abi::pages::BootPage;
+use spore_abi::layout::{PAGE_BYTES, POSITION_INDEPENDENT_BASE};
 use spore_machine::context::Context;
-use spore_machine::processor::ExtendedState;
 use spore_machine::{processor, shared};
 
-use super::elf::{self, ElfError, Segment};
+use super::elf::{self, ElfError, Executable, Segment};
+use super::script::{self, Script};
 use super::{stack, vdso};
 use crate::errno::Errno;
+use crate::files::{self, File, Mapping};
 use crate::kernel::Kernel;
+use crate::memory::AddressSpace;
 use crate::memory::areas::Protection;
 use crate::memory::map::{Contents, Place, Request};
 use crate::memory::space::page_ceil;
-use crate::task::{Memory, Task};
 
 /// End of the main thread's stack.
 const STACK_TOP: u64 = 0x7fff_ff00_0000;
@@ -24,24 +28,78 @@ const STACK_TOP: u64 = 0x7fff_ff00_0000;
 pub(crate) const STACK_BYTES: u64 = 8 << 20;
 /// How much of the stack is filled before the program starts.
 const STACK_FILLED_BYTES: u64 = 64 * 1024;
+/// Writable data up to this size is filled before the program starts.
+const EAGER_DATA_BYTES: u64 = 64 * 1024;
 /// Zero-initialised data up to this size is filled before the program starts.
 const EAGER_ZERO_BYTES: u64 = 256 * 1024;
+/// Scripts whose interpreter is a script, and so on, as on Linux.
+const SCRIPTS_MAX: usize = 5;
+/// What a signal needs beside the extended register state, in bytes.
+const SIGNAL_FRAME_BYTES: u64 = 1024;
+
+/// Strings without their zeroes.
+pub(crate) type Strings = Vec<Vec<u8>>;
 
 /// Why a program could not be loaded.
 #[derive(Debug)]
 pub(crate) enum LoadError {
-    /// Its file.
+    /// Its file cannot be opened or read.
+    File(Errno),
+    /// Its file is no program.
     Elf(ElfError),
+    /// The interpreter that a script or a dynamic program names cannot be opened.
+    Interpreter(Vec<u8>, Errno),
+    /// The interpreter's file is no program.
+    BadInterpreter(Vec<u8>, ElfError),
+    /// The first line of a script says nothing.
+    Script,
     /// Its memory.
     Memory(Errno),
     /// Its arguments and environment.
     StartBlock,
 }
 
+impl LoadError {
+    /// What `execve` answers.
+    pub(crate) fn errno(&self) -> Errno {
+        match self {
+            Self::File(errno) | Self::Interpreter(_, errno) | Self::Memory(errno) => *errno,
+            Self::Elf(_) | Self::Script => Errno::ENOEXEC,
+            Self::BadInterpreter(..) => Errno::ELIBBAD,
+            Self::StartBlock => Errno::E2BIG,
+        }
+    }
+}
+
 impl fmt::Display for LoadError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |path: &Vec<u8>| alloc::string::String::from_utf8_lossy(path).into_owned();
         match self {
+            Self::File(Errno::ENOENT) => write!(formatter, "the program is not there"),
+            Self::File(Errno::EACCES) => write!(formatter, "the program's file may not be executed"),
+            Self::File(Errno(number)) => {
+                write!(formatter, "the program's file cannot be opened (error {number})")
+            }
             Self::Elf(error) => write!(formatter, "{error}"),
+            Self::Interpreter(path, Errno::ENOENT) => {
+                let path = name(path);
+                write!(
+                    formatter,
+                    "the program needs {path}, which is not there: give it a root file system that has it, or link it \
+                     statically"
+                )
+            }
+            Self::Interpreter(path, Errno(number)) => {
+                write!(
+                    formatter,
+                    "the interpreter {} cannot be opened (error {number})",
+                    name(path)
+                )
+            }
+            Self::BadInterpreter(path, error) => {
+                write!(formatter, "the interpreter {} is no program: {error}", name(path))
+            }
+            Self::Script => write!(formatter, "the script's first line names no interpreter"),
             Self::Memory(Errno::ENOMEM) => write!(formatter, "the program does not fit into its memory"),
             Self::Memory(Errno(number)) => write!(formatter, "the program cannot be mapped (error {number})"),
             Self::StartBlock => write!(formatter, "the arguments and environment are too long"),
@@ -55,136 +113,276 @@ impl From<Errno> for LoadError {
     }
 }
 
-/// Loads the program that the boot page describes, and makes its first task.
-pub(crate) fn load(kernel: &mut Kernel, boot: &BootPage) -> Result<Task, LoadError> {
-    let executable = elf::parse(boot.root_bytes, &mut shared::read_module).map_err(LoadError::Elf)?;
-    let bias = if executable.is_position_independent {
-        POSITION_INDEPENDENT_BASE
-    } else {
-        0
-    };
-    let mut end = 0;
-    for segment in &executable.segments {
-        map_segment(kernel, segment, bias)?;
-        end = end.max(bias + segment.address + segment.memory_bytes);
-    }
-    kernel
-        .process
-        .space
-        .set_heap_start(page_ceil(end).ok_or(Errno::ENOMEM)?);
+/// A file with its headers.
+struct Binary {
+    file: Rc<dyn File>,
+    path: Rc<[u8]>,
+    executable: Executable,
+}
 
-    let (arguments, environment) = start_strings(boot)?;
-    let mut random = [0; 16];
-    kernel.random.fill(&mut random);
-    let contents = stack::Contents {
-        arguments: &arguments,
-        environment: &environment,
-        entry: bias + executable.entry,
-        headers_address: executable.headers_address.map_or(0, |address| bias + address),
-        headers_count: u64::from(executable.headers_count),
-        random,
-        processor_features: processor::features(),
-        vdso_address: vdso::map(&mut kernel.process.space, &kernel.frames)?,
-    };
-    let (bytes, pointer) = stack::build(&contents, STACK_TOP);
-    let bottom = STACK_TOP - STACK_BYTES;
-    if pointer < bottom + STACK_BYTES / 4 {
-        return Err(LoadError::StartBlock);
-    }
-    kernel.process.space.map(&Request {
-        no_reserve: true,
-        ..Request::anonymous(Place::Fixed(bottom), STACK_BYTES, Protection::READ_WRITE)
-    })?;
-    kernel
-        .process
-        .space
-        .populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
-    kernel.process.space.write(pointer, &bytes)?;
+/// A program whose files are known.
+pub(crate) struct Image {
+    /// The path that it was started by.
+    path: Vec<u8>,
+    arguments: Strings,
+    program: Binary,
+    interpreter: Option<Binary>,
+}
 
-    Ok(Task {
-        process: kernel.process.id,
-        context: Context::new(bias + executable.entry, pointer),
-        extended: ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes),
-        pending: None,
-        memory: Memory::default(),
-        clear_tid_address: 0,
-        signal_mask: 0,
+/// A program in memory.
+pub(crate) struct Placed {
+    /// Registers of its first task.
+    pub(crate) context: Context,
+    /// Name of its first task: the last part of its path.
+    pub(crate) name: [u8; 16],
+    /// The file that runs, which is the interpreter's if a script was started.
+    pub(crate) file: Rc<dyn File>,
+    /// Arguments, with their zeroes.
+    pub(crate) arguments: Vec<u8>,
+    /// Environment, with zeroes.
+    pub(crate) environment: Vec<u8>,
+    /// The auxiliary vector.
+    pub(crate) auxiliary: Vec<u8>,
+}
+
+/// Finds everything that a program consists of. `path` is what it was started by.
+pub(crate) fn resolve(
+    kernel: &mut Kernel,
+    mut file: Rc<dyn File>,
+    path: &[u8],
+    mut arguments: Strings,
+) -> Result<Image, LoadError> {
+    if arguments.is_empty() {
+        // As on Linux, programs always find a name.
+        arguments.push(Vec::new());
+    }
+    let mut file_path = path.to_vec();
+    for depth in 0.. {
+        let mut head = [0; script::HEAD_BYTES];
+        let length = file.peek(0, &mut head).map_err(LoadError::File)?;
+        let Some(line) = script::parse(&head[..length]) else {
+            break;
+        };
+        if depth == SCRIPTS_MAX {
+            return Err(LoadError::File(Errno::ELOOP));
+        }
+        let Script {
+            interpreter,
+            argument,
+        } = line.map_err(|()| LoadError::Script)?;
+        arguments[0] = file_path;
+        arguments.splice(0..0, core::iter::once(interpreter.clone()).chain(argument));
+        file = open(kernel, &interpreter)?;
+        file_path = interpreter;
+    }
+    let executable = parse(&file).map_err(LoadError::Elf)?;
+    let interpreter = match &executable.interpreter {
+        None => None,
+        Some(path) => {
+            let file = open(kernel, path)?;
+            let executable = parse(&file).map_err(|error| LoadError::BadInterpreter(path.clone(), error))?;
+            Some(Binary {
+                file,
+                path: Rc::from(path.as_slice()),
+                executable,
+            })
+        }
+    };
+    Ok(Image {
+        path: path.to_vec(),
+        arguments,
+        program: Binary {
+            file,
+            path: Rc::from(file_path),
+            executable,
+        },
+        interpreter,
     })
 }
 
-fn map_segment(kernel: &mut Kernel, segment: &Segment, bias: u64) -> Result<(), Errno> {
-    let address = bias + segment.address;
+fn open(kernel: &mut Kernel, path: &[u8]) -> Result<Rc<dyn File>, LoadError> {
+    files::open_program(kernel, path).map_err(|errno| LoadError::Interpreter(path.to_vec(), errno))
+}
+
+fn parse(file: &Rc<dyn File>) -> Result<Executable, ElfError> {
+    let bytes = file.size().unwrap_or(0);
+    elf::parse(bytes, &mut |offset, buffer| {
+        file.peek(offset, buffer) == Ok(buffer.len())
+    })
+}
+
+/// Fills the current address space, in which nothing is mapped.
+pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -> Result<Placed, LoadError> {
+    let mut random = [0; 16];
+    kernel.random.fill(&mut random);
+    let boot = shared::boot();
+    let space = &mut kernel.process.space;
+    let program = &image.program;
+    let bias = if program.executable.is_position_independent {
+        let (start, _) = program.executable.span();
+        (POSITION_INDEPENDENT_BASE & !(program.executable.alignment - 1)).wrapping_sub(start)
+    } else {
+        0
+    };
+    map_segments(space, program, bias)?;
+    let (_, end) = program.executable.span();
+    space.set_heap_start(bias.wrapping_add(end));
+    let interpreter_bias = match &image.interpreter {
+        Some(interpreter) => Some(map_interpreter(space, interpreter)?),
+        None => None,
+    };
+    let entry = bias.wrapping_add(program.executable.entry);
+    let first_instruction = match (&image.interpreter, interpreter_bias) {
+        (Some(interpreter), Some(bias)) => bias.wrapping_add(interpreter.executable.entry),
+        _ => entry,
+    };
+
+    let headers = program.executable.headers_address;
+    let contents = stack::Contents {
+        arguments: &image.arguments,
+        environment,
+        path: &image.path,
+        entry,
+        headers_address: headers.map_or(0, |address| bias.wrapping_add(address)),
+        headers_count: u64::from(program.executable.headers_count),
+        interpreter_base: interpreter_bias.unwrap_or(0),
+        virtual_object: vdso::map(space)?,
+        signal_frame_bytes: boot.extended_state_bytes.saturating_add(SIGNAL_FRAME_BYTES),
+        random,
+        processor_features: processor::features(),
+    };
+    let built = stack::build(&contents, STACK_TOP);
+    let bottom = STACK_TOP - STACK_BYTES;
+    if built.pointer < bottom + STACK_BYTES / 4 {
+        return Err(LoadError::StartBlock);
+    }
+    let mut protection = Protection::READ_WRITE;
+    protection.set(Protection::EXECUTE, program.executable.has_executable_stack);
+    space.map(&Request {
+        no_reserve: true,
+        label: Some((Rc::from(b"[stack]".as_slice()), 0)),
+        ..Request::anonymous(Place::Fixed(bottom), STACK_BYTES, protection)
+    })?;
+    space.populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
+    space.write(built.pointer, &built.bytes)?;
+    Ok(Placed {
+        context: Context::new(first_instruction, built.pointer),
+        name: task_name(&image.path),
+        file: Rc::clone(&program.file),
+        arguments: joined(&image.arguments),
+        environment: joined(environment),
+        auxiliary: built.auxiliary,
+    })
+}
+
+/// The name of a program's first task: the last part of its path.
+fn task_name(path: &[u8]) -> [u8; 16] {
+    let last = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut name = [0; 16];
+    let length = last.len().min(name.len() - 1);
+    name[..length].copy_from_slice(&last[..length]);
+    name
+}
+
+fn joined(strings: &Strings) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for text in strings {
+        bytes.extend_from_slice(text);
+        bytes.push(0);
+    }
+    bytes
+}
+
+/// Maps an interpreter where there is room; returns what is added to its addresses.
+fn map_interpreter(space: &mut AddressSpace, interpreter: &Binary) -> Result<u64, Errno> {
+    let executable = &interpreter.executable;
+    if !executable.is_position_independent {
+        map_segments(space, interpreter, 0)?;
+        return Ok(0);
+    }
+    let (start, end) = executable.span();
+    let alignment = executable.alignment;
+    let slack = alignment - PAGE_BYTES;
+    let length = (end - start).checked_add(slack).ok_or(Errno::ENOMEM)?;
+    let reserved = space.map(&Request::anonymous(Place::Anywhere, length, Protection::empty()))?;
+    let base = reserved
+        .checked_next_multiple_of(alignment)
+        .ok_or(Errno::ENOMEM)?;
+    let bias = base.wrapping_sub(start);
+    map_segments(space, interpreter, bias)?;
+    Ok(bias)
+}
+
+fn map_segments(space: &mut AddressSpace, binary: &Binary, bias: u64) -> Result<(), Errno> {
+    for segment in &binary.executable.segments {
+        map_segment(space, binary, segment, bias)?;
+    }
+    Ok(())
+}
+
+/// Maps a segment: its contents from the file, what is behind them as zeroed memory.
+fn map_segment(space: &mut AddressSpace, binary: &Binary, segment: &Segment, bias: u64) -> Result<(), Errno> {
+    let address = bias.wrapping_add(segment.address);
     let start = address & !(PAGE_BYTES - 1);
-    let file_start = segment.file_offset & !(PAGE_BYTES - 1);
-    let contents_end = page_ceil(address + segment.file_bytes).ok_or(Errno::ENOMEM)?;
-    let end = page_ceil(address + segment.memory_bytes).ok_or(Errno::ENOMEM)?;
+    let contents_end = address.checked_add(segment.file_bytes).ok_or(Errno::ENOMEM)?;
+    let end = address
+        .checked_add(segment.memory_bytes)
+        .and_then(page_ceil)
+        .ok_or(Errno::ENOMEM)?;
     let mut protection = Protection::empty();
     protection.set(Protection::READ, segment.read);
     protection.set(Protection::WRITE, segment.write);
     protection.set(Protection::EXECUTE, segment.execute);
 
-    let space = &mut kernel.process.space;
-    if !segment.write && segment.file_bytes > 0 {
-        let length = contents_end - start;
+    let mut zero_start = start;
+    if segment.file_bytes > 0 {
+        let file_offset = segment.file_offset & !(PAGE_BYTES - 1);
+        zero_start = page_ceil(contents_end).ok_or(Errno::ENOMEM)?;
         space.map(&Request {
-            contents: Contents::Module {
-                offset: file_start,
-                end: u64::MAX,
-            },
-            ..Request::anonymous(Place::Fixed(start), length, protection)
+            contents: file_contents(&binary.file, file_offset)?,
+            label: Some((Rc::clone(&binary.path), file_offset)),
+            ..Request::anonymous(Place::Fixed(start), zero_start - start, protection)
         })?;
-        if end > contents_end {
-            let rest = Place::Fixed(contents_end);
-            space.map(&Request::anonymous(rest, end - contents_end, protection))?;
+        if segment.write && zero_start - start <= EAGER_DATA_BYTES {
+            // What cannot be filled now is filled when it is touched.
+            let _ = space.populate(start, zero_start, true);
         }
-        return Ok(());
+        // The rest of the last page holds what follows in the file.
+        if segment.write && segment.memory_bytes > segment.file_bytes && contents_end < zero_start {
+            let zeroes = [0; PAGE_BYTES as usize];
+            space.write(contents_end, &zeroes[..(zero_start - contents_end) as usize])?;
+        }
     }
-    space.map(&Request::anonymous(
-        Place::Fixed(start),
-        end - start,
-        Protection::READ_WRITE,
-    ))?;
-    let filled_end = if end - contents_end <= EAGER_ZERO_BYTES {
-        end
-    } else {
-        contents_end
-    };
-    space.populate(start, filled_end, true)?;
-    copy_contents(kernel, segment, address)?;
-    if protection != Protection::READ_WRITE {
-        kernel.process.space.protect(start, end - start, protection)?;
+    if end > zero_start {
+        space.map(&Request::anonymous(
+            Place::Fixed(zero_start),
+            end - zero_start,
+            protection,
+        ))?;
+        if end - zero_start <= EAGER_ZERO_BYTES {
+            let _ = space.populate(zero_start, end, true);
+        }
     }
     Ok(())
 }
 
-/// Copies the contents of a writable segment out of the file.
-fn copy_contents(kernel: &mut Kernel, segment: &Segment, address: u64) -> Result<(), Errno> {
-    let mut part = [0; 4096];
-    let mut done = 0;
-    while done < segment.file_bytes {
-        let length = (segment.file_bytes - done).min(part.len() as u64) as usize;
-        if !shared::read_module(segment.file_offset + done, &mut part[..length]) {
-            return Err(Errno::EIO);
+/// What a private mapping of a file shows.
+fn file_contents(file: &Rc<dyn File>, file_offset: u64) -> Result<Contents, Errno> {
+    match file.mapping()? {
+        Mapping::Module { offset, bytes } => {
+            if !offset.is_multiple_of(PAGE_BYTES) {
+                return Err(Errno::ENOEXEC);
+            }
+            Ok(Contents::Module {
+                offset: offset.checked_add(file_offset).ok_or(Errno::ENOEXEC)?,
+                end: offset.checked_add(bytes).ok_or(Errno::ENOEXEC)?,
+            })
         }
-        kernel.process.space.write(address + done, &part[..length])?;
-        done += length as u64;
+        Mapping::Pages(pages) => Ok(Contents::Pages {
+            pages,
+            offset: file_offset,
+            shared: false,
+        }),
+        Mapping::Zero => Err(Errno::EACCES),
     }
-    Ok(())
-}
-
-/// Strings without their zeroes.
-type Strings = Vec<Vec<u8>>;
-
-/// The strings of the start block: `argv` and `envp`.
-fn start_strings(boot: &BootPage) -> Result<(Strings, Strings), LoadError> {
-    let length = u64::from(boot.start_block_bytes).min(START_BLOCK_BYTES) as usize;
-    let mut block = alloc::vec![0; length];
-    shared::start_block(&mut block);
-    let mut strings = block.split(|&byte| byte == 0);
-    let mut take = |count: u32| -> Result<Strings, LoadError> {
-        (0..count)
-            .map(|_| strings.next().map(<[u8]>::to_vec).ok_or(LoadError::StartBlock))
-            .collect()
-    };
-    Ok((take(boot.argument_count)?, take(boot.environment_count)?))
 }

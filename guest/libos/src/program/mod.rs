@@ -1,6 +1,8 @@
-//! The program: its ELF file, its segments, its first stack.
+//! The program: its file, its first stack, its start.
 
 pub mod elf;
 pub(crate) mod load;
+pub(crate) mod script;
 mod stack;
+pub(crate) mod start;
 mod vdso;

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::auxvec::{
     AT_BASE, AT_CLKTCK, AT_EGID, AT_ENTRY, AT_EUID, AT_EXECFN, AT_FLAGS, AT_GID, AT_HWCAP, AT_HWCAP2,
-    AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE, AT_SYSINFO_EHDR,
-    AT_UID,
+    AT_MINSIGSTKSZ, AT_NULL, AT_PAGESZ, AT_PHDR, AT_PHENT, AT_PHNUM, AT_PLATFORM, AT_RANDOM, AT_SECURE,
+    AT_SYSINFO_EHDR, AT_UID,
 };
 use spore_abi::layout::PAGE_BYTES;
 
@@ -18,21 +18,38 @@ pub(super) struct Contents<'a> {
     /// `argv`, then `envp`, each string without its zero.
     pub(super) arguments: &'a [Vec<u8>],
     pub(super) environment: &'a [Vec<u8>],
+    /// The path that the program was started by.
+    pub(super) path: &'a [u8],
     pub(super) entry: u64,
     pub(super) headers_address: u64,
     pub(super) headers_count: u64,
+    /// Where the interpreter was placed; 0 without one.
+    pub(super) interpreter_base: u64,
+    /// Address of the virtual dynamic shared object; 0 without one.
+    pub(super) virtual_object: u64,
+    /// What a signal needs on the stack, in bytes.
+    pub(super) signal_frame_bytes: u64,
     pub(super) random: [u8; 16],
     /// Feature bits of CPUID leaf 1 (edx).
     pub(super) processor_features: u64,
-    /// Where the vDSO is mapped.
-    pub(super) vdso_address: u64,
 }
 
-/// The bytes of the stack that ends at `top`, and the stack pointer, which is the address of the first of them.
-pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
+/// A stack.
+pub(super) struct Built {
+    /// Its bytes, up to its end.
+    pub(super) bytes: Vec<u8>,
+    /// The stack pointer, which is the address of the first of them.
+    pub(super) pointer: u64,
+    /// The auxiliary vector, which is among them.
+    pub(super) auxiliary: Vec<u8>,
+}
+
+/// The stack that ends at `top`.
+pub(super) fn build(contents: &Contents<'_>, top: u64) -> Built {
     let mut strings = Vec::new();
     let mut offsets = Vec::new();
-    let fixed: [&[u8]; 1] = [b"x86_64"];
+    let fixed: [&[u8]; 2] = [b"x86_64", contents.path];
+    let first_argument = fixed.len();
     let all = fixed
         .into_iter()
         .chain(contents.arguments.iter().map(Vec::as_slice));
@@ -47,23 +64,17 @@ pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
     let address = |index: usize| strings_base + offsets[index];
 
     let mut words = alloc::vec![contents.arguments.len() as u64];
-    let first_environment = 1 + contents.arguments.len();
-    words.extend((1..first_environment).map(address));
+    let first_environment = first_argument + contents.arguments.len();
+    words.extend((first_argument..first_environment).map(address));
     words.push(0);
     words.extend((first_environment..offsets.len()).map(address));
     words.push(0);
-    let program_name = if contents.arguments.is_empty() {
-        address(0)
-    } else {
-        address(1)
-    };
     let vector = [
-        (AT_SYSINFO_EHDR, contents.vdso_address),
         (AT_PHDR, contents.headers_address),
         (AT_PHENT, 56),
         (AT_PHNUM, contents.headers_count),
         (AT_PAGESZ, PAGE_BYTES),
-        (AT_BASE, 0),
+        (AT_BASE, contents.interpreter_base),
         (AT_FLAGS, 0),
         (AT_ENTRY, contents.entry),
         (AT_UID, 0),
@@ -76,16 +87,24 @@ pub(super) fn build(contents: &Contents<'_>, top: u64) -> (Vec<u8>, u64) {
         (AT_HWCAP2, HWCAP2_FSGSBASE),
         (AT_CLKTCK, 100),
         (AT_PLATFORM, address(0)),
-        (AT_EXECFN, program_name),
-        (AT_NULL, 0),
+        (AT_EXECFN, address(1)),
+        (AT_MINSIGSTKSZ, contents.signal_frame_bytes),
     ];
-    words.extend(vector.iter().flat_map(|&(key, value)| [u64::from(key), value]));
+    let object = Some((AT_SYSINFO_EHDR, contents.virtual_object)).filter(|&(_, address)| address != 0);
+    let pairs = object.into_iter().chain(vector).chain([(AT_NULL, 0)]);
+    let auxiliary: Vec<u64> = pairs.flat_map(|(key, value)| [u64::from(key), value]).collect();
+    words.extend_from_slice(&auxiliary);
 
+    let to_bytes = |words: &[u64]| words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let pointer = (strings_base - words.len() as u64 * 8) & !15;
-    let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = to_bytes(&words);
     bytes.resize((strings_base - pointer) as usize, 0);
     bytes.extend_from_slice(&strings);
-    (bytes, pointer)
+    Built {
+        bytes,
+        pointer,
+        auxiliary: to_bytes(&auxiliary),
+    }
 }
 
 #[cfg(test)]
@@ -102,14 +121,21 @@ mod tests {
             let contents = Contents {
                 arguments: &arguments,
                 environment: &environment,
+                path: b"/bin/program",
                 entry: 1,
                 headers_address: 2,
                 headers_count: 3,
+                interpreter_base: 0,
+                virtual_object: 0,
+                signal_frame_bytes: 2048,
                 random: [7; 16],
                 processor_features: 4,
-                vdso_address: 5,
             };
-            let (bytes, pointer) = build(&contents, top);
+            let Built {
+                bytes,
+                pointer,
+                auxiliary,
+            } = build(&contents, top);
             assert_eq!(pointer % 16, 0);
             assert!(pointer + bytes.len() as u64 <= top);
             let word = |index: usize| u64::from_le_bytes(bytes[index * 8..index * 8 + 8].try_into().unwrap());
@@ -125,7 +151,8 @@ mod tests {
             );
             assert_eq!((text(word(4)), word(6)), (&b"A=1"[..], 0));
             assert_eq!(text(word(5)).len(), extra);
-            assert_eq!((word(7), word(8)), (u64::from(AT_SYSINFO_EHDR), 5));
+            assert_eq!((word(7), word(8)), (u64::from(AT_PHDR), 2));
+            assert_eq!(auxiliary, bytes[56..56 + auxiliary.len()]);
         }
     }
 }

@@ -13,7 +13,6 @@ use spore_machine::vdso;
 use crate::errno::Errno;
 use crate::memory::AddressSpace;
 use crate::memory::areas::Protection;
-use crate::memory::frames::SharedFrames;
 use crate::memory::map::{Contents, Place, Request};
 use crate::memory::pages::Pages;
 
@@ -31,8 +30,8 @@ const SYMBOL_BYTES: u64 = 24;
 const DYNAMIC_ENTRIES: u64 = 10;
 
 /// Maps it; returns its address.
-pub(super) fn map(space: &mut AddressSpace, frames: &SharedFrames) -> Result<u64, Errno> {
-    let pages = Pages::new(frames);
+pub(super) fn map(space: &mut AddressSpace) -> Result<u64, Errno> {
+    let pages = Pages::new(space.frames());
     pages.write(0, &build())?;
     space.map(&Request {
         contents: Contents::Pages {

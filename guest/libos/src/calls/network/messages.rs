@@ -8,7 +8,7 @@ use linux_raw_sys::net::{
 };
 
 use super::super::transfer::{Patience, wait_for};
-use super::super::{Arguments, CallResult, Failure, process};
+use super::super::{Arguments, CallResult, Failure};
 use super::{control, read_address, with_socket, write_address};
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
@@ -16,6 +16,7 @@ use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::network::inbox::{Ancillary, Incoming};
 use crate::network::socket::{Form, Outgoing, Socket};
+use crate::signals::SignalInfo;
 use crate::time::{monotonic_ns, parse_timespec};
 
 /// `MSG_WAITFORONE` of `recvmmsg`: after the first message, wait for no more.
@@ -103,7 +104,8 @@ fn send(
                 }
                 let tells = matches!(socket.common.form, Form::Stream | Form::Records);
                 if error == Errno::EPIPE && tells && flags & MSG_NOSIGNAL == 0 {
-                    process::raise(kernel, SIGPIPE);
+                    let info = SignalInfo::sent(SIGPIPE, 0, kernel.process.id);
+                    kernel.raise_thread(kernel.current, info);
                 }
                 return Err(error.into());
             }

@@ -204,7 +204,7 @@ pub(in super::super) fn getsockopt(kernel: &mut Kernel, arguments: Arguments) ->
         if room > i32::MAX as u32 {
             return Err(Errno::EINVAL.into());
         }
-        check_level(socket, level)?;
+        check_level(socket, level).map_err(|_| Errno::EOPNOTSUPP)?;
         let value = option_value(socket, level, name)?;
         let length = value.len().min(room as usize);
         kernel.process.space.write(address, &value[..length])?;

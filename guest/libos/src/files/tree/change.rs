@@ -207,14 +207,20 @@ pub(crate) fn remove_directory(found: &Found) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Tells that a node has lost a name, and perhaps its last one.
+fn tell_link_gone(node: &Rc<Node>) {
+    let hub = &node.volume.notify;
+    if !node.is_directory() {
+        hub.tell_node(node, IN_ATTRIB);
+    }
+    if node.links() == 0 {
+        hub.tell_node(node, IN_DELETE_SELF);
+    }
+}
+
 fn tell_removed(entry: &Rc<Entry>) {
     let bit = directory_bit(&entry.node);
-    let hub = &entry.node.volume.notify;
-    if entry.node.links() > 0 {
-        hub.tell_node(&entry.node, IN_ATTRIB);
-    } else {
-        hub.tell_node(&entry.node, IN_DELETE_SELF);
-    }
+    tell_link_gone(&entry.node);
     entry.notify_parent(IN_DELETE | bit, 0);
 }
 
@@ -259,13 +265,7 @@ pub(crate) fn rename(from: &Found, to: &Found, how: Renaming) -> Result<(), Errn
         }
         check_replaceable(from, &moved, &replaced)?;
         detach(&to.parent, &replaced)?;
-        let bit = directory_bit(&replaced.node);
-        let event = if replaced.node.links() > 0 {
-            IN_ATTRIB
-        } else {
-            IN_DELETE_SELF | bit
-        };
-        replaced.node.volume.notify.tell_node(&replaced.node, event);
+        tell_link_gone(&replaced.node);
     }
     take_out(&from.parent, &moved)?;
     tell_moved_from(&moved, |cookie| {
