@@ -60,9 +60,12 @@ pub struct Page {
     pub headers: &'static [(&'static str, &'static str)],
     /// Length of the body; without one the method is GET, with one POST.
     pub body_bytes: Option<usize>,
+    /// What the function's answer says instead, with status 500, if Spore does not serve what this page needs.
+    pub refused: Option<&'static str>,
 }
 
-const fn get(path: &'static str) -> Page {
+/// A plain request.
+pub const fn get(path: &'static str) -> Page {
     get_with(path, &[])
 }
 
@@ -71,6 +74,7 @@ const fn get_with(path: &'static str, headers: &'static [(&'static str, &'static
         path,
         headers,
         body_bytes: None,
+        refused: None,
     }
 }
 
@@ -79,6 +83,15 @@ const fn post(path: &'static str, body_bytes: usize) -> Page {
         path,
         headers: &[],
         body_bytes: Some(body_bytes),
+        refused: None,
+    }
+}
+
+/// A page whose answer is the native one only natively.
+const fn refused(path: &'static str, what: &'static str) -> Page {
+    Page {
+        refused: Some(what),
+        ..get(path)
     }
 }
 
@@ -536,7 +549,8 @@ pub const NODE: Program = Program {
         get("/timers"),
         get("/net"),
         get("/engine"),
-        get("/child_process"),
+        // libuv starts programs with fork alone, which no unikernel serves.
+        refused("/child_process", "spawn ENOSYS"),
         get("/none"),
         post("/echo", 2_000_000),
     ],

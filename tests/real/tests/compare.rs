@@ -10,7 +10,7 @@ use http::{Method, Request};
 use spore_test_harness::client::{self, Answer, Connection};
 use spore_test_harness::daemon::{Daemon, excerpt};
 use spore_test_real::native::Native;
-use spore_test_real::programs::{PORT, Page, Program};
+use spore_test_real::programs::{PORT, Page, Program, get};
 
 use crate::{chain, is_native_only, load, more_options};
 
@@ -21,9 +21,10 @@ const INSTANCES_MAX: &str = "2";
 /// Header fields that differ from answer to answer, and those that say how the body is framed on one connection.
 const NOT_COMPARED: &[&str] = &["connection", "date", "keep-alive", "transfer-encoding"];
 /// Fields that the gateway adds.
-const OWN_PREFIX: &str = "x-spore-";
-/// How much of a body is shown in a message.
-const SHOWN_BYTES: usize = 1500;
+const OWN_FIELDS: &[&str] = &["x-call-id", "x-duration-seconds", "x-spore-start", "x-start-time"];
+/// How much of a body is shown in a message, from a little before the first difference.
+const SHOWN_BYTES: usize = 800;
+const SHOWN_BEFORE_BYTES: usize = 100;
 
 /// Runs a program both ways, compares all pages, and requests one of them many times.
 pub(crate) fn run(program: &Program) -> Result<(), String> {
@@ -81,26 +82,34 @@ fn judge(differences: Vec<String>, context: impl FnOnce() -> String) -> Result<(
     Err(format!("{}{}", differences.join("\n"), context()))
 }
 
-const fn get(path: &'static str) -> Page {
-    Page {
-        path,
-        headers: &[],
-        body_bytes: None,
-    }
-}
-
 /// What differs, for each page that does.
 fn differences(program: &Program, native: SocketAddr, other: SocketAddr, prefix: &str) -> Vec<String> {
     let differences = program.pages.iter().filter_map(|page| {
         let expected = ask(native, "", page);
         let found = ask(other, prefix, page);
         match (expected, found) {
-            (Ok(expected), Ok(found)) => difference(page, &expected, &found),
+            (Ok(expected), Ok(found)) => match page.refused.filter(|_| !is_native_only()) {
+                Some(what) => not_refused(page, what, &found),
+                None => difference(page, &expected, &found),
+            },
             (Err(error), _) => Some(format!("natively: {error}")),
             (Ok(_), Err(error)) => Some(error),
         }
     });
     differences.collect()
+}
+
+/// What is wrong if a page that needs what Spore does not serve answers in another way than expected.
+fn not_refused(page: &Page, what: &str, found: &Answer) -> Option<String> {
+    let is_refused = found.status.as_u16() == 500 && found.text().contains(what);
+    (!is_refused).then(|| {
+        format!(
+            "{}: {} without {what:?}: {}",
+            page.path,
+            found.status,
+            found.text()
+        )
+    })
 }
 
 fn ask(address: SocketAddr, prefix: &str, page: &Page) -> Result<Answer, String> {
@@ -130,7 +139,7 @@ fn fields(answer: &Answer) -> BTreeMap<String, String> {
         let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
         (name.as_str().to_owned(), value)
     });
-    let is_compared = |name: &str| !NOT_COMPARED.contains(&name) && !name.starts_with(OWN_PREFIX);
+    let is_compared = |name: &str| !NOT_COMPARED.contains(&name) && !OWN_FIELDS.contains(&name);
     let mut fields: BTreeMap<_, _> = fields.filter(|(name, _)| is_compared(name)).collect();
     // A body whose end was the connection's may have a length on the way, and the other way round.
     fields.remove("content-length");
@@ -147,7 +156,10 @@ fn difference(page: &Page, expected: &Answer, found: &Answer) -> Option<String> 
             expected.status, found.status
         );
     }
-    let (native_fields, own_fields) = (fields(expected), fields(found));
+    let (native_fields, mut own_fields) = (fields(expected), fields(found));
+    if !native_fields.contains_key("content-type") {
+        own_fields.remove("content-type"); // the gateway gives the answer one
+    }
     if native_fields != own_fields && expected.status == found.status {
         let _ = writeln!(
             text,
@@ -155,23 +167,27 @@ fn difference(page: &Page, expected: &Answer, found: &Answer) -> Option<String> 
         );
     }
     if expected.body != found.body {
+        let pairs = expected.body.iter().zip(&found.body);
+        let same = pairs.take_while(|(one, other)| one == other).count();
+        let _ = writeln!(text, "  the bodies differ at byte {same}");
         let _ = writeln!(
             text,
             "  {} bytes natively: {}",
             expected.body.len(),
-            shown(expected)
+            shown(expected, same)
         );
         let _ = writeln!(
             text,
             "  {} bytes from the function: {}",
             found.body.len(),
-            shown(found)
+            shown(found, same)
         );
     }
     (!text.is_empty()).then(|| format!("{}:\n{text}", page.path))
 }
 
-fn shown(answer: &Answer) -> String {
-    let end = answer.body.len().min(SHOWN_BYTES);
-    String::from_utf8_lossy(&answer.body[..end]).into_owned()
+fn shown(answer: &Answer, difference: usize) -> String {
+    let start = difference.saturating_sub(SHOWN_BEFORE_BYTES);
+    let end = answer.body.len().min(start + SHOWN_BYTES);
+    String::from_utf8_lossy(&answer.body[start..end]).into_owned()
 }

@@ -34,6 +34,8 @@ pub(crate) struct Udp {
     receiver: Rc<Receiver>,
     claim: RefCell<Option<Claim<Receiver>>>,
     local: Cell<(Host, u16)>,
+    /// The host that the program has bound, which outlasts connections.
+    bound: Cell<Option<Host>>,
     remote: Cell<Option<(Host, u16)>>,
     is_read_shut: Cell<bool>,
     is_write_shut: Cell<bool>,
@@ -76,6 +78,7 @@ impl Udp {
             }),
             claim: RefCell::new(None),
             local: Cell::new((Address::unspecified(family).canonical(), 0)),
+            bound: Cell::new(None),
             remote: Cell::new(None),
             is_read_shut: Cell::new(false),
             is_write_shut: Cell::new(false),
@@ -123,6 +126,21 @@ impl Udp {
         Ok((host, address.port))
     }
 
+    /// Forgets the peer, and the local address that was chosen for it: what is connected to next may need another.
+    fn disconnect(&self) {
+        self.remote.set(None);
+        let Some(bound) = self.bound.get() else {
+            self.claim.borrow_mut().take();
+            self.local
+                .set((Address::unspecified(self.family()).canonical(), 0));
+            return;
+        };
+        self.local.set((bound, self.local.get().1));
+        if let Some(claim) = &*self.claim.borrow() {
+            claim.connect(None, None);
+        }
+    }
+
     /// The address that a datagram to `target` comes from.
     fn source(&self, target: Host) -> (Host, u16) {
         let (host, port) = self.local.get();
@@ -153,7 +171,9 @@ impl Protocol for Udp {
         if !address::is_local(host) && !address::is_group(host) {
             return Err(Errno::EADDRNOTAVAIL);
         }
-        self.claim_port(kernel, common, host, address.port)
+        self.claim_port(kernel, common, host, address.port)?;
+        self.bound.set(Some(host));
+        Ok(())
     }
 
     fn connect(
@@ -164,10 +184,7 @@ impl Protocol for Udp {
         _attempt: Attempt,
     ) -> Result<(), Errno> {
         if address::is_unspecified_family(address) {
-            self.remote.set(None);
-            if let Some(claim) = &*self.claim.borrow() {
-                claim.connect(None, None);
-            }
+            self.disconnect();
             return Ok(());
         }
         let (host, port) = self.target(common, address)?;
