@@ -6,6 +6,7 @@
 //! ```
 //!
 //! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
+//! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
 //! - [`rounds`]: the order in which it is measured;
 //! - [`machine`]: what it was measured on;
 //! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
@@ -17,12 +18,15 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use spore_test_real::programs::{FIGURES, GO_BUSY, NODE, PYTHON_HANDLER};
 
 mod container;
+mod footprint;
 mod machine;
 mod record;
 mod report;
 mod rounds;
+mod runtimes;
 mod statistics;
 mod subject;
 
@@ -99,7 +103,32 @@ fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
     let mut compute = subject::compute(&set_up)?;
     let series = rounds::run("compute", false, repetitions.min(40), &mut compute)?;
     record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+    drop(compute);
+    measure_runtimes(&set_up, repetitions.min(40), &folder)?;
     Ok(folder)
+}
+
+/// The series about language runtimes and about the system under them, one program after the other.
+fn measure_runtimes(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> Result<()> {
+    let memory = |name| match name {
+        "go-busy" => Some("memory-go"),
+        "python-library" => Some("memory-python"),
+        _ => None,
+    };
+    for program in [FIGURES, GO_BUSY, PYTHON_HANDLER, NODE] {
+        let Some(runtime) = runtimes::Runtime::deploy(set_up, program)? else {
+            continue;
+        };
+        for (kind, mut subjects) in runtimes::series(set_up, &runtime)? {
+            let series = rounds::run(kind, false, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
+        if let Some(name) = memory(program.name) {
+            let series = footprint::measure(set_up, &runtime, name)?;
+            record::write(&folder.join(format!("{name}.json")), &series)?;
+        }
+    }
+    Ok(())
 }
 
 fn print_report(folder: &Path, check: bool) -> Result<ExitCode> {

@@ -13,10 +13,24 @@ pub(crate) struct Series {
     pub(crate) name: String,
     /// What one sample is.
     pub(crate) meaning: String,
+    /// What its numbers count.
+    #[serde(default)]
+    pub(crate) unit: Unit,
     /// How idle the machine was in the second before the series, 0 to 1.
     pub(crate) idle_share_before: f64,
     /// The subjects, in no particular order.
     pub(crate) subjects: Vec<SubjectSamples>,
+}
+
+/// What samples count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Unit {
+    /// Nanoseconds.
+    #[default]
+    Nanoseconds,
+    /// Bytes.
+    Bytes,
 }
 
 /// What was measured of one subject.
@@ -26,8 +40,9 @@ pub(crate) struct SubjectSamples {
     pub(crate) name: String,
     /// What separates it from the host, and by which accelerator.
     pub(crate) isolation: String,
-    /// Samples in the order in which they were taken, in nanoseconds.
-    pub(crate) samples_ns: Vec<u64>,
+    /// Samples in the order in which they were taken, in the unit of the series.
+    #[serde(alias = "samples_ns")]
+    pub(crate) samples: Vec<u64>,
     /// Measurements that failed, with the first reason.
     pub(crate) failures: u32,
     /// Why it failed or was left out.

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use crate::machine::Machine;
-use crate::record::{Series, SubjectSamples};
+use crate::record::{Series, SubjectSamples, Unit};
+use crate::runtimes::CALLS_QUOTED;
 use crate::statistics::quantile;
 
 /// Name of the subject that everything is compared with.
@@ -42,22 +43,31 @@ fn render_series(series: &Series) -> String {
         "{}: {} (machine {idle:.0} % idle before)\n",
         series.name, series.meaning
     );
+    let (unit, factor) = match series.unit {
+        Unit::Nanoseconds => ("ms", 1e-6),
+        Unit::Bytes => ("MiB", 1.0 / 1024.0 / 1024.0),
+    };
     let _ = writeln!(
         text,
         "  {:<10} {:>10} {:>10} {:>7} {:>10}  isolation",
-        "", "p50 ms", "p99 ms", "n", "to spore"
+        "",
+        format!("p50 {unit}"),
+        format!("p99 {unit}"),
+        "n",
+        "to spore"
     );
     let mut subjects: Vec<_> = series.subjects.iter().collect();
-    subjects.sort_by_key(|subject| quantile(&subject.samples_ns, 0.5).unwrap_or(u64::MAX));
+    subjects.sort_by_key(|subject| quantile(&subject.samples, 0.5).unwrap_or(u64::MAX));
     for subject in subjects {
-        let _ = writeln!(text, "{}", render_subject(subject, own_p50));
+        let _ = writeln!(text, "{}", render_subject(subject, own_p50, factor));
     }
     text
 }
 
-fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>) -> String {
-    let count = subject.samples_ns.len();
-    let quantiles = quantile(&subject.samples_ns, 0.5).zip(quantile(&subject.samples_ns, 0.99));
+/// `factor` makes what is shown of a sample.
+fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>, factor: f64) -> String {
+    let count = subject.samples.len();
+    let quantiles = quantile(&subject.samples, 0.5).zip(quantile(&subject.samples, 0.99));
     let mut line = match quantiles {
         None => format!(
             "  {:<10} {:>10} {:>10} {count:>7} {:>10}",
@@ -68,8 +78,8 @@ fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>) -> String {
             format!(
                 "  {:<10} {:>10.3} {:>10.3} {count:>7} {ratio:>10}",
                 subject.name,
-                ms(p50),
-                ms(p99)
+                p50 as f64 * factor,
+                p99 as f64 * factor
             )
         }
     };
@@ -80,13 +90,9 @@ fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>) -> String {
     line
 }
 
-fn ms(ns: u64) -> f64 {
-    ns as f64 / 1e6
-}
-
 fn p50_of(series: &Series, name: &str) -> Option<u64> {
     let subject = series.subjects.iter().find(|subject| subject.name == name)?;
-    quantile(&subject.samples_ns, 0.5)
+    quantile(&subject.samples, 0.5)
 }
 
 /// A promised figure of SPECIFICATION.md and what was found.
@@ -112,7 +118,15 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         p50_of(series, subject).map(|ns| ns as f64)
     };
     let own_ms = |name: &str| p50(name, OWN).map(|ns| ns / 1e6);
-    let compute = p50("compute-back-to-back", OWN).zip(p50("compute-back-to-back", "process"));
+    let ratio = |name: &str| {
+        let both = p50(name, OWN).zip(p50(name, "process"))?;
+        Some(both.0 / both.1)
+    };
+    let added_mib = |name: &str| {
+        let both = p50(name, OWN).zip(p50(name, "process"))?;
+        Some((both.0 - both.1) / 1024.0 / 1024.0)
+    };
+    let getpid_ns = p50("getpid-back-to-back", OWN).map(|ns| ns / CALLS_QUOTED as f64);
     let promise = |what, unit, at_most, found| Promise {
         what,
         unit,
@@ -143,7 +157,69 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
             "compute loop, guest to native, p50",
             "times",
             1.05,
-            compute.map(|(own, native)| own / native),
+            ratio("compute-back-to-back"),
+        ),
+        promise(
+            "loop in Go, guest to native, p50",
+            "times",
+            1.03,
+            ratio("compute-go-back-to-back"),
+        ),
+        promise(
+            "loop in Python, guest to native, p50",
+            "times",
+            1.03,
+            ratio("compute-python-back-to-back"),
+        ),
+        promise(
+            "loop in Node, guest to native, p50",
+            "times",
+            1.03,
+            ratio("compute-node-back-to-back"),
+        ),
+        promise(
+            "objects in Python, guest to native, p50",
+            "times",
+            1.10,
+            ratio("objects-python-back-to-back"),
+        ),
+        promise("rewritten getpid, p50", "ns", 30.0, getpid_ns),
+        promise(
+            "clock_gettime, guest to native, p50",
+            "times",
+            1.2,
+            ratio("clock-back-to-back"),
+        ),
+        // 0.8 of native throughput is 1.25 of native time.
+        promise(
+            "read of a cached file, guest to native, p50",
+            "times",
+            1.25,
+            ratio("read-back-to-back"),
+        ),
+        promise(
+            "start of Python, guest to native, p50",
+            "times",
+            2.0,
+            ratio("start-python-back-to-back"),
+        ),
+        promise(
+            "start of Node, guest to native, p50",
+            "times",
+            2.0,
+            ratio("start-node-back-to-back"),
+        ),
+        promise(
+            "private memory added to a Go server",
+            "MiB",
+            4.0,
+            added_mib("memory-go"),
+        ),
+        promise(
+            "private memory added to a Python server",
+            "MiB",
+            4.0,
+            added_mib("memory-python"),
         ),
     ]
 }
@@ -171,7 +247,7 @@ mod tests {
         let subject = |name: &str, samples_ns: &[u64]| SubjectSamples {
             name: name.to_owned(),
             isolation: String::new(),
-            samples_ns: samples_ns.to_vec(),
+            samples: samples_ns.to_vec(),
             failures: 0,
             failure: None,
         };
@@ -179,6 +255,7 @@ mod tests {
         Series {
             name: name.to_owned(),
             meaning: String::new(),
+            unit: Unit::Nanoseconds,
             idle_share_before: 1.0,
             subjects,
         }
@@ -197,6 +274,22 @@ mod tests {
         assert!(!all[1].is_kept(), "{all:?}");
         let all = promises(&[series("compute-back-to-back", &[106], &[100])]);
         assert!(!all[4].is_kept(), "{all:?}");
+    }
+
+    #[test]
+    fn memory_is_judged_by_the_difference_and_calls_one_by_one() {
+        let mib = 1024 * 1024;
+        let all = promises(&[series("memory-go", &[14 * mib], &[10 * mib])]);
+        let go = all.iter().find(|promise| promise.what.ends_with("Go server"));
+        assert!(go.is_some_and(Promise::is_kept), "{all:?}");
+        let all = promises(&[
+            series("memory-go", &[15 * mib], &[10 * mib]),
+            series("getpid-back-to-back", &[30_000], &[]),
+        ]);
+        let go = all.iter().find(|promise| promise.what.ends_with("Go server"));
+        assert!(!go.is_some_and(Promise::is_kept), "{all:?}");
+        let calls = all.iter().find(|promise| promise.what.contains("getpid"));
+        assert_eq!(calls.and_then(|promise| promise.found), Some(30.0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::machine;
-use crate::record::{Series, SubjectSamples};
+use crate::record::{Series, SubjectSamples, Unit};
 use crate::subject::Subject;
 
 /// Idle time before a lone measurement.
@@ -36,7 +36,7 @@ pub(crate) fn run(
         .map(|subject| SubjectSamples {
             name: subject.name().to_owned(),
             isolation: subject.isolation().to_owned(),
-            samples_ns: Vec::new(),
+            samples: Vec::new(),
             failures: 0,
             failure: None,
         })
@@ -60,6 +60,7 @@ pub(crate) fn run(
     Ok(Series {
         name,
         meaning,
+        unit: Unit::Nanoseconds,
         idle_share_before,
         subjects: samples,
     })
@@ -73,7 +74,7 @@ fn measure(subject: &mut dyn Subject, samples: &mut SubjectSamples, lone: bool) 
         std::thread::sleep(LONE_IDLE);
     }
     match subject.measure() {
-        Ok(sample) => samples.samples_ns.push(sample.as_nanos() as u64),
+        Ok(sample) => samples.samples.push(sample.as_nanos() as u64),
         Err(error) => {
             samples.failures += 1;
             if samples.failure.is_none() {

@@ -1,5 +1,6 @@
 //! What is measured. Every subject runs the same static C program: the function that `spore new` writes.
 
+use std::any::Any;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ pub(crate) struct SetUp {
     folder: TempDir,
     function: PathBuf,
     compute: PathBuf,
-    isolation: String,
+    /// What separates functions from the host.
+    pub(crate) isolation: String,
 }
 
 impl SetUp {
@@ -89,11 +91,7 @@ impl Drop for SetUp {
 
 /// From the start of a sandbox to the last byte of its first answer.
 pub(crate) fn starts(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
-    let cold = ColdFunction {
-        gateway: set_up.daemon.address(),
-        isolation: set_up.isolation.clone(),
-    };
-    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(cold)];
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(ColdFunction::new(set_up, "cold"))];
     subjects.push(Box::new(BareProcess {
         program: set_up.function.clone(),
     }));
@@ -115,7 +113,13 @@ pub(crate) fn warm(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
             "/function/warm",
             None,
         )?),
-        Box::new(Warm::new("process", "none", native.address(), "/", Some(native))?),
+        Box::new(Warm::new(
+            "process",
+            "none",
+            native.address(),
+            "/",
+            Some(Box::new(native)),
+        )?),
     ])
 }
 
@@ -136,7 +140,7 @@ pub(crate) fn compute(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
         "none",
         native.address(),
         &format!("/{path}"),
-        Some(native),
+        Some(Box::new(native)),
     )?;
     Ok(vec![Box::new(Compute(guest)), Box::new(Compute(native))])
 }
@@ -182,9 +186,21 @@ pub(crate) fn first_answer(port: u16) -> Result<()> {
 }
 
 /// A function whose every invocation boots a new instance: request into the gateway to the last byte of the answer.
-struct ColdFunction {
+pub(crate) struct ColdFunction {
     gateway: SocketAddr,
     isolation: String,
+    path: String,
+}
+
+impl ColdFunction {
+    /// A function that is deployed with no idle time.
+    pub(crate) fn new(set_up: &SetUp, name: &str) -> ColdFunction {
+        ColdFunction {
+            gateway: set_up.daemon.address(),
+            isolation: set_up.isolation.clone(),
+            path: format!("/function/{name}"),
+        }
+    }
 }
 
 impl Subject for ColdFunction {
@@ -202,7 +218,7 @@ impl Subject for ColdFunction {
 
     fn measure(&mut self) -> Result<Duration> {
         let start = Instant::now();
-        let answer = exchange(self.gateway, "/function/cold").context("the gateway cut the request off")?;
+        let answer = exchange(self.gateway, &self.path).context("the gateway cut the request off")?;
         let elapsed = start.elapsed();
         ensure!(
             answer.starts_with("HTTP/1.1 200"),
@@ -260,22 +276,23 @@ pub(crate) fn spawn(command: &mut Command) -> Result<Child> {
 }
 
 /// Requests on a kept connection.
-struct Warm {
+pub(crate) struct Warm {
     name: &'static str,
     isolation: String,
     path: String,
     connection: Connection,
     /// Keeps the process running that the connection leads to.
-    _native: Option<Native>,
+    _native: Option<Box<dyn Any>>,
 }
 
 impl Warm {
-    fn new(
+    /// Connects and asks once, which starts the instance. `native` is what must live as long.
+    pub(crate) fn new(
         name: &'static str,
         isolation: &str,
         address: SocketAddr,
         path: &str,
-        native: Option<Native>,
+        native: Option<Box<dyn Any>>,
     ) -> Result<Warm> {
         let connection = Connection::open(address, ANSWER_TIMEOUT)?;
         let mut warm = Warm {
@@ -334,13 +351,18 @@ impl Subject for Compute {
     }
 
     fn measure(&mut self) -> Result<Duration> {
-        let (_, answer) = self.0.ask()?;
-        let elapsed = answer
-            .split_whitespace()
-            .find_map(|word| word.strip_prefix("elapsed_ns="));
-        let elapsed = elapsed.with_context(|| format!("the program answered {answer:?}"))?;
-        Ok(Duration::from_nanos(
-            elapsed.parse().context("elapsed_ns is a number")?,
-        ))
+        elapsed_inside(&mut self.0)
     }
+}
+
+/// Asks a program that answers with `elapsed_ns=` and returns that time.
+pub(crate) fn elapsed_inside(warm: &mut Warm) -> Result<Duration> {
+    let (_, answer) = warm.ask()?;
+    let elapsed = answer
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("elapsed_ns="));
+    let elapsed = elapsed.with_context(|| format!("the program answered {answer:?}"))?;
+    Ok(Duration::from_nanos(
+        elapsed.parse().context("elapsed_ns is a number")?,
+    ))
 }

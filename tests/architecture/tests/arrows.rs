@@ -44,8 +44,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/architecture", &[]),
     ("tests/harness", &[]),
     ("tests/e2e", &[]),
+    ("tests/real", &["tests/harness"]),
     ("tests/linux", &[]),
-    ("bench", &["tests/harness"]),
+    ("bench", &["tests/harness", "tests/real"]),
 ];
 
 /// Crates that may hold unsafe code, each for a reason that its own documentation gives.

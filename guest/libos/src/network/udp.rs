@@ -40,6 +40,8 @@ pub(crate) struct Udp {
     receiver: Rc<Receiver>,
     claim: RefCell<Option<Claim<Receiver>>>,
     local: Cell<(Host, u16)>,
+    /// The host that the program has bound, which outlasts connections.
+    bound: Cell<Option<Host>>,
     remote: Cell<Option<(Host, u16)>>,
     has_chosen_port: Cell<bool>,
     /// The way to and from the outside, once something was sent there.
@@ -85,6 +87,7 @@ impl Udp {
             }),
             claim: RefCell::new(None),
             local: Cell::new((Address::unspecified(family).canonical(), 0)),
+            bound: Cell::new(None),
             remote: Cell::new(None),
             has_chosen_port: Cell::new(false),
             outside: RefCell::new(None),
@@ -238,6 +241,23 @@ impl Udp {
         Err(Errno::EAGAIN)
     }
 
+    /// Forgets the peer, and the local address that was chosen for it: what is connected to next may need another. As on
+    /// Linux a port that the program did not choose is given back.
+    fn disconnect(&self) {
+        self.remote.set(None);
+        let unspecified = Address::unspecified(self.family()).canonical();
+        let host = self.bound.get().unwrap_or(unspecified);
+        if !self.has_chosen_port.get() {
+            self.claim.borrow_mut().take();
+            self.local.set((host, 0));
+            return;
+        }
+        self.local.set((host, self.local.get().1));
+        if let Some(claim) = &*self.claim.borrow() {
+            claim.connect(None, None);
+        }
+    }
+
     /// The address that a datagram to `target` comes from.
     fn source(&self, target: Host) -> (Host, u16) {
         let (host, port) = self.local.get();
@@ -270,6 +290,7 @@ impl Protocol for Udp {
         }
         self.claim_port(kernel, common, host, address.port)?;
         self.has_chosen_port.set(address.port != 0);
+        self.bound.set(Some(host));
         Ok(())
     }
 
@@ -281,17 +302,7 @@ impl Protocol for Udp {
         _attempt: Attempt,
     ) -> Result<(), Errno> {
         if address::is_unspecified_family(address) {
-            self.remote.set(None);
-            if self.has_chosen_port.get() {
-                if let Some(claim) = &*self.claim.borrow() {
-                    claim.connect(None, None);
-                }
-            } else {
-                // As on Linux a port that the program did not choose is given back.
-                self.claim.borrow_mut().take();
-                let (host, _) = self.local.get();
-                self.local.set((host, 0));
-            }
+            self.disconnect();
             return Ok(());
         }
         let (host, port) = self.target(common, address)?;

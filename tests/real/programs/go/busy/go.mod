@@ -1,0 +1,3 @@
+module example.org/busy
+
+go 1.19
