@@ -30,6 +30,7 @@ mod process;
 pub mod program;
 mod random;
 mod schedule;
+mod sequences;
 mod signals;
 mod task;
 mod time;
