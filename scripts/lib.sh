@@ -9,6 +9,7 @@ declare -A package_marks=(
   [libc6-dev]=/usr/include/stdio.h
   [binutils]=ld
   [curl]=curl
+  [erofs-utils]=mkfs.erofs
   [qemu-system-x86]=qemu-system-x86_64
   [busybox-static]=busybox
   [cpio]=cpio

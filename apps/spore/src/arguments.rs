@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::FunctionName;
+use spore_sandbox::EgressRule;
 
 /// Where the gateway is if nothing else is said.
 pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
@@ -128,15 +129,27 @@ pub(crate) struct BuildArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  spore deploy hello\n  spore deploy hello --memory 64Mi --env GREETING=Hi\n  spore deploy proxy --binary ./proxy --port 9000\n\nA folder's spore.toml holds its settings; flags go before it. A function of that name is replaced."
+    after_help = "Examples:\n  spore deploy hello\n  spore deploy hello --memory 64Mi --env GREETING=Hi\n  spore deploy proxy --binary ./proxy --port 9000\n  spore deploy web --rootfs ./debian --entrypoint 'python3 server.py' --workdir /srv --allow-egress db.example.com:5432\n  spore deploy again --image web:latest\n\nA folder's spore.toml holds its settings; flags go before it. A function of that name is replaced."
 )]
 pub(crate) struct DeployArguments {
-    /// Folder of the function; with --binary, its name
+    /// Folder of the function; with --binary, --rootfs or --image its name
     #[arg(value_name = "DIR|NAME")]
     pub(crate) target: String,
     /// A static Linux program for x86-64 that serves HTTP
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: Option<PathBuf>,
+    /// Folder that becomes the function's root file system
+    #[arg(long, value_name = "DIR", requires = "entrypoint", conflicts_with = "binary")]
+    pub(crate) rootfs: Option<PathBuf>,
+    /// Program of the root file system and its arguments, quoted as for a shell
+    #[arg(long, value_name = "COMMAND", requires = "rootfs")]
+    pub(crate) entrypoint: Option<String>,
+    /// Directory of the root file system in which the program starts [default: /]
+    #[arg(long, value_name = "DIR", requires = "rootfs")]
+    pub(crate) workdir: Option<String>,
+    /// Image that was pushed to this daemon before
+    #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["binary", "rootfs", "port"])]
+    pub(crate) image: Option<String>,
     /// TCP port on which the program listens [default: 8080]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
@@ -155,6 +168,12 @@ pub(crate) struct DeployArguments {
     /// Annotation; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) annotation: Vec<(String, String)>,
+    /// Let the function connect to this place, as it may to none otherwise; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) allow_egress: Vec<EgressRule>,
+    /// Let every system call trap: slower; for finding faults
+    #[arg(long)]
+    pub(crate) no_syscall_rewriting: bool,
     /// Instances kept even when idle
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,

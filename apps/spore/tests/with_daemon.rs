@@ -39,7 +39,7 @@ impl Sandbox for ProcessSandbox {
     async fn start(&self, spec: InstanceSpec, _: Arc<dyn LogSink>) -> Result<Arc<dyn Instance>, StartError> {
         let folder = tempfile::tempdir().map_err(host_error("make a folder"))?;
         let program = folder.path().join("function");
-        std::fs::copy(&spec.program, &program).map_err(host_error("copy the program"))?;
+        std::fs::copy(spec.root.path(), &program).map_err(host_error("copy the program"))?;
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755))
             .map_err(host_error("make the program executable"))?;
         let port = free_port();

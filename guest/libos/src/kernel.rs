@@ -13,6 +13,7 @@ use spore_machine::processor::ExtendedState;
 use spore_machine::{reserved, shared};
 
 use crate::calls;
+use crate::children::Zombie;
 use crate::errno::Errno;
 use crate::files;
 use crate::files::budget::Budget;
@@ -43,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) process: Process,
     /// The other processes.
     pub(crate) parked: BTreeMap<ProcessId, Process>,
+    /// Processes that have ended and were not waited for.
+    pub(crate) zombies: BTreeMap<ProcessId, Zombie>,
     /// The RAM that is left, for all processes.
     pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
@@ -70,6 +73,7 @@ pub(crate) struct Kernel {
     pub(crate) started_ns: u64,
     pub(crate) slice: Slice,
     pub(crate) reported_stop: bool,
+    pub(crate) reported_fork: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     /// The task whose extended state is in the processor.
@@ -93,8 +97,14 @@ pub fn start() -> ! {
     let signal_budget = SignalBudget::default();
     let signals = ProcessSignals::new(&ready, &signal_budget);
     let mut kernel = Kernel {
-        process: Process::first(AddressSpace::new(&boot, &frames), Rc::clone(&tree.root), signals),
+        process: Process::first(
+            AddressSpace::new(&boot, &frames),
+            Rc::clone(&tree.root),
+            signals,
+            &ready,
+        ),
         parked: BTreeMap::new(),
+        zombies: BTreeMap::new(),
         frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
@@ -115,6 +125,7 @@ pub fn start() -> ! {
         started_ns: time::monotonic_ns(),
         slice: Slice::default(),
         reported_stop: false,
+        reported_fork: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         loaded: FIRST_PROCESS,

@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod calls;
+mod children;
 mod errno;
 mod files;
 mod futex;
@@ -33,6 +34,7 @@ mod schedule;
 mod sequences;
 mod signals;
 mod task;
+mod text;
 mod time;
 mod timers;
 

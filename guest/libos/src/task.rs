@@ -43,6 +43,8 @@ pub(crate) struct Memory {
     pub(crate) deadline_ns: Option<u64>,
     /// How much of its work it has done (bytes written, for example).
     pub(crate) progress: u64,
+    /// How many of several messages it has done.
+    pub(crate) count: u64,
 }
 
 /// A call that waits.

@@ -77,9 +77,19 @@ impl Image {
         program::check(program).map_err(ImageError::Program)?;
         let tar = tar_archive(program).map_err(ImageError::Layer)?;
         let layer = Blob::new(MediaType::ImageLayerGzip, gzip(&tar).map_err(ImageError::Layer)?);
-        let config = configuration(&sha256(&tar), settings).map_err(ImageError::Configuration)?;
+        let config = configuration(&Configuration {
+            layer_sha256: &sha256(&tar),
+            entrypoint: vec![PROGRAM_PATH.to_owned()],
+            environment: &settings.environment,
+            working_directory: "/",
+            port: settings.port,
+        });
+        let config = config.map_err(ImageError::Configuration)?;
         let config = Blob::new(MediaType::ImageConfig, config);
-        let manifest = manifest(&config, &layer).map_err(ImageError::Configuration)?;
+        let manifest = layer
+            .descriptor()
+            .and_then(|layer| manifest(&config, layer))
+            .map_err(ImageError::Configuration)?;
         Ok(Self {
             manifest: Blob::new(MediaType::ImageManifest, manifest),
             config,
@@ -89,7 +99,7 @@ impl Image {
 }
 
 impl Blob {
-    fn new(media_type: MediaType, content: Vec<u8>) -> Self {
+    pub(crate) fn new(media_type: MediaType, content: Vec<u8>) -> Self {
         Self {
             digest: format!("sha256:{}", sha256(&content)),
             media_type: media_type.to_string(),
@@ -131,21 +141,31 @@ fn gzip(data: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-fn configuration(layer_sha256: &str, settings: &ImageSettings) -> Result<Vec<u8>, oci_spec::OciSpecError> {
+/// What an image's configuration says.
+pub(crate) struct Configuration<'a> {
+    /// Digest of the only layer, not compressed.
+    pub(crate) layer_sha256: &'a str,
+    pub(crate) entrypoint: Vec<String>,
+    pub(crate) environment: &'a [(String, String)],
+    pub(crate) working_directory: &'a str,
+    pub(crate) port: u16,
+}
+
+pub(crate) fn configuration(settings: &Configuration<'_>) -> Result<Vec<u8>, oci_spec::OciSpecError> {
     let environment: Vec<String> = settings
         .environment
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
     let config = ConfigBuilder::default()
-        .entrypoint(vec![PROGRAM_PATH.to_owned()])
+        .entrypoint(settings.entrypoint.clone())
         .env(environment)
         .exposed_ports(vec![format!("{}/tcp", settings.port)])
-        .working_dir("/".to_owned())
+        .working_dir(settings.working_directory.to_owned())
         .build()?;
     let root = RootFsBuilder::default()
         .typ("layers".to_owned())
-        .diff_ids(vec![format!("sha256:{layer_sha256}")])
+        .diff_ids(vec![format!("sha256:{}", settings.layer_sha256)])
         .build()?;
     let image = ImageConfigurationBuilder::default()
         .architecture(Arch::Amd64)
@@ -157,12 +177,12 @@ fn configuration(layer_sha256: &str, settings: &ImageSettings) -> Result<Vec<u8>
     Ok(image.to_string()?.into_bytes())
 }
 
-fn manifest(config: &Blob, layer: &Blob) -> Result<Vec<u8>, oci_spec::OciSpecError> {
+pub(crate) fn manifest(config: &Blob, layer: Descriptor) -> Result<Vec<u8>, oci_spec::OciSpecError> {
     let manifest = ImageManifestBuilder::default()
         .schema_version(oci_spec::image::SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
         .config(config.descriptor()?)
-        .layers(vec![layer.descriptor()?])
+        .layers(vec![layer])
         .build()?;
     Ok(manifest.to_string()?.into_bytes())
 }

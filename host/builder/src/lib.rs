@@ -4,6 +4,8 @@
 //!  template::create ──> folder ──> settings::load ──> c::build ──> program file
 //!                                                                      │
 //!                          program built elsewhere ──> program::check ─┴─> Image::from_program
+//!
+//!  folder with a root file system ──> RootImage::from_folder
 //! ```
 //!
 //! The crate reads and writes files and runs the compiler; it never touches the network. What it makes is pushed by
@@ -14,9 +16,11 @@ pub mod c;
 pub mod image;
 pub mod name;
 pub mod program;
+pub mod root;
 pub mod settings;
 pub mod template;
 
 pub use image::Image;
 pub use name::FunctionName;
+pub use root::RootImage;
 pub use settings::FunctionSettings;

@@ -30,7 +30,8 @@ pub enum ProgramError {
     },
     /// Needs a dynamic loader.
     #[error(
-        "it is dynamically linked (needs {interpreter}): link it statically, for example with musl-gcc -static"
+        "it is dynamically linked (needs {interpreter}): put it with its libraries into a folder and deploy that with \
+         --rootfs, or link it statically, for example with musl-gcc -static"
     )]
     Dynamic {
         /// The loader that it asks for.

@@ -31,6 +31,9 @@ struct SettingsFile {
     #[serde(default)]
     scale: Scale,
     #[serde(default)]
+    allow_egress: Vec<String>,
+    syscall_rewriting: Option<bool>,
+    #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
     labels: BTreeMap<String, String>,
@@ -63,6 +66,10 @@ pub struct FunctionSettings {
     pub port: Option<u16>,
     /// How many instances the function may have.
     pub scale: Scale,
+    /// Where the function may connect to: `HOST[:PORT]`, addresses and networks.
+    pub allow_egress: Vec<String>,
+    /// Whether call sites may be rewritten so that system calls do not trap.
+    pub syscall_rewriting: Option<bool>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Labels, passed to the daemon as written.
@@ -141,6 +148,8 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         timeout: file.timeout,
         port: file.port,
         scale: file.scale,
+        allow_egress: file.allow_egress,
+        syscall_rewriting: file.syscall_rewriting,
         environment: file.env,
         labels: file.labels,
         annotations: file.annotations,
@@ -205,6 +214,7 @@ mod tests {
     fn all_settings_are_read() {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
+             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
@@ -212,6 +222,8 @@ mod tests {
         assert_eq!(settings.memory.as_deref(), Some("64Mi"));
         assert_eq!(settings.timeout.as_deref(), Some("3s"));
         assert_eq!(settings.port, Some(9000));
+        assert_eq!(settings.allow_egress, ["db:5432"]);
+        assert_eq!(settings.syscall_rewriting, Some(false));
         assert_eq!(
             settings.scale,
             Scale {

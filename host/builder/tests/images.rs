@@ -1,11 +1,14 @@
 //! What the builder makes of programs and folders.
 
 use std::io::Read;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use sha2::Digest as _;
 use spore_builder::c::{self, BuildError};
 use spore_builder::image::{Image, ImageError, ImageSettings};
 use spore_builder::program::{ProgramError, check};
+use spore_builder::root::{RootImage, RootSettings};
 use spore_builder::settings::Language;
 use spore_builder::template;
 
@@ -204,4 +207,68 @@ fn the_templates_own_test_passes() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert!(String::from_utf8_lossy(&output.stdout).contains("handler_test: ok"));
+}
+
+fn pack(folder: &Path) -> RootImage {
+    let settings = RootSettings {
+        entrypoint: vec!["/bin/run".into(), "two words".into()],
+        working_directory: "/srv".into(),
+        port: 9000,
+    };
+    RootImage::from_folder(folder, &settings, &mut |_| {}).unwrap()
+}
+
+#[test]
+fn a_folder_becomes_a_layer_whose_digests_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let long = "long/".repeat(60);
+    std::fs::create_dir_all(root.join(&long)).unwrap();
+    std::fs::create_dir(root.join("bin")).unwrap();
+    std::fs::write(root.join("bin/run"), "program").unwrap();
+    std::fs::set_permissions(root.join("bin/run"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    std::fs::hard_link(root.join("bin/run"), root.join("bin/same")).unwrap();
+    std::os::unix::fs::symlink("/bin/run", root.join("link")).unwrap();
+    std::fs::write(root.join(&long).join("file"), vec![7; 300_000]).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    let image = pack(root);
+    assert_eq!(image.skipped, [root.join("socket")]);
+
+    let content = std::fs::read(image.layer.file.path()).unwrap();
+    let digest = |bytes: &[u8]| format!("sha256:{}", hex::encode(sha2::Sha256::digest(bytes)));
+    assert_eq!(image.layer.digest, digest(&content));
+    assert_eq!(image.layer.bytes, content.len() as u64);
+    let manifest: serde_json::Value = serde_json::from_slice(&image.manifest.content).unwrap();
+    assert_eq!(manifest["layers"][0]["digest"], *image.layer.digest);
+    assert_eq!(manifest["layers"][0]["size"], content.len());
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&content[..])
+        .read_to_end(&mut plain)
+        .unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&image.config.content).unwrap();
+    assert_eq!(config["rootfs"]["diff_ids"][0], *digest(&plain));
+    assert_eq!(
+        config["config"]["Entrypoint"],
+        serde_json::json!(["/bin/run", "two words"])
+    );
+    assert_eq!(config["config"]["WorkingDir"], "/srv");
+
+    let unpacked = tempfile::tempdir().unwrap();
+    let mut archive = tar::Archive::new(&plain[..]);
+    archive.set_preserve_permissions(true);
+    archive.unpack(unpacked.path()).unwrap();
+    let file = unpacked.path().join("bin/run").metadata().unwrap();
+    assert_eq!((file.mode() & 0o7777, file.nlink(), file.len()), (0o750, 2, 7));
+    assert_eq!(
+        std::fs::read_link(unpacked.path().join("link")).unwrap(),
+        Path::new("/bin/run")
+    );
+    let long = std::fs::read(unpacked.path().join(&long).join("file")).unwrap();
+    assert!(long == vec![7; 300_000]);
+
+    assert_eq!(
+        pack(root).manifest.digest,
+        image.manifest.digest,
+        "the same again"
+    );
 }

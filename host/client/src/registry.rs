@@ -6,6 +6,7 @@
 //!  then:       PUT manifests/TAG
 //! ```
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use http::header::{CONTENT_TYPE, LOCATION};
 use http::{Method, Request, StatusCode};
 
 use crate::api::{ApiError, percent_encode};
-use crate::transport::{Client, RequestError, full, with_progress};
+use crate::transport::{Client, RequestBody, RequestError, from_file, full, with_progress};
 
 /// A blob or manifest of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,8 +23,40 @@ pub struct Content {
     pub digest: String,
     /// Media type.
     pub media_type: String,
-    /// The bytes.
-    pub bytes: Bytes,
+    /// The content itself.
+    pub data: Data,
+}
+
+/// Where a content's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// In memory.
+    Bytes(Bytes),
+    /// In a file, which is read as it is sent.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Its length, in bytes.
+        length: u64,
+    },
+}
+
+impl Data {
+    /// Length, in bytes.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
+    }
+
+    fn body(&self, progress: Arc<dyn Fn(u64) + Send + Sync>) -> RequestBody {
+        match self {
+            Self::Bytes(bytes) => with_progress(bytes.clone(), progress),
+            Self::File { path, length } => from_file(path.clone(), *length, progress),
+        }
+    }
 }
 
 /// Why an image could not be pushed.
@@ -64,7 +97,7 @@ impl Client {
     ) -> Result<(), PushError> {
         for blob in blobs {
             if self.has_blob(repository, blob).await? {
-                progress(blob.bytes.len() as u64);
+                progress(blob.data.length());
             } else {
                 self.upload(repository, blob, progress.clone()).await?;
             }
@@ -73,10 +106,10 @@ impl Client {
             .method(Method::PUT)
             .uri(format!("/v2/{repository}/manifests/{tag}"))
             .header(CONTENT_TYPE, &manifest.media_type)
-            .body(full(manifest.bytes.clone()))
+            .body(manifest.data.body(Arc::new(|_| {})))
             .map_err(RequestError::NotHttp)?;
         self.checked(request).await?;
-        progress(manifest.bytes.len() as u64);
+        progress(manifest.data.length());
         Ok(())
     }
 
@@ -121,7 +154,7 @@ impl Client {
                 percent_encode(&blob.digest)
             ))
             .header(CONTENT_TYPE, "application/octet-stream")
-            .body(with_progress(blob.bytes.clone(), progress))
+            .body(blob.data.body(progress))
             .map_err(RequestError::NotHttp)?;
         self.checked(request).await?;
         Ok(())

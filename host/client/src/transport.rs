@@ -1,6 +1,8 @@
 //! Connections to the gateway, and the bodies that go over them.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,6 +27,9 @@ const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// Pieces in which a body with progress is sent, in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// The same for a body from a file.
+const FILE_PIECE_BYTES: usize = 256 * 1024;
 
 /// A gateway's address. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,6 +195,43 @@ pub fn with_progress(content: Bytes, progress: Arc<dyn Fn(u64) + Send + Sync>) -
     .boxed_unsync()
 }
 
+/// A body that is read from a file as it is sent; must be called within a runtime. `progress` hears of each piece. A
+/// file that cannot be read or is shorter than `length` aborts the request.
+pub fn from_file(path: PathBuf, length: u64, progress: Arc<dyn Fn(u64) + Send + Sync>) -> RequestBody {
+    // A few pieces ahead of the connection.
+    let (sender, pieces) = mpsc::channel(4);
+    tokio::task::spawn_blocking(move || {
+        let result = read_pieces(&path, length, &sender);
+        if let Err(error) = result {
+            // The request may have been given up.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    FileBody {
+        pieces,
+        rest: length,
+        progress,
+    }
+    .boxed_unsync()
+}
+
+fn read_pieces(path: &Path, length: u64, sender: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
+    let mut file = File::open(path)?.take(length);
+    while file.limit() > 0 {
+        let mut piece = Vec::with_capacity(FILE_PIECE_BYTES);
+        file.by_ref()
+            .take(FILE_PIECE_BYTES as u64)
+            .read_to_end(&mut piece)?;
+        if piece.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if sender.blocking_send(Ok(piece.into())).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Reads what the gateway says about an error: trimmed text, at most 64 KiB of it.
 pub async fn read_message(mut body: Incoming) -> String {
     let mut text = Vec::new();
@@ -248,6 +290,43 @@ impl HttpBody for ProgressBody {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+struct FileBody {
+    pieces: mpsc::Receiver<io::Result<Bytes>>,
+    rest: u64,
+    progress: Arc<dyn Fn(u64) + Send + Sync>,
+}
+
+impl HttpBody for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.rest == 0 {
+            return Poll::Ready(None);
+        }
+        let piece = match self.pieces.poll_recv(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(piece) => piece.unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into())),
+        };
+        Poll::Ready(Some(piece.map(|piece| {
+            self.rest = self.rest.saturating_sub(piece.len() as u64);
+            (self.progress)(piece.len() as u64);
+            Frame::data(piece)
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest)
     }
 }
 

@@ -166,7 +166,7 @@ impl ApiError {
                 StatusCode::BAD_REQUEST
             }
             Self::Derive {
-                source: DeriveError::Io(_),
+                source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..
             } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Sandbox};
+use spore_sandbox::{InstanceSpec, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -30,6 +29,7 @@ pub(crate) struct Function {
 /// What a replacement of the function changes.
 struct Version {
     record: Arc<FunctionRecord>,
+    root_kind: &'static str,
     timeout: Duration,
 }
 
@@ -40,6 +40,14 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .timeout
+    }
+
+    /// What its instances find as their root, as the API names it.
+    pub(crate) fn root_kind(&self) -> &'static str {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .root_kind
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
@@ -177,6 +185,7 @@ impl Functions {
             template,
         } = prepared;
         let version = Version {
+            root_kind: root_kind(&template.root),
             record: Arc::new(record),
             timeout: settings.timeout,
         };
@@ -300,12 +309,14 @@ impl Functions {
         let name = record.deployment.service.clone();
         let key = key(&name);
         let log = self.store.logs.function(&key);
+        let root_kind = root_kind(&template.root);
         let function = Function {
             name,
             pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {
+                root_kind,
                 record: Arc::new(record),
                 timeout: settings.timeout,
             }),
@@ -314,6 +325,13 @@ impl Functions {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, Arc::new(function));
+    }
+}
+
+fn root_kind(root: &Root) -> &'static str {
+    match root {
+        Root::Program(_) => "program",
+        Root::FileSystem(_) => "file-system",
     }
 }
 
@@ -332,7 +350,6 @@ fn template(
     settings: &Settings,
     ready_timeout: Duration,
 ) -> InstanceSpec {
-    let path: PathBuf = program.path;
     let mut environment = program.environment;
     let mut set = |name: &str, value: &str, replace: bool| match environment
         .iter_mut()
@@ -354,9 +371,12 @@ fn template(
     InstanceSpec {
         function: deployment.service.clone(),
         instance: String::new(),
-        program: path,
+        root: program.root,
         arguments: program.arguments,
         environment,
+        working_directory: program.working_directory,
+        rewrites_calls: settings.rewrites_calls,
+        egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
         ready_timeout,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spore_pool::PoolLimits;
+use spore_sandbox::{EgressRule, EgressRuleError};
 use spore_store::FunctionDeployment;
 
 use crate::config::DaemonConfig;
@@ -22,6 +23,8 @@ const SCALE_MIN: &str = "com.openfaas.scale.min";
 const SCALE_MAX: &str = "com.openfaas.scale.max";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
+const REWRITING: &str = "dev.spore.syscall-rewriting";
+const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +46,10 @@ pub(crate) enum SettingsError {
     Duration { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
     Instances { setting: &'static str, text: String },
+    #[error("{setting} is `{text}`, which is neither true nor false")]
+    Switch { setting: &'static str, text: String },
+    #[error("{EGRESS} is not valid: {0}")]
+    Egress(#[from] EgressRuleError),
     #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
     MinAboveMax { min: u32, max: u32 },
     #[error("`{name}` cannot be an environment variable: its name is empty, or holds = or a zero byte")]
@@ -50,11 +57,13 @@ pub(crate) enum SettingsError {
 }
 
 /// A deployment's fields in this platform's terms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) limits: PoolLimits,
     pub(crate) timeout: Duration,
     pub(crate) memory_bytes: u64,
+    pub(crate) rewrites_calls: bool,
+    pub(crate) egress: Vec<EgressRule>,
 }
 
 impl Settings {
@@ -103,6 +112,8 @@ impl Settings {
             limits,
             timeout,
             memory_bytes: memory_bytes(deployment)?,
+            rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
+            egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }
 }
@@ -141,6 +152,20 @@ fn memory_bytes(deployment: &FunctionDeployment) -> Result<u64, SettingsError> {
 
 type Settable = Option<BTreeMap<String, String>>;
 
+fn setting<'a>(settable: &'a Settable, name: &str) -> Option<&'a str> {
+    settable.as_ref()?.get(name).map(String::as_str)
+}
+
+fn switch(annotations: &Settable, name: &'static str) -> Result<Option<bool>, SettingsError> {
+    let parse = |text: &str| {
+        text.parse().map_err(|_| SettingsError::Switch {
+            setting: name,
+            text: text.to_owned(),
+        })
+    };
+    setting(annotations, name).map(parse).transpose()
+}
+
 fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, SettingsError> {
     let text = labels.as_ref().and_then(|labels| labels.get(setting));
     let number = text.map(|text| {
@@ -158,17 +183,14 @@ fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, Se
     }
 }
 
-fn duration(annotations: &Settable, setting: &'static str) -> Result<Option<Duration>, SettingsError> {
-    let text = annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(setting));
-    let parse = |text: &String| {
+fn duration(annotations: &Settable, name: &'static str) -> Result<Option<Duration>, SettingsError> {
+    let parse = |text: &str| {
         parse_duration(text).ok_or_else(|| SettingsError::Duration {
-            setting,
-            text: text.clone(),
+            setting: name,
+            text: text.to_owned(),
         })
     };
-    text.map(parse).transpose()
+    setting(annotations, name).map(parse).transpose()
 }
 
 #[cfg(test)]
@@ -205,6 +227,13 @@ mod tests {
             (plain.timeout, plain.memory_bytes),
             (Duration::from_secs(60), 128 << 20)
         );
+        assert!(plain.rewrites_calls && plain.egress.is_empty());
+        let set = settings(&deployment(
+            &[],
+            &[(REWRITING, "false"), (EGRESS, "db:5432,10.0.0.0/8")],
+        ));
+        let set = set.expect("valid");
+        assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
         assert_eq!((set.limits.min_instances, set.limits.max_instances), (2, 3));
@@ -222,6 +251,8 @@ mod tests {
             deployment(&[(SCALE_MIN, "3"), (SCALE_MAX, "2")], &[]),
             deployment(&[], &[(TIMEOUT, "0s")]),
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
+            deployment(&[], &[(REWRITING, "no")]),
+            deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {
                 namespace: "other".to_owned(),
                 ..deployment(&[], &[])

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spore_gateway::{Daemon, DaemonStartError};
+use spore_sandbox::Root;
 use spore_sandbox::fake::{FakeFunction, FakeSandbox, response};
 use support::{Fixture, config, deployment, digest, layer, manifest, program, static_program};
 
@@ -155,11 +156,11 @@ async fn programs_that_cannot_run_are_refused_at_deploy_time() {
     for (content, hint) in [
         (
             dynamic,
-            "`/function` cannot run: it is dynamically linked (needs /lib64/ld-linux-x86-64.so.2): link it",
+            "`/function` cannot run: it needs /lib64/ld-linux-x86-64.so.2, which the image does not have: add it",
         ),
         (
             b"#!/bin/sh\necho hello\n".to_vec(),
-            "it is not a 64-bit ELF program",
+            "`/function` cannot run: it needs /bin/sh, which the image does not have",
         ),
     ] {
         fixture.push("hello", &content).await;
@@ -180,7 +181,7 @@ async fn instance_gets_what_image_and_deployment_say() {
             "{:?} {:?} {} {}",
             spec.arguments, spec.environment, spec.port, spec.memory_bytes
         );
-        let program = std::fs::read(&spec.program).expect("the program");
+        let program = std::fs::read(spec.root.path()).expect("the program");
         FakeFunction::http(move |_, _| {
             let text = format!("{text} {}", program.len());
             async move { response(200, text) }
@@ -200,6 +201,101 @@ async fn instance_gets_what_image_and_deployment_say() {
         static_program().len()
     );
     assert_eq!(text, expected);
+}
+
+/// Needs mkfs.erofs, which `scripts/test` installs.
+#[tokio::test]
+async fn image_that_is_more_than_a_program_becomes_a_root_file_system() {
+    let sandbox = FakeSandbox::new(|spec| {
+        let kind = match &spec.root {
+            Root::Program(_) => "program",
+            Root::FileSystem(_) => "file system",
+        };
+        let path = spec.environment.iter().find(|(name, _)| name == "PATH");
+        let text = format!("{kind} {} {path:?}", spec.working_directory);
+        FakeFunction::http(move |_, _| {
+            let text = text.clone();
+            async move { response(200, text) }
+        })
+    });
+    let mut fixture = Fixture::start_with(sandbox, |_| {}).await;
+    let dynamic = program(3, b"/lib64/ld.so\0");
+    let files = [("function", &*dynamic), ("lib64/ld.so", b"a loader")];
+    let digest = fixture.push_layer("hello", layer(&files)).await;
+    fixture.deploy(json!({})).await;
+    let expected =
+        "file system / Some((\"PATH\", \"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\"))";
+    assert_eq!(fixture.get("/function/hello").await.1, expected);
+    let folder = fixture.data.path().join("derived");
+    let image = folder
+        .join(digest.trim_start_matches("sha256:"))
+        .join("root.erofs");
+    let bytes = std::fs::read(&image).expect("it is there");
+    assert_eq!(bytes[1024..1028], 0xe0f5_e1e2_u32.to_le_bytes());
+    let uploads = std::fs::read_dir(fixture.data.path().join("uploads")).expect("reads");
+    assert_eq!(uploads.count(), 0, "nothing of the unpacked image is left");
+    // Damage is seen at the next start.
+    std::fs::remove_file(&image).expect("it is there");
+    std::fs::write(&image, &bytes[..bytes.len() - 4096]).expect("writes");
+    fixture.restart().await;
+    assert_eq!(fixture.get("/function/hello").await.1, expected);
+    assert!(
+        std::fs::read(&image).expect("it is there") == bytes,
+        "the same layers give the same image"
+    );
+}
+
+#[tokio::test]
+async fn hostile_layers_are_refused_and_leave_nothing() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    let file = |path: &str, kind: tar::EntryType, link: &str, bytes: u64| {
+        let mut header = tar::Header::new_gnu();
+        let gnu = header.as_gnu_mut().expect("a GNU header");
+        gnu.name[..path.len()].copy_from_slice(path.as_bytes());
+        gnu.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_entry_type(kind);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_size(bytes);
+        header.set_cksum();
+        [header.as_bytes().as_slice(), &[0; 1024]].concat()
+    };
+    let outside = tempfile::tempdir().expect("a temporary folder");
+    let outside_path = outside.path().to_str().expect("text");
+    for (layer, hint) in [
+        (
+            file("../up", tar::EntryType::Regular, "", 0),
+            "`../up`, which leads out of the image",
+        ),
+        (
+            file("h", tar::EntryType::Link, "../../etc/passwd", 0),
+            "leads out of the image",
+        ),
+        (
+            file("huge", tar::EntryType::Regular, "", 1 << 40),
+            "the image's layers hold more than",
+        ),
+        (file("s", tar::EntryType::GNUSparse, "", 0), "a sparse file"),
+        (
+            [
+                &file("d", tar::EntryType::Symlink, outside_path, 0)[..512],
+                &file("d/x", tar::EntryType::Regular, "", 0),
+            ]
+            .concat(),
+            "cannot be deployed",
+        ),
+    ] {
+        fixture.push_layer("hello", layer).await;
+        let (status, text) = fixture
+            .json(Method::POST, "/system/functions", &deployment(json!({})))
+            .await;
+        assert!(status == StatusCode::BAD_REQUEST && text.contains(hint), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).expect("reads").count(), 0);
+    for folder in ["uploads", "derived"] {
+        let left = std::fs::read_dir(fixture.data.path().join(folder)).expect("reads");
+        assert_eq!(left.count(), 0, "{folder}");
+    }
 }
 
 #[tokio::test]
@@ -247,7 +343,7 @@ async fn function_whose_image_is_damaged_is_left_out_and_can_be_removed_or_deplo
 #[tokio::test]
 async fn damaged_layer_is_removed_so_that_a_push_brings_it_back() {
     let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
-    let digest = digest(&layer("function", &static_program()));
+    let digest = digest(&layer(&[("function", &static_program())]));
     let path = format!("/v2/hello/blobs/{digest}");
     let blob = fixture.data.path().join("blobs/sha256");
     let blob = blob.join(digest.trim_start_matches("sha256:"));
@@ -564,7 +660,7 @@ async fn chunked_uploads_keep_their_order_and_their_digest() {
 #[tokio::test]
 async fn bad_pushes_are_refused() {
     let fixture = Fixture::start(FakeFunction::echo()).await;
-    let incomplete = manifest(b"{}", &layer("function", b"x")).to_string();
+    let incomplete = manifest(b"{}", &layer(&[("function", b"x")])).to_string();
     for (method, path, body, status, code) in [
         (
             Method::PUT,

@@ -229,6 +229,20 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_machine_leaves_room_for_tables_of_the_guests() {
+        use spore_abi::layout::{MODULES_BYTES_MAX, PAGE_TABLES_BYTES, RAM_BYTES_MAX};
+        let ram = Region::anonymous(RAM_BYTES_MAX as usize, 1 << 21).unwrap();
+        let unused = fill_guest_tables(&ram, 0..0, MODULES_BYTES_MAX).unwrap();
+        assert!(
+            unused - PAGE_TABLES_GPA < PAGE_TABLES_BYTES / 8,
+            "{} bytes are used",
+            unused - PAGE_TABLES_GPA
+        );
+        let last = PAGE_TABLES_GPA + PAGE_TABLES_BYTES - PAGE_BYTES;
+        assert_eq!(ram.read::<u64>(last).unwrap(), 0);
+    }
+
+    #[test]
     fn every_address_of_the_window_leads_to_its_frame() {
         let ram = Region::anonymous(3 << 30, 1 << 21).unwrap();
         let image = spore_abi::layout::IMAGE_GPA..spore_abi::layout::PAGE_TABLES_GPA;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use spore_pool::{AcquireError, Pool, PoolLimits, PoolStatus};
 use spore_sandbox::fake::{FakeFunction, FakeSandbox};
-use spore_sandbox::{InstanceSpec, LogLine, LogSink, StartError, StopReason};
+use spore_sandbox::{InstanceSpec, LogLine, LogSink, Root, StartError, StopReason};
 
 struct NoLog;
 
@@ -15,9 +15,12 @@ impl LogSink for NoLog {
 
 fn template(program: &str) -> InstanceSpec {
     InstanceSpec {
+        working_directory: "/".into(),
+        rewrites_calls: true,
+        egress: Vec::new(),
         function: "hello".to_owned(),
         instance: String::new(),
-        program: program.into(),
+        root: Root::Program(program.into()),
         arguments: vec!["/function".to_owned()],
         environment: Vec::new(),
         port: 8080,
@@ -152,7 +155,7 @@ async fn full_queue_rejects_and_a_caller_that_leaves_frees_its_place() {
 async fn failed_start_is_reported_and_given_up_start_leaves_nothing() {
     let sandbox = FakeSandbox::new(|spec| {
         let function = FakeFunction::echo().start_delay(Duration::from_secs(5));
-        if spec.program.ends_with("bad") {
+        if spec.root.path().ends_with("bad") {
             return function.start_error(|| StartError::BadProgram {
                 reason: "broken".to_owned(),
             });

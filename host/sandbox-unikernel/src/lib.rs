@@ -25,7 +25,8 @@ use rustix::io::Errno;
 use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
 use spore_monitor::protocol::{Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Sandbox, StartError, StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Root, Sandbox, StartError,
+    StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -67,11 +68,14 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
-        working_directory: "/".to_owned(),
+        working_directory: spec.working_directory.clone(),
         port: spec.port,
         memory_bytes: spec.memory_bytes,
-        root: RootKind::Program,
-        rewrites_calls: true,
+        root: match spec.root {
+            Root::Program(_) => RootKind::Program,
+            Root::FileSystem(_) => RootKind::FileSystem,
+        },
+        rewrites_calls: spec.rewrites_calls,
         limits_log: true,
     })
 }
@@ -87,7 +91,7 @@ impl Sandbox for UnikernelSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
-        let program = File::open(&spec.program).map_err(host_error("opening the program"))?;
+        let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
         let request = start_request(&spec)?;
         let launch = launch::prepare(format!("spore-monitor {} {}", spec.function, spec.instance))?;
         let child = Command::from(launch.command)
@@ -196,9 +200,12 @@ mod tests {
         InstanceSpec {
             function: "f".into(),
             instance: "f-1".into(),
-            program: PathBuf::from("/proc/self/exe"),
+            root: Root::Program(PathBuf::from("/proc/self/exe")),
             arguments: vec!["f".into()],
             environment: vec![("KEY".into(), "v".repeat(value_bytes))],
+            working_directory: "/".into(),
+            rewrites_calls: true,
+            egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
             ready_timeout: Duration::from_secs(1),

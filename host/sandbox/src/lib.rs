@@ -21,15 +21,18 @@
 //! 5. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+mod egress;
 #[cfg(feature = "fake")]
 pub mod fake;
+
+pub use egress::{EGRESS_RULES_MAX, EgressRule, EgressRuleError};
 
 /// Everything that a sandbox needs to know to start one instance of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,18 +41,43 @@ pub struct InstanceSpec {
     pub function: String,
     /// Identifier of the instance, unique on this machine while the daemon lives.
     pub instance: String,
-    /// The program, a file on this host that is not changed while any instance runs it.
-    pub program: PathBuf,
+    /// Where the program comes from.
+    pub root: Root,
     /// `argv` of the program; the first entry is its own name.
     pub arguments: Vec<String>,
     /// Environment variables, in the order in which the program finds them.
     pub environment: Vec<(String, String)>,
+    /// Directory in which the program starts, an absolute path inside the sandbox.
+    pub working_directory: String,
+    /// Whether a sandbox that catches system calls may change the program's code to do so at less cost.
+    pub rewrites_calls: bool,
+    /// Where the function may connect to; nowhere if there are no rules.
+    pub egress: Vec<EgressRule>,
     /// TCP port on which the function listens inside the sandbox.
     pub port: u16,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
+}
+
+/// What an instance finds as its root: a file on this host that is not changed while any instance runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// The file is the program itself, a static one.
+    Program(PathBuf),
+    /// The file is an EROFS image, in which the first argument names the program.
+    FileSystem(PathBuf),
+}
+
+impl Root {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Program(path) | Self::FileSystem(path) => path,
+        }
+    }
 }
 
 /// A two-way byte stream to the function's port.

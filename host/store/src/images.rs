@@ -111,7 +111,7 @@ impl Upload {
 #[derive(Debug, Clone)]
 pub struct ImageStore {
     blobs: PathBuf,
-    uploads: PathBuf,
+    pub(crate) uploads: PathBuf,
     pub(crate) derived: PathBuf,
     database: Arc<Database>,
 }

@@ -3,24 +3,26 @@
 //! ```text
 //! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
-//! DIR/uploads/             blobs that are being pushed; emptied at start-up
-//! DIR/derived/HEX/program  the program of the image whose manifest has that digest
+//! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
+//! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
+//!                          its root file system as `root.erofs`
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
 //! ```
 //!
 //! A file appears under its final name only complete and synchronised, so that a power cut or `kill -9` leaves
 //! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
 
+mod archive;
 mod deployment;
 mod digest;
 mod elf;
 mod files;
 mod images;
-mod layers;
 mod logs;
 mod program;
 mod records;
 mod reference;
+mod unpack;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,11 +35,11 @@ pub use elf::ElfError;
 pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
-pub use layers::LayerError;
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
 pub use program::{DeriveError, Program};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
+pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
 const DATABASE_ADVICE: &str = "put a copy of it back, or move it away to start without functions and images";

@@ -1,21 +1,29 @@
-//! From an image to what an instance runs: the program file, its arguments, environment and port.
+//! From an image to what an instance runs: its root, arguments, environment and port.
+//!
+//! ```text
+//!   layers ──unpack──> folder ──one static program, nothing else──> derived/HEX/program
+//!                        └─────otherwise, mkfs.erofs─────────────> derived/HEX/root.erofs
+//! ```
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Seek};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
-use tempfile::NamedTempFile;
+use spore_rootfs::{ImageError, Owners, is_intact, make_image};
+use spore_sandbox::Root;
+use tempfile::{Builder, NamedTempFile};
 
 use crate::Digest;
-use crate::elf::{ElfError, check_program};
+use crate::elf::{ElfError, Needs, check_program};
 use crate::files::{persist, sync_directory};
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
-use crate::layers::{LayerError, LayerIndex, read_file};
+use crate::unpack::{LayerError, Unpacker};
 
-/// Longest program, in bytes.
-const MAX_PROGRAM_BYTES: u64 = 1 << 30;
+/// Names of what is derived from an image: one of the two.
+const PROGRAM_FILE: &str = "program";
+const FILE_SYSTEM_FILE: &str = "root.erofs";
 /// Longest configuration of an image, in bytes.
 const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
 /// Port of a function whose image exposes none.
@@ -26,8 +34,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// What an instance of an image runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// The program, a read-only file of this store that never changes.
-    pub path: PathBuf,
+    /// The program or the root file system, a read-only file of this store that never changes.
+    pub root: Root,
     /// `argv`: the image's entry point and command.
     pub arguments: Vec<String>,
     /// The image's environment variables.
@@ -82,12 +90,6 @@ pub enum DeriveError {
     /// The program could not be found in the layers.
     #[error("no program can be taken from the image")]
     Layers(#[from] LayerError),
-    /// The program is too long.
-    #[error("`{program}` is longer than {MAX_PROGRAM_BYTES} bytes")]
-    TooLarge {
-        /// Path of the program in the image.
-        program: String,
-    },
     /// The program cannot run in an instance.
     #[error("`{program}` cannot run")]
     Program {
@@ -97,14 +99,17 @@ pub enum DeriveError {
         #[source]
         source: ElfError,
     },
+    /// No root file system could be made.
+    #[error("no root file system can be made of the image")]
+    RootFileSystem(#[from] ImageError),
     /// A file of the store could not be read or written.
     #[error("the image could not be read, or its program not be written")]
     Io(#[from] io::Error),
 }
 
 impl ImageStore {
-    /// What an instance of the image with this manifest runs. The program is taken from the layers the first time and
-    /// checked: whatever is returned can run.
+    /// What an instance of the image with this manifest runs. Program or root file system are made from the layers the
+    /// first time, and the program is checked: what cannot run at all is refused.
     pub fn derive_program(&self, manifest: Digest) -> Result<Program, DeriveError> {
         let manifest = self.image_manifest(manifest)?;
         let configuration = self.configuration(&manifest.content)?;
@@ -117,17 +122,18 @@ impl ImageStore {
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
-        let path = folder.join("program");
-        if !is_intact(&path) {
-            let file = self.extract(&manifest.content, &config, &command)?;
-            fs::create_dir_all(&folder)?;
-            persist(file, &path)?;
-            sync_directory(&self.derived)?;
+        let root = match intact_root(&folder) {
+            Some(root) => root,
+            None => self.derive_root(&manifest.content, &config, &command, &folder)?,
+        };
+        let mut environment = environment(&config);
+        if matches!(root, Root::FileSystem(_)) && environment.iter().all(|(name, _)| name != "PATH") {
+            environment.insert(0, ("PATH".to_owned(), DEFAULT_PATH.to_owned()));
         }
         Ok(Program {
-            path,
+            root,
             arguments,
-            environment: environment(&config),
+            environment,
             port: port(&config)?,
             working_directory: working_directory(&config),
         })
@@ -196,50 +202,104 @@ impl ImageStore {
         })
     }
 
-    /// Finds the program in the layers and copies it into a temporary file.
-    fn extract(
+    /// Unpacks the layers, checks the program in them and stores what an instance needs of them in `folder`.
+    fn derive_root(
         &self,
         manifest: &ImageManifest,
         config: &Config,
         command: &str,
-    ) -> Result<NamedTempFile, DeriveError> {
-        let mut index = LayerIndex::default();
+        folder: &Path,
+    ) -> Result<Root, DeriveError> {
+        // Emptied at start-up, so that nothing of a daemon that was killed stays.
+        let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
+        // Nobody else may enter; inside is the root, which everybody may.
+        fs::set_permissions(unpacked.path(), Permissions::from_mode(0o700))?;
+        let root = unpacked.path().join("root");
+        fs::create_dir(&root)?;
+        fs::set_permissions(&root, Permissions::from_mode(0o755))?;
+        let mut unpacker = Unpacker::new(&root)?;
         for number in 0..manifest.layers().len() {
-            let added = index.add(number, self.layer(manifest, number)?);
+            let added = unpacker.add(number, self.layer(manifest, number)?);
             added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
         }
-        let mut found = Err(LayerError::NotFound {
-            path: command.to_owned(),
-        });
-        for candidate in candidates(config, command) {
-            found = index.resolve(&candidate);
-            if found.is_ok() {
-                break;
-            }
-        }
-        let location = found?;
-        if location.bytes > MAX_PROGRAM_BYTES {
-            return Err(DeriveError::TooLarge {
+        let program = find_program(&unpacker, config, command)?;
+        let check = |file: File| {
+            check_program(file).map_err(|source| DeriveError::Program {
                 program: command.to_owned(),
+                source,
+            })
+        };
+        let needs = check(program.try_clone()?)?;
+        let is_static = needs == Needs::Nothing;
+        if let Needs::Interpreter(interpreter) = needs
+            && unpacker.open_file(&interpreter).is_err()
+        {
+            return Err(DeriveError::Program {
+                program: command.to_owned(),
+                source: ElfError::NoInterpreter { interpreter },
             });
         }
-        let mut file = NamedTempFile::new_in(&self.derived)?;
-        read_file(location, self.layer(manifest, location.layer())?, |program| {
-            io::copy(program, file.as_file_mut())
-        })?;
-        file.flush()?;
-        check_program(file.reopen()?).map_err(|source| DeriveError::Program {
-            program: command.to_owned(),
-            source,
-        })?;
-        file.as_file().set_permissions(Permissions::from_mode(0o555))?;
-        Ok(file)
+        let root = if is_static && unpacker.holds_only(&program)? {
+            let mut file = NamedTempFile::new_in(&self.uploads)?;
+            (&program).rewind()?;
+            io::copy(&mut &program, file.as_file_mut())?;
+            store(file, folder, Root::Program(folder.join(PROGRAM_FILE)))?
+        } else {
+            // As a container would: an image need not hold the folder that it names.
+            unpacker.make_folder(&working_directory(config))?;
+            unpacker.finish();
+            let file = NamedTempFile::new_in(&self.uploads)?;
+            make_image(&root, file.path(), Owners::Root)?;
+            store(file, folder, Root::FileSystem(folder.join(FILE_SYSTEM_FILE)))?
+        };
+        if unpacker.skipped > 0 {
+            let (image, skipped) = (folder.display(), unpacker.skipped);
+            tracing::info!(%image, skipped, "devices and pipes of an image were left out");
+        }
+        sync_directory(&self.derived)?;
+        // It takes long for large images, and is no failure of the image.
+        if let Err(error) = unpacked.close() {
+            tracing::warn!(%error, "an unpacked image could not be removed; the next start does it");
+        }
+        Ok(root)
     }
 }
 
-/// Whether the program that was derived earlier is there and, as far as a look at it tells, undamaged.
-fn is_intact(program: &Path) -> bool {
-    File::open(program).is_ok_and(|file| check_program(file).is_ok())
+/// The file of the program that the image's command names.
+fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<File, LayerError> {
+    let mut found = Err(LayerError::NotFound {
+        path: command.to_owned(),
+    });
+    for candidate in candidates(config, command) {
+        match unpacker.open_file(&candidate) {
+            // The next one may be there, and if none is, the command is what was looked for.
+            Err(LayerError::NotFound { .. }) => {}
+            result => {
+                found = result;
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// Puts a file where the root is to be.
+fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<Root> {
+    file.as_file().set_permissions(Permissions::from_mode(0o444))?;
+    fs::create_dir_all(folder)?;
+    persist(file, root.path())?;
+    Ok(root)
+}
+
+/// What was derived earlier, if it is there and, as far as a look at it tells, undamaged.
+fn intact_root(folder: &Path) -> Option<Root> {
+    let program = folder.join(PROGRAM_FILE);
+    if File::open(&program).is_ok_and(|file| check_program(file) == Ok(Needs::Nothing)) {
+        return Some(Root::Program(program));
+    }
+    let image = folder.join(FILE_SYSTEM_FILE);
+    let is_usable = File::open(&image).is_ok_and(|file| is_intact(&file));
+    is_usable.then_some(Root::FileSystem(image))
 }
 
 /// A part of an image with its digest.

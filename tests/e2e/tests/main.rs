@@ -17,6 +17,8 @@ mod invoke;
 mod lifecycle;
 mod load;
 mod output;
+mod roots;
+mod run;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
 struct Test {
@@ -51,11 +53,14 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let suites = [
         deploy::TESTS_OF_THE_COMMAND_LINE,
+        run::TESTS_OF_THE_COMMAND_LINE,
         deploy::TESTS,
         faults::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,
+        roots::TESTS,
+        run::TESTS,
         load::TESTS,
     ];
     let has_kvm = kvm_is_usable();

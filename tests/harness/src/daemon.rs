@@ -48,6 +48,7 @@ pub struct Daemon {
     process: Child,
     address: SocketAddr,
     options: Vec<String>,
+    environment: Vec<(String, String)>,
     data: TempDir,
 }
 
@@ -59,13 +60,24 @@ impl Daemon {
 
     /// Starts a daemon with more options of `spore serve`.
     pub fn start_with(options: &[&str]) -> Daemon {
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        Daemon::start_as(options, Vec::new())
+    }
+
+    /// Starts a daemon with its defaults in an environment with these variables besides.
+    pub fn start_with_environment(variables: &[(&str, &str)]) -> Daemon {
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        Daemon::start_as(Vec::new(), variables.iter().map(owned).collect())
+    }
+
+    fn start_as(options: Vec<String>, environment: Vec<(String, String)>) -> Daemon {
         let data = TempDir::with_prefix("spore-test-").expect("the temporary folder is writable");
-        let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        let (process, address) = spawn(data.path(), &options);
+        let (process, address) = spawn(data.path(), &options, &environment);
         Daemon {
             process,
             address,
             options,
+            environment,
             data,
         }
     }
@@ -183,7 +195,7 @@ impl Daemon {
     pub fn start_again(&mut self) {
         let ended = self.process.try_wait().expect("the daemon is our child");
         assert!(ended.is_some(), "the daemon still runs");
-        (self.process, self.address) = spawn(self.data.path(), &self.options);
+        (self.process, self.address) = spawn(self.data.path(), &self.options, &self.environment);
     }
 }
 
@@ -204,7 +216,7 @@ impl Drop for Daemon {
 }
 
 /// Starts `spore serve` and waits until it says where it listens.
-fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
+fn spawn(data: &Path, options: &[String], environment: &[(String, String)]) -> (Child, SocketAddr) {
     let log_path = data.join("daemon.log");
     let log = std::fs::File::create(&log_path).expect("the data folder is writable");
     let errors = log.try_clone().expect("a descriptor can be duplicated");
@@ -213,7 +225,8 @@ fn spawn(data: &Path, options: &[String]) -> (Child, SocketAddr) {
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.join("data"))
         .args(options);
-    command.env("NO_COLOR", "1"); // the log is a file
+    let variables = environment.iter().map(|(name, value)| (name, value));
+    command.envs(variables).env("NO_COLOR", "1"); // the log is a file
     let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
     let mut process = process.expect("the spore binary can be run");
     let mut address = None;

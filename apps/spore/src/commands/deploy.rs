@@ -1,23 +1,28 @@
 //! `spore deploy`: build or take a program, pack it, push the image, deploy it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use spore_builder::image::{Blob, ImageSettings};
+use spore_builder::root::{RootImage, RootSettings};
 use spore_builder::settings::{self, FunctionSettings, Language, Scale};
 use spore_builder::{FunctionName, Image};
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
-use spore_client::registry::Content;
+use spore_client::registry::{Content, Data};
 
 use super::source::build_program;
 use crate::arguments::DeployArguments;
 
 /// Annotation that holds the longest time of an invocation.
 const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
+/// Annotation that holds where a function may connect to, with commas between.
+pub(super) const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
+/// Annotation that is `false` if every system call is to trap.
+const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
 /// Labels that bound the number of instances.
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
@@ -29,30 +34,26 @@ const DEFAULT_PORT: u16 = 8080;
 
 /// Deploys a function.
 pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::Result<ExitCode> {
-    let (settings, program) = match &arguments.binary {
-        Some(binary) => (settings_for_binary(&arguments.target)?, binary.clone()),
-        None => {
-            let folder = Path::new(&arguments.target);
-            let settings = settings::load(folder)?;
-            let built = build_program(folder, &settings)?;
-            (settings, built.path)
+    let (settings, image) = match (&arguments.image, &arguments.rootfs) {
+        (Some(image), _) => {
+            let settings = with_flags(settings_for_name(&arguments.target)?, &arguments);
+            (settings, image.clone())
+        }
+        (None, Some(folder)) => {
+            let settings = with_flags(settings_for_name(&arguments.target)?, &arguments);
+            let digest = push_root(client, &settings, folder, &arguments).await?;
+            let image = format!("{}@{digest}", settings.name);
+            (settings, image)
+        }
+        (None, None) => {
+            let (settings, program) = program(&arguments)?;
+            let settings = with_flags(settings, &arguments);
+            let digest = push_program(client, &settings, &program).await?;
+            let image = format!("{}@{digest}", settings.name);
+            (settings, image)
         }
     };
-    let settings = with_flags(settings, &arguments);
-    let content =
-        std::fs::read(&program).with_context(|| format!("{} could not be read", program.display()))?;
-    let port = settings.port.unwrap_or(DEFAULT_PORT);
-    let image = Image::from_program(
-        &content,
-        &ImageSettings {
-            environment: Vec::new(),
-            port,
-        },
-    )
-    .with_context(|| format!("{} cannot be deployed", program.display()))?;
-    push(client, &settings.name, &image).await?;
-
-    let function = deployment(&settings, &image.manifest.digest);
+    let function = deployment(&settings, image);
     let done = if arguments.no_replace {
         create(client, &function).await?
     } else {
@@ -70,6 +71,81 @@ pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::
     ))
 }
 
+/// The program that is given, or built from the folder that is.
+fn program(arguments: &DeployArguments) -> anyhow::Result<(FunctionSettings, PathBuf)> {
+    if let Some(binary) = &arguments.binary {
+        return Ok((settings_for_name(&arguments.target)?, binary.clone()));
+    }
+    let folder = Path::new(&arguments.target);
+    let settings = settings::load(folder)?;
+    let built = build_program(folder, &settings)?;
+    Ok((settings, built.path))
+}
+
+/// Packs a program and pushes it; the image's digest.
+async fn push_program(
+    client: &Client,
+    settings: &FunctionSettings,
+    program: &Path,
+) -> anyhow::Result<String> {
+    let content =
+        std::fs::read(program).with_context(|| format!("{} could not be read", program.display()))?;
+    let image = Image::from_program(
+        &content,
+        &ImageSettings {
+            environment: Vec::new(),
+            port: settings.port.unwrap_or(DEFAULT_PORT),
+        },
+    )
+    .with_context(|| format!("{} cannot be deployed", program.display()))?;
+    let blobs = [content_of(&image.layer), content_of(&image.config)];
+    push(client, &settings.name, &blobs, &image.manifest).await?;
+    Ok(image.manifest.digest)
+}
+
+/// Packs a root file system and pushes it; the image's digest.
+async fn push_root(
+    client: &Client,
+    settings: &FunctionSettings,
+    folder: &Path,
+    arguments: &DeployArguments,
+) -> anyhow::Result<String> {
+    let command = arguments.entrypoint.as_deref().unwrap_or_default();
+    let entrypoint =
+        shell_words::split(command).with_context(|| format!("--entrypoint is no command: {command}"))?;
+    if entrypoint.first().is_none_or(String::is_empty) {
+        bail!("--entrypoint names no program: write it like --entrypoint '/usr/bin/python3 server.py'");
+    }
+    let working_directory = arguments.workdir.clone().unwrap_or_else(|| "/".to_owned());
+    if !working_directory.starts_with('/') {
+        bail!("--workdir must begin with a slash: {working_directory} is inside the root file system");
+    }
+    let survey = spore_rootfs::survey(folder)?;
+    let root = RootSettings {
+        entrypoint,
+        working_directory,
+        port: settings.port.unwrap_or(DEFAULT_PORT),
+    };
+    let bar = crate::output::byte_bar(survey.bytes, format!("packing {}", folder.display()));
+    let image = RootImage::from_folder(folder, &root, &mut |bytes| bar.inc(bytes));
+    bar.finish_and_clear();
+    let image = image.with_context(|| format!("{} cannot be deployed", folder.display()))?;
+    for path in &image.skipped {
+        eprintln!("left out, for an image cannot hold it: {}", path.display());
+    }
+    let layer = Content {
+        digest: image.layer.digest.clone(),
+        media_type: image.layer.media_type.clone(),
+        data: Data::File {
+            path: image.layer.file.path().to_owned(),
+            length: image.layer.bytes,
+        },
+    };
+    let blobs = [layer, content_of(&image.config)];
+    push(client, &settings.name, &blobs, &image.manifest).await?;
+    Ok(image.manifest.digest)
+}
+
 async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Result<Deployed> {
     match client.create(function).await {
         Ok(()) => Ok(Deployed::Created),
@@ -83,7 +159,7 @@ async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Resul
     }
 }
 
-fn settings_for_binary(target: &str) -> anyhow::Result<FunctionSettings> {
+fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
     let name: FunctionName = target.parse()?;
     Ok(FunctionSettings {
         name,
@@ -92,6 +168,8 @@ fn settings_for_binary(target: &str) -> anyhow::Result<FunctionSettings> {
         timeout: None,
         port: None,
         scale: Scale::default(),
+        allow_egress: Vec::new(),
+        syscall_rewriting: None,
         environment: BTreeMap::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
@@ -108,11 +186,17 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
+    if !arguments.allow_egress.is_empty() {
+        settings.allow_egress = arguments.allow_egress.iter().map(ToString::to_string).collect();
+    }
+    if arguments.no_syscall_rewriting {
+        settings.syscall_rewriting = Some(false);
+    }
     settings
 }
 
 /// The deployment that stands for the settings. Named settings win over labels and annotations of the same meaning.
-fn deployment(settings: &FunctionSettings, digest: &str) -> FunctionDeployment {
+fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment {
     let mut labels = settings.labels.clone();
     let bounds = [
         (SCALE_MIN_LABEL, settings.scale.min),
@@ -127,9 +211,15 @@ fn deployment(settings: &FunctionSettings, digest: &str) -> FunctionDeployment {
     if let Some(timeout) = &settings.timeout {
         annotations.insert(TIMEOUT_ANNOTATION.to_owned(), timeout.clone());
     }
+    if !settings.allow_egress.is_empty() {
+        annotations.insert(EGRESS_ANNOTATION.to_owned(), settings.allow_egress.join(","));
+    }
+    if let Some(rewrites) = settings.syscall_rewriting {
+        annotations.insert(REWRITING_ANNOTATION.to_owned(), rewrites.to_string());
+    }
     FunctionDeployment {
         service: settings.name.to_string(),
-        image: format!("{}@{digest}", settings.name),
+        image,
         env_vars: settings.environment.clone(),
         labels,
         annotations,
@@ -140,25 +230,32 @@ fn deployment(settings: &FunctionSettings, digest: &str) -> FunctionDeployment {
     }
 }
 
-async fn push(client: &Client, name: &FunctionName, image: &Image) -> anyhow::Result<()> {
-    let content = |blob: &Blob| Content {
+fn content_of(blob: &Blob) -> Content {
+    Content {
         digest: blob.digest.clone(),
         media_type: blob.media_type.clone(),
-        bytes: blob.content.clone().into(),
-    };
-    let blobs = [content(&image.layer), content(&image.config)];
-    let manifest = content(&image.manifest);
+        data: Data::Bytes(blob.content.clone().into()),
+    }
+}
+
+async fn push(
+    client: &Client,
+    name: &FunctionName,
+    blobs: &[Content],
+    manifest: &Blob,
+) -> anyhow::Result<()> {
+    let manifest = content_of(manifest);
     let total = blobs
         .iter()
         .chain([&manifest])
-        .map(|content| content.bytes.len() as u64)
+        .map(|content| content.data.length())
         .sum();
     let bar = crate::output::byte_bar(total, format!("pushing {name}"));
     let progress = {
         let bar = bar.clone();
         Arc::new(move |bytes| bar.inc(bytes))
     };
-    let result = client.push(name.as_str(), TAG, &blobs, &manifest, progress).await;
+    let result = client.push(name.as_str(), TAG, blobs, &manifest, progress).await;
     bar.finish_and_clear();
     Ok(result?)
 }
@@ -169,9 +266,9 @@ mod tests {
 
     #[test]
     fn settings_become_labels_annotations_and_limits() {
-        let mut settings = settings_for_binary("resize").unwrap();
+        let mut settings = settings_for_name("resize").unwrap();
         assert_eq!(
-            serde_json::to_value(deployment(&settings, "sha256:0")).unwrap(),
+            serde_json::to_value(deployment(&settings, "resize@sha256:0".into())).unwrap(),
             serde_json::json!({"service": "resize", "image": "resize@sha256:0"})
         );
         settings.memory = Some("64Mi".into());
@@ -180,14 +277,20 @@ mod tests {
             min: Some(0),
             max: Some(7),
         };
+        settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
+        settings.syscall_rewriting = Some(false);
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
         assert_eq!(
-            serde_json::to_value(deployment(&settings, "sha256:0")).unwrap(),
+            serde_json::to_value(deployment(&settings, "resize@sha256:0".into())).unwrap(),
             serde_json::json!({
                 "service": "resize", "image": "resize@sha256:0", "envVars": {"A": "b"},
                 "labels": {"team": "images", "com.openfaas.scale.min": "0", "com.openfaas.scale.max": "7"},
-                "annotations": {"dev.spore.timeout": "3s"}, "limits": {"memory": "64Mi"},
+                "annotations": {
+                    "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
+                    "dev.spore.syscall-rewriting": "false",
+                },
+                "limits": {"memory": "64Mi"},
             })
         );
     }

@@ -71,6 +71,16 @@ pub(crate) async fn describe(client: &Client, arguments: &DescribeArguments) -> 
 }
 
 fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
+    let root = match function.root.as_str() {
+        "program" => "the program alone",
+        "file-system" => "a file system",
+        _ => "unknown",
+    };
+    let egress = function
+        .annotations
+        .get(super::deploy::EGRESS_ANNOTATION)
+        .cloned()
+        .filter(|rules| !rules.is_empty());
     let memory = function.limits.as_ref().and_then(|limits| limits.memory.clone());
     [
         ("name", function.name.clone()),
@@ -86,6 +96,8 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ),
         ("invocations", function.invocation_count.to_string()),
         ("memory", memory.unwrap_or_else(|| "default".into())),
+        ("root", root.to_owned()),
+        ("egress", egress.unwrap_or_else(|| "none".into())),
     ]
     .into_iter()
     .map(|(name, value)| vec![name.to_owned(), value])

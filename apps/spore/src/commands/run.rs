@@ -46,7 +46,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
     let memory_bytes = arguments.memory;
     let request = StartRequest {
         arguments: arguments.command,
-        environment: environment(&arguments.env, kind),
+        environment: environment(&arguments.env, kind, arguments.port),
         working_directory: arguments.workdir,
         port: arguments.port.unwrap_or(DEFAULT_PORT),
         memory_bytes,
@@ -66,12 +66,16 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
     }
 }
 
-/// The variables as given; a program of a root file system finds `PATH` besides, as in a container.
-fn environment(given: &[(String, String)], kind: RootKind) -> Vec<String> {
-    let needs_path = kind == RootKind::FileSystem && given.iter().all(|(name, _)| name != "PATH");
-    let path = needs_path.then(|| format!("PATH={DEFAULT_PATH}"));
+/// The variables as given. Besides, a program of a root file system finds `PATH`, as in a container, and a server
+/// `PORT`, as under the daemon.
+fn environment(given: &[(String, String)], kind: RootKind, port: Option<u16>) -> Vec<String> {
+    let is_missing = |variable: &str| given.iter().all(|(name, _)| name != variable);
+    let path = (kind == RootKind::FileSystem && is_missing("PATH")).then(|| format!("PATH={DEFAULT_PATH}"));
+    let port = port
+        .filter(|_| is_missing("PORT"))
+        .map(|port| format!("PORT={port}"));
     let given = given.iter().map(|(name, value)| format!("{name}={value}"));
-    path.into_iter().chain(given).collect()
+    path.into_iter().chain(port).chain(given).collect()
 }
 
 fn open_program(path: &Path) -> anyhow::Result<File> {

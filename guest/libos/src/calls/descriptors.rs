@@ -19,13 +19,21 @@ pub(super) const DESCRIPTOR_LIMIT: u64 = DESCRIPTORS_MAX as u64;
 const MEMORY_FILE_NAME_BYTES: usize = 249;
 
 /// Lets go of an open file; the last one to do so releases it.
-pub(super) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
+pub(crate) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
     if let Some(entry) = &open.location {
         let node = &entry.node;
         node.volume.locks.release_process(node.number, kernel.process.id);
     }
     if Rc::strong_count(&open) == 1 {
         open.file.release(kernel);
+    }
+}
+
+/// Lets go of the files that were under way between sockets and that nobody will receive. What is under way to one of
+/// those comes after it.
+pub(super) fn let_go_of_discarded(kernel: &mut Kernel) {
+    while let Some(open) = kernel.network.discarded.pop() {
+        let_go(kernel, open);
     }
 }
 
@@ -81,8 +89,11 @@ pub(super) fn ioctl(kernel: &mut Kernel, [descriptor, request, argument, ..]: Ar
             let count = count.min(i32::MAX as u64) as u32;
             kernel.process.space.write(argument, &count.to_le_bytes())?;
         }
-        // Nothing here is a terminal.
-        _ => return Err(Errno::ENOTTY.into()),
+        request => match open.file.as_socket() {
+            Some(socket) => return super::network::ioctl(kernel, socket, request, argument),
+            // Nothing here is a terminal.
+            None => return Err(Errno::ENOTTY.into()),
+        },
     }
     Ok(0)
 }

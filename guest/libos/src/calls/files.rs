@@ -4,9 +4,9 @@ use linux_raw_sys::general as nr;
 
 pub(super) use super::descriptors::{DESCRIPTOR_LIMIT, add};
 use super::paths::WORKING_DIRECTORY as HERE;
-pub(super) use super::transfer::{Patience, send_all, wait_for};
-use super::{Arguments, CallResult, Failure, changes, copying, locking, paths, status, transfer, watching};
-use crate::errno::Errno;
+use super::{
+    Arguments, CallResult, Failure, attributes, changes, copying, locking, paths, status, transfer, watching,
+};
 use crate::kernel::Kernel;
 
 const NO_FOLLOW: u64 = nr::AT_SYMLINK_NOFOLLOW as u64;
@@ -102,8 +102,10 @@ fn serve_contents(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Opt
         | nr::__NR_fremovexattr
         | nr::__NR_getxattr
         | nr::__NR_lgetxattr
-        | nr::__NR_fgetxattr => Err(Errno::EOPNOTSUPP.into()),
-        nr::__NR_listxattr | nr::__NR_llistxattr | nr::__NR_flistxattr => Ok(0),
+        | nr::__NR_fgetxattr
+        | nr::__NR_listxattr
+        | nr::__NR_llistxattr
+        | nr::__NR_flistxattr => attributes::serve(kernel, number, first),
         _ => return None,
     })
 }

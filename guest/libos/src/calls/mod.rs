@@ -5,10 +5,12 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod attributes;
 mod changes;
 mod copying;
 mod descriptors;
 mod files;
+mod foreign;
 mod futex;
 mod identity;
 mod locking;
@@ -18,6 +20,7 @@ mod network;
 mod paths;
 mod poll;
 mod process;
+mod programs;
 mod scheduling;
 mod signals;
 mod status;
@@ -28,6 +31,8 @@ mod transfer;
 mod watching;
 
 use linux_raw_sys::general as nr;
+
+pub(crate) use descriptors::let_go;
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -65,6 +70,8 @@ pub(crate) enum Answer {
     Yield,
     /// It goes on with the registers that it has.
     Resume,
+    /// It has lent its process's address space to a child: it goes on with this value in rax when that is given back.
+    Hold(u64),
     /// It is gone.
     Ended,
 }
@@ -78,6 +85,7 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
     match number {
         nr::__NR_sched_yield => return Answer::Yield,
         nr::__NR_exit => return tasks::exit(kernel, call.arguments),
+        nr::__NR_execve | nr::__NR_execveat => return programs::execute(kernel, number, call.arguments),
         nr::__NR_rt_sigreturn => return signals::rt_sigreturn(kernel),
         nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
             if let Err(errno) = signals::bring_mask(kernel, number, call.arguments) {
@@ -86,7 +94,12 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         }
         _ => {}
     }
-    match serve(kernel, number, call.arguments) {
+    let result = serve(kernel, number, call.arguments);
+    if !kernel.network.discarded.is_empty() {
+        descriptors::let_go_of_discarded(kernel);
+    }
+    match result {
+        Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
@@ -148,6 +161,9 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_sendmsg => network::sendmsg(kernel, arguments),
         nr::__NR_recvmsg => network::recvmsg(kernel, arguments),
         nr::__NR_shutdown => network::shutdown(kernel, arguments),
+        nr::__NR_socketpair => network::socketpair(kernel, arguments),
+        nr::__NR_sendmmsg => network::sendmmsg(kernel, arguments),
+        nr::__NR_recvmmsg => network::recvmmsg(kernel, arguments),
 
         nr::__NR_poll => poll::poll(kernel, arguments),
         nr::__NR_ppoll => poll::ppoll(kernel, arguments),
@@ -173,6 +189,8 @@ fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallRes
         advice::serve,
         files::serve,
         tasks::serve,
+        programs::serve,
+        foreign::serve,
         signals::serve,
         timers::serve,
         time::serve,

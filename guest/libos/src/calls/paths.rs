@@ -98,7 +98,8 @@ fn open_at(
     limits: Option<(Follow, Limits)>,
 ) -> CallResult {
     let path = read_path(kernel, path_address)?;
-    let base = base(kernel, descriptor, &path)?;
+    let starts_at_descriptor = limits.is_some_and(|(_, limits)| limits.in_root);
+    let base = base(kernel, descriptor, if starts_at_descriptor { b"" } else { &path })?;
     // Without a descriptor for it, no file must be made.
     if !kernel.process.files.has_room() {
         return Err(Errno::EMFILE.into());

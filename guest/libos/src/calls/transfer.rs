@@ -306,6 +306,9 @@ pub(super) fn fsync(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallRes
 pub(super) fn ftruncate(kernel: &mut Kernel, [descriptor, length, ..]: Arguments) -> CallResult {
     let length = position(length)?;
     let open = kernel.process.files.get(descriptor)?;
+    if open.flags.get() & linux::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
     if !open.is_writable() {
         return Err(Errno::EINVAL.into());
     }

@@ -10,11 +10,18 @@ const PIPE_BYTES_HARD: usize = 8 << 20;
 /// Files that all epoll instances together may watch.
 const WATCHES_MAX: usize = 32_768;
 
+/// Messages that wait in all sockets together.
+const MESSAGES_MAX: usize = 16_384;
+/// Files that are under way between Unix sockets.
+const PASSED_FILES_MAX: usize = 1024;
+
 /// What has been taken.
 #[derive(Debug, Default)]
 pub(crate) struct Budget {
     pipe_bytes: Cell<usize>,
     watches: Cell<usize>,
+    messages: Cell<usize>,
+    passed_files: Cell<usize>,
 }
 
 /// A share of the budget, given back when it is dropped.
@@ -23,6 +30,8 @@ pub(crate) struct Share {
     budget: Rc<Budget>,
     pipe_bytes: usize,
     watches: usize,
+    messages: usize,
+    passed_files: usize,
 }
 
 impl Budget {
@@ -35,14 +44,9 @@ impl Budget {
             () => return None,
         };
         self.pipe_bytes.set(taken + bytes);
-        Some((
-            bytes,
-            Share {
-                budget: Rc::clone(self),
-                pipe_bytes: bytes,
-                watches: 0,
-            },
-        ))
+        let mut share = self.empty_share();
+        share.pipe_bytes = bytes;
+        Some((bytes, share))
     }
 
     /// Room for one more watched file.
@@ -52,11 +56,43 @@ impl Budget {
             return None;
         }
         self.watches.set(taken + 1);
-        Some(Share {
+        let mut share = self.empty_share();
+        share.watches = 1;
+        Some(share)
+    }
+
+    /// Room for one more message in a socket.
+    pub(crate) fn message(self: &Rc<Self>) -> Option<Share> {
+        let taken = self.messages.get();
+        if taken == MESSAGES_MAX {
+            return None;
+        }
+        self.messages.set(taken + 1);
+        let mut share = self.empty_share();
+        share.messages = 1;
+        Some(share)
+    }
+
+    /// Room for `count` more files under way between sockets.
+    pub(crate) fn passed_files(self: &Rc<Self>, count: usize) -> Option<Share> {
+        let taken = self.passed_files.get();
+        if taken + count > PASSED_FILES_MAX {
+            return None;
+        }
+        self.passed_files.set(taken + count);
+        let mut share = self.empty_share();
+        share.passed_files = count;
+        Some(share)
+    }
+
+    fn empty_share(self: &Rc<Self>) -> Share {
+        Share {
             budget: Rc::clone(self),
             pipe_bytes: 0,
-            watches: 1,
-        })
+            watches: 0,
+            messages: 0,
+            passed_files: 0,
+        }
     }
 }
 
@@ -66,6 +102,12 @@ impl Drop for Share {
             .pipe_bytes
             .set(self.budget.pipe_bytes.get() - self.pipe_bytes);
         self.budget.watches.set(self.budget.watches.get() - self.watches);
+        self.budget
+            .messages
+            .set(self.budget.messages.get() - self.messages);
+        self.budget
+            .passed_files
+            .set(self.budget.passed_files.get() - self.passed_files);
     }
 }
 

@@ -102,10 +102,11 @@ struct Descriptor {
 }
 
 /// The table, and the limit on the numbers in it.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Descriptors(Vec<Option<Descriptor>>, Limit);
 
 /// New descriptors have numbers below it (RLIMIT_NOFILE).
+#[derive(Clone, Copy)]
 struct Limit(usize);
 
 impl Default for Limit {
@@ -191,6 +192,26 @@ impl Descriptors {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Rc<OpenFile>)> {
         let slots = self.0.iter().enumerate();
         slots.filter_map(|(number, slot)| Some((number as u64, &slot.as_ref()?.open)))
+    }
+
+    /// Takes all descriptors out of the table.
+    pub(crate) fn take_all(&mut self) -> Vec<Rc<OpenFile>> {
+        let slots = core::mem::take(&mut self.0);
+        slots
+            .into_iter()
+            .flatten()
+            .map(|descriptor| descriptor.open)
+            .collect()
+    }
+
+    /// Takes those out of the table that `execve` closes.
+    pub(crate) fn take_closed_by_exec(&mut self) -> Vec<Rc<OpenFile>> {
+        let is_closed =
+            |slot: &&mut Option<Descriptor>| slot.as_ref().is_some_and(|descriptor| descriptor.close_on_exec);
+        let closed = self.0.iter_mut().filter(is_closed);
+        closed
+            .filter_map(|slot| slot.take().map(|descriptor| descriptor.open))
+            .collect()
     }
 
     fn slot(&self, number: u64) -> Result<&Descriptor, Errno> {

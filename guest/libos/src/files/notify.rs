@@ -229,7 +229,9 @@ impl Inotify {
     fn forget_spent(&self) {
         for descriptor in self.queue.spent.take() {
             let mark = self.marks.borrow_mut().remove(&descriptor);
-            mark.map(drop_mark);
+            if let Some(mark) = mark {
+                drop_mark(mark);
+            }
         }
     }
 }

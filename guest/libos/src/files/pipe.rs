@@ -109,11 +109,6 @@ impl End {
         Ok(bytes)
     }
 
-    /// Whether it is one that is read from.
-    pub(crate) fn reads(&self) -> bool {
-        self.reads
-    }
-
     /// Whether it is one that is written to.
     pub(crate) fn writes(&self) -> bool {
         self.writes
@@ -238,7 +233,7 @@ impl File for End {
     }
 
     fn label(&self) -> alloc::vec::Vec<u8> {
-        alloc::format!("pipe:[{}]", self.shared.number).into_bytes()
+        crate::text::text!("pipe:[{}]", self.shared.number).into_bytes()
     }
 
     fn reopened(self: Rc<Self>, flags: u32) -> Result<Rc<dyn File>, Errno> {

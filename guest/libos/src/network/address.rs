@@ -1,4 +1,6 @@
 //! `struct sockaddr`: IPv4 and IPv6 addresses as bytes.
+//!
+//! Where the two families meet (a socket of IPv6 serves IPv4 too), a host is compared in its IPv6 form ([`Host`]).
 
 use alloc::vec::Vec;
 
@@ -20,6 +22,54 @@ pub(crate) struct Address {
     pub(crate) port: u16,
     /// The address itself; IPv4 uses the first four bytes.
     pub(crate) host: [u8; 16],
+}
+
+/// A host in its IPv6 form: IPv4 addresses are mapped (`::ffff:a.b.c.d`).
+pub(crate) type Host = [u8; 16];
+
+/// First bytes of a mapped IPv4 address.
+const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
+/// The address of the guest's own interface: link-local, since no network gives it one.
+pub(crate) const INTERFACE_V4: [u8; 4] = [169, 254, 1, 2];
+
+/// Whether a host is an IPv4 address.
+pub(crate) fn is_v4(host: Host) -> bool {
+    host[..12] == MAPPED
+}
+
+/// The IPv6 form of an IPv4 address.
+pub(crate) fn mapped(v4: [u8; 4]) -> Host {
+    let mut host = [0; 16];
+    host[..12].copy_from_slice(&MAPPED);
+    host[12..].copy_from_slice(&v4);
+    host
+}
+
+/// Whether a host stands for all addresses of its family.
+pub(crate) fn is_unspecified(host: Host) -> bool {
+    host == [0; 16] || host == mapped([0; 4])
+}
+
+/// Whether a host is a loopback address.
+pub(crate) fn is_loopback(host: Host) -> bool {
+    let mut v6 = [0; 16];
+    v6[15] = 1;
+    host == v6 || (is_v4(host) && host[12] == 127)
+}
+
+/// Whether a host is this machine.
+pub(crate) fn is_local(host: Host) -> bool {
+    is_loopback(host) || is_unspecified(host) || host == mapped(INTERFACE_V4)
+}
+
+/// Whether a host is a broadcast or multicast address.
+pub(crate) fn is_group(host: Host) -> bool {
+    host[0] == 0xff || (is_v4(host) && (host[12] >= 224))
+}
+
+/// The family that an address names, if it is one of those here.
+pub(crate) fn is_unspecified_family(bytes: &[u8]) -> bool {
+    matches!(bytes, [low, high, ..] if u32::from(u16::from_le_bytes([*low, *high])) == AF_UNSPEC)
 }
 
 /// Length of a `struct sockaddr_in`.
@@ -49,7 +99,31 @@ impl Address {
         Self { family, port, host }
     }
 
-    /// Parses what a program gives to `bind`, for a socket of this family.
+    /// A host as a socket of this family shows it.
+    pub(crate) fn shown(family: Family, host: Host, port: u16) -> Self {
+        let mut shown = [0; 16];
+        match family {
+            Family::V4 => shown[..4].copy_from_slice(&host[12..]),
+            // The unspecified address of IPv4 is that of IPv6 to a socket of the latter.
+            Family::V6 if host == mapped([0; 4]) => {}
+            Family::V6 => shown = host,
+        }
+        Self {
+            family,
+            port,
+            host: shown,
+        }
+    }
+
+    /// The host in its IPv6 form.
+    pub(crate) fn canonical(&self) -> Host {
+        match self.family {
+            Family::V4 => mapped([self.host[0], self.host[1], self.host[2], self.host[3]]),
+            Family::V6 => self.host,
+        }
+    }
+
+    /// Parses what a program gives to `bind` or `connect`, for a socket of this family.
     pub(crate) fn parse(bytes: &[u8], family: Family) -> Result<Self, Errno> {
         let [low, high, rest @ ..] = bytes else {
             return Err(Errno::EINVAL);
@@ -104,6 +178,21 @@ mod tests {
             let address = Address::loopback(family, 8080);
             assert_eq!(Address::parse(&address.encode(), family), Ok(address));
         }
+    }
+
+    #[test]
+    fn hosts_are_the_same_in_both_families() {
+        let v4 = Address::loopback(Family::V4, 80);
+        let host = v4.canonical();
+        assert_eq!(Address::shown(Family::V4, host, 80), v4);
+        assert_eq!(
+            Address::shown(Family::V6, host, 80).host[10..],
+            [0xff, 0xff, 127, 0, 0, 1]
+        );
+        assert!(is_loopback(host) && is_local(host) && is_v4(host) && !is_unspecified(host));
+        assert!(is_unspecified(Address::unspecified(Family::V4).canonical()));
+        assert!(is_loopback(Address::loopback(Family::V6, 80).canonical()));
+        assert!(!is_local(mapped([10, 0, 0, 1])) && is_group(mapped([224, 0, 0, 1])));
     }
 
     #[test]

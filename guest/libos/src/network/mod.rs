@@ -1,64 +1,118 @@
-//! The network: sockets over streams that the monitor opens.
+//! The network: sockets over queues in memory and over streams that the monitor opens.
 //!
-//! There is no TCP/IP stack. A stream slot is a pair of byte rings shared with the monitor, which connects it to the
-//! gateway; `accept` on the function's port takes the next one.
+//! There is no TCP/IP stack. Sockets of the program that talk to each other share queues of bytes. A stream slot is a
+//! pair of byte rings shared with the monitor, which connects it to the gateway; `accept` on the function's port takes
+//! the next one.
 //!
-//! * [`stream`]: one slot in use;
-//! * [`socket`]: what the program sees;
-//! * [`address`]: `struct sockaddr`.
+//! ```text
+//!   socket ──Protocol──> tcp ──┬─> pair ──> inbox ──> bytes     sockets of the program among each other
+//!                        unix ─┘             ^
+//!                        udp ────────────────┘
+//!                        tcp, udp ────> stream                  the host
+//!                        netlink ─────> inbox                   the library OS's own answers
+//! ```
+//!
+//! * [`socket`]: what the program sees, and what each kind of socket does behind it;
+//! * [`tcp`], [`udp`], [`unix`], [`netlink`]: the kinds;
+//! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
+//! * [`ports`]: who has which port;
+//! * [`stream`]: one slot in use; [`egress`]: asking for one;
+//! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
+mod bytes;
+mod egress;
+pub(crate) mod inbox;
+pub(crate) mod names;
+pub(crate) mod netlink;
+pub(crate) mod options;
+mod pair;
+mod ports;
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod tcp;
+pub(crate) mod udp;
+pub(crate) mod unix;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::VecDeque;
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 
 use spore_abi::layout::STREAM_SLOTS;
+use spore_abi::pages::{boot_flags, host_slot_flags};
 use spore_machine::shared;
 
-use crate::task::ReadyQueue;
-use address::Family;
-use socket::Listener;
-use stream::Stream;
+use linux_raw_sys::general::S_IFSOCK;
 
-/// All streams and listeners.
+use crate::errno::Errno;
+use crate::files::descriptors::OpenFile;
+use crate::files::tree::change;
+use crate::files::tree::node::Body;
+use crate::files::tree::walk::{Follow, walk};
+use crate::kernel::Kernel;
+use crate::task::ReadyQueue;
+use egress::Egress;
+use ports::Ports;
+use socket::Condition;
+use stream::Stream;
+use tcp::Listener;
+use udp::Receiver;
+use unix::Names;
+
+/// Port of the far end of the streams that the gateway opens.
+const GATEWAY_PORT: u16 = 32_768;
+/// Messages that wait in one socket, at most.
+const MESSAGES_MAX: usize = 512;
+
+/// All streams, and who can be reached by which address.
 pub(crate) struct Network {
     streams: Vec<Option<Weak<Stream>>>,
-    listeners: BTreeMap<(Family, u16), Weak<Listener>>,
+    tcp_ports: Rc<Ports<Listener>>,
+    udp_ports: Rc<Ports<Receiver>>,
+    unix_names: Rc<Names>,
+    egress: Egress,
+    /// Loopback addresses on which nobody listens here are those of the host.
+    reaches_host_loopback: bool,
     /// Streams that came in before anybody listened.
     early: VecDeque<Rc<Stream>>,
     function_port: u16,
-    next_port: u16,
     ready: Rc<ReadyQueue>,
+    /// Files that were under way between sockets and that nobody will receive: the kernel lets go of them.
+    pub(crate) discarded: Vec<Rc<OpenFile>>,
 }
-
-/// First port that `bind` to port 0 gives.
-const FIRST_FREE_PORT: u16 = 32_768;
 
 impl Network {
     /// A network without streams, for a function on this port.
     pub(crate) fn new(function_port: u16, ready: &Rc<ReadyQueue>) -> Self {
         Self {
             streams: (0..STREAM_SLOTS).map(|_| None).collect(),
-            listeners: BTreeMap::new(),
+            tcp_ports: Ports::new(false),
+            udp_ports: Ports::new(true),
+            unix_names: Rc::default(),
+            egress: Egress::default(),
+            reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             function_port,
-            next_port: FIRST_FREE_PORT,
             ready: Rc::clone(ready),
+            discarded: Vec::new(),
         }
     }
 
     /// Takes note of what the host has changed.
     pub(crate) fn pump(&mut self) {
+        let streams = &mut self.streams;
+        self.egress.pump(&self.ready, |slot, stream| {
+            if let Some(place) = streams.get_mut(slot) {
+                *place = Some(Rc::downgrade(stream));
+            }
+        });
         let mut changed = shared::take_changed_slots();
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
             changed &= changed - 1;
             let known = self.streams[slot].as_ref().and_then(Weak::upgrade);
             match known {
-                Some(stream) if stream.is_current() => stream.moved.wake(),
+                Some(stream) if stream.is_current() => stream.condition.moved.wake(),
                 _ => self.welcome(slot),
             }
         }
@@ -66,56 +120,61 @@ impl Network {
 
     /// A new stream is in this slot.
     fn welcome(&mut self, slot: usize) {
-        let Some(stream) = Stream::accept(slot, &self.ready) else {
+        if shared::host_slot(slot).flags & host_slot_flags::EGRESS != 0 {
+            // An answer names it.
+            return;
+        }
+        let Some(stream) = Stream::accept(slot, Condition::new(&self.ready)) else {
             return;
         };
         self.streams[slot] = Some(Rc::downgrade(&stream));
-        match self.listener(self.function_port) {
-            Some(listener) => listener.offer(stream),
+        match self.tcp_ports.any_listener(self.function_port) {
+            Some(listener) => listener.offer(stream, self.function_port),
             None => self.early.push_back(stream),
         }
     }
 
-    /// Who listens on this port, IPv4 first.
-    fn listener(&self, port: u16) -> Option<Rc<Listener>> {
-        [Family::V4, Family::V6]
-            .iter()
-            .find_map(|&family| self.listeners.get(&(family, port))?.upgrade())
-    }
-
     /// Whether somebody listens on the function's port.
     pub(crate) fn is_function_listening(&self) -> bool {
-        self.listener(self.function_port).is_some()
+        self.tcp_ports.any_listener(self.function_port).is_some()
     }
 
-    /// A free port.
-    pub(crate) fn free_port(&mut self) -> Option<u16> {
-        for _ in FIRST_FREE_PORT..=u16::MAX {
-            let port = self.next_port;
-            self.next_port = port.checked_add(1).unwrap_or(FIRST_FREE_PORT);
-            if self.listener(port).is_none() {
-                return Some(port);
-            }
-        }
-        None
-    }
-
-    /// Whether a listener of this family has this port.
-    pub(crate) fn is_taken(&self, family: Family, port: u16) -> bool {
-        self.listeners
-            .get(&(family, port))
-            .is_some_and(|listener| listener.strong_count() > 0)
-    }
-
-    /// Lets `listener` take what comes in on `port`.
-    pub(crate) fn listen(&mut self, family: Family, port: u16, listener: &Rc<Listener>) {
-        self.listeners.retain(|_, listener| listener.strong_count() > 0);
-        self.listeners.insert((family, port), Rc::downgrade(listener));
+    /// A socket listens on `port` now.
+    fn listening(&mut self, listener: &Rc<Listener>, port: u16) {
         if port == self.function_port {
             shared::set_listening(true);
             for stream in self.early.drain(..) {
-                listener.offer(stream);
+                listener.offer(stream, port);
             }
         }
     }
+}
+
+/// Makes the node of a socket in the file system.
+fn make_socket_node(kernel: &mut Kernel, path: &[u8], socket: &Rc<unix::Shared>) -> Result<(), Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let found = walk(kernel, &base, path, Follow::NotLast)?;
+    let permissions = 0o777 & !kernel.process.file_mode_mask;
+    let made = change::make(&found, S_IFSOCK | permissions, 0);
+    let entry = made.map_err(|error| {
+        if error == Errno::EEXIST {
+            Errno::EADDRINUSE
+        } else {
+            error
+        }
+    })?;
+    if let Body::Socket(place) = &entry.node.body {
+        place.replace(Rc::downgrade(socket));
+    }
+    Ok(())
+}
+
+/// The socket behind a node in the file system; none if nobody has it open any more.
+fn find_socket_node(kernel: &mut Kernel, path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let entry = walk(kernel, &base, path, Follow::All)?.entry()?;
+    Ok(match &entry.node.body {
+        Body::Socket(place) => place.borrow().upgrade(),
+        _ => None,
+    })
 }

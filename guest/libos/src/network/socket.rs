@@ -1,187 +1,222 @@
-//! Sockets as the program sees them.
+//! Sockets as the program sees them: what all kinds have in common.
 //!
-//! ```text
-//!   fresh ──bind──> bound ──listen──> listening ──accept──> a new, connected socket
-//!     └────────────────────listen (any port)──┘
-//! ```
+//! What a kind does is behind [`Protocol`]: TCP, UDP, Unix sockets, netlink.
 
-use alloc::collections::VecDeque;
+use alloc::boxed::Box;
 use alloc::rc::Rc;
-use core::cell::{Cell, RefCell};
+use alloc::vec::Vec;
+use core::cell::Cell;
 
-use super::address::{Address, Family};
-use super::stream::Stream;
+use linux_raw_sys::net::{AF_INET, AF_INET6, SO_PASSCRED, SOL_SOCKET};
+
+use super::inbox::{Ancillary, Credentials, Incoming};
+use super::options::Options;
 use crate::errno::Errno;
+use crate::files::descriptors::OpenFile;
 use crate::files::{File, Kind, Readiness};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::task::{ReadyQueue, WaitQueue};
 
-/// Streams that wait to be accepted.
-pub(crate) struct Listener {
-    backlog: RefCell<VecDeque<Rc<Stream>>>,
-    moved: Rc<WaitQueue>,
+/// How data is cut up (`SOCK_…`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Stream,
+    Datagram,
+    Raw,
+    Records,
 }
 
-impl Listener {
-    /// Adds a stream.
-    pub(super) fn offer(&self, stream: Rc<Stream>) {
-        self.backlog.borrow_mut().push_back(stream);
-        self.moved.wake();
+impl Form {
+    /// The number of the type.
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Stream => 1,
+            Self::Datagram => 2,
+            Self::Raw => 3,
+            Self::Records => 5,
+        }
     }
 }
 
-enum State {
-    Fresh,
-    Bound,
-    Listening(Rc<Listener>),
-    Connected(Rc<Stream>),
+/// What a socket shares with those that it is connected with.
+pub(crate) struct Condition {
+    /// It has changed.
+    pub(crate) moved: WaitQueue,
+    /// What went wrong and was not told yet (`SO_ERROR`).
+    pub(crate) error: Cell<Option<Errno>>,
+    /// It wants to know who writes (`SO_PASSCRED`).
+    pub(crate) passes_credentials: Cell<bool>,
 }
 
-/// A TCP socket.
-pub(crate) struct Socket {
-    state: RefCell<State>,
-    local: Cell<Address>,
-    remote: Cell<Address>,
-    receive_timeout_ns: Cell<Option<u64>>,
-    send_timeout_ns: Cell<Option<u64>>,
-    /// Shared with the listener or the stream that the socket has.
-    moved: Rc<WaitQueue>,
+impl Condition {
+    /// Of a fresh socket.
+    pub(crate) fn new(ready: &Rc<ReadyQueue>) -> Rc<Self> {
+        Rc::new(Self {
+            moved: WaitQueue::new(ready),
+            error: Cell::new(None),
+            passes_credentials: Cell::new(false),
+        })
+    }
 }
 
-impl Socket {
-    /// A socket that is neither bound nor connected.
-    pub(crate) fn new(family: Family, ready: &Rc<ReadyQueue>) -> Self {
+/// What every socket has, whatever its kind.
+pub(crate) struct Common {
+    /// Address family (`AF_…`).
+    pub(crate) domain: u32,
+    pub(crate) form: Form,
+    /// Number of the protocol, as `SO_PROTOCOL` shows it.
+    pub(crate) protocol: u32,
+    pub(crate) options: Options,
+    pub(crate) condition: Rc<Condition>,
+}
+
+impl Common {
+    /// The socket that `accept` makes of a connection.
+    pub(crate) fn accepted(&self, condition: &Rc<Condition>) -> Self {
+        let passes = self.options.is_set(SOL_SOCKET, SO_PASSCRED);
+        condition.passes_credentials.set(passes);
         Self {
-            state: RefCell::new(State::Fresh),
-            local: Cell::new(Address::unspecified(family)),
-            remote: Cell::new(Address::unspecified(family)),
-            receive_timeout_ns: Cell::new(None),
-            send_timeout_ns: Cell::new(None),
-            moved: Rc::new(WaitQueue::new(ready)),
+            options: self.options.clone(),
+            condition: Rc::clone(condition),
+            ..*self
         }
     }
 
-    /// Its address family.
-    pub(crate) fn family(&self) -> Family {
-        self.local.get().family
+    /// Takes the error that was not told yet.
+    pub(crate) fn take_error(&self) -> Result<(), Errno> {
+        self.condition.error.take().map_or(Ok(()), Err)
     }
+}
 
-    /// Its own address.
-    pub(crate) fn local(&self) -> Address {
-        self.local.get()
-    }
+/// How `connect` is called.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt {
+    pub(crate) non_blocking: bool,
+    /// The same call has waited already.
+    pub(crate) is_retry: bool,
+}
 
-    /// The far end's address.
-    pub(crate) fn remote(&self) -> Result<Address, Errno> {
-        match &*self.state.borrow() {
-            State::Connected(_) => Ok(self.remote.get()),
-            _ => Err(Errno::ENOTCONN),
-        }
-    }
+/// What is sent beside the bytes.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    /// Where to, if the call says so.
+    pub(crate) destination: Option<Vec<u8>>,
+    pub(crate) ancillary: Ancillary,
+    /// Who sends.
+    pub(crate) sender: Credentials,
+}
 
-    /// Whether it listens.
-    pub(crate) fn is_listening(&self) -> bool {
-        matches!(&*self.state.borrow(), State::Listening(_))
-    }
-
+/// What a kind of socket does. A call that cannot be served at once answers `EAGAIN`, `connect` answers `EINPROGRESS`;
+/// the caller then waits for the socket's [`Condition`] to move.
+pub(crate) trait Protocol {
     /// `bind`.
-    pub(crate) fn bind(&self, kernel: &mut Kernel, mut address: Address) -> Result<(), Errno> {
-        let mut state = self.state.borrow_mut();
-        if !matches!(&*state, State::Fresh) {
-            return Err(Errno::EINVAL);
-        }
-        let is_unspecified = address.host == [0; 16];
-        let is_loopback = address.host == Address::loopback(address.family, 0).host;
-        if !is_unspecified && !is_loopback {
-            return Err(Errno::EADDRNOTAVAIL);
-        }
-        if address.port == 0 {
-            address.port = kernel.network.free_port().ok_or(Errno::EADDRINUSE)?;
-        } else if kernel.network.is_taken(address.family, address.port) {
-            return Err(Errno::EADDRINUSE);
-        }
-        self.local.set(address);
-        *state = State::Bound;
-        Ok(())
-    }
+    fn bind(&self, kernel: &mut Kernel, common: &Common, address: &[u8]) -> Result<(), Errno>;
 
     /// `listen`.
-    pub(crate) fn listen(&self, kernel: &mut Kernel) -> Result<(), Errno> {
-        let mut state = self.state.borrow_mut();
-        match &*state {
-            State::Listening(_) => return Ok(()),
-            State::Connected(_) => return Err(Errno::EINVAL),
-            State::Fresh => {
-                let port = kernel.network.free_port().ok_or(Errno::EADDRINUSE)?;
-                self.local.set(Address {
-                    port,
-                    ..self.local.get()
-                });
-            }
-            State::Bound if kernel.network.is_taken(self.family(), self.local.get().port) => {
-                return Err(Errno::EADDRINUSE);
-            }
-            State::Bound => {}
-        }
-        let listener = Rc::new(Listener {
-            backlog: RefCell::default(),
-            moved: Rc::clone(&self.moved),
-        });
-        kernel
-            .network
-            .listen(self.family(), self.local.get().port, &listener);
-        *state = State::Listening(listener);
-        Ok(())
+    fn listen(&self, _kernel: &mut Kernel, _common: &Common, _backlog: usize) -> Result<(), Errno> {
+        Err(Errno::EOPNOTSUPP)
     }
 
     /// `accept`: the next connected socket.
-    pub(crate) fn accept(&self) -> Result<Self, Errno> {
-        let state = self.state.borrow();
-        let State::Listening(listener) = &*state else {
-            return Err(Errno::EINVAL);
-        };
-        let stream = listener.backlog.borrow_mut().pop_front().ok_or(Errno::EAGAIN)?;
-        let local = Address::loopback(self.family(), self.local.get().port);
-        // Streams have no port of their own at the far end; any constant one serves programs that print it.
-        let remote = Address::loopback(self.family(), super::FIRST_FREE_PORT);
-        let moved = Rc::clone(&stream.moved);
-        Ok(Self {
-            state: RefCell::new(State::Connected(stream)),
-            local: Cell::new(local),
-            remote: Cell::new(remote),
-            receive_timeout_ns: self.receive_timeout_ns.clone(),
-            send_timeout_ns: self.send_timeout_ns.clone(),
-            moved,
-        })
+    fn accept(&self, _kernel: &mut Kernel, _common: &Common) -> Result<Socket, Errno> {
+        Err(Errno::EOPNOTSUPP)
     }
 
+    /// `connect`.
+    fn connect(
+        &self,
+        kernel: &mut Kernel,
+        common: &Common,
+        address: &[u8],
+        attempt: Attempt,
+    ) -> Result<(), Errno>;
+
+    /// Its own address.
+    fn local(&self) -> Vec<u8>;
+
+    /// The far end's address.
+    fn remote(&self) -> Result<Vec<u8>, Errno>;
+
+    /// Sends as much as there is room for, or a datagram.
+    fn send(
+        &self,
+        kernel: &mut Kernel,
+        common: &Common,
+        buffers: &mut Buffers,
+        outgoing: &mut Outgoing,
+    ) -> Result<u64, Errno>;
+
+    /// Receives what is there; `peek` leaves it there.
+    fn receive(
+        &self,
+        kernel: &mut Kernel,
+        common: &Common,
+        buffers: &mut Buffers,
+        peek: bool,
+    ) -> Result<Incoming, Errno>;
+
+    /// `shutdown`.
+    fn shut(&self, kernel: &mut Kernel, common: &Common, read: bool, write: bool) -> Result<(), Errno>;
+
+    /// What it is ready for; errors that were not told yet are added by the caller.
+    fn readiness(&self, common: &Common) -> Readiness;
+
+    /// Bytes that can be read at once (`FIONREAD`).
+    fn waiting_bytes(&self) -> u64;
+
+    /// Bytes that were sent and not read by the far end (`SIOCOUTQ`).
+    fn unsent_bytes(&self) -> u64 {
+        0
+    }
+
+    /// Whether it listens.
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    /// Whether it is connected, as `TCP_INFO` tells it.
+    fn is_connected(&self) -> bool {
+        self.remote().is_ok()
+    }
+
+    /// Who is at the far end (`SO_PEERCRED`).
+    fn peer_credentials(&self) -> Credentials {
+        [0, u32::MAX, u32::MAX]
+    }
+
+    /// An option has changed.
+    fn option_changed(&self, _common: &Common) {}
+
+    /// The socket is gone; files that were under way to it go to `discarded`.
+    fn close(&self, common: &Common, discarded: &mut Vec<Rc<OpenFile>>);
+}
+
+/// A socket.
+pub(crate) struct Socket {
+    pub(crate) common: Common,
+    pub(crate) protocol: Box<dyn Protocol>,
+}
+
+impl Socket {
     /// How long a read waits (SO_RCVTIMEO); `None` is for ever.
     pub(crate) fn receive_timeout_ns(&self) -> Option<u64> {
-        self.receive_timeout_ns.get()
+        self.common.options.receive_timeout_ns.get()
     }
 
     /// How long a write waits (SO_SNDTIMEO); `None` is for ever.
     pub(crate) fn send_timeout_ns(&self) -> Option<u64> {
-        self.send_timeout_ns.get()
+        self.common.options.send_timeout_ns.get()
     }
 
-    /// Sets how long a read or a write waits.
-    pub(crate) fn set_timeout(&self, receives: bool, timeout_ns: Option<u64>) {
-        let place = if receives {
-            &self.receive_timeout_ns
-        } else {
-            &self.send_timeout_ns
-        };
-        place.set(timeout_ns);
+    /// Whether it is one of the internet's.
+    pub(crate) fn is_internet(&self) -> bool {
+        [AF_INET, AF_INET6].contains(&self.common.domain)
     }
 
-    /// The stream of a connected socket.
-    pub(crate) fn stream(&self) -> Result<Rc<Stream>, Errno> {
-        match &*self.state.borrow() {
-            State::Connected(stream) => Ok(Rc::clone(stream)),
-            _ => Err(Errno::ENOTCONN),
-        }
+    /// Whether bytes flow without borders.
+    pub(crate) fn is_byte_stream(&self) -> bool {
+        self.common.form == Form::Stream
     }
 }
 
@@ -190,36 +225,54 @@ impl File for Socket {
         Kind::Socket
     }
 
-    fn waiting_bytes(&self) -> Option<u64> {
-        Some(
-            self.stream()
-                .map_or(0, |stream| u64::from(stream.waiting_bytes())),
-        )
-    }
-
     fn read(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
-        self.stream()?.read(kernel, buffers, false)
+        let incoming = self.protocol.receive(kernel, &self.common, buffers, false)?;
+        kernel.network.discarded.extend(incoming.ancillary.rights);
+        Ok(incoming.count)
     }
 
     fn write(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
-        let stream = self.stream().map_err(|_| Errno::EPIPE)?;
-        stream.write(kernel, buffers)
+        let mut outgoing = Outgoing {
+            sender: [kernel.process.id, 0, 0],
+            ..Outgoing::default()
+        };
+        self.protocol.send(kernel, &self.common, buffers, &mut outgoing)
+    }
+
+    fn is_stream(&self) -> bool {
+        self.is_byte_stream()
     }
 
     fn readiness(&self) -> Readiness {
-        match &*self.state.borrow() {
-            State::Fresh | State::Bound => Readiness::WRITE | Readiness::HANG_UP,
-            State::Listening(listener) if listener.backlog.borrow().is_empty() => Readiness::empty(),
-            State::Listening(_) => Readiness::READ,
-            State::Connected(stream) => stream.readiness(),
+        let mut readiness = self.protocol.readiness(&self.common);
+        if self.common.condition.error.get().is_some() {
+            readiness |= Readiness::ERROR;
         }
+        readiness
     }
 
     fn wait_queue(&self) -> Option<&WaitQueue> {
-        Some(&self.moved)
+        Some(&self.common.condition.moved)
+    }
+
+    fn release(&self, kernel: &mut Kernel) {
+        let mut discarded = Vec::new();
+        self.protocol.close(&self.common, &mut discarded);
+        kernel.network.discarded.append(&mut discarded);
+    }
+
+    fn waiting_bytes(&self) -> Option<u64> {
+        Some(self.protocol.waiting_bytes())
     }
 
     fn as_socket(&self) -> Option<&Socket> {
         Some(self)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Nothing is left to do if it was released.
+        self.protocol.close(&self.common, &mut Vec::new());
     }
 }

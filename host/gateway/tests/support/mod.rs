@@ -134,7 +134,11 @@ impl Fixture {
 
     /// Pushes an image whose one layer holds `program` as `/function`, as `NAME:latest`; returns its digest.
     pub async fn push(&self, name: &str, program: &[u8]) -> String {
-        let layer = layer("function", program);
+        self.push_layer(name, layer(&[("function", program)])).await
+    }
+
+    /// Pushes an image of this layer, whose entry point is `/function`, as `NAME:latest`; returns its digest.
+    pub async fn push_layer(&self, name: &str, layer: Vec<u8>) -> String {
         let config = json!({
             "architecture": "amd64", "os": "linux",
             "config": { "Entrypoint": ["/function"], "Cmd": ["--fast"], "Env": ["COLOUR=blue"], "ExposedPorts": {"9000/tcp": {}} },
@@ -199,15 +203,17 @@ pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
-/// A compressed layer with one file.
-pub fn layer(path: &str, content: &[u8]) -> Vec<u8> {
+/// A compressed layer with these files.
+pub fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_size(content.len() as u64);
-    header.set_mode(0o755);
-    builder
-        .append_data(&mut header, path, content)
-        .expect("writes to memory");
+    for (path, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        builder
+            .append_data(&mut header, path, *content)
+            .expect("writes to memory");
+    }
     let archive = builder.into_inner().expect("writes to memory");
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(&archive).expect("writes to memory");

@@ -1,6 +1,5 @@
 //! `/proc` without processes.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -12,6 +11,7 @@ use crate::files::descriptors::DESCRIPTORS_MAX;
 use crate::files::notify::EVENTS_MAX;
 use crate::files::pipe::PIPE_BYTES_MAX;
 use crate::kernel::Kernel;
+use crate::text::text;
 use crate::time::{SECOND_NS, monotonic_ns, realtime_ns};
 
 /// The release of the interface that is served, as `uname` says it.
@@ -59,13 +59,13 @@ pub(super) const ITEMS: &[Item] = &[
     fixed!("version", VERSION),
     fixed!("vmstat", "nr_free_pages 0\n"),
     fixed!("sys/fs/aio-max-nr", "65536\n"),
-    setting!("sys/fs/file-max", format!("{DESCRIPTORS_MAX}\n")),
-    fixed!("sys/fs/file-nr", format!("64\t0\t{DESCRIPTORS_MAX}\n")),
-    setting!("sys/fs/inotify/max_queued_events", format!("{EVENTS_MAX}\n")),
+    setting!("sys/fs/file-max", text!("{DESCRIPTORS_MAX}\n")),
+    fixed!("sys/fs/file-nr", text!("64\t0\t{DESCRIPTORS_MAX}\n")),
+    setting!("sys/fs/inotify/max_queued_events", text!("{EVENTS_MAX}\n")),
     setting!("sys/fs/inotify/max_user_instances", "128\n"),
     setting!("sys/fs/inotify/max_user_watches", "32768\n"),
-    setting!("sys/fs/nr_open", format!("{DESCRIPTORS_MAX}\n")),
-    setting!("sys/fs/pipe-max-size", format!("{PIPE_BYTES_MAX}\n")),
+    setting!("sys/fs/nr_open", text!("{DESCRIPTORS_MAX}\n")),
+    setting!("sys/fs/pipe-max-size", text!("{PIPE_BYTES_MAX}\n")),
     fixed!("sys/kernel/cap_last_cap", "40\n"),
     setting!("sys/kernel/core_pattern", "core\n"),
     setting!("sys/kernel/domainname", "(none)\n"),
@@ -174,7 +174,7 @@ fn memory(kernel: &mut Kernel, _: Subject) -> Vec<u8> {
     ];
     for (name, bytes) in lines {
         // Cannot fail: strings grow.
-        let _ = writeln!(text, "{:<16}{:>8} kB", format!("{name}:"), bytes / 1024);
+        let _ = writeln!(text, "{:<16}{:>8} kB", text!("{name}:"), bytes / 1024);
     }
     text.push_str("HugePages_Total:       0\nHugePages_Free:        0\nHugepagesize:       2048 kB\n");
     text.into_bytes()
@@ -199,7 +199,7 @@ fn processors(_: &mut Kernel, _: Subject) -> Vec<u8> {
     let megahertz = shared::clock().multiplier.max(1);
     // Nanoseconds for a tick, times 2^32.
     let kilohertz = (1_000_000_u64 << 32) / megahertz;
-    format!(
+    text!(
         "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 1\nmodel name\t: Spore virtual \
          processor\nstepping\t: 1\ncpu MHz\t\t: {}.{:03}\ncache size\t: 1024 KB\nphysical id\t: 0\nsiblings\t: \
          1\ncore id\t\t: 0\ncpu cores\t: 1\napicid\t\t: 0\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: \
@@ -223,7 +223,7 @@ fn statistics(kernel: &mut Kernel, _: Subject) -> Vec<u8> {
     let idle = ticks(now_ns).saturating_sub(busy);
     let started_s = realtime_ns().saturating_sub(now_ns) / SECOND_NS;
     let tasks = kernel.tasks.len();
-    format!(
+    text!(
         "cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\ncpu0 {busy} 0 0 {idle} 0 0 0 0 0 0\nintr 0\nctxt 0\nbtime \
          {started_s}\nprocesses {tasks}\nprocs_running 1\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n"
     )
@@ -232,11 +232,11 @@ fn statistics(kernel: &mut Kernel, _: Subject) -> Vec<u8> {
 
 fn load(kernel: &mut Kernel, _: Subject) -> Vec<u8> {
     let tasks = kernel.tasks.len();
-    format!("0.00 0.00 0.00 1/{tasks} {}\n", kernel.current).into_bytes()
+    text!("0.00 0.00 0.00 1/{tasks} {}\n", kernel.current).into_bytes()
 }
 
 fn uptime(_: &mut Kernel, _: Subject) -> Vec<u8> {
     let hundredths = ticks(monotonic_ns());
     let (seconds, rest) = (hundredths / 100, hundredths % 100);
-    format!("{seconds}.{rest:02} 0.00\n").into_bytes()
+    text!("{seconds}.{rest:02} 0.00\n").into_bytes()
 }

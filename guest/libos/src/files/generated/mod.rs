@@ -9,7 +9,6 @@ mod machine;
 mod process;
 mod system;
 
-use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
@@ -24,6 +23,7 @@ use crate::kernel::Kernel;
 use crate::memory::Buffers;
 use crate::process::{Process, ProcessId};
 use crate::task::TaskId;
+use crate::text::text;
 
 /// What a generated file is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -303,19 +303,19 @@ pub(crate) fn list(kernel: &mut Kernel, parent: Generated) -> Vec<(Vec<u8>, Gene
                 names.extend(family.extras().iter().map(|(name, _)| name.as_bytes().to_vec()));
                 if family == Family::Machine {
                     let ids = kernel.process_ids();
-                    names.extend(ids.into_iter().map(|id| format!("{id}").into_bytes()));
+                    names.extend(ids.into_iter().map(|id| text!("{id}").into_bytes()));
                 }
             }
         }
         Shape::Tasks => {
             let process = parent.subject.process;
             let tasks = kernel.tasks.iter().filter(|(_, task)| task.process == process);
-            names.extend(tasks.map(|(id, _)| format!("{id}").into_bytes()));
+            names.extend(tasks.map(|(id, _)| text!("{id}").into_bytes()));
         }
         Shape::Descriptors | Shape::DescriptorInfos => {
             if let Some(process) = kernel.process_mut(parent.subject.process) {
                 let numbers = process.files.iter().map(|(number, _)| number);
-                names.extend(numbers.map(|number| format!("{number}").into_bytes()));
+                names.extend(numbers.map(|number| text!("{number}").into_bytes()));
             }
         }
         _ => {}
@@ -334,8 +334,8 @@ pub(crate) fn link(kernel: &mut Kernel, generated: Generated) -> Result<Link, Er
     let subject = generated.subject;
     let text = |text: alloc::string::String| Ok(Link::Text(text.into_bytes()));
     match place {
-        Place::OwnProcess => return text(format!("{}", kernel.process.id)),
-        Place::OwnTask => return text(format!("{}/task/{}", kernel.process.id, kernel.current)),
+        Place::OwnProcess => return text(text!("{}", kernel.process.id)),
+        Place::OwnTask => return text(text!("{}/task/{}", kernel.process.id, kernel.current)),
         Place::Fixed(_, target) => return text(target.into()),
         Place::Root => return Ok(Link::Target(Target::Entry(Rc::clone(&kernel.tree.root)))),
         _ => {}

@@ -1,6 +1,5 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
-use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
@@ -14,6 +13,7 @@ use crate::errno::Errno;
 use crate::files::tree::start::MOUNTS;
 use crate::kernel::Kernel;
 use crate::memory::areas::Protection;
+use crate::text::text;
 use crate::time::monotonic_ns;
 
 macro_rules! made {
@@ -148,7 +148,7 @@ fn statistics(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
     let started = ticks(kernel.started_ns);
     let ran = ticks(monotonic_ns().saturating_sub(kernel.started_ns));
     let group = crate::process::FIRST_PROCESS;
-    format!(
+    text!(
         "{} ({name}) {state} {parent} {group} {group} 0 -1 4194304 0 0 0 0 {ran} 0 0 0 20 0 {tasks} 0 {started} {mapped} \
          {} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
         subject.task,
@@ -160,7 +160,7 @@ fn statistics(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
 fn memory_statistics(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
     let (mapped, resident) = sizes(kernel, subject);
     let (mapped, resident) = (mapped / PAGE_BYTES, resident / PAGE_BYTES);
-    format!("{mapped} {resident} 0 0 0 {resident} 0\n").into_bytes()
+    text!("{mapped} {resident} 0 0 0 {resident} 0\n").into_bytes()
 }
 
 fn status(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
@@ -177,7 +177,7 @@ fn status(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
         "S (sleeping)"
     };
     let task = subject.task;
-    format!(
+    text!(
         "Name:\t{name}\nUmask:\t{mask:04o}\nState:\t{state}\nTgid:\t{process}\nNgid:\t0\nPid:\t{task}\nPPid:\t{parent}\n\
          TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \nVmPeak:\t{mapped:8} kB\nVmSize:\t\
          {mapped:8} kB\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nVmHWM:\t{resident:8} kB\nVmRSS:\t{resident:8} \
@@ -206,11 +206,14 @@ fn limits(_: &mut Kernel, _: Subject) -> Vec<u8> {
         ("Max address space", "unlimited", "unlimited", "bytes"),
         ("Max file locks", "unlimited", "unlimited", "locks"),
     ];
-    let mut text = format!(
+    let mut text = text!(
         "{:<26}{:<21}{:<21}{:<10}\n",
-        "Limit", "Soft Limit", "Hard Limit", "Units"
+        "Limit",
+        "Soft Limit",
+        "Hard Limit",
+        "Units"
     );
-    let files = format!("{DESCRIPTORS_MAX}");
+    let files = text!("{DESCRIPTORS_MAX}");
     for (name, soft, hard, unit) in rows
         .into_iter()
         .chain([("Max open files", &*files, &*files, "files")])
@@ -235,7 +238,7 @@ fn each_area(kernel: &mut Kernel, subject: Subject, mut visit: impl FnMut(&str, 
             }
         };
         let is_file = area.text.first() == Some(&b'/');
-        let head = format!(
+        let head = text!(
             "{:08x}-{:08x} {}{}{}{} {:08x} {} {} ",
             area.start,
             area.end,
@@ -287,12 +290,12 @@ fn maps_sum(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
     let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
     let rest = rest.split_once("MMUPageSize").map_or("", |(_, rest)| rest);
     let rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
-    format!("00010000-7ffffffff000 ---p 00000000 00:00 0                              [rollup]\n{rest}")
+    text!("00010000-7ffffffff000 ---p 00000000 00:00 0                              [rollup]\n{rest}")
         .into_bytes()
 }
 
 fn details(bytes: u64, resident: u64) -> String {
-    let mut text = format!(
+    let mut text = text!(
         "Size:           {:8} kB\nKernelPageSize:        4 kB\nMMUPageSize:           4 kB\n",
         bytes / 1024
     );
@@ -311,7 +314,7 @@ fn details(bytes: u64, resident: u64) -> String {
     ];
     for (name, bytes) in names {
         // Cannot fail: strings grow.
-        let _ = writeln!(text, "{:<16}{:8} kB", format!("{name}:"), bytes / 1024);
+        let _ = writeln!(text, "{:<16}{:8} kB", text!("{name}:"), bytes / 1024);
     }
     text
 }
@@ -355,7 +358,7 @@ pub(super) fn descriptor_info(kernel: &mut Kernel, subject: Subject) -> Result<V
     let closes = process.files.close_on_exec(subject.descriptor).unwrap_or(false);
     let flags = open.flags.get() | if closes { O_CLOEXEC } else { 0 };
     let inode = open.metadata().inode;
-    let text = format!(
+    let text = text!(
         "pos:\t{}\nflags:\t0{flags:o}\nmnt_id:\t20\nino:\t{inode}\n",
         open.position.get()
     );

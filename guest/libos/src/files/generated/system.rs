@@ -1,11 +1,11 @@
 //! `/sys`: one processor, its node, and the limits of the function as a control group has them.
 
-use alloc::format;
 use alloc::vec::Vec;
 
 use super::machine::{fixed, memory_bytes, setting};
 use super::{Item, Subject};
 use crate::kernel::Kernel;
+use crate::text::text;
 
 macro_rules! made {
     ($path:literal, $make:expr) => {
@@ -42,7 +42,7 @@ pub(super) const ITEMS: &[Item] = &[
     fixed!("fs/cgroup/cgroup.controllers", "cpu memory pids\n"),
     made!("fs/cgroup/cgroup.procs", |kernel, _| {
         let ids = kernel.process_ids().into_iter();
-        ids.flat_map(|id| format!("{id}\n").into_bytes()).collect()
+        ids.flat_map(|id| text!("{id}\n").into_bytes()).collect()
     }),
     setting!("fs/cgroup/cgroup.subtree_control", "\n"),
     fixed!("fs/cgroup/cgroup.type", "domain\n"),
@@ -56,7 +56,7 @@ pub(super) const ITEMS: &[Item] = &[
     fixed!("fs/cgroup/cpuset.mems.effective", "0\n"),
     made!("fs/cgroup/memory.current", |kernel, _| {
         let (total, free) = memory_bytes(kernel);
-        format!("{}\n", total - free).into_bytes()
+        text!("{}\n", total - free).into_bytes()
     }),
     fixed!(
         "fs/cgroup/memory.events",
@@ -67,16 +67,16 @@ pub(super) const ITEMS: &[Item] = &[
     setting!("fs/cgroup/memory.low", "0\n"),
     made!("fs/cgroup/memory.peak", |kernel, _| {
         let (total, free) = memory_bytes(kernel);
-        format!("{}\n", total - free).into_bytes()
+        text!("{}\n", total - free).into_bytes()
     }),
     made!("fs/cgroup/memory.stat", |kernel, _| {
         let (total, free) = memory_bytes(kernel);
-        format!("anon {}\nfile 0\ninactive_file 0\nactive_file 0\n", total - free).into_bytes()
+        text!("anon {}\nfile 0\ninactive_file 0\nactive_file 0\n", total - free).into_bytes()
     }),
     fixed!("fs/cgroup/memory.swap.current", "0\n"),
     fixed!("fs/cgroup/memory.swap.max", "0\n"),
     made!("fs/cgroup/pids.current", |kernel, _| {
-        format!("{}\n", kernel.tasks.len()).into_bytes()
+        text!("{}\n", kernel.tasks.len()).into_bytes()
     }),
     setting!("fs/cgroup/pids.max", "max\n"),
     fixed!("kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "0\n"),
@@ -98,5 +98,5 @@ pub(super) const ITEMS: &[Item] = &[
 ];
 
 fn limit(kernel: &mut Kernel, _: Subject) -> Vec<u8> {
-    format!("{}\n", memory_bytes(kernel).0).into_bytes()
+    text!("{}\n", memory_bytes(kernel).0).into_bytes()
 }

@@ -1,6 +1,7 @@
 //! From entries to open files.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 
 use linux_raw_sys::general::{
     IN_ISDIR, IN_OPEN, O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_LARGEFILE, O_NOFOLLOW, O_PATH, O_RDONLY,
@@ -33,6 +34,14 @@ pub(crate) fn open(
     if flags & (O_PATH | O_CREAT | O_DIRECTORY) == O_CREAT | O_DIRECTORY {
         return Err(Errno::EINVAL);
     }
+    if flags & (O_PATH | O_CREAT) == O_CREAT && path.ends_with(b"/") {
+        let end = path
+            .iter()
+            .rposition(|&byte| byte != b'/')
+            .map_or(1, |last| last + 1);
+        walk_within(kernel, base, &path[..end], follow, limits)?;
+        return Err(Errno::EISDIR);
+    }
     let found = walk_within(kernel, base, path, follow, limits)?;
     if flags & O_TMPFILE == O_TMPFILE {
         return open_nameless(&found, flags, permissions).map(Some);
@@ -44,7 +53,7 @@ pub(crate) fn open(
         if found.target.is_none() {
             return open_new(kernel, &found, flags, permissions).map(Some);
         }
-        if found.has_slash || !matches!(found.last, Last::Name(_)) {
+        if !matches!(found.last, Last::Name(_)) {
             return Err(Errno::EISDIR);
         }
     }
@@ -87,8 +96,13 @@ fn open_nameless(found: &Found, flags: u32, permissions: u32) -> Result<Rc<OpenF
     }
     let node = change::nameless(&directory.node.volume, directory.node.device, permissions)?;
     node.set_links(0);
-    let mut name = alloc::vec![b'#'];
-    name.extend_from_slice(alloc::format!("{}", node.number).as_bytes());
+    // What may get a name later is known by its present one.
+    let mut name = if flags & O_EXCL == 0 {
+        alloc::vec![b'#']
+    } else {
+        Vec::new()
+    };
+    name.extend_from_slice(crate::text::text!("{}", node.number).as_bytes());
     let entry = Entry::new(&name, Some(&directory), node);
     entry.set_removed();
     Ok(OpenFile::located(
@@ -99,9 +113,6 @@ fn open_nameless(found: &Found, flags: u32, permissions: u32) -> Result<Rc<OpenF
 }
 
 fn open_new(kernel: &mut Kernel, found: &Found, flags: u32, permissions: u32) -> Result<Rc<OpenFile>, Errno> {
-    if found.has_slash {
-        return Err(Errno::EISDIR);
-    }
     if flags & O_DIRECTORY != 0 {
         return Err(Errno::EINVAL);
     }
@@ -154,7 +165,7 @@ pub(crate) fn open_entry(
         Body::Device(rdev) => {
             devices::by_number(node.kind() == Kind::CharacterDevice, *rdev).ok_or(Errno::ENXIO)?
         }
-        Body::Socket | Body::Link(_) => return Err(Errno::ENXIO.into()),
+        Body::Socket(_) | Body::Link(_) => return Err(Errno::ENXIO),
     };
     entry.notify(IN_OPEN | if node.is_directory() { IN_ISDIR } else { 0 });
     let kept = flags & !CREATION_FLAGS | O_LARGEFILE;
