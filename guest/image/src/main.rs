@@ -42,6 +42,19 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     shared::end(exit_kind::LIBRARY_OS_FAILED, 0, text)
 }
 
+/// Named by the landing pads in the standard library's precompiled parts. A panic ends the instance without unwinding,
+/// so that nobody calls it.
+// SAFETY: the symbol is the one that those parts name; nothing else defines it.
+#[unsafe(no_mangle)]
+extern "C" fn rust_eh_personality() {}
+
+/// As for [`rust_eh_personality`].
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+extern "C" fn _Unwind_Resume() -> ! {
+    shared::end(exit_kind::LIBRARY_OS_FAILED, 0, "unwinding")
+}
+
 struct Message {
     bytes: [u8; 240],
     length: usize,

@@ -2,6 +2,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::{Rc, Weak};
+use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use spore_abi::layout::{FREE_GPA, PAGE_BYTES};
@@ -12,10 +13,14 @@ use spore_machine::processor::ExtendedState;
 use spore_machine::{reserved, shared};
 
 use crate::calls;
+use crate::children::Zombie;
+use crate::errno::Errno;
+use crate::files;
 use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::OpenFile;
 use crate::files::timer::TimerFile;
+use crate::files::tree::Tree;
 use crate::futex::Futexes;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
@@ -27,6 +32,7 @@ use crate::random::Random;
 use crate::schedule::Slice;
 use crate::signals::{ProcessSignals, SignalBudget, TaskSignals};
 use crate::task::{Memory, ReadyQueue, TASK_BYTES, TASKS_MAX, Task, TaskId};
+use crate::time;
 use crate::timers::Due;
 
 /// Highest system call number that can be reported as missing by itself.
@@ -38,6 +44,8 @@ pub(crate) struct Kernel {
     pub(crate) process: Process,
     /// The other processes.
     pub(crate) parked: BTreeMap<ProcessId, Process>,
+    /// Processes that have ended and were not waited for.
+    pub(crate) zombies: BTreeMap<ProcessId, Zombie>,
     /// The RAM that is left, for all processes.
     pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
@@ -58,9 +66,14 @@ pub(crate) struct Kernel {
     pub(crate) next_timer_file: u64,
     /// The host should serve the rings soon, though the program goes on.
     pub(crate) notify_due: bool,
+    pub(crate) tree: Tree,
+    /// Number of this start of the instance.
+    pub(crate) boot_id: [u8; 16],
+    /// When the library OS was started, in nanoseconds of CLOCK_MONOTONIC.
+    pub(crate) started_ns: u64,
     pub(crate) slice: Slice,
     pub(crate) reported_stop: bool,
-    last_inode: u64,
+    pub(crate) reported_fork: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
     /// The task whose extended state is in the processor.
@@ -74,11 +87,24 @@ pub fn start() -> ! {
     let boot = shared::boot();
     let ready = Rc::new(ReadyQueue::default());
     let frames = frames::share(&boot);
+    let tree = files::tree::start::tree(&boot, &frames, &ready).unwrap_or_else(|_| {
+        shared::end(
+            exit_kind::BAD_PROGRAM,
+            0,
+            "the root file system is damaged or needs more than is served",
+        )
+    });
     let signal_budget = SignalBudget::default();
     let signals = ProcessSignals::new(&ready, &signal_budget);
     let mut kernel = Kernel {
-        process: Process::first(AddressSpace::new(&boot, &frames), signals),
+        process: Process::first(
+            AddressSpace::new(&boot, &frames),
+            Rc::clone(&tree.root),
+            signals,
+            &ready,
+        ),
         parked: BTreeMap::new(),
+        zombies: BTreeMap::new(),
         frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
@@ -94,16 +120,29 @@ pub fn start() -> ! {
         timer_files: BTreeMap::new(),
         next_timer_file: 0,
         notify_due: false,
+        tree,
+        boot_id: [0; 16],
+        started_ns: time::monotonic_ns(),
         slice: Slice::default(),
         reported_stop: false,
-        last_inode: 0,
+        reported_fork: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         loaded: FIRST_PROCESS,
     };
     kernel.open_console();
+    let mut boot_id = [0; 16];
+    kernel.random.fill(&mut boot_id);
+    kernel.boot_id = boot_id;
+    if let Err(Errno(number)) = files::tree::start::furnish(&mut kernel, &boot) {
+        let mut message = Line::default();
+        // Cannot fail: a line takes what fits.
+        let _ = write!(message, "the file system cannot be made ready (error {number})");
+        shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
+    }
     match program::start::load_first(&mut kernel, &boot) {
         Ok(placed) => {
+            kernel.process.note_program(&placed);
             let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
             let task = kernel.first_task(placed.context, extended, placed.name);
             kernel.tasks.insert(FIRST_PROCESS, task);
@@ -177,13 +216,13 @@ impl Kernel {
     }
 
     /// A number for a new inode.
-    pub(crate) fn next_inode(&mut self) -> u64 {
-        self.last_inode += 1;
-        self.last_inode
+    pub(crate) fn next_inode(&self) -> u64 {
+        self.tree.volume.next_number()
     }
 
     /// Takes the bytes `start..end` of files' pages out of all address spaces, before they are freed.
     pub(crate) fn forget_pages(&mut self, pages: &Rc<Pages>, start: u64, end: u64) {
+        // Nobody but the file has them as a rule.
         if Rc::strong_count(pages) == 1 {
             return;
         }
@@ -192,6 +231,21 @@ impl Kernel {
         for process in self.parked.values_mut() {
             process.space.forget_pages(pages, first, end);
         }
+    }
+
+    /// The numbers of all processes, in order.
+    pub(crate) fn process_ids(&self) -> Vec<ProcessId> {
+        let mut ids: Vec<_> = self.parked.keys().copied().chain([self.process.id]).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The process that a task, or the process itself, is part of.
+    pub(crate) fn task_process(&self, id: TaskId) -> Option<ProcessId> {
+        if id == self.process.id || self.parked.contains_key(&id) {
+            return Some(id);
+        }
+        self.tasks.get(&id).map(|task| task.process)
     }
 
     /// Counts a call that is not there, and reports it once by name.

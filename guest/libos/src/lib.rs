@@ -20,6 +20,7 @@
 extern crate alloc;
 
 mod calls;
+mod children;
 mod errno;
 mod files;
 mod futex;
@@ -32,6 +33,7 @@ mod random;
 mod schedule;
 mod signals;
 mod task;
+mod text;
 mod time;
 mod timers;
 

@@ -10,12 +10,16 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
+use crate::files::File;
 use crate::files::descriptors::{DESCRIPTORS_MAX, Descriptors};
+use crate::files::generated::Start;
+use crate::files::process::ProcessHandle;
+use crate::files::tree::Entry;
 use crate::memory::AddressSpace;
-use crate::program::load::STACK_BYTES;
+use crate::program::load::{Placed, STACK_BYTES};
 use crate::signals::queue::QUEUED_MAX;
-use crate::signals::{ProcessSignals, SIGNALS, SignalAction};
-use crate::task::TASKS_MAX;
+use crate::signals::{ProcessSignals, SIG_DFL, SIG_IGN, SIGNALS, SignalAction, SignalBudget};
+use crate::task::{ReadyQueue, TASKS_MAX, TaskId, WaitQueue};
 use crate::timers::ProcessTimers;
 
 /// Number of a process, as `getpid` returns it: that of its first task.
@@ -80,6 +84,12 @@ pub(crate) struct Process {
     pub(crate) session: ProcessId,
     pub(crate) space: AddressSpace,
     pub(crate) files: Descriptors,
+    /// The working directory.
+    pub(crate) directory: Rc<Entry>,
+    /// The file that it executes, for `/proc`.
+    pub(crate) program: Option<Rc<dyn File>>,
+    /// What it was started with, for `/proc`.
+    pub(crate) start: Rc<Start>,
     signal_actions: Box<[SignalAction; SIGNALS as usize]>,
     pub(crate) signals: Rc<ProcessSignals>,
     pub(crate) timers: ProcessTimers,
@@ -92,11 +102,30 @@ pub(crate) struct Process {
     pub(crate) run_ticks: u64,
     /// What its main thread said when it ended, if it has.
     pub(crate) main_status: u8,
+    /// What descriptors of it have.
+    pub(crate) handle: Rc<ProcessHandle>,
+    /// The signal that its parent gets at its end; 0 for none.
+    pub(crate) exit_signal: u32,
+    /// The process whose address space it uses, until it executes a program or ends.
+    pub(crate) borrows_from: Option<ProcessId>,
+    /// A child uses its address space: none of its tasks runs.
+    pub(crate) is_lent: bool,
+    /// Tasks that could run otherwise.
+    pub(crate) held: Vec<TaskId>,
+    /// Told when a child ends.
+    pub(crate) children_moved: WaitQueue,
+    /// How long the children have run that were waited for.
+    pub(crate) children_run_ticks: u64,
 }
 
 impl Process {
     /// The program, with an address space in which nothing is mapped yet.
-    pub(crate) fn first(space: AddressSpace, signals: Rc<ProcessSignals>) -> Self {
+    pub(crate) fn first(
+        space: AddressSpace,
+        directory: Rc<Entry>,
+        signals: Rc<ProcessSignals>,
+        ready: &Rc<ReadyQueue>,
+    ) -> Self {
         Self {
             id: FIRST_PROCESS,
             parent: 0,
@@ -104,6 +133,9 @@ impl Process {
             session: FIRST_PROCESS,
             space,
             files: Descriptors::default(),
+            directory,
+            program: None,
+            start: Rc::default(),
             signal_actions: Box::new([SignalAction::default(); SIGNALS as usize]),
             signals,
             timers: ProcessTimers::default(),
@@ -113,6 +145,59 @@ impl Process {
             limits: limits(),
             run_ticks: 0,
             main_status: 0,
+            handle: ProcessHandle::new(FIRST_PROCESS, ready),
+            exit_signal: 0,
+            borrows_from: None,
+            is_lent: false,
+            held: Vec::new(),
+            children_moved: WaitQueue::new(ready),
+            children_run_ticks: 0,
+        }
+    }
+
+    /// A child that has everything that its parent has, or a copy of it, and this address space.
+    pub(crate) fn child(
+        &self,
+        id: ProcessId,
+        space: AddressSpace,
+        ready: &Rc<ReadyQueue>,
+        budget: &SignalBudget,
+    ) -> Self {
+        Self {
+            id,
+            parent: self.id,
+            group: self.group,
+            session: self.session,
+            files: self.files.clone(),
+            program: self.program.clone(),
+            start: Rc::clone(&self.start),
+            signal_actions: self.signal_actions.clone(),
+            file_mode_mask: self.file_mode_mask,
+            identity: self.identity.clone(),
+            settings: self.settings,
+            limits: self.limits,
+            handle: ProcessHandle::new(id, ready),
+            ..Self::first(
+                space,
+                Rc::clone(&self.directory),
+                ProcessSignals::new(ready, budget),
+                ready,
+            )
+        }
+    }
+
+    /// What `execve` leaves of the actions: no handlers.
+    pub(crate) fn clear_handlers(&mut self) {
+        for action in self.signal_actions.iter_mut() {
+            let handler = if action.handler == SIG_IGN {
+                SIG_IGN
+            } else {
+                SIG_DFL
+            };
+            *action = SignalAction {
+                handler,
+                ..SignalAction::default()
+            };
         }
     }
 
@@ -128,6 +213,16 @@ impl Process {
         if let Some(place) = self.signal_actions.get_mut(index) {
             *place = action;
         }
+    }
+
+    /// Keeps what `/proc` shows of a program that has been put into memory.
+    pub(crate) fn note_program(&mut self, placed: &Placed) {
+        self.program = Some(Rc::clone(&placed.file));
+        self.start = Rc::new(Start {
+            arguments: placed.arguments.clone(),
+            environment: placed.environment.clone(),
+            auxiliary: placed.auxiliary.clone(),
+        });
     }
 }
 

@@ -1,5 +1,6 @@
 //! Who runs: the main loop, time slices, and the accounts of time run.
 
+use linux_raw_sys::general as linux;
 use spore_abi::pages::{Upcall, exit_kind};
 use spore_machine::context::{self, Trap};
 use spore_machine::{processor, shared};
@@ -7,7 +8,7 @@ use spore_machine::{processor, shared};
 use crate::calls::{self, Answer};
 use crate::kernel::Kernel;
 use crate::memory::space::AccessError;
-use crate::process::ProcessId;
+use crate::process::{FIRST_PROCESS, ProcessId};
 use crate::signals::SignalInfo;
 use crate::signals::delivery::{self, Delivered, Found};
 use crate::task::{Memory, Pending, TaskId};
@@ -35,6 +36,7 @@ impl Kernel {
             self.network.pump();
             self.fire_deadlines();
             match self.ready.pop() {
+                Some(task) if self.hold_if_lent(task) => {}
                 Some(task) if self.tasks.contains_key(&task) => {
                     self.begin_slice();
                     self.run_task(task);
@@ -67,7 +69,7 @@ impl Kernel {
     }
 
     /// Puts the time since the last charge into the accounts of the running task and its process.
-    fn charge(&mut self) {
+    pub(crate) fn charge(&mut self) {
         let now = processor::time_stamp();
         let ticks = now.saturating_sub(self.slice.charged_to);
         self.slice.charged_to = now;
@@ -214,6 +216,12 @@ impl Kernel {
                 task.memory = Memory::default();
                 true
             }
+            Answer::Hold(value) => {
+                task.memory = Memory::default();
+                task.context.set_result(value);
+                self.process.held.push(current);
+                false
+            }
             Answer::Ended => false,
         }
     }
@@ -274,7 +282,11 @@ impl Kernel {
         if let Some(intent) = delivery::intent(upcall) {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
-                Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
+                Err(AccessError::OutOfMemory) if self.process.id == FIRST_PROCESS => {
+                    shared::end(exit_kind::OUT_OF_MEMORY, 0, "")
+                }
+                // A helper that takes all memory ends as on Linux, and not the program with it.
+                Err(AccessError::OutOfMemory) => return self.end_process_by_signal(linux::SIGKILL),
                 Err(AccessError::BeyondFile) => found = Found::EndOfFile,
                 Err(AccessError::Forbidden) if self.process.space.is_mapped(upcall.fault_address) => {
                     found = Found::Memory;
@@ -297,6 +309,6 @@ impl Kernel {
             fault_address: 0,
             registers: self.task().context.registers,
         };
-        self.raise_exception(&upcall, SignalInfo::kernel(linux_raw_sys::general::SIGSEGV));
+        self.raise_exception(&upcall, SignalInfo::kernel(linux::SIGSEGV));
     }
 }

@@ -30,7 +30,7 @@ use crate::run::{Instance, chain, host_clocks_ns};
 use crate::streams::Streams;
 
 /// Memory that the library OS keeps for itself, beyond the function's, in bytes. It takes host memory as it is used.
-const HEAP_BYTES: u64 = 8 << 20;
+const HEAP_BYTES: u64 = 32 << 20;
 
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]

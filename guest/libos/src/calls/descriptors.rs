@@ -5,7 +5,7 @@ use alloc::rc::Rc;
 use linux_raw_sys::general as linux;
 use linux_raw_sys::ioctl::{FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD};
 
-use super::{Arguments, CallResult};
+use super::{Arguments, CallResult, locking};
 use crate::errno::Errno;
 use crate::files::descriptors::{DESCRIPTORS_MAX, OpenFile};
 use crate::files::event::EventCounter;
@@ -19,7 +19,11 @@ pub(super) const DESCRIPTOR_LIMIT: u64 = DESCRIPTORS_MAX as u64;
 const MEMORY_FILE_NAME_BYTES: usize = 249;
 
 /// Lets go of an open file; the last one to do so releases it.
-pub(super) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
+pub(crate) fn let_go(kernel: &mut Kernel, open: Rc<OpenFile>) {
+    if let Some(entry) = &open.location {
+        let node = &entry.node;
+        node.volume.locks.release_process(node.number, kernel.process.id);
+    }
     if Rc::strong_count(&open) == 1 {
         open.file.release(kernel);
     }
@@ -128,6 +132,21 @@ pub(super) fn fcntl(kernel: &mut Kernel, [descriptor, command, argument, ..]: Ar
             let file = open.file.as_memory_file().ok_or(Errno::EINVAL)?;
             Ok(u64::from(file.seals()))
         }
+        linux::F_GETLK
+        | linux::F_SETLK
+        | linux::F_SETLKW
+        | linux::F_OFD_GETLK
+        | linux::F_OFD_SETLK
+        | linux::F_OFD_SETLKW => locking::fcntl_lock(kernel, &open, command as u32, argument),
+        linux::F_GETPIPE_SZ => {
+            let pipe = open.file.as_pipe().ok_or(Errno::EBADF)?;
+            Ok(pipe.capacity() as u64)
+        }
+        linux::F_SETPIPE_SZ => {
+            let pipe = open.file.as_pipe().ok_or(Errno::EBADF)?;
+            let wanted = usize::try_from(argument as u32).map_err(|_| Errno::EINVAL)?;
+            Ok(pipe.set_capacity(&kernel.budget, wanted)? as u64)
+        }
         // Whom to signal: taken note of by nobody.
         linux::F_SETOWN | linux::F_SETSIG | linux::F_GETOWN | linux::F_GETSIG => Ok(0),
         _ => Err(Errno::EINVAL.into()),
@@ -167,7 +186,8 @@ pub(super) fn pipe2(kernel: &mut Kernel, [address, flags, ..]: Arguments) -> Cal
     if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK | linux::O_DIRECT) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let (reader, writer) = pipe::new(&kernel.ready, &kernel.budget).ok_or(Errno::ENFILE)?;
+    let number = kernel.next_inode();
+    let (reader, writer) = pipe::new(&kernel.ready, &kernel.budget, number).ok_or(Errno::ENFILE)?;
     let status = flags & linux::O_NONBLOCK;
     let close_on_exec = flags & linux::O_CLOEXEC != 0;
     let first = add(kernel, Rc::new(reader), linux::O_RDONLY | status, close_on_exec)?;

@@ -143,6 +143,7 @@ fn describe_file(
     if !request.allowed.contains(request.protection) {
         return Err(Errno::EACCES);
     }
+    request.label = Some((Rc::from(open.label()), offset));
     Ok(())
 }
 
@@ -198,10 +199,4 @@ pub(super) fn mremap(
 
 pub(super) fn brk(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     Ok(kernel.process.space.set_heap_end(address))
-}
-
-/// A path for `/proc/self/maps`.
-#[allow(dead_code, reason = "until open files know their paths")]
-pub(super) fn label(path: &[u8], offset: u64) -> (Rc<[u8]>, u64) {
-    (Rc::from(path), offset)
 }

@@ -5,23 +5,34 @@
 //! one of them wakes or its deadline has passed. What it must remember in between is in `task.memory`.
 
 mod advice;
+mod attributes;
+mod changes;
+mod copying;
 mod descriptors;
 mod files;
+mod foreign;
 mod futex;
 mod identity;
+mod locking;
 mod memory;
 pub(crate) mod names;
 mod network;
+mod paths;
 mod poll;
 mod process;
+mod programs;
 mod scheduling;
 mod signals;
+mod status;
 mod tasks;
 mod time;
 mod timers;
 mod transfer;
+mod watching;
 
 use linux_raw_sys::general as nr;
+
+pub(crate) use descriptors::let_go;
 
 use crate::errno::Errno;
 use crate::kernel::Kernel;
@@ -59,6 +70,8 @@ pub(crate) enum Answer {
     Yield,
     /// It goes on with the registers that it has.
     Resume,
+    /// It has lent its process's address space to a child: it goes on with this value in rax when that is given back.
+    Hold(u64),
     /// It is gone.
     Ended,
 }
@@ -72,6 +85,7 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
     match number {
         nr::__NR_sched_yield => return Answer::Yield,
         nr::__NR_exit => return tasks::exit(kernel, call.arguments),
+        nr::__NR_execve | nr::__NR_execveat => return programs::execute(kernel, number, call.arguments),
         nr::__NR_rt_sigreturn => return signals::rt_sigreturn(kernel),
         nr::__NR_ppoll | nr::__NR_pselect6 | nr::__NR_epoll_pwait | nr::__NR_epoll_pwait2 => {
             if let Err(errno) = signals::bring_mask(kernel, number, call.arguments) {
@@ -85,6 +99,7 @@ pub(crate) fn dispatch(kernel: &mut Kernel, call: Pending) -> Answer {
         descriptors::let_go_of_discarded(kernel);
     }
     match result {
+        Ok(value) if kernel.process.is_lent => Answer::Hold(value),
         Ok(value) => Answer::Result(value),
         Err(Failure::Errno(errno)) => Answer::Result(errno.as_result()),
         Err(Failure::Wait) => Answer::Wait,
@@ -113,16 +128,6 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_ftruncate => transfer::ftruncate(kernel, arguments),
         nr::__NR_fallocate => transfer::fallocate(kernel, arguments),
         nr::__NR_close => descriptors::close(kernel, arguments),
-        nr::__NR_open => files::open(kernel, arguments[0], arguments[1]),
-        nr::__NR_openat => files::open(kernel, arguments[1], arguments[2]),
-        nr::__NR_fstat => files::fstat(kernel, arguments),
-        nr::__NR_stat | nr::__NR_lstat => files::stat(kernel, arguments[0], arguments[1]),
-        nr::__NR_newfstatat => files::newfstatat(kernel, arguments),
-        nr::__NR_access => files::access(kernel, arguments[0]),
-        nr::__NR_faccessat | nr::__NR_faccessat2 => files::access(kernel, arguments[1]),
-        nr::__NR_readlink => files::readlink(kernel, arguments[0]),
-        nr::__NR_readlinkat => files::readlink(kernel, arguments[1]),
-        nr::__NR_getcwd => files::getcwd(kernel, arguments),
         nr::__NR_ioctl => descriptors::ioctl(kernel, arguments),
         nr::__NR_fcntl => descriptors::fcntl(kernel, arguments),
         nr::__NR_dup => descriptors::dup(kernel, arguments),
@@ -168,6 +173,7 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
         nr::__NR_epoll_create1 => poll::epoll_create1(kernel, arguments),
         nr::__NR_epoll_ctl => poll::epoll_ctl(kernel, arguments),
         nr::__NR_epoll_wait | nr::__NR_epoll_pwait => poll::epoll_wait(kernel, arguments),
+        nr::__NR_epoll_pwait2 => poll::epoll_pwait2(kernel, arguments),
 
         nr::__NR_clone => tasks::clone(kernel, arguments),
         nr::__NR_clone3 => tasks::clone3(kernel, arguments),
@@ -181,7 +187,10 @@ fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
 fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallResult {
     let groups = [
         advice::serve,
+        files::serve,
         tasks::serve,
+        programs::serve,
+        foreign::serve,
         signals::serve,
         timers::serve,
         time::serve,

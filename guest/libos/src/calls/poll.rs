@@ -229,6 +229,18 @@ pub(super) fn epoll_ctl(
 }
 
 pub(super) fn epoll_wait(kernel: &mut Kernel, [epoll, address, limit, timeout, ..]: Arguments) -> CallResult {
+    wait_for_events(kernel, [epoll, address, limit], milliseconds(timeout))
+}
+
+pub(super) fn epoll_pwait2(
+    kernel: &mut Kernel,
+    [epoll, address, limit, timeout, ..]: Arguments,
+) -> CallResult {
+    let timeout = span(kernel, timeout)?;
+    wait_for_events(kernel, [epoll, address, limit], timeout)
+}
+
+fn wait_for_events(kernel: &mut Kernel, [epoll, address, limit]: [u64; 3], timeout: Timeout) -> CallResult {
     let instance = kernel.process.files.get(epoll)?;
     let epoll = instance.file.as_epoll().ok_or(Errno::EINVAL)?;
     let limit = u64::try_from(limit as u32 as i32)
@@ -245,7 +257,7 @@ pub(super) fn epoll_wait(kernel: &mut Kernel, [epoll, address, limit, timeout, .
             .space
             .write(address.wrapping_add(index as u64 * 12), &bytes)?;
     }
-    if !events.is_empty() || has_timed_out(kernel, milliseconds(timeout)) {
+    if !events.is_empty() || has_timed_out(kernel, timeout) {
         return Ok(events.len() as u64);
     }
     if let Some(queue) = epoll.wait_queue() {

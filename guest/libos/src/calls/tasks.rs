@@ -2,10 +2,11 @@
 
 use linux_raw_sys::general as linux;
 use linux_raw_sys::general as nr;
-use spore_abi::pages::exit_kind;
+use spore_abi::ring::LogOrigin;
 use spore_machine::{processor, shared, user};
 
 use super::{Answer, Arguments, CallResult, Failure, futex};
+use crate::children::ProcessEnd;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::process::FIRST_PROCESS;
@@ -20,8 +21,9 @@ const ROBUST_HEAD_BYTES: u64 = 24;
 /// What all forms of `clone` ask for.
 #[derive(Debug, Clone, Copy)]
 struct Request {
-    number: u32,
     flags: u64,
+    /// The signal that the parent gets at the end of a process.
+    exit_signal: u32,
     /// Stack pointer of the child; 0 for the parent's.
     stack: u64,
     parent_tid: u64,
@@ -37,7 +39,10 @@ impl Request {
 
 pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
     Some(match number {
-        nr::__NR_exit_group => shared::end(exit_kind::EXITED, arguments[0] as u32 & 0xff, ""),
+        nr::__NR_exit_group => {
+            kernel.end_process(ProcessEnd::Exited(arguments[0] as u8));
+            Ok(0)
+        }
         nr::__NR_gettid => Ok(u64::from(kernel.current)),
         nr::__NR_set_tid_address => {
             kernel.task().clear_tid_address = arguments[0];
@@ -45,8 +50,18 @@ pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> O
         }
         nr::__NR_set_robust_list => set_robust_list(kernel, arguments),
         nr::__NR_get_robust_list => get_robust_list(kernel, arguments),
-        // A process of its own: not served yet.
-        nr::__NR_fork | nr::__NR_vfork => return None,
+        nr::__NR_fork => refuse_fork(kernel),
+        nr::__NR_vfork => begin(
+            kernel,
+            Request {
+                flags: u64::from(linux::CLONE_VM | linux::CLONE_VFORK),
+                exit_signal: linux::SIGCHLD,
+                stack: 0,
+                parent_tid: 0,
+                child_tid: 0,
+                thread_pointer: 0,
+            },
+        ),
         _ => return None,
     })
 }
@@ -60,8 +75,8 @@ pub(super) fn clone(
     begin(
         kernel,
         Request {
-            number: nr::__NR_clone,
             flags: flags & 0xffff_ffff & !mask,
+            exit_signal: flags as u32 & linux::CSIGNAL,
             stack,
             parent_tid,
             child_tid,
@@ -118,8 +133,8 @@ pub(super) fn clone3(kernel: &mut Kernel, [address, length, ..]: Arguments) -> C
     begin(
         kernel,
         Request {
-            number: nr::__NR_clone3,
             flags,
+            exit_signal: signal as u32,
             stack: stack.wrapping_add(stack_bytes),
             parent_tid,
             child_tid,
@@ -135,9 +150,13 @@ fn begin(kernel: &mut Kernel, request: Request) -> CallResult {
     if is_nonsense {
         return Err(Errno::EINVAL.into());
     }
-    if !request.has(linux::CLONE_THREAD) {
-        kernel.report_missing(u64::from(request.number));
-        return Err(Errno::ENOSYS.into());
+    let is_process = !request.has(linux::CLONE_THREAD);
+    if is_process && !request.has(linux::CLONE_VM) {
+        return refuse_fork(kernel);
+    }
+    if is_process && !request.has(linux::CLONE_VFORK) {
+        // Two processes that run side by side in one address space: nobody asks for that.
+        return Err(Errno::EINVAL.into());
     }
     if request.has(linux::CLONE_SETTLS) && !user::is_program_range(request.thread_pointer, 0) {
         return Err(Errno::EPERM.into());
@@ -157,7 +176,7 @@ fn begin(kernel: &mut Kernel, request: Request) -> CallResult {
     context.gs_base = processor::gs_base();
     parent.extended.save();
     let task = Task {
-        process: parent.process,
+        process: if is_process { id } else { parent.process },
         context,
         extended: parent.extended.duplicate(),
         pending: None,
@@ -180,9 +199,27 @@ fn begin(kernel: &mut Kernel, request: Request) -> CallResult {
     if request.has(linux::CLONE_CHILD_SETTID) {
         let _ = kernel.process.space.write(request.child_tid, &id.to_le_bytes());
     }
+    if is_process {
+        kernel.begin_child(id, request.exit_signal)?;
+        if request.flags & linux::CLONE_CLEAR_SIGHAND != 0
+            && let Some(child) = kernel.process_mut(id)
+        {
+            child.clear_handlers();
+        }
+    }
     kernel.tasks.insert(id, task);
     kernel.ready.push(id);
     Ok(u64::from(id))
+}
+
+/// A second process with a copy of the memory: not served, and said so once.
+fn refuse_fork(kernel: &mut Kernel) -> CallResult {
+    if !core::mem::replace(&mut kernel.reported_fork, true) {
+        let line = "fork is not served: it fails with ENOSYS. Start programs with posix_spawn or vfork and execve.\n";
+        shared::log(LogOrigin::Platform, line.as_bytes());
+    }
+    shared::count_missing_call();
+    Err(Errno::ENOSYS.into())
 }
 
 /// `exit`: ends the thread, and the process with the last one.
@@ -205,7 +242,11 @@ impl Kernel {
             } else {
                 FIRST_PROCESS + 1
             };
-            if !self.tasks.contains_key(&id) && id != self.process.id && !self.parked.contains_key(&id) {
+            if !self.tasks.contains_key(&id)
+                && id != self.process.id
+                && !self.parked.contains_key(&id)
+                && !self.zombies.contains_key(&id)
+            {
                 return Some(id);
             }
         }
@@ -228,7 +269,7 @@ impl Kernel {
         }
         let process = self.process.id;
         if !self.tasks.values().any(|task| task.process == process) {
-            shared::end(exit_kind::EXITED, u32::from(self.process.main_status), "");
+            self.end_process(ProcessEnd::Exited(self.process.main_status));
         }
     }
 

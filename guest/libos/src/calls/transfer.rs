@@ -306,6 +306,9 @@ pub(super) fn fsync(kernel: &mut Kernel, [descriptor, ..]: Arguments) -> CallRes
 pub(super) fn ftruncate(kernel: &mut Kernel, [descriptor, length, ..]: Arguments) -> CallResult {
     let length = position(length)?;
     let open = kernel.process.files.get(descriptor)?;
+    if open.flags.get() & linux::O_PATH != 0 {
+        return Err(Errno::EBADF.into());
+    }
     if !open.is_writable() {
         return Err(Errno::EINVAL.into());
     }
@@ -323,5 +326,30 @@ pub(super) fn fallocate(
     }
     let mode = u32::try_from(mode).map_err(|_| Errno::EOPNOTSUPP)?;
     open.file.allocate(kernel, mode, offset, length)?;
+    Ok(0)
+}
+
+pub(super) fn fadvise64(kernel: &mut Kernel, [descriptor, _, length, advice, ..]: Arguments) -> CallResult {
+    let open = kernel.process.files.get(descriptor)?;
+    if open.file.kind() == Kind::Pipe {
+        return Err(Errno::ESPIPE.into());
+    }
+    if length.cast_signed() < 0 || advice > 5 {
+        return Err(Errno::EINVAL.into());
+    }
+    Ok(0)
+}
+
+pub(super) fn sync_file_range(
+    kernel: &mut Kernel,
+    [descriptor, offset, length, flags, ..]: Arguments,
+) -> CallResult {
+    let open = kernel.process.files.get(descriptor)?;
+    if flags > 7 || offset.cast_signed() < 0 || length.cast_signed() < 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    if open.file.kind() == Kind::Pipe {
+        return Err(Errno::ESPIPE.into());
+    }
     Ok(0)
 }

@@ -1,5 +1,7 @@
 //! Standard input, output and error.
 
+use alloc::rc::Rc;
+
 use spore_abi::ring::LogOrigin;
 use spore_machine::shared;
 
@@ -32,6 +34,10 @@ impl File for Input {
         Some(0)
     }
 
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Ok(self)
+    }
+
     fn readiness(&self) -> Readiness {
         Readiness::READ
     }
@@ -59,6 +65,10 @@ impl File for Output {
             }
         }
         Ok(total)
+    }
+
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Ok(self)
     }
 
     fn readiness(&self) -> Readiness {

@@ -26,18 +26,12 @@ pub(crate) struct Contents {
 impl Contents {
     /// No bytes yet.
     pub(crate) fn new(frames: &SharedFrames) -> Self {
-        let contents = Self {
-            pages: Pages::new(frames),
+        let pages = Pages::new(frames);
+        pages.set_length(0);
+        Self {
+            pages,
             size: Cell::new(0),
-        };
-        contents.set_size(0);
-        contents
-    }
-
-    /// Mappings end where the file does.
-    fn set_size(&self, bytes: u64) {
-        self.size.set(bytes);
-        self.pages.set_length(bytes);
+        }
     }
 
     /// The pages, for mappings.
@@ -48,6 +42,19 @@ impl Contents {
     /// The length, in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.size.get()
+    }
+
+    /// Sets the length where no byte beyond it was written.
+    pub(crate) fn set_size(&self, bytes: u64) {
+        self.size.set(bytes);
+        self.pages.set_length(bytes);
+    }
+
+    /// The file reaches at least so far.
+    fn grow_to(&self, end: u64) {
+        if end > self.size.get() {
+            self.set_size(end);
+        }
     }
 
     /// Memory that it takes, in units of 512 bytes.
@@ -98,7 +105,7 @@ impl Contents {
                 None => Err(Errno::ENOSPC),
             };
             total += finish_part(total, copied)?;
-            self.set_size(self.size.get().max(position + total));
+            self.grow_to(position + total);
             if copied != Ok(length) {
                 break;
             }
@@ -119,7 +126,7 @@ impl Contents {
             return Err(Errno::EFBIG);
         }
         self.pages.write(offset, bytes)?;
-        self.set_size(self.size.get().max(offset + bytes.len() as u64));
+        self.grow_to(offset + bytes.len() as u64);
         Ok(())
     }
 
@@ -157,7 +164,7 @@ impl Contents {
             self.pages.frame_or_new(index).ok_or(Errno::ENOSPC)?;
         }
         if !keeps_size {
-            self.set_size(self.size.get().max(end));
+            self.grow_to(end);
         }
         Ok(())
     }

@@ -4,9 +4,11 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-use linux_raw_sys::general::{O_ACCMODE, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_WRONLY};
+use linux_raw_sys::general::{
+    IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, O_ACCMODE, O_NONBLOCK, O_PATH, O_RDONLY, O_RDWR, O_WRONLY,
+};
 
-use super::File;
+use super::{Entry, File, Metadata};
 use crate::errno::Errno;
 
 /// Most descriptors that the program can have (RLIMIT_NOFILE).
@@ -17,6 +19,8 @@ pub(crate) struct OpenFile {
     pub(crate) file: Rc<dyn File>,
     /// Status flags as `fcntl(F_GETFL)` returns them.
     pub(crate) flags: Cell<u32>,
+    /// Where it is in the tree, if it was opened by a path.
+    pub(crate) location: Option<Rc<Entry>>,
     /// Where the next read or write begins, for files that keep positions.
     pub(crate) position: Cell<u64>,
 }
@@ -27,8 +31,35 @@ impl OpenFile {
         Rc::new(Self {
             file,
             flags: Cell::new(flags),
+            location: None,
             position: Cell::new(0),
         })
+    }
+
+    /// An open file that was found in the tree.
+    pub(crate) fn located(file: Rc<dyn File>, location: Rc<Entry>, flags: u32) -> Rc<Self> {
+        Rc::new(Self {
+            file,
+            flags: Cell::new(flags),
+            location: Some(location),
+            position: Cell::new(0),
+        })
+    }
+
+    /// What `fstat` shows.
+    pub(crate) fn metadata(&self) -> Metadata {
+        match &self.location {
+            Some(entry) => entry.node.metadata(),
+            None => self.file.metadata(),
+        }
+    }
+
+    /// What `/proc/self/fd` shows.
+    pub(crate) fn label(&self) -> Vec<u8> {
+        match &self.location {
+            Some(entry) => entry.path(),
+            None => self.file.label(),
+        }
     }
 
     /// Whether it may be read.
@@ -47,6 +78,23 @@ impl OpenFile {
     }
 }
 
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let Some(entry) = &self.location else { return };
+        if self.flags.get() & O_PATH == 0 {
+            let volume = &entry.node.volume;
+            volume
+                .locks
+                .release_open(entry.node.number, core::ptr::from_ref(self).addr());
+            entry.notify(if self.is_writable() {
+                IN_CLOSE_WRITE
+            } else {
+                IN_CLOSE_NOWRITE
+            });
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Descriptor {
     open: Rc<OpenFile>,
@@ -54,7 +102,7 @@ struct Descriptor {
 }
 
 /// The table.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Descriptors(Vec<Option<Descriptor>>);
 
 impl Descriptors {
@@ -119,6 +167,32 @@ impl Descriptors {
             .and_then(Option::as_mut);
         slot.ok_or(Errno::EBADF)?.close_on_exec = value;
         Ok(())
+    }
+
+    /// The numbers that are in use, with their open files.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Rc<OpenFile>)> {
+        let slots = self.0.iter().enumerate();
+        slots.filter_map(|(number, slot)| Some((number as u64, &slot.as_ref()?.open)))
+    }
+
+    /// Takes all descriptors out of the table.
+    pub(crate) fn take_all(&mut self) -> Vec<Rc<OpenFile>> {
+        let slots = core::mem::take(&mut self.0);
+        slots
+            .into_iter()
+            .flatten()
+            .map(|descriptor| descriptor.open)
+            .collect()
+    }
+
+    /// Takes those out of the table that `execve` closes.
+    pub(crate) fn take_closed_by_exec(&mut self) -> Vec<Rc<OpenFile>> {
+        let is_closed =
+            |slot: &&mut Option<Descriptor>| slot.as_ref().is_some_and(|descriptor| descriptor.close_on_exec);
+        let closed = self.0.iter_mut().filter(is_closed);
+        closed
+            .filter_map(|slot| slot.take().map(|descriptor| descriptor.open))
+            .collect()
     }
 
     fn slot(&self, number: u64) -> Result<&Descriptor, Errno> {

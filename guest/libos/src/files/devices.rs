@@ -2,18 +2,19 @@
 
 use alloc::rc::Rc;
 
+use super::metadata::{device_major, device_minor};
 use super::{File, Kind, Mapping, Metadata, Positions, Readiness};
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
 
-/// The device with this path, if there is one.
-pub(crate) fn by_path(path: &[u8]) -> Option<Rc<dyn File>> {
-    match path {
-        b"/dev/null" => Some(Rc::new(Null)),
-        b"/dev/zero" => Some(Rc::new(Zero)),
-        b"/dev/full" => Some(Rc::new(Full)),
-        b"/dev/random" | b"/dev/urandom" => Some(Rc::new(Random)),
+/// The device with this number, if there is one.
+pub(crate) fn by_number(is_character: bool, rdev: u64) -> Option<Rc<dyn File>> {
+    match (is_character, device_major(rdev), device_minor(rdev)) {
+        (true, 1, 3) => Some(Rc::new(Null)),
+        (true, 1, 5) => Some(Rc::new(Zero)),
+        (true, 1, 7) => Some(Rc::new(Full)),
+        (true, 1, 8 | 9) => Some(Rc::new(Random)),
         _ => None,
     }
 }

@@ -9,7 +9,9 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
-use linux_raw_sys::general::{EPOLLERR, EPOLLET, EPOLLHUP, EPOLLONESHOT};
+use linux_raw_sys::general::{
+    EPOLLERR, EPOLLET, EPOLLEXCLUSIVE, EPOLLHUP, EPOLLIN, EPOLLONESHOT, EPOLLOUT, EPOLLWAKEUP,
+};
 
 use super::budget::{Budget, Share};
 use super::descriptors::OpenFile;
@@ -19,6 +21,9 @@ use crate::task::{ReadyQueue, WaitQueue};
 
 /// Errors and hang-ups are always watched for.
 const ALWAYS: u32 = EPOLLERR | EPOLLHUP;
+
+/// What may be watched for with EPOLLEXCLUSIVE, which asks that few of those who wait be woken. All are.
+const EXCLUSIVE_EVENTS: u32 = ALWAYS | EPOLLIN | EPOLLOUT | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
 
 /// Candidates of an instance, and who waits for them.
 struct Candidates {
@@ -97,7 +102,14 @@ impl Epoll {
     /// Watches the open file behind a descriptor.
     pub(crate) fn add(&self, number: u64, open: &Rc<OpenFile>, events: u32, data: u64) -> Result<(), Errno> {
         self.forget_closed();
+        let is_exclusive = events & EPOLLEXCLUSIVE != 0;
+        if is_exclusive && events & !EXCLUSIVE_EVENTS != 0 {
+            return Err(Errno::EINVAL);
+        }
         if let Some(inner) = open.file.as_epoll() {
+            if is_exclusive {
+                return Err(Errno::EINVAL);
+            }
             if core::ptr::eq(inner, self) {
                 return Err(Errno::EINVAL);
             }
@@ -136,6 +148,9 @@ impl Epoll {
         self.forget_closed();
         let watches = self.watches.borrow();
         let watch = watches.get(&number).ok_or(Errno::ENOENT)?;
+        if (events | watch.events.get()) & EPOLLEXCLUSIVE != 0 {
+            return Err(Errno::EINVAL);
+        }
         watch.events.set(events | ALWAYS);
         watch.data.set(data);
         watch.notice();
@@ -224,8 +239,6 @@ impl File for Epoll {
 
 #[cfg(test)]
 mod tests {
-    use linux_raw_sys::general::{EPOLLIN, EPOLLOUT};
-
     use super::*;
 
     /// A file whose readiness the test sets.

@@ -6,7 +6,9 @@
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
 //! * [`timer`], [`signal`]: timers and signals that are read;
-//! * [`epoll`]: waiting for many files.
+//! * [`epoll`]: waiting for many files;
+//! * [`erofs`]: the image of the root file system; [`tree`]: named files over it; [`generated`]: `/proc` and `/sys`;
+//! * [`locks`], [`notify`]: locks on files, and news of them.
 //!
 //! A file that cannot serve a call at once answers [`Errno::EAGAIN`]; whether the caller then waits or gets the
 //! error is decided in `calls`, by the open file's flags.
@@ -17,13 +19,18 @@ pub(crate) mod contents;
 pub(crate) mod descriptors;
 pub(crate) mod devices;
 pub(crate) mod epoll;
+pub(crate) mod erofs;
 pub(crate) mod event;
+pub(crate) mod generated;
+pub(crate) mod locks;
 pub(crate) mod memory;
 pub(crate) mod metadata;
-pub(crate) mod module;
+pub(crate) mod notify;
 pub(crate) mod pipe;
+pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod timer;
+pub(crate) mod tree;
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -40,6 +47,8 @@ use crate::task::WaitQueue;
 use epoll::Epoll;
 use memory::MemoryFile;
 pub(crate) use metadata::{Kind, Metadata};
+use tree::Entry;
+pub(crate) use tree::opening::open_program;
 
 bitflags! {
     /// What a file is ready for; the numbers are those of `poll` and `epoll`.
@@ -75,15 +84,6 @@ pub(crate) enum Mapping {
     Pages(Rc<Pages>),
     /// `/dev/zero`: memory of its own.
     Zero,
-}
-
-/// Opens the file that a path names to execute it: a regular file that may be executed.
-pub(crate) fn open_program(_kernel: &mut Kernel, _path: &[u8]) -> Result<Rc<dyn File>, Errno> {
-    let boot = spore_machine::shared::boot();
-    if boot.flags & spore_abi::pages::boot_flags::ROOT_IS_EROFS != 0 {
-        return Err(Errno::ENOENT);
-    }
-    Ok(Rc::new(module::ModuleFile::new(0, boot.root_bytes)))
 }
 
 /// What a position means to a file.
@@ -143,11 +143,6 @@ pub(crate) trait File {
 
     /// Copies contents from `offset` on into memory of the library OS; returns how many bytes there were.
     fn peek(&self, _offset: u64, _buffer: &mut [u8]) -> Result<usize, Errno> {
-        Err(Errno::EINVAL)
-    }
-
-    /// Writes bytes of the library OS to `offset` and on.
-    fn poke(&self, _kernel: &mut Kernel, _offset: u64, _bytes: &[u8]) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
 
@@ -215,6 +210,11 @@ pub(crate) trait File {
         self.mapping()
     }
 
+    /// The file that opening it through `/proc/self/fd` gives.
+    fn reopened(self: Rc<Self>, _flags: u32) -> Result<Rc<dyn File>, Errno> {
+        Err(Errno::ENXIO)
+    }
+
     /// The last descriptor of it was closed.
     fn release(&self, _kernel: &mut Kernel) {}
 
@@ -226,6 +226,11 @@ pub(crate) trait File {
             _ => b"anon_inode:[file]",
         };
         name.to_vec()
+    }
+
+    /// The entry of the tree that it is, if it is one.
+    fn entry(self: Rc<Self>) -> Option<Rc<Entry>> {
+        None
     }
 
     /// The socket that it is, if it is one.
@@ -245,6 +250,21 @@ pub(crate) trait File {
 
     /// The epoll instance that it is, if it is one.
     fn as_epoll(&self) -> Option<&Epoll> {
+        None
+    }
+
+    /// The process that it names, if it is a descriptor of one.
+    fn as_process(&self) -> Option<&process::ProcessHandle> {
+        None
+    }
+
+    /// The end of a pipe that it is, if it is one.
+    fn as_pipe(&self) -> Option<&pipe::End> {
+        None
+    }
+
+    /// The inotify instance that it is, if it is one.
+    fn as_inotify(&self) -> Option<&notify::Inotify> {
         None
     }
 

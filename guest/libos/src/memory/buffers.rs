@@ -2,7 +2,7 @@
 
 use linux_raw_sys::general::UIO_MAXIOV;
 use smallvec::SmallVec;
-use spore_machine::user::Place;
+use spore_machine::user::{self, Place};
 
 use super::AddressSpace;
 use crate::errno::Errno;
@@ -17,6 +17,8 @@ pub(crate) struct Buffers {
     segment: usize,
     offset: u64,
     remaining: u64,
+    /// Memory of the library OS's that the buffers are in; their addresses count from there.
+    place: Option<Place>,
 }
 
 impl Buffers {
@@ -28,7 +30,21 @@ impl Buffers {
             segment: 0,
             offset: 0,
             remaining: length,
+            place: None,
         }
+    }
+
+    /// One buffer that is not the program's but the library OS's.
+    pub(crate) fn at_place(place: Place, length: u64) -> Self {
+        Self {
+            place: Some(place),
+            ..Self::single(0, length)
+        }
+    }
+
+    /// Makes at most `count` bytes be left.
+    pub(crate) fn limit(&mut self, count: u64) {
+        self.remaining = self.remaining.min(count);
     }
 
     /// The buffers of an array of `struct iovec`.
@@ -53,6 +69,7 @@ impl Buffers {
             segment: 0,
             offset: 0,
             remaining,
+            place: None,
         })
     }
 
@@ -79,15 +96,25 @@ impl Buffers {
 
     /// Copies as much of `bytes` into the buffers as fits; returns how much that was.
     pub(crate) fn put(&mut self, space: &mut AddressSpace, bytes: &[u8]) -> Result<u64, Errno> {
+        let own = self.place;
         self.each(bytes.len() as u64, |address, done, length| {
-            space.write(address, &bytes[done as usize..(done + length) as usize])
+            let part = &bytes[done as usize..(done + length) as usize];
+            match own {
+                Some(own) => exists(user::write_place(own.advanced(address), part)),
+                None => space.write(address, part),
+            }
         })
     }
 
     /// Fills `bytes` from the buffers as far as they reach; returns how much that was.
     pub(crate) fn take(&mut self, space: &mut AddressSpace, bytes: &mut [u8]) -> Result<u64, Errno> {
+        let own = self.place;
         self.each(bytes.len() as u64, |address, done, length| {
-            space.read(address, &mut bytes[done as usize..(done + length) as usize])
+            let part = &mut bytes[done as usize..(done + length) as usize];
+            match own {
+                Some(own) => exists(user::read_place(own.advanced(address), part)),
+                None => space.read(address, part),
+            }
         })
     }
 
@@ -98,8 +125,10 @@ impl Buffers {
         place: Place,
         count: u64,
     ) -> Result<u64, Errno> {
-        self.each(count, |address, done, length| {
-            space.copy_to_program(place.advanced(done), address, length)
+        let own = self.place;
+        self.each(count, |address, done, length| match own {
+            Some(own) => copy_places(place.advanced(done), own.advanced(address), length),
+            None => space.copy_to_program(place.advanced(done), address, length),
         })
     }
 
@@ -110,8 +139,10 @@ impl Buffers {
         place: Place,
         count: u64,
     ) -> Result<u64, Errno> {
-        self.each(count, |address, done, length| {
-            space.copy_from_program(address, place.advanced(done), length)
+        let own = self.place;
+        self.each(count, |address, done, length| match own {
+            Some(own) => copy_places(own.advanced(address), place.advanced(done), length),
+            None => space.copy_from_program(address, place.advanced(done), length),
         })
     }
 
@@ -153,4 +184,22 @@ impl Buffers {
         }
         Ok(done)
     }
+}
+
+/// What it means that a place does not exist.
+fn exists(done: bool) -> Result<(), Errno> {
+    if done { Ok(()) } else { Err(Errno::EIO) }
+}
+
+/// Copies between two places.
+fn copy_places(from: Place, to: Place, length: u64) -> Result<(), Errno> {
+    let mut part = [0; 1024];
+    let mut done = 0;
+    while done < length {
+        let step = (length - done).min(part.len() as u64);
+        let part = &mut part[..step as usize];
+        exists(user::read_place(from.advanced(done), part) && user::write_place(to.advanced(done), part))?;
+        done += step;
+    }
+    Ok(())
 }

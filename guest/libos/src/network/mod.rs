@@ -42,8 +42,13 @@ use spore_abi::layout::STREAM_SLOTS;
 use spore_abi::pages::{boot_flags, host_slot_flags};
 use spore_machine::shared;
 
+use linux_raw_sys::general::S_IFSOCK;
+
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
+use crate::files::tree::change;
+use crate::files::tree::node::Body;
+use crate::files::tree::walk::{Follow, walk};
 use crate::kernel::Kernel;
 use crate::task::ReadyQueue;
 use egress::Egress;
@@ -146,11 +151,30 @@ impl Network {
 }
 
 /// Makes the node of a socket in the file system.
-fn make_socket_node(_kernel: &mut Kernel, _path: &[u8], _socket: &Rc<unix::Shared>) -> Result<(), Errno> {
-    Err(Errno::EACCES)
+fn make_socket_node(kernel: &mut Kernel, path: &[u8], socket: &Rc<unix::Shared>) -> Result<(), Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let found = walk(kernel, &base, path, Follow::NotLast)?;
+    let permissions = 0o777 & !kernel.process.file_mode_mask;
+    let made = change::make(&found, S_IFSOCK | permissions, 0);
+    let entry = made.map_err(|error| {
+        if error == Errno::EEXIST {
+            Errno::EADDRINUSE
+        } else {
+            error
+        }
+    })?;
+    if let Body::Socket(place) = &entry.node.body {
+        place.replace(Rc::downgrade(socket));
+    }
+    Ok(())
 }
 
 /// The socket behind a node in the file system; none if nobody has it open any more.
-fn find_socket_node(_kernel: &mut Kernel, _path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
-    Err(Errno::ENOENT)
+fn find_socket_node(kernel: &mut Kernel, path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let entry = walk(kernel, &base, path, Follow::All)?.entry()?;
+    Ok(match &entry.node.body {
+        Body::Socket(place) => place.borrow().upgrade(),
+        _ => None,
+    })
 }

@@ -13,10 +13,11 @@ use super::{
     AlternateStack, DefaultAction, FaultRecord, SIG_DFL, SIG_IGN, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
     SignalAction, SignalInfo, bit, code, default_action, unblockable,
 };
+use crate::children::ProcessEnd;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::memory::space::Intent;
-use crate::process::ProcessId;
+use crate::process::{FIRST_PROCESS, ProcessId};
 use crate::task::{Memory, Pending, TaskId};
 use crate::time;
 
@@ -423,7 +424,9 @@ impl Kernel {
         let action = self.process.action(info.signal);
         if is_blocked || [SIG_DFL, SIG_IGN].contains(&action.handler) {
             match upcall.kind {
-                upcall_kind::FAULT => shared::end(exit_kind::FAULTED, info.signal, ""),
+                upcall_kind::FAULT if self.process.id == FIRST_PROCESS => {
+                    shared::end(exit_kind::FAULTED, info.signal, "")
+                }
                 _ => self.end_process_by_signal(info.signal),
             }
         } else {
@@ -448,7 +451,7 @@ impl Kernel {
 
     /// A signal ends the process of the running task.
     pub(crate) fn end_process_by_signal(&mut self, signal: u32) {
-        shared::end(exit_kind::SIGNALLED, signal, "")
+        self.end_process(ProcessEnd::Signalled(signal));
     }
 }
 
