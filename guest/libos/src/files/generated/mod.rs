@@ -16,6 +16,7 @@ use linux_raw_sys::general::{S_IFDIR, S_IFLNK, S_IFREG};
 
 pub(crate) use process::Start;
 
+use super::tree::volume::Share;
 use super::tree::walk::{Link, Target};
 use super::{File, Kind, Metadata, Positions, Readiness};
 use crate::errno::Errno;
@@ -365,6 +366,7 @@ pub(crate) fn link(kernel: &mut Kernel, generated: Generated) -> Result<Link, Er
 struct Text {
     bytes: Vec<u8>,
     permissions: u32,
+    _share: Share,
 }
 
 /// Opens a file.
@@ -374,7 +376,12 @@ pub(crate) fn open(kernel: &mut Kernel, generated: Generated) -> Result<Rc<dyn F
         Shape::DescriptorInfo => (process::descriptor_info(kernel, generated.subject)?, 0o400),
         _ => return Err(Errno::EINVAL),
     };
-    Ok(Rc::new(Text { bytes, permissions }))
+    let share = kernel.tree.volume.share(bytes.capacity());
+    Ok(Rc::new(Text {
+        bytes,
+        permissions,
+        _share: share.map_err(|_| Errno::ENFILE)?,
+    }))
 }
 
 impl File for Text {
