@@ -185,6 +185,9 @@ fn prlimit64(kernel: &mut Kernel, [process, resource, new, old, ..]: Arguments) 
             return Err(Errno::EPERM.into());
         }
         kernel.process.limits[resource] = [soft, hard];
+        if is_files {
+            kernel.process.files.set_limit(soft);
+        }
     }
     if old != 0 {
         for (address, value) in [old, old.wrapping_add(8)].into_iter().zip(former) {

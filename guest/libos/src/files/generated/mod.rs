@@ -3,10 +3,11 @@
 //! A family of files is a table of paths, each with a function that makes the contents; directories are the common
 //! starts of these paths. What depends on processes, tasks and descriptors comes on top.
 //!
-//! * [`machine`]: `/proc` without processes; [`process`]: `/proc/PID`; [`system`]: `/sys`.
+//! * [`machine`]: `/proc` without processes; [`process`], [`status`]: `/proc/PID`; [`system`]: `/sys`.
 
 mod machine;
 mod process;
+mod status;
 mod system;
 
 use alloc::rc::Rc;
