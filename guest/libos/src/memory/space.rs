@@ -60,7 +60,6 @@ pub(crate) struct AddressSpace {
 }
 
 /// A line of `/proc/self/maps`.
-#[allow(dead_code, reason = "for the file that shows them")]
 pub(crate) struct Description<'a> {
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -153,7 +152,6 @@ impl AddressSpace {
     }
 
     /// All areas in order, as `/proc/self/maps` shows them.
-    #[allow(dead_code, reason = "for the file that shows them")]
     pub(crate) fn describe(&self) -> impl Iterator<Item = Description<'_>> {
         self.areas.iter().map(|(start, area)| {
             let label = area.label.as_ref();
@@ -179,13 +177,11 @@ impl AddressSpace {
     }
 
     /// Bytes of addresses that are mapped (`VmSize`).
-    #[allow(dead_code, reason = "for the file that shows it")]
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.areas.iter().map(|(start, area)| area.end - start).sum()
     }
 
     /// Takes away what is mapped of the pages `first..end` of a file in memory, before the file gives them up.
-    #[allow(dead_code, reason = "for files in memory that are cut short")]
     pub(crate) fn forget_pages(&mut self, gone: &Pages, first: u64, end: u64) {
         let first_byte = first.saturating_mul(PAGE_BYTES);
         let end_byte = end.saturating_mul(PAGE_BYTES);
