@@ -55,6 +55,8 @@ pub(crate) struct AddressSpace {
     /// Frames that nothing leads to any more but what the processor may have cached.
     released: RangeSet,
     pub(super) ram_bytes: u64,
+    /// It is a helper's: when memory is used up, the helper's call fails, and the instance goes on.
+    pub(crate) is_helper: bool,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
 }
@@ -115,6 +117,7 @@ impl AddressSpace {
             free_addresses,
             released: RangeSet::new(),
             ram_bytes,
+            is_helper: false,
             heap_start: 0,
             heap_end: 0,
         }
