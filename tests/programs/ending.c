@@ -12,8 +12,10 @@ int main(int count, char **arguments) {
         return atoi(argument);
     if (strcmp(what, "abort") == 0)
         abort();
-    if (strcmp(what, "fault") == 0)
-        *(volatile int *)8 = 1;
+    if (strcmp(what, "fault") == 0) {
+        int *volatile nowhere = (int *)8;
+        *nowhere = 1;
+    }
     if (strcmp(what, "raise") == 0)
         raise(atoi(argument));
     if (strcmp(what, "spin") == 0) {

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use spore_test_harness::daemon::Daemon;
+use http::StatusCode;
+use spore_test_harness::daemon::{Daemon, binary};
 use spore_test_harness::program;
 use tempfile::TempDir;
 
@@ -11,6 +12,8 @@ use crate::{Test, with_functions};
 
 pub(crate) const TESTS: &[Test] = with_functions![
     a_root_file_system_is_stored_listed_and_described,
+    a_dynamically_linked_server_answers,
+    a_program_of_a_root_file_system_runs_once,
     a_daemon_without_the_tool_says_what_to_install,
     what_a_root_lacks_is_said_at_deploy_time,
 ];
@@ -90,6 +93,47 @@ fn a_root_file_system_is_stored_listed_and_described() {
     assert!(daemon.stop().success());
     daemon.start_again();
     check(&daemon);
+}
+
+fn a_dynamically_linked_server_answers() {
+    let daemon = Daemon::start();
+    let root = root_with("httpd");
+    daemon.spore_ok(&[
+        "deploy",
+        "web",
+        "--rootfs",
+        path_of(root.path()),
+        "--entrypoint",
+        "httpd",
+    ]);
+    // A static one of the same source says the same.
+    daemon.deploy("static", &program::build("httpd"), &[]);
+    for _ in 0..20 {
+        let [dynamic, fixed] = ["web", "static"].map(|name| daemon.get(&format!("/function/{name}/")));
+        assert_eq!((dynamic.status, dynamic.body), (StatusCode::OK, fixed.body));
+    }
+}
+
+fn a_program_of_a_root_file_system_runs_once() {
+    let root = root_with("ending");
+    let cache = TempDir::with_prefix("spore-test-cache-").expect("the temporary folder is writable");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command
+            .args(["run", "--rootfs", path_of(root.path()), "--", "ending"])
+            .args(arguments)
+            .env("XDG_CACHE_HOME", cache.path());
+        command.output().expect("the spore binary can be run")
+    };
+    let greeted = run(&["a"]);
+    assert!(
+        greeted.stdout.starts_with(b"[ending][a] no greeting\n"),
+        "{greeted:?}"
+    );
+    assert_eq!(greeted.status.code(), Some(0));
+    assert_eq!(run(&["exit", "9"]).status.code(), Some(9));
+    let images = std::fs::read_dir(cache.path().join("spore/roots")).expect("it was made");
+    assert_eq!(images.count(), 1, "the image is used again");
 }
 
 fn a_daemon_without_the_tool_says_what_to_install() {

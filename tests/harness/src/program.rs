@@ -13,21 +13,25 @@ static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
 
 /// Builds `tests/programs/NAME.c` static with `musl-gcc`, as any Linux program would be, and returns the file.
 pub fn build(name: &str) -> PathBuf {
+    build_once("musl-gcc", &["-static"], name, name)
+}
+
+/// Builds `tests/programs/NAME.c` the usual way: dynamically linked against the C library of this machine.
+pub fn build_dynamic(name: &str) -> PathBuf {
+    build_once("gcc", &[], name, &format!("{name}-dynamic"))
+}
+
+/// Builds a source under a name, or returns what was built before; one at a time, since tests run side by side.
+fn build_once(compiler: &str, options: &[&str], source: &str, name: &str) -> PathBuf {
     let mut built = BUILT.lock().expect("no build panicked");
     let built = built.get_or_insert_default();
     if let Some(program) = built.get(name) {
         return program.clone();
     }
-    let source = repository().join("tests/programs").join(format!("{name}.c"));
-    let program = compile("musl-gcc", &["-static"], &source, name);
+    let source = repository().join("tests/programs").join(format!("{source}.c"));
+    let program = compile(compiler, options, &source, name);
     built.insert(name.to_owned(), program.clone());
     program
-}
-
-/// Builds `tests/programs/NAME.c` the usual way: dynamically linked against the C library of this machine.
-pub fn build_dynamic(name: &str) -> PathBuf {
-    let source = repository().join("tests/programs").join(format!("{name}.c"));
-    compile("gcc", &[], &source, &format!("{name}-dynamic"))
 }
 
 /// Runs the compiler into a folder of this process, since several test programs may build at once.

@@ -174,6 +174,12 @@ impl World {
 
     fn map(&mut self, place: u8, at: u64, pages: u64, kind: u8, number: u8) {
         let address = self.address(at);
+        // Some are large enough for the window.
+        let pages = if place == 0 && at % 2 == 0 {
+            pages + 31
+        } else {
+            pages
+        };
         let end = address + pages * PAGE_BYTES;
         let first = at % 8;
         let contents = match kind {
@@ -445,6 +451,11 @@ impl World {
 
     /// After everything is unmapped, every frame is free again, and the window is as it was.
     fn end(mut self) {
+        self.space.unmap(PAGE_BYTES, ORDINARY * 2).unwrap();
+        assert!(
+            self.space.tables.is_vacant(ORDINARY),
+            "tables go with what they map"
+        );
         self.space.clear();
         let made: u64 = self.files.iter().map(|pages| pages.taken_bytes()).sum();
         let made_before = (FILE_PAGES + FILE_PAGES.div_ceil(3)) * PAGE_BYTES;
