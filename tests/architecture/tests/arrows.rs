@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/architecture", &[]),
     ("tests/harness", &[]),
     ("tests/e2e", &[]),
+    ("tests/linux", &[]),
     ("bench", &["tests/harness"]),
 ];
 

@@ -1,0 +1,1 @@
+//! Small Linux programs, run natively and as unikernels: everything is in `tests/` and `programs/`.
