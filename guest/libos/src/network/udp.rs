@@ -34,8 +34,8 @@ pub(crate) struct Udp {
     receiver: Rc<Receiver>,
     claim: RefCell<Option<Claim<Receiver>>>,
     local: Cell<(Host, u16)>,
-    /// The host that the program has bound, which outlasts connections.
-    bound: Cell<Option<Host>>,
+    /// What the program has bound, which outlasts connections: a host, and a port if it named one.
+    bound: Cell<(Option<Host>, Option<u16>)>,
     remote: Cell<Option<(Host, u16)>>,
     is_read_shut: Cell<bool>,
     is_write_shut: Cell<bool>,
@@ -78,7 +78,7 @@ impl Udp {
             }),
             claim: RefCell::new(None),
             local: Cell::new((Address::unspecified(family).canonical(), 0)),
-            bound: Cell::new(None),
+            bound: Cell::new((None, None)),
             remote: Cell::new(None),
             is_read_shut: Cell::new(false),
             is_write_shut: Cell::new(false),
@@ -129,13 +129,12 @@ impl Udp {
     /// Forgets the peer, and the local address that was chosen for it: what is connected to next may need another.
     fn disconnect(&self) {
         self.remote.set(None);
-        let Some(bound) = self.bound.get() else {
+        let (host, port) = self.bound.get();
+        let host = host.unwrap_or_else(|| Address::unspecified(self.family()).canonical());
+        if port.is_none() {
             self.claim.borrow_mut().take();
-            self.local
-                .set((Address::unspecified(self.family()).canonical(), 0));
-            return;
-        };
-        self.local.set((bound, self.local.get().1));
+        }
+        self.local.set((host, port.unwrap_or(0)));
         if let Some(claim) = &*self.claim.borrow() {
             claim.connect(None, None);
         }
@@ -172,7 +171,10 @@ impl Protocol for Udp {
             return Err(Errno::EADDRNOTAVAIL);
         }
         self.claim_port(kernel, common, host, address.port)?;
-        self.bound.set(Some(host));
+        self.bound.set((
+            Some(host).filter(|&host| !address::is_unspecified(host)),
+            Some(address.port).filter(|&port| port != 0),
+        ));
         Ok(())
     }
 
