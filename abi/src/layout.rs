@@ -10,7 +10,7 @@
 //!  0x0060_0000  stream rings
 //!  0x00e0_0000  free: library OS heap, then the function's memory
 //!  ram_bytes    end of RAM
-//!  MODULES_GPA  the program's file, read-only   MODULES_BASE, read-only
+//!  MODULES_GPA  the root module, read-only     MODULES_BASE, read-only
 //!  MONITOR_GPA  GDT, IDT, TSS, ring-0 stubs     MONITOR_BASE, supervisor only
 //! ```
 //!

@@ -55,6 +55,8 @@ pub mod boot_flags {
     pub const ROOT_IS_EROFS: u32 = 1 << 1;
     /// Call sites stay as they are: every system call traps.
     pub const NO_REWRITING: u32 = 1 << 2;
+    /// Connections to loopback addresses on which nobody listens in the guest go to the host.
+    pub const LOOPBACK_EGRESS: u32 = 1 << 8;
 }
 
 /// What the host says of a stream slot.
@@ -79,7 +81,48 @@ pub mod host_slot_flags {
     pub const END_OF_STREAM: u32 = 2;
     /// The peer is gone: nothing that is sent reaches it.
     pub const RESET: u32 = 4;
+    /// The guest has asked for the stream: an [`super::EgressAnswer`] names the slot.
+    pub const EGRESS: u32 = 8;
 }
+
+/// Number of connections to the outside that can be asked for at a time.
+pub const EGRESS_PLACES: usize = 32;
+
+/// The guest asks for a connection to the outside; one of [`EGRESS_PLACES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EgressRequest {
+    /// Another one than before when the place holds a new request; 0 before the first. The other fields stay as they
+    /// are until it is answered.
+    pub sequence: u32,
+    /// One of [`egress_kind`].
+    pub kind: u16,
+    /// Port of the far end; unused for [`egress_kind::DATAGRAMS`].
+    pub port: u16,
+    /// Address of the far end in its IPv6 form (IPv4 mapped); unused for [`egress_kind::DATAGRAMS`].
+    pub address: [u8; 16],
+}
+
+/// Values of [`EgressRequest::kind`].
+pub mod egress_kind {
+    /// A TCP connection: the slot carries its bytes.
+    pub const STREAM: u16 = 1;
+    /// UDP: the slot carries datagrams to and from anywhere, each with a header of [`crate::ring::DatagramHeader`].
+    pub const DATAGRAMS: u16 = 2;
+}
+
+/// The host's answer to the request at the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct EgressAnswer {
+    /// The request's.
+    pub sequence: u32,
+    /// An error number of Linux, or [`EGRESS_SLOT`] plus the number of the slot that carries the connection.
+    pub result: u32,
+}
+
+/// See [`EgressAnswer::result`].
+pub const EGRESS_SLOT: u32 = 0x1_0000;
 
 /// What the guest says of a stream slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -167,8 +210,12 @@ pub struct HostPage {
     pub reserved: u32,
     /// Slots that the host has changed since the guest last looked, one bit each; the guest clears it.
     pub changed_slots: u64,
+    /// Places whose request was answered since the guest last looked, one bit each; the guest clears it.
+    pub answered_egress: u64,
     /// The event being delivered.
     pub upcall: Upcall,
+    /// Answers to requests for connections to the outside.
+    pub egress: [EgressAnswer; EGRESS_PLACES],
     /// Stream slots.
     pub slots: [HostSlot; STREAM_SLOTS],
 }
@@ -227,6 +274,8 @@ pub struct GuestPage {
     pub reserved: u32,
     /// The exit record for [`crate::doorbell::EXIT`].
     pub exit: ExitRecord,
+    /// Requests for connections to the outside.
+    pub egress: [EgressRequest; EGRESS_PLACES],
     /// Stream slots.
     pub slots: [GuestSlot; STREAM_SLOTS],
 }
@@ -270,11 +319,11 @@ const _: () = assert!(
     "Upcall changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<HostPage>() == 224 + 16 * STREAM_SLOTS,
+    size_of::<HostPage>() == 232 + 8 * EGRESS_PLACES + 16 * STREAM_SLOTS,
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 296 + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 296 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -23,6 +23,57 @@ pub const fn stretches(from: u32, count: u32, ring_bytes: u32) -> [(u32, u32); 2
     [(offset, first), (0, count - first)]
 }
 
+/// What comes before each datagram in a slot that carries datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatagramHeader {
+    /// Bytes of the datagram, at most [`DATAGRAM_BYTES_MAX`]; none if there is an error.
+    pub length: u16,
+    /// 0, or an error number of Linux: what was sent to this address did not arrive.
+    pub error: u16,
+    /// Port of the far end.
+    pub port: u16,
+    /// Address of the far end in its IPv6 form (IPv4 mapped).
+    pub address: [u8; 16],
+}
+
+/// Length of an encoded [`DatagramHeader`], in bytes.
+pub const DATAGRAM_HEADER_BYTES: usize = 24;
+/// Longest datagram, in bytes.
+pub const DATAGRAM_BYTES_MAX: u16 = 65_507;
+
+impl DatagramHeader {
+    /// The header in bytes.
+    #[must_use]
+    pub fn encode(&self) -> [u8; DATAGRAM_HEADER_BYTES] {
+        let mut bytes = [0; DATAGRAM_HEADER_BYTES];
+        bytes[..2].copy_from_slice(&self.length.to_le_bytes());
+        bytes[2..4].copy_from_slice(&self.error.to_le_bytes());
+        bytes[4..6].copy_from_slice(&self.port.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.address);
+        bytes
+    }
+
+    /// The header in these bytes; `None` if it is not one that [`DatagramHeader::encode`] makes.
+    #[must_use]
+    pub fn decode(bytes: [u8; DATAGRAM_HEADER_BYTES]) -> Option<Self> {
+        let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        let mut address = [0; 16];
+        address.copy_from_slice(&bytes[8..]);
+        let header = Self {
+            length: number(0),
+            error: number(2),
+            port: number(4),
+            address,
+        };
+        let is_sound = header.length <= DATAGRAM_BYTES_MAX && (header.error == 0 || header.length == 0);
+        if is_sound && number(6) == 0 {
+            Some(header)
+        } else {
+            None
+        }
+    }
+}
+
 /// Header of a frame in the log ring, followed by `length` bytes of text.
 pub const LOG_HEADER_BYTES: u32 = 4;
 /// Longest text of a frame in the log ring, in bytes.

@@ -119,6 +119,7 @@ impl Kernel {
                 ProcessEnd::Signalled(signal) => shared::end(exit_kind::SIGNALLED, signal, ""),
             }
         }
+        self.charge();
         self.end_tasks(None);
         for open in self.process.files.take_all() {
             crate::calls::let_go(self, open);
@@ -143,6 +144,7 @@ impl Kernel {
         ended.space.clear();
         self.pass_children_on(id);
         self.leave_zombie(&ended, end);
+        ended.handle.end();
     }
 
     /// Ends all tasks of the running process but `kept`.

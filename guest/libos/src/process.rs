@@ -13,6 +13,7 @@ use linux_raw_sys::general as linux;
 use crate::files::File;
 use crate::files::descriptors::{DESCRIPTORS_MAX, Descriptors};
 use crate::files::generated::Start;
+use crate::files::process::ProcessHandle;
 use crate::files::tree::Entry;
 use crate::memory::AddressSpace;
 use crate::program::load::{Placed, STACK_BYTES};
@@ -101,6 +102,8 @@ pub(crate) struct Process {
     pub(crate) run_ticks: u64,
     /// What its main thread said when it ended, if it has.
     pub(crate) main_status: u8,
+    /// What descriptors of it have.
+    pub(crate) handle: Rc<ProcessHandle>,
     /// The signal that its parent gets at its end; 0 for none.
     pub(crate) exit_signal: u32,
     /// The process whose address space it uses, until it executes a program or ends.
@@ -142,6 +145,7 @@ impl Process {
             limits: limits(),
             run_ticks: 0,
             main_status: 0,
+            handle: ProcessHandle::new(FIRST_PROCESS, ready),
             exit_signal: 0,
             borrows_from: None,
             is_lent: false,
@@ -172,6 +176,7 @@ impl Process {
             identity: self.identity.clone(),
             settings: self.settings,
             limits: self.limits,
+            handle: ProcessHandle::new(id, ready),
             ..Self::first(
                 space,
                 Rc::clone(&self.directory),

@@ -70,7 +70,7 @@ impl Kernel {
     }
 
     /// Puts the time since the last charge into the accounts of the running task and its process.
-    fn charge(&mut self) {
+    pub(crate) fn charge(&mut self) {
         let now = processor::time_stamp();
         let ticks = now.saturating_sub(self.slice.charged_to);
         self.slice.charged_to = now;

@@ -11,7 +11,10 @@ use core::sync::atomic::{AtomicU64, Ordering, compiler_fence};
 
 use spore_abi::doorbell;
 use spore_abi::layout::{self, STREAM_RING_BYTES, STREAM_SLOTS, WINDOW_BASE};
-use spore_abi::pages::{BootPage, Clock, ExitRecord, GuestPage, GuestSlot, HostPage, HostSlot, Upcall};
+use spore_abi::pages::{
+    BootPage, Clock, EGRESS_PLACES, EgressAnswer, EgressRequest, ExitRecord, GuestPage, GuestSlot, HostPage,
+    HostSlot, Upcall,
+};
 use spore_abi::ring::{self, LogOrigin};
 
 const BOOT: *const BootPage = (WINDOW_BASE + layout::BOOT_PAGE_GPA) as *const BootPage;
@@ -105,6 +108,33 @@ pub fn take_changed_slots() -> u64 {
     // SAFETY: the place is aligned and lies in the host page, which is mapped for good. One exchange takes the bits:
     // a tick between a load and a store would lose those that the host adds meanwhile.
     unsafe { AtomicU64::from_ptr(addr_of_mut!((*HOST).changed_slots)) }.swap(0, Ordering::Relaxed)
+}
+
+/// Takes the set of requests for connections to the outside that were answered, one bit each.
+#[must_use]
+pub fn take_answered_egress() -> u64 {
+    if load!((*HOST).answered_egress) == 0 {
+        return 0;
+    }
+    // SAFETY: as in `take_changed_slots`.
+    unsafe { AtomicU64::from_ptr(addr_of_mut!((*HOST).answered_egress)) }.swap(0, Ordering::Relaxed)
+}
+
+/// The answer to the request at this place.
+#[must_use]
+pub fn egress_answer(place: usize) -> EgressAnswer {
+    load!((*HOST).egress[place % EGRESS_PLACES])
+}
+
+/// Asks for a connection to the outside.
+pub fn request_egress(place: usize, request: EgressRequest) {
+    let place = place % EGRESS_PLACES;
+    store!((*GUEST).egress[place].kind, request.kind);
+    store!((*GUEST).egress[place].port, request.port);
+    store!((*GUEST).egress[place].address, request.address);
+    compiler_fence(Ordering::Release);
+    // The other fields count only with the new number.
+    store!((*GUEST).egress[place].sequence, request.sequence);
 }
 
 /// What the host says of a slot.

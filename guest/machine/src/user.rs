@@ -15,13 +15,17 @@ unsafe extern "C" {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing(pub usize);
 
-/// Whether the range is one that a program can own: canonical, in the lower half, not the library OS's.
+/// Whether the range is one that a program can own: canonical, in the lower half, neither the library OS's nor the
+/// modules'.
 #[must_use]
 pub fn is_program_range(address: u64, length: u64) -> bool {
     let Some(end) = address.checked_add(length) else {
         return false;
     };
-    end <= layout::USER_END && !reserved::overlaps(address, length)
+    // Programs reach modules by mappings of their own; at the addresses here, nothing may be behind the last page.
+    let modules_end = layout::MODULES_BASE + layout::MODULES_BYTES_MAX;
+    let is_module = address < modules_end && end > layout::MODULES_BASE;
+    end <= layout::USER_END && !is_module && !reserved::overlaps(address, length)
 }
 
 /// Copies `buffer.len()` bytes from the program's memory at `address`.

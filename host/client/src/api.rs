@@ -77,7 +77,7 @@ pub struct FunctionStatus {
     /// Instances that can take an invocation.
     #[serde(default)]
     pub available_replicas: u64,
-    /// What its instances find as their root: `program` or `file-system`; only Spore tells it.
+    /// `file-system` if that is what its instances find as their root, rather than the program alone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
     /// When it was deployed, RFC 3339.

@@ -29,7 +29,7 @@ pub(crate) struct Function {
 /// What a replacement of the function changes.
 struct Version {
     record: Arc<FunctionRecord>,
-    root_kind: &'static str,
+    has_file_system: bool,
     timeout: Duration,
 }
 
@@ -42,12 +42,12 @@ impl Function {
             .timeout
     }
 
-    /// What its instances find as their root, as the API names it.
-    pub(crate) fn root_kind(&self) -> &'static str {
+    /// Whether its instances have a root file system, rather than the program alone.
+    pub(crate) fn has_file_system(&self) -> bool {
         self.version
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .root_kind
+            .has_file_system
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
@@ -185,7 +185,7 @@ impl Functions {
             template,
         } = prepared;
         let version = Version {
-            root_kind: root_kind(&template.root),
+            has_file_system: has_file_system(&template),
             record: Arc::new(record),
             timeout: settings.timeout,
         };
@@ -309,14 +309,14 @@ impl Functions {
         let name = record.deployment.service.clone();
         let key = key(&name);
         let log = self.store.logs.function(&key);
-        let root_kind = root_kind(&template.root);
+        let has_file_system = has_file_system(&template);
         let function = Function {
             name,
             pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {
-                root_kind,
+                has_file_system,
                 record: Arc::new(record),
                 timeout: settings.timeout,
             }),
@@ -328,11 +328,8 @@ impl Functions {
     }
 }
 
-fn root_kind(root: &Root) -> &'static str {
-    match root {
-        Root::Program(_) => "program",
-        Root::FileSystem(_) => "file-system",
-    }
+fn has_file_system(template: &InstanceSpec) -> bool {
+    matches!(template.root, Root::FileSystem(_))
 }
 
 /// Says that a function of an earlier start is not there now.

@@ -50,8 +50,9 @@ struct FunctionStatus {
     #[serde(skip_serializing_if = "is_zero")]
     available_replicas: u64,
     created_at: Timestamp,
-    /// An addition of ours: `program` or `file-system`.
-    root: &'static str,
+    /// An addition of ours: `file-system`, if the root is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<&'static str>,
 }
 
 // The reference is serde's demand.
@@ -86,7 +87,7 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         replicas: (pool.starting + pool.idle + pool.busy) as u64,
         available_replicas: (pool.idle + pool.busy) as u64,
         created_at: record.created_at,
-        root: function.root_kind(),
+        root: function.has_file_system().then_some("file-system"),
     }
 }
 

@@ -30,6 +30,8 @@ use crate::streams::Streams;
 
 /// Memory that the library OS keeps for itself, beyond the function's, in bytes. It takes host memory as it is used.
 const HEAP_BYTES: u64 = 32 << 20;
+/// The part of the function's memory that comes to it, for the books that are kept of that memory.
+const HEAP_SHARE: u64 = 64;
 
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -120,11 +122,16 @@ fn prepare(
     })
 }
 
+/// Largest memory limit that a machine can have room for.
+fn largest_memory_bytes() -> u64 {
+    (RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES) / (HEAP_SHARE + 1) * HEAP_SHARE
+}
+
 /// Memory of a machine whose function may use `memory_bytes`.
 fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
-    let ram_bytes = memory_bytes.checked_add(FREE_GPA + HEAP_BYTES);
+    let ram_bytes = memory_bytes.checked_add(FREE_GPA + HEAP_BYTES + memory_bytes / HEAP_SHARE);
     ram_bytes.filter(|&bytes| bytes <= RAM_BYTES_MAX).ok_or_else(|| {
-        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
+        let largest = largest_memory_bytes();
         StartError::BadProgram(format!("its memory limit is over {largest} bytes"))
     })
 }
@@ -288,13 +295,15 @@ fn receive_with(
 
 #[cfg(test)]
 mod tests {
+    use spore_abi::layout::PAGE_BYTES;
+
     use super::*;
 
     #[test]
     fn memory_limits_beyond_all_bounds_are_refused() {
-        let largest = RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES;
-        assert_eq!(ram_bytes(largest).unwrap(), RAM_BYTES_MAX);
-        for bytes in [largest + 1, u64::MAX - FREE_GPA, u64::MAX] {
+        let largest = largest_memory_bytes();
+        assert!((RAM_BYTES_MAX - PAGE_BYTES..=RAM_BYTES_MAX).contains(&ram_bytes(largest).unwrap()));
+        for bytes in [largest + PAGE_BYTES, u64::MAX - FREE_GPA, u64::MAX] {
             let error = ram_bytes(bytes).unwrap_err().to_string();
             assert!(error.contains(&largest.to_string()), "{error}");
         }

@@ -24,8 +24,8 @@ const UUID: &str = "53504f52-4500-4000-8000-000000000001";
 /// Taken as the time at which the image is made, 2100-01-01. Times of files later than that are set to it.
 const SOURCE_DATE_EPOCH: &str = "4102444800";
 
-/// Longest message of the tool that is passed on, in bytes.
-const MESSAGE_BYTES_MAX: usize = 2000;
+/// Longest message of the tool that is passed on, in characters.
+const MESSAGE_CHARS_MAX: usize = 2000;
 
 const SUPERBLOCK_OFFSET: u64 = 1024;
 const SUPERBLOCK_MAGIC: u32 = 0xe0f5_e1e2;
@@ -111,12 +111,7 @@ fn message(output: &Output) -> String {
     if lines.is_empty() {
         return output.status.to_string();
     }
-    let mut message = lines.join("; ");
-    if message.len() > MESSAGE_BYTES_MAX {
-        let cut = message.floor_char_boundary(MESSAGE_BYTES_MAX);
-        message.truncate(cut);
-    }
-    message
+    lines.join("; ").chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
 /// Whether a file is an image as [`make_image`] makes it, as far as its superblock and its length tell.

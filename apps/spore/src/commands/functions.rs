@@ -72,9 +72,8 @@ pub(crate) async fn describe(client: &Client, arguments: &DescribeArguments) -> 
 
 fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
     let root = match function.root.as_str() {
-        "program" => "the program alone",
         "file-system" => "a file system",
-        _ => "unknown",
+        _ => "the program alone",
     };
     let egress = function
         .annotations

@@ -4,7 +4,6 @@ use linux_raw_sys::general as nr;
 
 pub(super) use super::descriptors::{DESCRIPTOR_LIMIT, add};
 use super::paths::WORKING_DIRECTORY as HERE;
-pub(super) use super::transfer::{Patience, send_all, wait_for};
 use super::{
     Arguments, CallResult, Failure, attributes, changes, copying, locking, paths, status, transfer, watching,
 };

@@ -10,6 +10,7 @@ mod changes;
 mod copying;
 mod descriptors;
 mod files;
+mod foreign;
 mod futex;
 mod identity;
 mod locking;
@@ -189,6 +190,7 @@ fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallRes
         files::serve,
         tasks::serve,
         programs::serve,
+        foreign::serve,
         signals::serve,
         timers::serve,
         time::serve,

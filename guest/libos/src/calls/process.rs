@@ -203,8 +203,8 @@ fn getrusage(kernel: &mut Kernel, [who, address, ..]: Arguments) -> CallResult {
             let current = kernel.current;
             kernel.task_run_ns(current).unwrap_or(0)
         }
-        // Children.
-        -1 => 0,
+        // Children that were waited for.
+        -1 => crate::time::ticks_to_ns(kernel.process.children_run_ticks),
         _ => return Err(Errno::EINVAL.into()),
     };
     let mut bytes = [0; RUSAGE_BYTES];
@@ -226,6 +226,8 @@ fn times(kernel: &mut Kernel, [address, ..]: Arguments) -> CallResult {
     if address != 0 {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&ticks(run_ns).to_le_bytes());
+        let children_ns = crate::time::ticks_to_ns(kernel.process.children_run_ticks);
+        bytes[16..24].copy_from_slice(&ticks(children_ns).to_le_bytes());
         kernel.process.space.write(address, &bytes)?;
     }
     Ok(ticks(monotonic_ns()))

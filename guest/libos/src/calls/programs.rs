@@ -123,6 +123,7 @@ fn begin_program(kernel: &mut Kernel, placed: Placed) {
     {
         // The task that goes on is the process's first.
         kernel.tasks.insert(leader, task);
+        kernel.ready.push(leader);
         kernel.current = leader;
         if kernel.loaded == current {
             kernel.loaded = leader;
@@ -255,6 +256,7 @@ fn waitid(kernel: &mut Kernel, [kind, wanted, info, options, usage, _]: Argument
     const P_ALL: u32 = 0;
     const P_PID: u32 = 1;
     const P_PGID: u32 = 2;
+    const P_PIDFD: u32 = 3;
     let options = options as u32;
     let events = linux::WEXITED | linux::WSTOPPED | linux::WCONTINUED;
     let known =
@@ -268,6 +270,7 @@ fn waitid(kernel: &mut Kernel, [kind, wanted, info, options, usage, _]: Argument
         P_PID if number.cast_signed() > 0 => Choice::Process(number),
         P_PGID if number == 0 => Choice::Group(kernel.process.group),
         P_PGID if number.cast_signed() > 0 => Choice::Group(number),
+        P_PIDFD => Choice::Process(super::foreign::described(kernel, wanted)?),
         _ => return Err(Errno::EINVAL.into()),
     };
     let mut bytes = [0; INFO_BYTES];

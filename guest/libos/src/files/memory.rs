@@ -140,14 +140,6 @@ impl File for MemoryFile {
         Ok(self.contents.peek(offset, buffer))
     }
 
-    fn poke(&self, _kernel: &mut Kernel, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.check_seal(WRITE_SEALS)?;
-        if offset.saturating_add(bytes.len() as u64) > self.contents.size() {
-            self.check_seal(F_SEAL_GROW)?;
-        }
-        self.contents.poke(offset, bytes)
-    }
-
     fn seek_data(&self, offset: u64, hole: bool) -> Result<u64, Errno> {
         self.contents.seek_data(offset, hole)
     }

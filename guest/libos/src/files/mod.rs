@@ -27,6 +27,7 @@ pub(crate) mod memory;
 pub(crate) mod metadata;
 pub(crate) mod notify;
 pub(crate) mod pipe;
+pub(crate) mod process;
 pub(crate) mod signal;
 pub(crate) mod timer;
 pub(crate) mod tree;
@@ -145,11 +146,6 @@ pub(crate) trait File {
         Err(Errno::EINVAL)
     }
 
-    /// Writes bytes of the library OS to `offset` and on.
-    fn poke(&self, _kernel: &mut Kernel, _offset: u64, _bytes: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EINVAL)
-    }
-
     /// The first byte from `offset` on that is data, or (`hole`) that is not.
     fn seek_data(&self, offset: u64, hole: bool) -> Result<u64, Errno> {
         match self.size() {
@@ -254,6 +250,11 @@ pub(crate) trait File {
 
     /// The epoll instance that it is, if it is one.
     fn as_epoll(&self) -> Option<&Epoll> {
+        None
+    }
+
+    /// The process that it names, if it is a descriptor of one.
+    fn as_process(&self) -> Option<&process::ProcessHandle> {
         None
     }
 

@@ -109,11 +109,6 @@ impl End {
         Ok(bytes)
     }
 
-    /// Whether it is one that is read from.
-    pub(crate) fn reads(&self) -> bool {
-        self.reads
-    }
-
     /// Whether it is one that is written to.
     pub(crate) fn writes(&self) -> bool {
         self.writes

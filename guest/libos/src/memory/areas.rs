@@ -219,6 +219,16 @@ impl Areas {
         gaps
     }
 
+    /// The stretch around `start..end`, where nothing is mapped, in which nothing is mapped either.
+    pub(crate) fn free_around(&self, start: u64, end: u64) -> (u64, u64) {
+        let before = self.0.range(..start).next_back();
+        let behind = self.0.range(end..).next();
+        (
+            before.map_or(0, |(_, area)| area.end),
+            behind.map_or(u64::MAX, |(&start, _)| start),
+        )
+    }
+
     /// The lowest place for `length` bytes within `low..high` where nothing is mapped.
     pub(crate) fn find_gap(&self, low: u64, high: u64, length: u64) -> Option<u64> {
         let mut at = low;

@@ -13,14 +13,16 @@ use super::pages::Pages;
 use super::space::{AccessError, AddressSpace, Intent};
 use crate::errno::Errno;
 
-/// Least neighbourhood that is filled around a fault in anonymous memory.
+/// Neighbourhood that is filled around a fault in anonymous memory where nothing is filled beside it.
 const NEIGHBOURHOOD_MIN: u64 = 64 * 1024;
 /// The same for modules, whose pages cost nothing but their entries.
 const MODULE_NEIGHBOURHOOD: u64 = 1 << 20;
 /// The same for files in memory, of the pages that the file has.
 const PAGES_NEIGHBOURHOOD: u64 = 256 * 1024;
-/// The neighbourhood is at most this part of the memory that is free.
+/// The neighbourhood is at most this part of the memory that is free…
 const FREE_MEMORY_SHARE: u64 = 32;
+/// … and this part if nothing beside it is filled, so that memory is not used up by neighbourhoods that nobody uses.
+const SPARSE_SHARE: u64 = 1024;
 /// Most pages that are copied at once when the program writes one after the other.
 const COPIES_MAX: u64 = 16;
 /// How many pages are copied at a write to a file's page that was not touched before.
@@ -103,7 +105,9 @@ impl AddressSpace {
 
     /// How much is filled around a page: twice as much as is filled beside it, within bounds.
     fn neighbourhood(&self, page: u64) -> u64 {
-        let bound = self.frames.borrow().free_bytes() / FREE_MEMORY_SHARE;
+        let free_bytes = self.frames.borrow().free_bytes();
+        let bound = free_bytes / FREE_MEMORY_SHARE;
+        let sparse_bound = (free_bytes / SPARSE_SHARE).min(NEIGHBOURHOOD_MIN);
         let mut size = PAGE_BYTES;
         while size < LARGE_PAGE_BYTES && size * 2 <= bound {
             let block = page & !(size - 1);
@@ -113,7 +117,7 @@ impl AddressSpace {
                         && self.tables.mapped(from + size - PAGE_BYTES).is_some()
                 })
             };
-            let grows = size < NEIGHBOURHOOD_MIN
+            let grows = size * 2 <= sparse_bound
                 || is_filled(block.checked_sub(size))
                 || is_filled(block.checked_add(size));
             if !grows {

@@ -109,11 +109,6 @@ impl Frames {
         true
     }
 
-    /// End of RAM.
-    pub(crate) fn ram_bytes(&self) -> u64 {
-        self.ram_bytes
-    }
-
     /// Gives frames back.
     pub(crate) fn give_back(&mut self, gpa: u64, bytes: u64) {
         self.used_before.insert(gpa, gpa + bytes);

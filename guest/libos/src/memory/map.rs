@@ -268,10 +268,15 @@ impl AddressSpace {
     /// Removes mappings. Addresses without any are passed over.
     pub(crate) fn unmap(&mut self, start: u64, length: u64) -> Result<(), Errno> {
         let end = check_range(start, length)?;
-        self.for_each_area(start, end, |space, start, area| {
+        let result = self.change_areas(start, end, |space, start, area| {
             space.release(start, &area)?;
             Ok(None)
-        })
+        });
+        if result.is_ok() {
+            self.drop_tables(start, end);
+        }
+        self.flush();
+        result
     }
 }
 

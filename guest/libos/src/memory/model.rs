@@ -445,6 +445,11 @@ impl World {
 
     /// After everything is unmapped, every frame is free again, and the window is as it was.
     fn end(mut self) {
+        self.space.unmap(PAGE_BYTES, ORDINARY * 2).unwrap();
+        assert!(
+            self.space.tables.is_vacant(ORDINARY),
+            "tables go with what they map"
+        );
         self.space.clear();
         let made: u64 = self.files.iter().map(|pages| pages.taken_bytes()).sum();
         let made_before = (FILE_PAGES + FILE_PAGES.div_ceil(3)) * PAGE_BYTES;

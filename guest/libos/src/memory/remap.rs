@@ -224,7 +224,7 @@ impl AddressSpace {
     /// Takes the area away whose contents have moved.
     fn drop_origin(&mut self, start: u64, bytes: u64, moved: &Area) -> Result<(), Errno> {
         let is_window = moved.backing == Backing::Window;
-        self.for_each_area(start, start + bytes, |space, start, area| {
+        self.change_areas(start, start + bytes, |space, start, area| {
             if is_window {
                 // Its frames are in other hands.
                 space.restore_window(start, &area)?;
@@ -232,7 +232,10 @@ impl AddressSpace {
                 space.release(start, &area)?;
             }
             Ok(None)
-        })
+        })?;
+        self.drop_tables(start, start + bytes);
+        self.flush();
+        Ok(())
     }
 
     fn duplicate(

@@ -3,8 +3,8 @@
 use alloc::vec::Vec;
 
 use spore_abi::layout::{
-    LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES, USER_END,
-    WINDOW_BASE,
+    FREE_GPA, LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES,
+    USER_END, WINDOW_BASE,
 };
 use spore_abi::pages::{BootPage, boot_flags};
 use spore_machine::paging::pools::Pools;
@@ -20,8 +20,10 @@ use crate::errno::Errno;
 
 /// Addresses for mappings that name none and are not in the window.
 pub(super) const TABLES_REGION: (u64, u64) = (0x2100_0000_0000, 0x5000_0000_0000);
-/// Most areas, as on Linux (`vm.max_map_count`).
+/// Most areas, as on Linux (`vm.max_map_count`), if the library OS's own memory allows it.
 const AREAS_MAX: usize = 65_530;
+/// Memory of the library OS that there must be for an area: the part of it that areas may take is a half.
+const AREA_SHARE_BYTES: u64 = 2 * 192;
 /// Sizes of the pools that page tables get when the first one is used up, tried in this order.
 const TABLE_POOL_BYTES: [u64; 3] = [LARGE_PAGE_BYTES, 64 * 1024, PAGE_BYTES];
 
@@ -291,6 +293,18 @@ impl AddressSpace {
         &mut self,
         start: u64,
         end: u64,
+        change: impl FnMut(&mut Self, u64, Area) -> Result<Option<Area>, Errno>,
+    ) -> Result<(), Errno> {
+        let result = self.change_areas(start, end, change);
+        self.flush();
+        result
+    }
+
+    /// The same, without the flush.
+    pub(super) fn change_areas(
+        &mut self,
+        start: u64,
+        end: u64,
         mut change: impl FnMut(&mut Self, u64, Area) -> Result<Option<Area>, Errno>,
     ) -> Result<(), Errno> {
         let mut result = Ok(());
@@ -308,8 +322,14 @@ impl AddressSpace {
                 }
             }
         }
-        self.flush();
         result
+    }
+
+    /// Gives the tables back that nothing needs any more since `start..end` was unmapped.
+    pub(super) fn drop_tables(&mut self, start: u64, end: u64) {
+        let free = self.areas.free_around(start, end);
+        // Fails only in damaged tables; what is lost then is the program's.
+        let _ = self.tables.drop_tables((start, end), free);
     }
 
     /// Edits the tables, and gives them more room as long as they ask for it.
@@ -347,7 +367,8 @@ impl AddressSpace {
 
     /// An operation adds at most two areas.
     pub(super) fn check_area_count(&self) -> Result<(), Errno> {
-        if self.areas.count() + 2 > AREAS_MAX {
+        let own_bytes = reserved::end_gpa().saturating_sub(FREE_GPA);
+        if self.areas.count() + 2 > AREAS_MAX.min((own_bytes / AREA_SHARE_BYTES) as usize) {
             Err(Errno::ENOMEM)
         } else {
             Ok(())

@@ -121,6 +121,15 @@ impl Inbox {
             Some(self.budget.message().ok_or(Errno::ENOBUFS)?)
         };
         let done = self.bytes.push(&mut kernel.process.space, buffers, count)?;
+        if let Some(last) = self.messages.back_mut()
+            && last.end == start
+            && last.ancillary.rights.is_empty()
+            && ancillary.rights.is_empty()
+            && last.ancillary.credentials == ancillary.credentials
+        {
+            last.end += done;
+            return Ok(done);
+        }
         if let Some(share) = share
             && done > 0
         {

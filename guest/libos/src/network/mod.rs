@@ -16,11 +16,12 @@
 //! * [`tcp`], [`udp`], [`unix`], [`netlink`]: the kinds;
 //! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
 //! * [`ports`]: who has which port;
-//! * [`stream`]: one slot in use;
+//! * [`stream`]: one slot in use; [`egress`]: asking for one;
 //! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
 mod bytes;
+mod egress;
 pub(crate) mod inbox;
 pub(crate) mod names;
 pub(crate) mod netlink;
@@ -38,12 +39,19 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 
 use spore_abi::layout::STREAM_SLOTS;
+use spore_abi::pages::{boot_flags, host_slot_flags};
 use spore_machine::shared;
+
+use linux_raw_sys::general::S_IFSOCK;
 
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
+use crate::files::tree::change;
+use crate::files::tree::node::Body;
+use crate::files::tree::walk::{Follow, walk};
 use crate::kernel::Kernel;
 use crate::task::ReadyQueue;
+use egress::Egress;
 use ports::Ports;
 use socket::Condition;
 use stream::Stream;
@@ -62,6 +70,9 @@ pub(crate) struct Network {
     tcp_ports: Rc<Ports<Listener>>,
     udp_ports: Rc<Ports<Receiver>>,
     unix_names: Rc<Names>,
+    egress: Egress,
+    /// Loopback addresses on which nobody listens here are those of the host.
+    reaches_host_loopback: bool,
     /// Streams that came in before anybody listened.
     early: VecDeque<Rc<Stream>>,
     function_port: u16,
@@ -78,6 +89,8 @@ impl Network {
             tcp_ports: Ports::new(false),
             udp_ports: Ports::new(true),
             unix_names: Rc::default(),
+            egress: Egress::default(),
+            reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             function_port,
             ready: Rc::clone(ready),
@@ -87,6 +100,12 @@ impl Network {
 
     /// Takes note of what the host has changed.
     pub(crate) fn pump(&mut self) {
+        let streams = &mut self.streams;
+        self.egress.pump(&self.ready, |slot, stream| {
+            if let Some(place) = streams.get_mut(slot) {
+                *place = Some(Rc::downgrade(stream));
+            }
+        });
         let mut changed = shared::take_changed_slots();
         while changed != 0 {
             let slot = changed.trailing_zeros() as usize;
@@ -101,6 +120,10 @@ impl Network {
 
     /// A new stream is in this slot.
     fn welcome(&mut self, slot: usize) {
+        if shared::host_slot(slot).flags & host_slot_flags::EGRESS != 0 {
+            // An answer names it.
+            return;
+        }
         let Some(stream) = Stream::accept(slot, Condition::new(&self.ready)) else {
             return;
         };
@@ -128,11 +151,30 @@ impl Network {
 }
 
 /// Makes the node of a socket in the file system.
-fn make_socket_node(_kernel: &mut Kernel, _path: &[u8], _socket: &Rc<unix::Shared>) -> Result<(), Errno> {
-    Err(Errno::EACCES)
+fn make_socket_node(kernel: &mut Kernel, path: &[u8], socket: &Rc<unix::Shared>) -> Result<(), Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let found = walk(kernel, &base, path, Follow::NotLast)?;
+    let permissions = 0o777 & !kernel.process.file_mode_mask;
+    let made = change::make(&found, S_IFSOCK | permissions, 0);
+    let entry = made.map_err(|error| {
+        if error == Errno::EEXIST {
+            Errno::EADDRINUSE
+        } else {
+            error
+        }
+    })?;
+    if let Body::Socket(place) = &entry.node.body {
+        place.replace(Rc::downgrade(socket));
+    }
+    Ok(())
 }
 
 /// The socket behind a node in the file system; none if nobody has it open any more.
-fn find_socket_node(_kernel: &mut Kernel, _path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
-    Err(Errno::ENOENT)
+fn find_socket_node(kernel: &mut Kernel, path: &[u8]) -> Result<Option<Rc<unix::Shared>>, Errno> {
+    let base = Rc::clone(&kernel.process.directory);
+    let entry = walk(kernel, &base, path, Follow::All)?.entry()?;
+    Ok(match &entry.node.body {
+        Body::Socket(place) => place.borrow().upgrade(),
+        _ => None,
+    })
 }

@@ -5,14 +5,16 @@ use core::cell::Cell;
 
 use spore_abi::layout::STREAM_RING_BYTES;
 use spore_abi::pages::{GuestSlot, guest_slot_flags, host_slot_flags};
-use spore_abi::ring;
+use spore_abi::ring::{self, DATAGRAM_HEADER_BYTES, DatagramHeader};
 use spore_machine::shared;
 
+use super::bytes::ByteQueue;
 use super::socket::Condition;
 use crate::errno::Errno;
 use crate::files::Readiness;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::task::ReadyQueue;
 
 /// A stream. Dropping it closes it; what was written before still goes out.
 pub(crate) struct Stream {
@@ -46,6 +48,11 @@ impl Stream {
             read_shut: Cell::new(false),
             condition,
         }))
+    }
+
+    /// Takes over the stream in `slot` for nobody: dropping it closes it.
+    pub(super) fn accept_unwanted(slot: usize, ready: &Rc<ReadyQueue>) -> Option<Rc<Self>> {
+        Self::accept(slot, Condition::new(ready))
     }
 
     /// Whether the slot still carries this stream.
@@ -134,6 +141,103 @@ impl Stream {
         })?;
         self.publish(|state| state.transmit_tail = tail.wrapping_add(done as u32));
         Ok(done)
+    }
+
+    /// Sends the whole of a queue that is no longer than the ring, before anything else is sent.
+    pub(super) fn send_queued(&self, queue: &mut ByteQueue) {
+        let count = u32::try_from(queue.len()).unwrap_or(u32::MAX).min(self.room());
+        let tail = self.state.get().transmit_tail;
+        shared::with_transmit_ring(self.slot, tail, count, |[first, second]| {
+            queue.copy_bytes(0, first);
+            queue.copy_bytes(first.len() as u64, second);
+        });
+        self.publish(|state| state.transmit_tail = tail.wrapping_add(count));
+        queue.consume(queue.len());
+    }
+
+    /// Sends a datagram: all of the buffers, which are no longer than one can be.
+    pub(super) fn write_datagram(
+        &self,
+        kernel: &mut Kernel,
+        header: DatagramHeader,
+        buffers: &mut Buffers,
+    ) -> Result<u64, Errno> {
+        if self.is_reset() {
+            return Err(Errno::EPIPE);
+        }
+        let length = u64::from(header.length);
+        if u64::from(self.room()) < DATAGRAM_HEADER_BYTES as u64 + length {
+            // The host makes room when it is asked to serve.
+            kernel.notify_due = true;
+            return Err(Errno::EAGAIN);
+        }
+        let tail = self.state.get().transmit_tail;
+        let data = tail.wrapping_add(DATAGRAM_HEADER_BYTES as u32);
+        let done =
+            shared::with_transmit_ring(self.slot, data, u32::from(header.length), |[first, second]| {
+                let mut done = buffers.take(&mut kernel.process.space, first)?;
+                if done == first.len() as u64 && !second.is_empty() {
+                    done += buffers.take(&mut kernel.process.space, second)?;
+                }
+                Ok::<u64, Errno>(done)
+            })?;
+        if done < length {
+            return Err(Errno::EFAULT);
+        }
+        let bytes = header.encode();
+        shared::with_transmit_ring(self.slot, tail, bytes.len() as u32, |[first, second]| {
+            let (start, end) = bytes.split_at(first.len());
+            first.copy_from_slice(start);
+            second.copy_from_slice(end);
+        });
+        self.publish(|state| state.transmit_tail = data.wrapping_add(u32::from(header.length)));
+        kernel.notify_due = true;
+        Ok(done)
+    }
+
+    /// Header of the datagram that has come in first, if the whole of it is there.
+    pub(super) fn next_datagram(&self) -> Option<DatagramHeader> {
+        let waiting = self.received();
+        if (waiting as usize) < DATAGRAM_HEADER_BYTES {
+            return None;
+        }
+        let mut bytes = [0; DATAGRAM_HEADER_BYTES];
+        let head = self.state.get().receive_head;
+        shared::with_receive_ring(self.slot, head, bytes.len() as u32, |[first, second]| {
+            bytes[..first.len()].copy_from_slice(first);
+            bytes[first.len()..].copy_from_slice(second);
+        });
+        let header = DatagramHeader::decode(bytes)?;
+        let whole = DATAGRAM_HEADER_BYTES as u32 + u32::from(header.length);
+        (whole <= waiting).then_some(header)
+    }
+
+    /// Copies as much of the first datagram as fits into the buffers.
+    pub(super) fn copy_datagram(
+        &self,
+        kernel: &mut Kernel,
+        header: DatagramHeader,
+        buffers: &mut Buffers,
+    ) -> Result<u64, Errno> {
+        let data = self
+            .state
+            .get()
+            .receive_head
+            .wrapping_add(DATAGRAM_HEADER_BYTES as u32);
+        let count = u64::from(header.length).min(buffers.remaining()) as u32;
+        shared::with_receive_ring(self.slot, data, count, |[first, second]| {
+            let mut done = buffers.put(&mut kernel.process.space, first)?;
+            if done == first.len() as u64 && !second.is_empty() {
+                done += buffers.put(&mut kernel.process.space, second)?;
+            }
+            Ok(done)
+        })
+    }
+
+    /// Drops the first datagram.
+    pub(super) fn consume_datagram(&self, header: DatagramHeader) {
+        let length = DATAGRAM_HEADER_BYTES as u32 + u32::from(header.length);
+        self.publish(|state| state.receive_head = state.receive_head.wrapping_add(length));
     }
 
     /// `shutdown`: no more reading, no more writing, or both.

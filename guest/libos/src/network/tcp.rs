@@ -15,8 +15,10 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use linux_raw_sys::net::{SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET};
+use spore_abi::pages::egress_kind;
 
 use super::address::{self, Address, Family, Host};
+use super::egress::{Asking, Outcome};
 use super::inbox::Incoming;
 use super::options::V6_ONLY;
 use super::pair::{self, End, Flavour};
@@ -107,6 +109,8 @@ enum State {
     Idle,
     Listening(Rc<Listener>),
     Connecting(Line),
+    /// The host is asked to connect.
+    Asking(Rc<Asking>),
     Connected(Line),
     Closed,
 }
@@ -174,15 +178,19 @@ impl Tcp {
     /// Takes note of how a connection that was under way has come out: an error if it still is.
     fn settle(&self, common: &Common) -> Result<(), Errno> {
         let mut state = self.state.borrow_mut();
-        let State::Connecting(line) = &*state else {
-            return Ok(());
+        let line = match &*state {
+            State::Connecting(line @ Line::Inside(end)) if end.is_established() && !end.is_reset() => {
+                Some(line.clone())
+            }
+            State::Connecting(line @ Line::Outside(_)) => Some(line.clone()),
+            State::Connecting(_) => None,
+            State::Asking(asking) => match asking.outcome() {
+                Outcome::Open(stream) => Some(Line::Outside(stream)),
+                Outcome::Waiting | Outcome::Failed(_) => None,
+            },
+            _ => return Ok(()),
         };
-        let is_there = match line {
-            Line::Inside(end) => end.is_established() && !end.is_reset(),
-            Line::Outside(_) => true,
-        };
-        if is_there {
-            let line = line.clone();
+        if let Some(line) = line {
             *state = State::Connected(line);
             return Ok(());
         }
@@ -223,6 +231,32 @@ impl Tcp {
         Ok(())
     }
 
+    fn connect_outside(
+        &self,
+        kernel: &mut Kernel,
+        common: &Common,
+        target: (Host, u16),
+    ) -> Result<(), Errno> {
+        if address::is_group(target.0) {
+            return Err(self.fail(Errno::ENETUNREACH));
+        }
+        let source = match self.local.get().0 {
+            host if address::is_unspecified(host) => address::mapped(address::INTERFACE_V4),
+            host => host,
+        };
+        let port = self.claim_port(kernel, common, source)?;
+        self.local.set((source, port));
+        self.remote.set(target);
+        let condition = &common.condition;
+        let asking = kernel
+            .network
+            .egress
+            .ask(egress_kind::STREAM, target, condition, None);
+        kernel.notify_due = true;
+        *self.state.borrow_mut() = State::Asking(asking);
+        Err(Errno::EINPROGRESS)
+    }
+
     fn start(
         &self,
         kernel: &mut Kernel,
@@ -235,8 +269,12 @@ impl Tcp {
         {
             return Err(Errno::ENETUNREACH);
         }
-        if !address::is_local(host) {
-            return Err(self.fail(Errno::ENETUNREACH));
+        let goes_out = !address::is_local(host)
+            || (kernel.network.reaches_host_loopback
+                && address::is_loopback(host)
+                && kernel.network.tcp_ports.listener(host, target.port).is_none());
+        if goes_out {
+            return self.connect_outside(kernel, common, (host, target.port));
         }
         let result = self.connect_inside(kernel, common, (host, target.port));
         match result {
@@ -261,7 +299,7 @@ impl Tcp {
     fn line(&self) -> Result<Line, Errno> {
         match &*self.state.borrow() {
             State::Connected(line) => Ok(line.clone()),
-            State::Connecting(_) => Err(Errno::EAGAIN),
+            State::Connecting(_) | State::Asking(_) => Err(Errno::EAGAIN),
             State::Idle | State::Listening(_) | State::Closed => Err(Errno::ENOTCONN),
         }
     }
@@ -307,7 +345,9 @@ impl Protocol for Tcp {
                 listener.backlog.set(backlog);
                 return Ok(());
             }
-            State::Connecting(_) | State::Connected(_) | State::Closed => return Err(Errno::EINVAL),
+            State::Connecting(_) | State::Asking(_) | State::Connected(_) | State::Closed => {
+                return Err(Errno::EINVAL);
+            }
         }
         let (host, _) = self.local.get();
         let port = self
@@ -366,7 +406,7 @@ impl Protocol for Tcp {
             return Ok(());
         }
         let target = Address::parse(address, self.family)?;
-        let is_under_way = matches!(&*self.state.borrow(), State::Connecting(_));
+        let is_under_way = matches!(&*self.state.borrow(), State::Connecting(_) | State::Asking(_));
         if is_under_way {
             return match self.settle(common) {
                 Err(Errno::EINPROGRESS) if !attempt.is_retry => Err(Errno::EALREADY),
@@ -380,7 +420,7 @@ impl Protocol for Tcp {
         match &*self.state.borrow() {
             State::Connected(_) if self.is_untold.take() || attempt.is_retry => return Ok(()),
             State::Connected(_) | State::Listening(_) => return Err(Errno::EISCONN),
-            State::Connecting(_) => return Err(Errno::EALREADY),
+            State::Connecting(_) | State::Asking(_) => return Err(Errno::EALREADY),
             State::Closed => return Err(Errno::EINVAL),
             State::Idle => {}
         }
@@ -500,9 +540,13 @@ impl Protocol for Tcp {
             State::Listening(listener) if listener.waiting.borrow().is_empty() => Readiness::empty(),
             State::Listening(_) => Readiness::READ,
             State::Connecting(Line::Inside(end)) if end.is_established() || end.is_reset() => end.readiness(),
-            State::Connecting(_) if common.condition.error.get().is_some() => {
+            State::Connecting(_) | State::Asking(_) if common.condition.error.get().is_some() => {
                 Readiness::READ | Readiness::READ_HANG_UP | Readiness::WRITE | Readiness::HANG_UP
             }
+            State::Asking(asking) => match asking.outcome() {
+                Outcome::Open(stream) => stream.readiness(),
+                Outcome::Waiting | Outcome::Failed(_) => Readiness::empty(),
+            },
             State::Connecting(_) => Readiness::empty(),
             State::Connected(Line::Inside(end)) => end.readiness(),
             State::Connected(Line::Outside(stream)) => stream.readiness(),
@@ -538,7 +582,7 @@ impl Protocol for Tcp {
             }
             // The stream closes itself.
             State::Connecting(Line::Outside(_)) | State::Connected(Line::Outside(_)) => {}
-            State::Idle | State::Closed => {}
+            State::Idle | State::Asking(_) | State::Closed => {}
         }
         self.claim.borrow_mut().take();
     }
@@ -546,7 +590,10 @@ impl Protocol for Tcp {
 
 impl Tcp {
     fn disconnect(&self, kernel: &mut Kernel, common: &Common) {
-        let is_connection = matches!(&*self.state.borrow(), State::Connecting(_) | State::Connected(_));
+        let is_connection = matches!(
+            &*self.state.borrow(),
+            State::Connecting(_) | State::Asking(_) | State::Connected(_)
+        );
         if !is_connection {
             return;
         }

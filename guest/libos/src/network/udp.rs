@@ -5,12 +5,18 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
 use linux_raw_sys::net::{SO_BROADCAST, SO_RCVBUF, SO_REUSEADDR, SO_REUSEPORT, SOL_SOCKET};
+use spore_abi::layout::STREAM_RING_BYTES;
+use spore_abi::pages::egress_kind;
+use spore_abi::ring::{DATAGRAM_HEADER_BYTES, DatagramHeader};
 
 use super::address::{self, Address, Family, Host};
+use super::bytes::ByteQueue;
+use super::egress::{Asking, Outcome};
 use super::inbox::{Ancillary, Inbox, Incoming};
 use super::options::V6_ONLY;
 use super::ports::{Claim, Wish};
 use super::socket::{Attempt, Common, Condition, Outgoing, Protocol};
+use super::stream::Stream;
 use crate::errno::Errno;
 use crate::files::Readiness;
 use crate::files::descriptors::OpenFile;
@@ -34,9 +40,12 @@ pub(crate) struct Udp {
     receiver: Rc<Receiver>,
     claim: RefCell<Option<Claim<Receiver>>>,
     local: Cell<(Host, u16)>,
-    /// What the program has bound, which outlasts connections: a host, and a port if it named one.
-    bound: Cell<(Option<Host>, Option<u16>)>,
+    /// The host that the program has bound, which outlasts connections.
+    bound: Cell<Option<Host>>,
     remote: Cell<Option<(Host, u16)>>,
+    has_chosen_port: Cell<bool>,
+    /// The way to and from the outside, once something was sent there.
+    outside: RefCell<Option<Rc<Asking>>>,
     is_read_shut: Cell<bool>,
     is_write_shut: Cell<bool>,
 }
@@ -78,8 +87,10 @@ impl Udp {
             }),
             claim: RefCell::new(None),
             local: Cell::new((Address::unspecified(family).canonical(), 0)),
-            bound: Cell::new((None, None)),
+            bound: Cell::new(None),
             remote: Cell::new(None),
+            has_chosen_port: Cell::new(false),
+            outside: RefCell::new(None),
             is_read_shut: Cell::new(false),
             is_write_shut: Cell::new(false),
         }
@@ -126,15 +137,122 @@ impl Udp {
         Ok((host, address.port))
     }
 
-    /// Forgets the peer, and the local address that was chosen for it: what is connected to next may need another.
+    /// Sends a datagram to the outside. Before the way there is open, datagrams wait in the outbox or are dropped.
+    fn send_outside(
+        &self,
+        kernel: &mut Kernel,
+        common: &Common,
+        buffers: &mut Buffers,
+        (address, port): (Host, u16),
+    ) -> Result<u64, Errno> {
+        if address::is_group(address) {
+            return Err(Errno::ENETUNREACH);
+        }
+        let length = buffers.remaining();
+        let header = DatagramHeader {
+            length: length as u16,
+            error: 0,
+            port,
+            address,
+        };
+        let known = self.outside.borrow().clone();
+        let asking = match known.as_ref().map(|asking| asking.outcome()) {
+            Some(Outcome::Open(stream)) => return stream.write_datagram(kernel, header, buffers),
+            Some(Outcome::Failed(error)) => {
+                self.outside.borrow_mut().take();
+                return Err(error);
+            }
+            Some(Outcome::Waiting) => known,
+            None => Some(self.ask_outside(kernel, common)),
+        };
+        let outbox = asking.as_ref().and_then(|asking| asking.outbox.as_ref());
+        if let Some(outbox) = outbox {
+            let mut outbox = outbox.borrow_mut();
+            let before = outbox.len();
+            let needed = DATAGRAM_HEADER_BYTES as u64 + length;
+            let has_room = before + needed <= u64::from(STREAM_RING_BYTES);
+            if has_room && outbox.push_bytes(&header.encode()).is_ok() {
+                let pushed = match length {
+                    0 => Ok(0),
+                    length => outbox.push(&mut kernel.process.space, buffers, length),
+                };
+                if pushed != Ok(length) {
+                    outbox.cut(before);
+                    return pushed.and(Err(Errno::EFAULT));
+                }
+            }
+        }
+        buffers.skip(buffers.remaining());
+        Ok(length)
+    }
+
+    /// Asks for the way to and from the outside.
+    fn ask_outside(&self, kernel: &mut Kernel, common: &Common) -> Rc<Asking> {
+        let outbox = ByteQueue::new(&kernel.frames);
+        let nowhere = ([0; 16], 0);
+        let (kind, condition) = (egress_kind::DATAGRAMS, &common.condition);
+        let asking = kernel.network.egress.ask(kind, nowhere, condition, Some(outbox));
+        *self.outside.borrow_mut() = Some(Rc::clone(&asking));
+        kernel.notify_due = true;
+        asking
+    }
+
+    /// The datagram that has come in first from the outside.
+    fn next_outside(&self) -> Option<(Rc<Stream>, DatagramHeader)> {
+        let outside = self.outside.borrow();
+        let Outcome::Open(stream) = outside.as_ref()?.outcome() else {
+            return None;
+        };
+        let header = stream.next_datagram()?;
+        Some((stream, header))
+    }
+
+    /// Receives a datagram from the outside. Those that a connected socket is not to hear are dropped.
+    fn receive_outside(
+        &self,
+        kernel: &mut Kernel,
+        buffers: &mut Buffers,
+        peek: bool,
+    ) -> Result<Incoming, Errno> {
+        while let Some((stream, header)) = self.next_outside() {
+            let source = (header.address, header.port);
+            let is_meant = self.remote.get().is_none_or(|remote| remote == source);
+            if header.error != 0 || !is_meant {
+                stream.consume_datagram(header);
+                if header.error != 0 && self.remote.get() == Some(source) {
+                    return Err(Errno(u32::from(header.error)));
+                }
+                continue;
+            }
+            let count = stream.copy_datagram(kernel, header, buffers)?;
+            if !peek {
+                stream.consume_datagram(header);
+                kernel.notify_due = true;
+            }
+            let source = Address::shown(self.family(), header.address, header.port).encode();
+            return Ok(Incoming {
+                count,
+                full: u64::from(header.length),
+                source: Some(source.into()),
+                is_record: true,
+                ..Incoming::default()
+            });
+        }
+        Err(Errno::EAGAIN)
+    }
+
+    /// Forgets the peer, and the local address that was chosen for it: what is connected to next may need another. As on
+    /// Linux a port that the program did not choose is given back.
     fn disconnect(&self) {
         self.remote.set(None);
-        let (host, port) = self.bound.get();
-        let host = host.unwrap_or_else(|| Address::unspecified(self.family()).canonical());
-        if port.is_none() {
+        let unspecified = Address::unspecified(self.family()).canonical();
+        let host = self.bound.get().unwrap_or(unspecified);
+        if !self.has_chosen_port.get() {
             self.claim.borrow_mut().take();
+            self.local.set((host, 0));
+            return;
         }
-        self.local.set((host, port.unwrap_or(0)));
+        self.local.set((host, self.local.get().1));
         if let Some(claim) = &*self.claim.borrow() {
             claim.connect(None, None);
         }
@@ -171,10 +289,8 @@ impl Protocol for Udp {
             return Err(Errno::EADDRNOTAVAIL);
         }
         self.claim_port(kernel, common, host, address.port)?;
-        self.bound.set((
-            Some(host).filter(|&host| !address::is_unspecified(host)),
-            Some(address.port).filter(|&port| port != 0),
-        ));
+        self.has_chosen_port.set(address.port != 0);
+        self.bound.set(Some(host));
         Ok(())
     }
 
@@ -190,9 +306,6 @@ impl Protocol for Udp {
             return Ok(());
         }
         let (host, port) = self.target(common, address)?;
-        if !address::is_local(host) {
-            return Err(Errno::ENETUNREACH);
-        }
         self.claim_port(kernel, common, self.local.get().0, 0)?;
         let source = self.source(host);
         self.local.set(source);
@@ -236,10 +349,15 @@ impl Protocol for Udp {
         common.take_error()?;
         self.claim_port(kernel, common, self.local.get().0, 0)?;
         let source = self.source(target.0);
-        if !address::is_local(target.0) {
-            return Err(Errno::ENETUNREACH);
-        }
-        match kernel.network.udp_ports.receiver(target.0, target.1, source) {
+        let receiver = if address::is_local(target.0) {
+            kernel.network.udp_ports.receiver(target.0, target.1, source)
+        } else {
+            None
+        };
+        let goes_out = !address::is_local(target.0)
+            || (kernel.network.reaches_host_loopback && address::is_loopback(target.0));
+        match receiver {
+            None if goes_out => self.send_outside(kernel, common, buffers, target),
             Some(receiver) => receiver.take(kernel, buffers, source),
             None => {
                 if self.remote.get() == Some(target) {
@@ -261,12 +379,16 @@ impl Protocol for Udp {
         peek: bool,
     ) -> Result<Incoming, Errno> {
         common.take_error()?;
-        match self
+        let inside = self
             .receiver
             .inbox
             .borrow_mut()
-            .pull_message(kernel, buffers, peek)
-        {
+            .pull_message(kernel, buffers, peek);
+        let pulled = match inside {
+            Err(Errno::EAGAIN) => self.receive_outside(kernel, buffers, peek),
+            other => other,
+        };
+        match pulled {
             Err(Errno::EAGAIN) if self.is_read_shut.get() => Ok(Incoming::default()),
             other => other,
         }
@@ -285,17 +407,17 @@ impl Protocol for Udp {
     fn readiness(&self, _common: &Common) -> Readiness {
         let is_over = self.is_read_shut.get();
         let mut readiness = Readiness::WRITE;
-        readiness.set(
-            Readiness::READ,
-            is_over || !self.receiver.inbox.borrow().is_empty(),
-        );
+        let is_waiting = !self.receiver.inbox.borrow().is_empty() || self.next_outside().is_some();
+        readiness.set(Readiness::READ, is_over || is_waiting);
         readiness.set(Readiness::READ_HANG_UP, is_over);
         readiness.set(Readiness::HANG_UP, is_over && self.is_write_shut.get());
         readiness
     }
 
     fn waiting_bytes(&self) -> u64 {
-        self.receiver.inbox.borrow().next_length().unwrap_or(0)
+        let outside = || self.next_outside().map(|(_, header)| u64::from(header.length));
+        let inside = self.receiver.inbox.borrow().next_length();
+        inside.or_else(outside).unwrap_or(0)
     }
 
     fn option_changed(&self, common: &Common) {
@@ -307,5 +429,6 @@ impl Protocol for Udp {
     fn close(&self, _common: &Common, discarded: &mut Vec<Rc<OpenFile>>) {
         self.claim.borrow_mut().take();
         self.receiver.inbox.borrow_mut().clear(discarded);
+        self.outside.borrow_mut().take();
     }
 }

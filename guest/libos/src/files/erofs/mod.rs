@@ -46,10 +46,6 @@ pub(crate) struct Image<S> {
     inodes_offset: u64,
     root: u64,
     build_time_ns: u64,
-    /// Number of inodes, as the image says.
-    inode_count: u64,
-    /// Number of blocks, as the image says.
-    block_count: u64,
 }
 
 /// A stretch of a file's contents.
@@ -104,8 +100,6 @@ impl<S: Source> Image<S> {
             inodes_offset: u64::from(u32_at(&superblock, 40)) << block_bits,
             root: u64::from(u16_at(&superblock, 14)),
             build_time_ns: seconds_ns.saturating_add(u64::from(u32_at(&superblock, 32))),
-            inode_count: u64_at(&superblock, 16),
-            block_count: u64::from(u32_at(&superblock, 36)),
         };
         if image.inode(image.root)?.mode & S_IFMT != linux_raw_sys::general::S_IFDIR {
             return Err(Errno::EUCLEAN);
@@ -116,16 +110,6 @@ impl<S: Source> Image<S> {
     /// The number of the root directory's inode.
     pub(crate) fn root(&self) -> u64 {
         self.root
-    }
-
-    /// How many inodes the image says that it has.
-    pub(crate) fn inode_count(&self) -> u64 {
-        self.inode_count
-    }
-
-    /// How many bytes the image says that it has.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.block_count.saturating_mul(self.block_bytes())
     }
 
     fn block_bytes(&self) -> u64 {

@@ -36,6 +36,14 @@ fn changeable(parent: &Entry) -> Result<&Directory, Errno> {
     }
 }
 
+/// Checks that `parent` can get new files.
+fn check_growable(parent: &Entry) -> Result<(), Errno> {
+    if matches!(parent.node.body, Body::Generated(_)) && parent.node.device == Device::Processes {
+        return Err(Errno::ENOENT);
+    }
+    changeable(parent).map(|_| ())
+}
+
 /// The name that a new file gets where a path leads to nothing.
 fn free_name(found: &Found, is_directory: bool) -> Result<&[u8], Errno> {
     if found.target.is_some() {
@@ -63,13 +71,13 @@ pub(crate) fn make(found: &Found, mode: u32, rdev: u64) -> Result<Rc<Entry>, Err
 
 /// Makes a file of the kind that `mode` says in a directory that has none of this name.
 pub(crate) fn make_in(parent: &Rc<Entry>, name: &[u8], mode: u32, rdev: u64) -> Result<Rc<Entry>, Errno> {
-    changeable(parent)?;
+    check_growable(parent)?;
     let volume = &parent.node.volume;
     let body = match mode & S_IFMT {
         S_IFREG => Body::Regular(RefCell::new(Bytes::Memory(Contents::new(&volume.frames)))),
         S_IFDIR => Body::Directory(Box::new(Directory::new(None))),
         linux_raw_sys::general::S_IFIFO => Body::Fifo(Fifo::default()),
-        linux_raw_sys::general::S_IFSOCK => Body::Socket,
+        linux_raw_sys::general::S_IFSOCK => Body::Socket(RefCell::default()),
         linux_raw_sys::general::S_IFCHR | linux_raw_sys::general::S_IFBLK => Body::Device(rdev),
         _ => return Err(Errno::EINVAL),
     };
@@ -95,7 +103,7 @@ pub(crate) fn make_link(found: &Found, text: &[u8]) -> Result<Rc<Entry>, Errno> 
 
 /// Makes a symbolic link in a directory that has nothing of this name.
 pub(crate) fn make_link_in(parent: &Rc<Entry>, name: &[u8], text: &[u8]) -> Result<Rc<Entry>, Errno> {
-    changeable(parent)?;
+    check_growable(parent)?;
     let body = Body::Link(Text::Memory(Box::from(text)));
     let extra = name.len() + text.len();
     let node = parent

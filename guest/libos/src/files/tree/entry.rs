@@ -225,13 +225,6 @@ impl File for Entry {
         self.node.peek(offset, buffer)
     }
 
-    fn poke(&self, _kernel: &mut Kernel, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.node.with_contents(|contents| contents.poke(offset, bytes))?;
-        self.node.note_modification();
-        self.notify(IN_MODIFY);
-        Ok(())
-    }
-
     fn seek_data(&self, offset: u64, hole: bool) -> Result<u64, Errno> {
         let size = self.size().ok_or(Errno::EINVAL)?;
         match self

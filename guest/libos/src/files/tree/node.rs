@@ -1,7 +1,7 @@
 //! Nodes: what a file is, whatever its names are.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
+use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 
@@ -21,6 +21,7 @@ use crate::files::pipe::Fifo;
 use crate::files::{Kind, Mapping, Metadata};
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::network::unix::Shared as Socket;
 use crate::time::realtime_ns;
 
 /// Which file system a node seems to be on.
@@ -59,8 +60,8 @@ pub(crate) enum Body {
     Fifo(Fifo),
     /// A device with its number.
     Device(u64),
-    /// A socket; what is behind it is known by the node's number.
-    Socket,
+    /// A socket, while somebody has it open.
+    Socket(RefCell<Weak<Socket>>),
     /// A file or directory of `/proc` or `/sys`.
     Generated(Generated),
 }
@@ -107,7 +108,7 @@ impl Node {
             Kind::SymbolicLink => Body::Link(Text::Image(inode)),
             Kind::CharacterDevice | Kind::BlockDevice => Body::Device(inode.rdev),
             Kind::Pipe => Body::Fifo(Fifo::default()),
-            _ => Body::Socket,
+            _ => Body::Socket(RefCell::default()),
         };
         Ok(Rc::new(Self {
             number: inode.number,

@@ -165,7 +165,7 @@ pub(crate) fn open_entry(
         Body::Device(rdev) => {
             devices::by_number(node.kind() == Kind::CharacterDevice, *rdev).ok_or(Errno::ENXIO)?
         }
-        Body::Socket | Body::Link(_) => return Err(Errno::ENXIO),
+        Body::Socket(_) | Body::Link(_) => return Err(Errno::ENXIO),
     };
     entry.notify(IN_OPEN | if node.is_directory() { IN_ISDIR } else { 0 });
     let kept = flags & !CREATION_FLAGS | O_LARGEFILE;

@@ -24,6 +24,7 @@ use crate::files::generated;
 use crate::files::metadata::device_number;
 use crate::kernel::Kernel;
 use crate::memory::frames::SharedFrames;
+use crate::network::names::network_files;
 use crate::task::ReadyQueue;
 
 /// Least that nodes may take of the library OS's memory, in bytes.
@@ -241,24 +242,24 @@ fn provide(kernel: &mut Kernel, path: &[u8], contents: &[u8], replaces: bool) ->
 /// Path, contents, and whether they take the place of a file that is there.
 type Provided = (&'static [u8], Vec<u8>, bool);
 
-/// Files that say what the network is: as containers get them, in place of those of the image.
-fn network_files() -> [Provided; 3] {
-    [
-        (b"/etc/hostname", b"spore\n".to_vec(), true),
-        (
-            b"/etc/hosts",
-            b"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.0.1\tspore\n".to_vec(),
-            true,
-        ),
-        (b"/etc/resolv.conf", b"nameserver 127.0.0.53\n".to_vec(), true),
-    ]
-}
-
+/// Files of containers: those that say what the network is take the place of the image's.
 fn container_files() -> Vec<Provided> {
-    let mut files = network_files().to_vec();
-    files.push((b"/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n".to_vec(), false));
-    files.push((b"/etc/group", b"root:x:0:\n".to_vec(), false));
-    files.push((b"/etc/nsswitch.conf", b"hosts: files dns\n".to_vec(), false));
+    let replaced: [&[u8]; 2] = [b"/etc/hosts", b"/etc/resolv.conf"];
+    let network = network_files().into_iter();
+    let mut files: Vec<Provided> = network
+        .map(|(path, contents)| (path, contents.to_vec(), replaced.contains(&path)))
+        .collect();
+    files.push((b"/etc/hostname", b"spore\n".to_vec(), true));
+    files.push((
+        b"/etc/passwd",
+        b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n".to_vec(),
+        false,
+    ));
+    files.push((
+        b"/etc/group",
+        b"root:x:0:\nnobody:x:65534:\nnogroup:x:65534:\n".to_vec(),
+        false,
+    ));
     files
 }
 

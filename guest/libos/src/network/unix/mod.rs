@@ -33,6 +33,8 @@ use names::Hold;
 const DATAGRAM_BYTES: u64 = 212_992;
 /// Datagrams that wait in a socket, at most (`net.unix.max_dgram_qlen`).
 const DATAGRAMS: usize = 10;
+/// The same between two sockets that are connected with each other: as many as the sender's buffer holds.
+const DATAGRAMS_BETWEEN_TWO: usize = 277;
 
 /// A connection that waits to be accepted.
 struct Waiting {
@@ -136,6 +138,11 @@ fn flavour(form: Form) -> Option<Flavour> {
 }
 
 impl Shared {
+    fn takes_only_from(&self, sender: &Rc<Self>) -> bool {
+        let peer = self.peer.borrow().upgrade();
+        peer.is_some_and(|peer| Rc::ptr_eq(&peer, sender))
+    }
+
     /// Its socket is gone: datagram sockets that are connected to it hear of that when they next send.
     fn close(&self, discarded: &mut Vec<Rc<OpenFile>>) {
         self.is_closed.set(true);
@@ -149,9 +156,15 @@ impl Shared {
         self.senders.wake();
     }
 
-    fn is_full(&self, length: u64) -> bool {
+    /// Whether it takes no datagram of this length from `sender` now.
+    fn is_full(&self, sender: &Rc<Self>, length: u64) -> bool {
         let inbox = self.inbox.borrow();
-        inbox.messages() > DATAGRAMS || (inbox.len() + length > DATAGRAM_BYTES && !inbox.is_empty())
+        let limit = if self.takes_only_from(sender) {
+            DATAGRAMS_BETWEEN_TWO
+        } else {
+            DATAGRAMS
+        };
+        inbox.messages() > limit || (inbox.len() + length > DATAGRAM_BYTES && !inbox.is_empty())
     }
 }
 
@@ -187,7 +200,11 @@ impl Unix {
     fn find(&self, kernel: &mut Kernel, name: &Name) -> Result<Rc<Shared>, Errno> {
         match name {
             Name::Unnamed => Err(Errno::EINVAL),
-            Name::Abstract(name) => kernel.network.unix_names.find(name).ok_or(Errno::ECONNREFUSED),
+            Name::Abstract(name) => kernel
+                .network
+                .unix_names
+                .find(self.shared.form, name)
+                .ok_or(Errno::ECONNREFUSED),
             Name::Path(path) => super::find_socket_node(kernel, path)?
                 .filter(|found| !found.is_closed.get())
                 .ok_or(Errno::ECONNREFUSED),
@@ -281,7 +298,7 @@ impl Unix {
         if length > DATAGRAM_BYTES {
             return Err(Errno::EMSGSIZE);
         }
-        if receiver.is_full(length) {
+        if receiver.is_full(&self.shared, length) {
             receiver.senders.add_task(kernel.current);
             return Err(Errno::EAGAIN);
         }
@@ -303,7 +320,13 @@ impl Protocol for Unix {
             return Err(Errno::EINVAL);
         }
         if name == Name::Unnamed {
-            name = Name::Abstract(kernel.network.unix_names.made_up().ok_or(Errno::ENOSPC)?);
+            name = Name::Abstract(
+                kernel
+                    .network
+                    .unix_names
+                    .made_up(self.shared.form)
+                    .ok_or(Errno::ENOSPC)?,
+            );
         }
         match &name {
             Name::Abstract(name) => {
@@ -492,7 +515,12 @@ impl Protocol for Unix {
                 readiness.set(Readiness::READ, is_over || !self.shared.inbox.borrow().is_empty());
                 readiness.set(Readiness::READ_HANG_UP, is_over);
                 readiness.set(Readiness::HANG_UP, is_over && self.is_write_shut.get());
-                readiness.set(Readiness::WRITE, !peer.is_some_and(|peer| peer.is_full(0)));
+                let is_full = peer.is_some_and(|peer| {
+                    let waiting = peer.inbox.borrow().messages();
+                    let is_crowded = waiting > DATAGRAMS_BETWEEN_TWO / 4;
+                    peer.is_full(&self.shared, 0) || (is_crowded && peer.takes_only_from(&self.shared))
+                });
+                readiness.set(Readiness::WRITE, !is_full);
                 readiness
             }
             State::Idle => Readiness::WRITE | Readiness::HANG_UP,

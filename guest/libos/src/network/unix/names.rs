@@ -7,6 +7,7 @@ use core::cell::{Cell, RefCell};
 
 use linux_raw_sys::net::AF_UNIX;
 
+use super::super::socket::Form;
 use super::Shared;
 use crate::errno::Errno;
 
@@ -61,50 +62,56 @@ impl Name {
     }
 }
 
-/// Who has which abstract name.
+/// Number of the type, and the name.
+type Key = (u32, Vec<u8>);
+
+/// Who has which abstract name; each type of socket has names of its own.
 #[derive(Default)]
 pub(crate) struct Names {
-    names: RefCell<BTreeMap<Vec<u8>, Weak<Shared>>>,
+    names: RefCell<BTreeMap<Key, Weak<Shared>>>,
     next: Cell<u32>,
 }
 
 /// A socket's hold on an abstract name; dropping it gives the name back.
 pub(crate) struct Hold {
     names: Rc<Names>,
-    name: Vec<u8>,
+    name: Key,
 }
 
 impl Names {
     /// Gives a name to a socket.
     pub(crate) fn claim(self: &Rc<Self>, name: &[u8], socket: &Rc<Shared>) -> Result<Hold, Errno> {
         let mut names = self.names.borrow_mut();
-        if names.contains_key(name) {
+        let name = (socket.form.number(), name.to_vec());
+        if names.contains_key(&name) {
             return Err(Errno::EADDRINUSE);
         }
-        names.insert(name.to_vec(), Rc::downgrade(socket));
+        names.insert(name.clone(), Rc::downgrade(socket));
         Ok(Hold {
             names: Rc::clone(self),
-            name: name.to_vec(),
+            name,
         })
     }
 
     /// A name that nobody has: five hexadecimal digits, as Linux makes them up.
-    pub(crate) fn made_up(&self) -> Option<Vec<u8>> {
+    pub(crate) fn made_up(&self, form: Form) -> Option<Vec<u8>> {
         for _ in 0..=0xf_ffff {
             let number = self.next.get();
             self.next.set((number + 1) & 0xf_ffff);
             let digit = |shift: u32| b"0123456789abcdef"[(number >> shift & 0xf) as usize];
             let name = [16, 12, 8, 4, 0].map(digit).to_vec();
-            if !self.names.borrow().contains_key(&name) {
-                return Some(name);
+            let key = (form.number(), name);
+            if !self.names.borrow().contains_key(&key) {
+                return Some(key.1);
             }
         }
         None
     }
 
-    /// Who has a name.
-    pub(crate) fn find(&self, name: &[u8]) -> Option<Rc<Shared>> {
-        self.names.borrow().get(name)?.upgrade()
+    /// Who has a name, of the sockets of a type.
+    pub(crate) fn find(&self, form: Form, name: &[u8]) -> Option<Rc<Shared>> {
+        let key = (form.number(), name.to_vec());
+        self.names.borrow().get(&key)?.upgrade()
     }
 }
 
