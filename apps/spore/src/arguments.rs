@@ -205,6 +205,9 @@ pub(crate) struct RunArguments {
     /// Pass connections to this port of 127.0.0.1 on to the program, which listens on the same one
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) port: Option<u16>,
+    /// Let the program connect to this place, as it may to none otherwise; may be repeated
+    #[arg(long, value_name = "HOST[:PORT]|CIDR")]
+    pub(crate) allow_egress: Vec<EgressRule>,
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,

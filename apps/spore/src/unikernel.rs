@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
 use spore_sandbox::Sandbox;
-pub(crate) use spore_sandbox_unikernel::RunError;
+pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
 pub(crate) fn monitor_main() -> ExitCode {
@@ -28,9 +28,10 @@ pub(crate) fn run_once(
     request: StartRequest,
     root: File,
     listener: Option<TcpListener>,
+    egress: Vec<spore_sandbox::EgressRule>,
     output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
 ) -> Result<End, RunError> {
-    spore_sandbox_unikernel::run_once(request, root, listener, output)
+    spore_sandbox_unikernel::run_once(request, root, listener, egress, output)
 }
 
 /// What the host offers, for people.

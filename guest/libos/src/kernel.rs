@@ -208,6 +208,7 @@ impl Kernel {
             name,
             clear_tid_address: 0,
             robust_list: 0,
+            sequences: None,
             signals: TaskSignals::new(0, &self.signal_budget),
             run_ticks: 0,
             nice: 0,

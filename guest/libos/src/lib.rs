@@ -31,6 +31,7 @@ mod process;
 pub mod program;
 mod random;
 mod schedule;
+mod sequences;
 mod signals;
 mod task;
 mod text;

@@ -64,9 +64,18 @@ impl Kernel {
         let now = processor::time_stamp();
         self.slice = Slice {
             charged_to: now,
-            look_at: now.saturating_add(time::ns_to_ticks(LOOK_NS)),
+            look_at: self.next_look(now),
             ends_at: now.saturating_add(time::ns_to_ticks(SLICE_NS)),
         };
+    }
+
+    /// When a task that makes calls all the time is to be looked after: soon, or when something is due.
+    fn next_look(&self, now: u64) -> u64 {
+        let span_ns = match self.deadlines.first() {
+            Some(&(deadline_ns, _)) => deadline_ns.saturating_sub(time::monotonic_ns()).min(LOOK_NS),
+            None => LOOK_NS,
+        };
+        now.saturating_add(time::ns_to_ticks(span_ns))
     }
 
     /// Puts the time since the last charge into the accounts of the running task and its process.
@@ -101,9 +110,9 @@ impl Kernel {
         if now < self.slice.look_at {
             return false;
         }
-        self.slice.look_at = now.saturating_add(time::ns_to_ticks(LOOK_NS));
         self.fire_deadlines();
         self.fire_run_timers();
+        self.slice.look_at = self.next_look(now);
         now >= self.slice.ends_at && !self.ready.is_empty()
     }
 
@@ -156,6 +165,7 @@ impl Kernel {
                 }
                 Trap::Fault(upcall) => self.fault(&upcall),
                 Trap::Kick => {
+                    self.interrupt_sequence();
                     self.fire_run_timers();
                     self.ready.push(task);
                     return;
@@ -238,6 +248,10 @@ impl Kernel {
             }
             Answer::Yield => {
                 task.context.set_result(0);
+                self.fire_deadlines();
+                if self.ready.is_empty() {
+                    return true;
+                }
                 self.ready.push(current);
                 false
             }

@@ -21,6 +21,7 @@ use spore_machine::processor::ExtendedState;
 
 use crate::files::epoll::Watch;
 use crate::process::ProcessId;
+use crate::sequences::Area;
 use crate::signals::TaskSignals;
 
 /// Number of a task, as `gettid` returns it. The first is 1, also the process's number.
@@ -66,6 +67,8 @@ pub(crate) struct Task {
     pub(crate) clear_tid_address: u64,
     /// Head of the list of robust futexes that the thread holds.
     pub(crate) robust_list: u64,
+    /// Where it has its restartable sequences.
+    pub(crate) sequences: Option<Area>,
     pub(crate) signals: TaskSignals,
     /// How long it has run, in ticks of the time-stamp counter.
     pub(crate) run_ticks: u64,

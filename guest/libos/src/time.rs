@@ -32,8 +32,15 @@ pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
 
 /// Ticks of the time-stamp counter that fit into a number of nanoseconds.
 pub(crate) fn ns_to_ticks(time_ns: u64) -> u64 {
-    let ticks = (u128::from(time_ns) << 32).checked_div(u128::from(shared::clock().multiplier));
-    ticks.map_or(u64::MAX, |ticks| u64::try_from(ticks).unwrap_or(u64::MAX))
+    let multiplier = shared::clock().multiplier;
+    // Spans of seconds, which is what is asked for, need no wide division.
+    match u32::try_from(time_ns) {
+        Ok(time_ns) => (u64::from(time_ns) << 32).checked_div(multiplier),
+        Err(_) => (u128::from(time_ns) << 32)
+            .checked_div(multiplier.into())
+            .map(|ticks| u64::try_from(ticks).unwrap_or(u64::MAX)),
+    }
+    .unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds between two readings of the time-stamp counter; 0 where the second is the earlier one.

@@ -29,6 +29,7 @@
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
 mod allowance;
+mod egress;
 mod image;
 mod kick;
 mod log;

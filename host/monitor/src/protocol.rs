@@ -8,6 +8,8 @@
 //!     Start + root file          ──>
 //!                                <──      Ready                 (or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
+//!                                <──      Connect               the guest wants to connect out
+//!     Connected + stream socket  ──>                            or an error, for each of them
 //!     Stop                       ──>
 //!                                <──      Ended                 the last message; then the process exits
 //! ```
@@ -16,7 +18,7 @@
 
 use serde::{Deserialize, Serialize};
 /// The first byte of a packet on the log socket.
-pub use spore_abi::ring::LogOrigin;
+pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
 
 /// Largest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 300 * 1024;
@@ -28,6 +30,13 @@ pub enum Request {
     Start(StartRequest),
     /// Connect the attached stream socket with the function's port.
     Open,
+    /// The answer to [`Event::Connect`] of this place: the attached stream socket, or an error number of Linux.
+    Connected {
+        /// The request's.
+        place: u32,
+        /// 0 if a socket is attached.
+        error: u16,
+    },
     /// End the instance.
     Stop(StopReason),
 }
@@ -49,6 +58,8 @@ pub struct StartRequest {
     pub root: RootKind,
     /// Whether call sites are rewritten after their first trap.
     pub rewrites_calls: bool,
+    /// Loopback addresses on which nobody listens in the guest are asked for like any others.
+    pub reaches_host_loopback: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
 }
@@ -76,8 +87,32 @@ pub enum StopReason {
 pub enum Event {
     /// The program waits, and listens on the function's port.
     Ready,
+    /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
+    Connect(Connect),
     /// The instance has ended.
     Ended(End),
+}
+
+/// A connection that the guest asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Names the request in the answer.
+    pub place: u32,
+    /// What is asked for.
+    pub kind: ConnectKind,
+    /// Address of the far end in its IPv6 form (IPv4 mapped).
+    pub address: [u8; 16],
+    /// Port of the far end.
+    pub port: u16,
+}
+
+/// What the guest asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ConnectKind {
+    /// A TCP connection.
+    Stream,
+    /// A way for datagrams, each with a header ([`spore_abi::ring::DatagramHeader`]).
+    Datagrams,
 }
 
 /// How an instance ended.

@@ -10,6 +10,7 @@ use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, exit_kind, upcall_kind};
 
+use crate::egress::Egress;
 use crate::image::Image;
 use crate::kick;
 use crate::log::{DamagedRing, Log};
@@ -30,6 +31,8 @@ const UNLIMITED_DRAIN_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 const STOPPED_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often the guest's clocks are set anew, at most.
 const CLOCK_REFRESH: Duration = Duration::from_secs(1);
+/// Streams that the guest asks for and has at a time, at most: some slots are left for the gateway's.
+const EGRESS_STREAMS_MAX: usize = 48;
 const NS_PER_S: u64 = 1_000_000_000;
 
 /// A running instance.
@@ -39,8 +42,11 @@ pub(crate) struct Instance {
     pub(crate) control: OwnedFd,
     pub(crate) log: Log,
     pub(crate) streams: Streams,
+    pub(crate) egress: Egress,
     pub(crate) memory_bytes: u64,
     pub(crate) is_ready: bool,
+    /// A request of the guest's was answered with an error since it last ran.
+    pub(crate) has_answered: bool,
     pub(crate) clock: Clock,
     pub(crate) clock_set_at: Instant,
 }
@@ -152,11 +158,52 @@ impl Instance {
     /// Serves log and streams; whether the guest has news.
     fn serve(&mut self) -> Result<bool, Failure> {
         // Answers first: a caller waits for them, nobody for the log.
-        let has_news = self.streams.serve(&self.machine.ram)?;
+        let has_news = self.streams.serve(&self.machine.ram, &mut self.egress)?;
+        let has_news = self.serve_egress()? || has_news || std::mem::take(&mut self.has_answered);
         let tail: u32 = guest_field!(self, log_tail)?;
         let head = self.log.drain(&self.machine.ram, tail)?;
         self.machine.ram.write(host_field!(log_head), head)?;
         Ok(has_news)
+    }
+
+    /// Passes on what the guest asks of the outside; whether some of it was answered at once.
+    fn serve_egress(&mut self) -> Result<bool, Failure> {
+        let mut is_answered = false;
+        let requests = self.egress.take_requests(&self.machine.ram)?;
+        let mut under_way = self.streams.egress_count() + self.egress.pending();
+        for request in requests {
+            if under_way > EGRESS_STREAMS_MAX {
+                let error = Errno::NOBUFS.raw_os_error().unsigned_abs();
+                self.egress
+                    .answer(&self.machine.ram, request.place as usize, error)?;
+                under_way -= 1;
+                is_answered = true;
+            } else {
+                start::send(&self.control, &Event::Connect(request))?;
+            }
+        }
+        Ok(is_answered)
+    }
+
+    /// Takes the daemon's answer to a request of the guest's.
+    fn connected(&mut self, place: u32, error: u16, socket: Option<OwnedFd>) -> Result<(), Failure> {
+        if !self.egress.is_pending(place) {
+            return Ok(());
+        }
+        match socket {
+            Some(socket) if error == 0 => self.streams.add_egress(socket, place),
+            _ => {
+                let error = if error == 0 {
+                    Errno::IO.raw_os_error() as u16
+                } else {
+                    error
+                };
+                self.egress
+                    .answer(&self.machine.ram, place as usize, error.into())?;
+                self.has_answered = true;
+            }
+        }
+        Ok(())
     }
 
     /// Lets the guest stand still while its log ring is full and the daemon is about to read, for a bounded time.
@@ -265,7 +312,9 @@ impl Instance {
     fn wait(&mut self) -> Result<(), Failure> {
         self.report_ready()?;
         let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
-        let unseen: u64 = self.machine.ram.read(host_field!(changed_slots))?;
+        let unseen_slots: u64 = self.machine.ram.read(host_field!(changed_slots))?;
+        let unseen_answers: u64 = self.machine.ram.read(host_field!(answered_egress))?;
+        let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
         while !has_news {
             let (now_ns, _) = host_clocks_ns();
@@ -301,6 +350,9 @@ impl Instance {
         while let Some((request, attachment)) = start::receive(&self.control)? {
             match (request, attachment) {
                 (start::Received::Message(Request::Open), Some(socket)) => self.streams.add(socket),
+                (start::Received::Message(Request::Connected { place, error }), socket) => {
+                    self.connected(place, error, socket)?;
+                }
                 (start::Received::Message(Request::Stop(reason)), _) => return Err(Failure::Stop(reason)),
                 (start::Received::Message(_), _) => {}
                 (start::Received::Closed, _) => return Err(Failure::DaemonGone),
@@ -447,7 +499,7 @@ impl Instance {
         loop {
             match start::receive(&self.control) {
                 Ok(None) => return true,
-                Ok(Some((start::Received::Message(Request::Open), _))) => {}
+                Ok(Some((start::Received::Message(Request::Open | Request::Connected { .. }), _))) => {}
                 _ => return false,
             }
         }

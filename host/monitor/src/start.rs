@@ -19,6 +19,7 @@ use spore_abi::layout::{
 use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
 use zerocopy::FromZeros;
 
+use crate::egress::Egress;
 use crate::image::Image;
 use crate::kick;
 use crate::log::Log;
@@ -115,6 +116,8 @@ fn prepare(
         control,
         log: Log::new(log, start.limits_log),
         streams: Streams::new(),
+        egress: Egress::default(),
+        has_answered: false,
         memory_bytes: start.memory_bytes,
         is_ready: false,
         clock,
@@ -217,6 +220,9 @@ fn flags(start: &StartRequest) -> u32 {
     }
     if !start.rewrites_calls {
         flags |= boot_flags::NO_REWRITING;
+    }
+    if start.reaches_host_loopback {
+        flags |= boot_flags::LOOPBACK_EGRESS;
     }
     flags
 }

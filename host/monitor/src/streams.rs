@@ -1,7 +1,7 @@
 //! Stream slots: sockets on one side, rings in guest memory on the other.
 //!
 //! ```text
-//!   free ──Open──> offered ──guest takes note──> open ──guest closes, ring empty──> free
+//!   free ──Open, Connected──> offered ──guest takes note──> open ──guest closes, ring empty──> free
 //! ```
 //!
 //! The indices that count are the monitor's own copies. What the guest says is used only after `ring::used` has
@@ -16,9 +16,12 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use spore_abi::layout::{
     GUEST_PAGE_GPA, HOST_PAGE_GPA, STREAM_RING_BYTES, STREAM_SLOTS, receive_ring_gpa, transmit_ring_gpa,
 };
-use spore_abi::pages::{GuestPage, GuestSlot, HostPage, HostSlot, guest_slot_flags, host_slot_flags};
+use spore_abi::pages::{
+    EGRESS_SLOT, GuestPage, GuestSlot, HostPage, HostSlot, guest_slot_flags, host_slot_flags,
+};
 use spore_abi::ring;
 
+use crate::egress::Egress;
 use crate::memory::{OutOfRange, Region};
 
 /// Streams that wait for a slot; more are refused.
@@ -46,7 +49,14 @@ struct Stream {
 pub(crate) struct Streams {
     slots: [Option<Stream>; STREAM_SLOTS],
     generations: [u32; STREAM_SLOTS],
-    waiting: VecDeque<OwnedFd>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// A stream that waits for a slot.
+struct Waiting {
+    socket: OwnedFd,
+    /// The place in which the guest has asked for it, if it has.
+    place: Option<u32>,
 }
 
 fn host_slot_place(slot: usize) -> u64 {
@@ -71,12 +81,30 @@ impl Streams {
     /// Takes a stream; it waits if no slot is free. Too many are closed at once.
     pub(crate) fn add(&mut self, socket: OwnedFd) {
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(socket);
+            self.waiting.push_back(Waiting { socket, place: None });
         }
     }
 
+    /// Takes a stream that the guest has asked for.
+    pub(crate) fn add_egress(&mut self, socket: OwnedFd, place: u32) {
+        let place = Some(place);
+        self.waiting.push_back(Waiting { socket, place });
+    }
+
+    /// How many streams the guest has asked for and has, or will have.
+    pub(crate) fn egress_count(&self) -> usize {
+        let open = self.slots.iter().flatten();
+        let is_egress = |stream: &&Stream| stream.state.flags & host_slot_flags::EGRESS != 0;
+        open.filter(is_egress).count()
+            + self
+                .waiting
+                .iter()
+                .filter(|waiting| waiting.place.is_some())
+                .count()
+    }
+
     /// Moves bytes in both directions, as far as they go. Returns whether the guest has news.
-    pub(crate) fn serve(&mut self, ram: &Region) -> Result<bool, StreamError> {
+    pub(crate) fn serve(&mut self, ram: &Region, egress: &mut Egress) -> Result<bool, StreamError> {
         let mut changed = 0_u64;
         for slot in 0..STREAM_SLOTS {
             let Some(stream) = self.slots[slot].as_mut() else {
@@ -122,7 +150,7 @@ impl Streams {
                 changed |= 1 << slot;
             }
         }
-        changed |= self.offer_waiting(ram)?;
+        changed |= self.offer_waiting(ram, egress)?;
         if changed != 0 {
             let place = HOST_PAGE_GPA + std::mem::offset_of!(HostPage, changed_slots) as u64;
             let known: u64 = ram.read(place)?;
@@ -132,19 +160,22 @@ impl Streams {
     }
 
     /// Gives free slots to waiting streams; returns the slots.
-    fn offer_waiting(&mut self, ram: &Region) -> Result<u64, StreamError> {
+    fn offer_waiting(&mut self, ram: &Region, egress: &mut Egress) -> Result<u64, StreamError> {
         let mut changed = 0;
         while !self.waiting.is_empty() {
             let Some(slot) = self.slots.iter().position(Option::is_none) else {
                 break;
             };
-            let Some(socket) = self.waiting.pop_front() else {
+            let Some(Waiting { socket, place }) = self.waiting.pop_front() else {
                 break;
             };
             self.generations[slot] = self.generations[slot].wrapping_add(1).max(1);
             let state = HostSlot {
                 generation: self.generations[slot],
-                flags: host_slot_flags::OPEN,
+                flags: match place {
+                    Some(_) => host_slot_flags::OPEN | host_slot_flags::EGRESS,
+                    None => host_slot_flags::OPEN,
+                },
                 receive_tail: 0,
                 transmit_head: 0,
             };
@@ -157,6 +188,9 @@ impl Streams {
             stream.receive(ram, slot, 0)?;
             ram.write(host_slot_place(slot), stream.state)?;
             self.slots[slot] = Some(stream);
+            if let Some(place) = place {
+                egress.answer(ram, place as usize, EGRESS_SLOT + slot as u32)?;
+            }
             changed |= 1 << slot;
         }
         Ok(changed)
@@ -337,7 +371,7 @@ mod tests {
         let mut streams = Streams::new();
         let (mut peer, ours) = UnixStream::pair().unwrap();
         streams.add(ours.into());
-        assert!(streams.serve(&ram).unwrap());
+        assert!(streams.serve(&ram, &mut Egress::default()).unwrap());
         let mut guest = GuestSlot {
             generation: 1,
             flags: 0,
@@ -349,12 +383,12 @@ mod tests {
             let sent = streams.slots[0].as_ref().unwrap().state.transmit_head;
             guest.transmit_tail = sent.wrapping_add(STREAM_RING_BYTES);
             say(&ram, 0, guest);
-            streams.serve(&ram).unwrap();
+            streams.serve(&ram, &mut Egress::default()).unwrap();
         }
         guest.flags = guest_slot_flags::CLOSED;
         say(&ram, 0, guest);
         peer.write_all(b"nobody reads this").unwrap();
-        streams.serve(&ram).unwrap();
+        streams.serve(&ram, &mut Egress::default()).unwrap();
         assert_eq!(
             polled(&streams, &ram),
             [PollFlags::empty()],
@@ -369,7 +403,7 @@ mod tests {
                 received += count as u32;
             }
             assert!(polled(&streams, &ram)[0].contains(PollFlags::OUT));
-            streams.serve(&ram).unwrap();
+            streams.serve(&ram, &mut Egress::default()).unwrap();
         }
         while let Ok(count @ 1..) = peer.read(&mut buffer) {
             received += count as u32;

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::channel::Channel;
+use crate::egress::{Egress, Say};
 use crate::lines::Lines;
 
 /// How long a monitor may take to report after it was asked to stop.
@@ -25,6 +26,7 @@ pub(crate) struct Actor {
     log_channel: Channel,
     log: Arc<dyn LogSink>,
     lines: [(LogSource, Lines); 3],
+    egress: Egress,
 }
 
 impl Actor {
@@ -42,6 +44,7 @@ impl Actor {
             child,
             control,
             log_channel,
+            egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
             log,
             lines: sources.map(|source| (source, Lines::default())),
         }
@@ -68,6 +71,13 @@ impl Actor {
                                 // Nobody waits any more if the start was given up.
                                 let _ = ready.send(Ok(()));
                             }
+                        }
+                        Some(Event::Connect(connect)) => {
+                            let control = Arc::clone(&self.control);
+                            self.egress.serve(connect, |request, socket| async move {
+                                // Fails only if the monitor is gone.
+                                let _ = control.send(&request, socket).await;
+                            });
                         }
                         Some(Event::Ended(end)) => break Some(end),
                         None => break None,
@@ -228,6 +238,12 @@ async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<us
 /// The message in a packet; none if it is empty, which is the end of the socket, or damaged.
 fn event(packet: &[u8]) -> Option<Event> {
     postcard::from_bytes(packet).ok()
+}
+
+/// Writes lines of the platform's to an instance's log.
+fn say(instance: &str, log: &Arc<dyn LogSink>) -> Say {
+    let (instance, log) = (instance.to_owned(), Arc::clone(log));
+    Box::new(move |text| log.write(line(&instance, LogSource::Platform, text)))
 }
 
 fn line(instance: &str, source: LogSource, text: String) -> LogLine {

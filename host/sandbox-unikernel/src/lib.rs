@@ -13,6 +13,7 @@
 
 mod actor;
 mod channel;
+mod egress;
 mod launch;
 mod lines;
 mod once;
@@ -34,6 +35,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
 use channel::{Channel, is_gone};
+pub use egress::reaches_loopback;
 use launch::host_error;
 pub use once::{RunError, run_once};
 
@@ -76,6 +78,7 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
             Root::FileSystem(_) => RootKind::FileSystem,
         },
         rewrites_calls: spec.rewrites_calls,
+        reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
     })
 }

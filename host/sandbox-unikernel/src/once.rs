@@ -9,13 +9,15 @@ use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ExitStatus};
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use spore_monitor::protocol::{End, Event, LogOrigin, PACKET_BYTES_MAX, Request, StartRequest};
-use spore_sandbox::StartError;
+use spore_sandbox::{EgressRule, StartError};
 
+use crate::egress::foreground::Foreground;
 use crate::launch::{self, host_error};
 
 /// Why a run has no end that the monitor told of.
@@ -49,7 +51,8 @@ fn failed(what: &'static str) -> impl Fn(Errno) -> RunError {
 }
 
 /// Runs what `request` says with the root in `root` until it ends. `output` takes what the program and the platform
-/// write, as it comes; `listener` takes connections that the program finds at its port.
+/// write, as it comes; `listener` takes connections that the program finds at its port; `egress` says where the program
+/// may connect to.
 ///
 /// # Errors
 ///
@@ -58,6 +61,7 @@ pub fn run_once(
     request: StartRequest,
     root: File,
     listener: Option<TcpListener>,
+    egress: Vec<EgressRule>,
     output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
 ) -> Result<End, RunError> {
     let name = request.arguments.first().cloned().unwrap_or_default();
@@ -69,10 +73,22 @@ pub fn run_once(
         .map_err(host_error("starting the monitor process"))?;
     // The command holds the monitor's ends of the sockets, whose end we want to see.
     drop(launch.command);
+    let control = Arc::new(launch.control);
+    let outside = {
+        let control = Arc::clone(&control);
+        // Fails only if the monitor is gone.
+        let answer =
+            move |request: &Request, socket: Option<OwnedFd>| drop(send_request(&control, request, socket));
+        Foreground::start(egress, answer).map_err(|source| RunError::Host {
+            what: "starting a thread",
+            source,
+        })?
+    };
     let mut monitor = Monitor {
         child,
-        control: launch.control,
+        control,
         log: launch.log,
+        outside,
     };
     let result = monitor.serve(&packet, root.as_fd(), listener.as_ref(), output);
     if !matches!(result, Ok(Some(_))) {
@@ -88,8 +104,9 @@ pub fn run_once(
 
 struct Monitor {
     child: Child,
-    control: OwnedFd,
+    control: Arc<OwnedFd>,
     log: OwnedFd,
+    outside: Foreground,
 }
 
 impl Monitor {
@@ -111,6 +128,8 @@ impl Monitor {
                 PollFd::from_borrowed_fd(self.log.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN),
             ];
+            let lines = self.outside.lines();
+            list.push(PollFd::from_borrowed_fd(lines.as_fd(), PollFlags::IN));
             list.extend(listener.map(|listener| PollFd::from_borrowed_fd(listener.as_fd(), PollFlags::IN)));
             retry_on_intr(|| poll(&mut list, None)).map_err(failed("waiting"))?;
             let moved: Vec<bool> = list.iter().map(|entry| !entry.revents().is_empty()).collect();
@@ -121,6 +140,7 @@ impl Monitor {
             if moved[1] {
                 match self.receive(&mut buffer) {
                     Some(Event::Ready) => {}
+                    Some(Event::Connect(connect)) => self.outside.serve(connect),
                     Some(Event::Ended(end)) => {
                         while self.take_output(&mut buffer, output)? {}
                         return Ok(Some(end));
@@ -128,7 +148,16 @@ impl Monitor {
                     None => return Ok(None),
                 }
             }
-            if let (Some(true), Some(listener)) = (moved.get(2), listener) {
+            if moved[2] {
+                let length = self.outside.read_lines(&mut buffer);
+                for line in buffer[..length]
+                    .split(|&byte| byte == b'\n')
+                    .filter(|line| !line.is_empty())
+                {
+                    output(LogOrigin::Platform, line).map_err(RunError::Output)?;
+                }
+            }
+            if let (Some(true), Some(listener)) = (moved.get(3), listener) {
                 self.connect(listener)?;
             }
         }
@@ -138,7 +167,7 @@ impl Monitor {
     fn last_word(&self, buffer: &mut [u8]) -> Result<Option<End>, RunError> {
         loop {
             match self.receive(buffer) {
-                Some(Event::Ready) => {}
+                Some(Event::Ready | Event::Connect(_)) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
                 None => return Ok(None),
             }
@@ -186,11 +215,7 @@ impl Monitor {
         };
         // Only packets would be sent later without.
         let _ = stream.set_nodelay(true);
-        let packet = postcard::to_stdvec(&Request::Open).map_err(|error| RunError::Host {
-            what: "encoding a request",
-            source: io::Error::other(error),
-        })?;
-        match self.send(&packet, stream.as_fd()) {
+        match send_request(&self.control, &Request::Open, Some(stream.into())) {
             // It has ended, as we shall read.
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
             Err(error) => Err(failed("passing a connection on")(error)),
@@ -198,12 +223,23 @@ impl Monitor {
     }
 
     fn send(&self, packet: &[u8], attachment: BorrowedFd<'_>) -> Result<(), Errno> {
-        let descriptors = [attachment];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-        let slices = [IoSlice::new(packet)];
-        retry_on_intr(|| sendmsg(&self.control, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
-        Ok(())
+        send_packet(&self.control, packet, Some(attachment))
     }
+}
+
+fn send_request(control: &OwnedFd, request: &Request, attachment: Option<OwnedFd>) -> Result<(), Errno> {
+    let packet = postcard::to_stdvec(request).map_err(|_| Errno::INVAL)?;
+    send_packet(control, &packet, attachment.as_ref().map(AsFd::as_fd))
+}
+
+fn send_packet(control: &OwnedFd, packet: &[u8], attachment: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let descriptors = attachment.map(|attachment| [attachment]);
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptors) = &descriptors {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let slices = [IoSlice::new(packet)];
+    retry_on_intr(|| sendmsg(control, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
+    Ok(())
 }

@@ -52,11 +52,12 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         memory_bytes,
         root: kind,
         rewrites_calls: !arguments.no_syscall_rewriting,
+        reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
         limits_log: false,
     };
     let quiet = arguments.quiet;
     let mut output = |origin, text: &[u8]| pass_on(origin, text, quiet);
-    match unikernel::run_once(request, root, listener, &mut output) {
+    match unikernel::run_once(request, root, listener, arguments.allow_egress, &mut output) {
         Ok(end) => report(end, memory_bytes, quiet),
         // Nobody reads any more (`spore run … | head -1`): a process would have got this signal.
         Err(RunError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {

@@ -202,10 +202,7 @@ fn serve_more(kernel: &mut Kernel, number: u32, arguments: Arguments) -> CallRes
         .into_iter()
         .find_map(|serve| serve(kernel, number, arguments));
     answer.unwrap_or_else(|| {
-        // The C library asks for it at every start, and does without.
-        if number != nr::__NR_rseq {
-            kernel.report_missing(u64::from(number));
-        }
+        kernel.report_missing(u64::from(number));
         Err(Errno::ENOSYS.into())
     })
 }

@@ -76,7 +76,8 @@ pub(super) fn ppoll(kernel: &mut Kernel, [address, count, timeout, ..]: Argument
 }
 
 fn poll_files(kernel: &mut Kernel, address: u64, count: u64, timeout: Timeout) -> CallResult {
-    if count > DESCRIPTOR_LIMIT {
+    let limit = kernel.process.limits[linux::RLIMIT_NOFILE as usize][0];
+    if count > limit.min(DESCRIPTOR_LIMIT) {
         return Err(Errno::EINVAL.into());
     }
     let always = (Readiness::ERROR | Readiness::HANG_UP).bits();

@@ -34,6 +34,11 @@ pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> O
         nr::__NR_times => times(kernel, arguments),
         nr::__NR_sysinfo => sysinfo(kernel, arguments),
         nr::__NR_uname => uname(kernel, arguments),
+        nr::__NR_sethostname | nr::__NR_setdomainname => match arguments[1] {
+            // It is not the program's to set, as in an ordinary container.
+            0..=64 => Err(Errno::EPERM.into()),
+            _ => Err(Errno::EINVAL.into()),
+        },
         nr::__NR_umask => {
             let mask = arguments[0] as u32 & 0o777;
             let previous = core::mem::replace(&mut kernel.process.file_mode_mask, mask);
@@ -185,6 +190,9 @@ fn prlimit64(kernel: &mut Kernel, [process, resource, new, old, ..]: Arguments) 
             return Err(Errno::EPERM.into());
         }
         kernel.process.limits[resource] = [soft, hard];
+        if is_files {
+            kernel.process.files.set_limit(soft);
+        }
     }
     if old != 0 {
         for (address, value) in [old, old.wrapping_add(8)].into_iter().zip(former) {

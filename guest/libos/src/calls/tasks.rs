@@ -10,6 +10,7 @@ use crate::children::ProcessEnd;
 use crate::errno::Errno;
 use crate::kernel::Kernel;
 use crate::process::FIRST_PROCESS;
+use crate::sequences::{AREA_BYTES, Area};
 use crate::signals::TaskSignals;
 use crate::task::{Memory, TASK_IDS, Task, TaskId};
 
@@ -50,6 +51,7 @@ pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> O
         }
         nr::__NR_set_robust_list => set_robust_list(kernel, arguments),
         nr::__NR_get_robust_list => get_robust_list(kernel, arguments),
+        nr::__NR_rseq => rseq(kernel, arguments),
         nr::__NR_fork => refuse_fork(kernel),
         nr::__NR_vfork => begin(
             kernel,
@@ -146,6 +148,7 @@ pub(super) fn clone3(kernel: &mut Kernel, [address, length, ..]: Arguments) -> C
 fn begin(kernel: &mut Kernel, request: Request) -> CallResult {
     let is_nonsense = request.has(linux::CLONE_THREAD) && !request.has(linux::CLONE_SIGHAND)
         || request.has(linux::CLONE_SIGHAND) && !request.has(linux::CLONE_VM)
+        || request.has(linux::CLONE_THREAD) && request.has(linux::CLONE_PIDFD | linux::CLONE_NEWPID)
         || request.has(linux::CLONE_FS) && request.has(linux::CLONE_NEWNS | linux::CLONE_NEWUSER);
     if is_nonsense {
         return Err(Errno::EINVAL.into());
@@ -187,6 +190,7 @@ fn begin(kernel: &mut Kernel, request: Request) -> CallResult {
             false => 0,
         },
         robust_list: 0,
+        sequences: None,
         signals: TaskSignals::new(parent.signals.mask, &signal_budget),
         run_ticks: 0,
         nice: parent.nice,
@@ -343,6 +347,52 @@ fn get_robust_list(kernel: &mut Kernel, [task, head, length, ..]: Arguments) -> 
         .write(length, &ROBUST_HEAD_BYTES.to_le_bytes())?;
     kernel.process.space.write(head, &list.to_le_bytes())?;
     Ok(0)
+}
+
+/// `rseq`: where the thread has its restartable sequences.
+fn rseq(kernel: &mut Kernel, [address, bytes, flags, signature, ..]: Arguments) -> CallResult {
+    const UNREGISTER: u32 = 1;
+    let wanted = Area {
+        address,
+        bytes: bytes as u32,
+        signature: signature as u32,
+    };
+    let registered = kernel.task().sequences;
+    let is_same = registered.map(|area| {
+        if (area.address, area.bytes) != (wanted.address, wanted.bytes) {
+            Err(Errno::EINVAL)
+        } else if area.signature != wanted.signature {
+            Err(Errno::EPERM)
+        } else {
+            Ok(())
+        }
+    });
+    match (flags as u32, is_same) {
+        (UNREGISTER, Some(is_same)) => {
+            is_same?;
+            write_area(kernel, address, u32::MAX)?;
+            kernel.task().sequences = None;
+        }
+        (0, None) => {
+            Area::check(address, wanted.bytes)?;
+            write_area(kernel, address, 0)?;
+            kernel.task().sequences = Some(wanted);
+        }
+        (0, Some(is_same)) => {
+            is_same?;
+            return Err(Errno::EBUSY.into());
+        }
+        _ => return Err(Errno::EINVAL.into()),
+    }
+    Ok(0)
+}
+
+/// Writes a number of the processor into an area; all else in it is zero.
+fn write_area(kernel: &mut Kernel, address: u64, processor: u32) -> Result<(), Errno> {
+    const PROCESSOR: usize = 4;
+    let mut bytes = [0; AREA_BYTES as usize];
+    bytes[PROCESSOR..PROCESSOR + 4].copy_from_slice(&processor.to_le_bytes());
+    kernel.process.space.write(address, &bytes)
 }
 
 impl Kernel {

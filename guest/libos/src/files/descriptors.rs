@@ -101,9 +101,19 @@ struct Descriptor {
     close_on_exec: bool,
 }
 
-/// The table.
+/// The table, and the limit on the numbers in it.
 #[derive(Default, Clone)]
-pub(crate) struct Descriptors(Vec<Option<Descriptor>>);
+pub(crate) struct Descriptors(Vec<Option<Descriptor>>, Limit);
+
+/// New descriptors have numbers below it (RLIMIT_NOFILE).
+#[derive(Clone, Copy)]
+struct Limit(usize);
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(DESCRIPTORS_MAX)
+    }
+}
 
 impl Descriptors {
     /// The open file behind a descriptor.
@@ -115,9 +125,9 @@ impl Descriptors {
     pub(crate) fn add(&mut self, open: Rc<OpenFile>, close_on_exec: bool, lowest: u64) -> Result<u64, Errno> {
         let lowest = usize::try_from(lowest)
             .ok()
-            .filter(|&lowest| lowest < DESCRIPTORS_MAX)
+            .filter(|&lowest| lowest < self.1.0)
             .ok_or(Errno::EINVAL)?;
-        let number = (lowest..DESCRIPTORS_MAX)
+        let number = (lowest..self.1.0)
             .find(|&number| self.0.get(number).is_none_or(Option::is_none))
             .ok_or(Errno::EMFILE)?;
         self.put(number, Descriptor { open, close_on_exec });
@@ -126,7 +136,16 @@ impl Descriptors {
 
     /// Whether one more can be added.
     pub(crate) fn has_room(&self) -> bool {
-        self.0.len() < DESCRIPTORS_MAX || self.0.iter().any(Option::is_none)
+        self.0.len() < self.1.0 || self.0.iter().take(self.1.0).any(Option::is_none)
+    }
+
+    /// Limits the numbers of new descriptors.
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.1 = Limit(
+            usize::try_from(limit)
+                .unwrap_or(DESCRIPTORS_MAX)
+                .min(DESCRIPTORS_MAX),
+        );
     }
 
     /// Gives an open file this very number; returns the one that had it.
@@ -138,7 +157,7 @@ impl Descriptors {
     ) -> Result<Option<Rc<OpenFile>>, Errno> {
         let number = usize::try_from(number)
             .ok()
-            .filter(|&number| number < DESCRIPTORS_MAX)
+            .filter(|&number| number < self.1.0)
             .ok_or(Errno::EBADF)?;
         Ok(self
             .put(number, Descriptor { open, close_on_exec })

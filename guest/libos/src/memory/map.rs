@@ -10,9 +10,13 @@ use super::pages::Pages;
 use super::space::{AddressSpace, check_range, page_ceil, refused, touches_machine};
 use crate::errno::Errno;
 
-/// Anonymous mappings up to this size are stretches of the window, whose frames are taken at once. What is larger is
-/// filled as it is touched, since programs ask for much and use little.
-const WINDOW_STRETCH_MAX: u64 = 1 << 20;
+/// Anonymous mappings of these sizes are stretches of the window, whose frames are taken at once: the sizes that
+/// allocators map and unmap all the time. What is smaller has entries, so that an access after `munmap` faults, as on
+/// Linux; in the window it does not. What is larger is filled as it is touched, since programs ask for much and use
+/// little.
+const WINDOW_STRETCH: core::ops::RangeInclusive<u64> = 128 * 1024..=1 << 20;
+/// Anonymous mappings up to this size are filled at once: that is cheaper than one fault.
+const EAGER_BYTES: u64 = 64 * 1024;
 /// Where `MAP_32BIT` mappings are, as on Linux.
 const LOW_REGION: (u64, u64) = (0x4000_0000, 0x8000_0000);
 /// Module mappings up to this size are filled at once: that is cheaper than one fault.
@@ -155,9 +159,10 @@ impl AddressSpace {
         };
         let is_small_module =
             matches!(request.contents, Contents::Module { .. }) && length <= EAGER_MODULE_BYTES;
-        if request.populate || is_small_module {
+        let is_small = request.suits_window() && length <= EAGER_BYTES && !request.no_reserve;
+        if request.populate || is_small_module || is_small {
             // As on Linux, what cannot be filled now is left to the first access.
-            let _ = self.populate(start, start + length, request.populate);
+            let _ = self.populate(start, start + length, request.populate || is_small);
         }
         Ok(start)
     }
@@ -173,7 +178,7 @@ impl AddressSpace {
     }
 
     fn map_anywhere(&mut self, length: u64, request: &Request) -> Result<u64, Errno> {
-        if request.suits_window() && length <= WINDOW_STRETCH_MAX && !request.no_reserve {
+        if request.suits_window() && WINDOW_STRETCH.contains(&length) && !request.no_reserve {
             if length > self.frames.borrow().free_bytes() {
                 return Err(refused());
             }

@@ -1,7 +1,7 @@
 //! The program's memory: frames, areas, page tables.
 //!
-//! RAM is mapped once, writable, in the *window*. Small anonymous mappings are stretches of it and never touch a page
-//! table. Everything else (large mappings, fixed addresses, reservations, executable mappings, files, the program's
+//! RAM is mapped once, writable, in the *window*. Anonymous mappings of the sizes that allocators ask for all the
+//! time are stretches of it and never touch a page table. Everything else (small and large mappings, fixed addresses, reservations, executable mappings, files, the program's
 //! own segments, the heap behind `brk`, the stack) has table entries of its own, filled in when it is first touched.
 //!
 //! The library OS reaches the frames that it owns through the window: those of files in memory, and those that it

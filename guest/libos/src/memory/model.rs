@@ -174,6 +174,12 @@ impl World {
 
     fn map(&mut self, place: u8, at: u64, pages: u64, kind: u8, number: u8) {
         let address = self.address(at);
+        // Some are large enough for the window.
+        let pages = if place == 0 && at % 2 == 0 {
+            pages + 31
+        } else {
+            pages
+        };
         let end = address + pages * PAGE_BYTES;
         let first = at % 8;
         let contents = match kind {

@@ -277,6 +277,7 @@ impl Kernel {
         if !action.has(linux::SA_RESTORER) {
             return Err(Errno::EFAULT);
         }
+        self.interrupt_sequence();
         let task = self.tasks.get_mut(&self.current).ok_or(Errno::ESRCH)?;
         task.extended.save();
         task.extended.set_vectors(&task.context.vectors());
