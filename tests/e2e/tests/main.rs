@@ -12,6 +12,7 @@ use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::{kvm_is_usable, program};
 
 mod deploy;
+mod egress;
 mod faults;
 mod invoke;
 mod lifecycle;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
         deploy::TESTS,
+        egress::TESTS,
         faults::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,

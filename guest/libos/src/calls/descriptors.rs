@@ -81,6 +81,14 @@ pub(super) fn ioctl(kernel: &mut Kernel, [descriptor, request, argument, ..]: Ar
         FIOASYNC => {}
         FIOCLEX => kernel.process.files.set_close_on_exec(descriptor, true)?,
         FIONCLEX => kernel.process.files.set_close_on_exec(descriptor, false)?,
+        FIONREAD
+            if open
+                .file
+                .as_socket()
+                .is_some_and(|socket| socket.protocol.is_listening()) =>
+        {
+            return Err(Errno::EINVAL.into());
+        }
         FIONREAD => {
             let count = match open.file.size() {
                 Some(size) => size.saturating_sub(open.position.get()),

@@ -142,6 +142,7 @@ fn begin_program(kernel: &mut Kernel, placed: Placed) {
     task.name = placed.name;
     task.clear_tid_address = 0;
     task.robust_list = 0;
+    task.sequences = None;
     task.signals.alternate = AlternateStack::none();
     task.signals.saved_mask = None;
     task.memory = Memory::default();

@@ -101,17 +101,23 @@ struct Descriptor {
     close_on_exec: bool,
 }
 
-/// The table, and the limit on the numbers in it.
-#[derive(Default, Clone)]
-pub(crate) struct Descriptors(Vec<Option<Descriptor>>, Limit);
+/// The table.
+#[derive(Clone)]
+pub(crate) struct Descriptors {
+    slots: Vec<Option<Descriptor>>,
+    /// All numbers below are in use.
+    full_below: usize,
+    /// Numbers from here on cannot be given (RLIMIT_NOFILE).
+    limit: usize,
+}
 
-/// New descriptors have numbers below it (RLIMIT_NOFILE).
-#[derive(Clone, Copy)]
-struct Limit(usize);
-
-impl Default for Limit {
+impl Default for Descriptors {
     fn default() -> Self {
-        Self(DESCRIPTORS_MAX)
+        Self {
+            slots: Vec::new(),
+            full_below: 0,
+            limit: DESCRIPTORS_MAX,
+        }
     }
 }
 
@@ -125,27 +131,26 @@ impl Descriptors {
     pub(crate) fn add(&mut self, open: Rc<OpenFile>, close_on_exec: bool, lowest: u64) -> Result<u64, Errno> {
         let lowest = usize::try_from(lowest)
             .ok()
-            .filter(|&lowest| lowest < self.1.0)
+            .filter(|&lowest| lowest == 0 || lowest < self.limit)
             .ok_or(Errno::EINVAL)?;
-        let number = (lowest..self.1.0)
-            .find(|&number| self.0.get(number).is_none_or(Option::is_none))
+        let number = (lowest.max(self.full_below)..self.limit)
+            .find(|&number| self.slots.get(number).is_none_or(Option::is_none))
             .ok_or(Errno::EMFILE)?;
+        if lowest <= self.full_below {
+            self.full_below = number + 1;
+        }
         self.put(number, Descriptor { open, close_on_exec });
         Ok(number as u64)
     }
 
     /// Whether one more can be added.
     pub(crate) fn has_room(&self) -> bool {
-        self.0.len() < self.1.0 || self.0.iter().take(self.1.0).any(Option::is_none)
+        (self.full_below..self.limit).any(|number| self.slots.get(number).is_none_or(Option::is_none))
     }
 
-    /// Limits the numbers of new descriptors.
+    /// Sets from which number on none is given.
     pub(crate) fn set_limit(&mut self, limit: u64) {
-        self.1 = Limit(
-            usize::try_from(limit)
-                .unwrap_or(DESCRIPTORS_MAX)
-                .min(DESCRIPTORS_MAX),
-        );
+        self.limit = usize::try_from(limit).map_or(DESCRIPTORS_MAX, |limit| limit.min(DESCRIPTORS_MAX));
     }
 
     /// Gives an open file this very number; returns the one that had it.
@@ -157,7 +162,7 @@ impl Descriptors {
     ) -> Result<Option<Rc<OpenFile>>, Errno> {
         let number = usize::try_from(number)
             .ok()
-            .filter(|&number| number < self.1.0)
+            .filter(|&number| number < self.limit)
             .ok_or(Errno::EBADF)?;
         Ok(self
             .put(number, Descriptor { open, close_on_exec })
@@ -168,9 +173,11 @@ impl Descriptors {
     pub(crate) fn remove(&mut self, number: u64) -> Result<Rc<OpenFile>, Errno> {
         let slot = usize::try_from(number)
             .ok()
-            .and_then(|number| self.0.get_mut(number))
+            .and_then(|number| self.slots.get_mut(number))
             .ok_or(Errno::EBADF)?;
-        slot.take().map(|descriptor| descriptor.open).ok_or(Errno::EBADF)
+        let descriptor = slot.take().ok_or(Errno::EBADF)?;
+        self.full_below = self.full_below.min(number as usize);
+        Ok(descriptor.open)
     }
 
     /// Whether a descriptor is closed by `execve`.
@@ -182,7 +189,7 @@ impl Descriptors {
     pub(crate) fn set_close_on_exec(&mut self, number: u64, value: bool) -> Result<(), Errno> {
         let slot = usize::try_from(number)
             .ok()
-            .and_then(|number| self.0.get_mut(number))
+            .and_then(|number| self.slots.get_mut(number))
             .and_then(Option::as_mut);
         slot.ok_or(Errno::EBADF)?.close_on_exec = value;
         Ok(())
@@ -190,13 +197,14 @@ impl Descriptors {
 
     /// The numbers that are in use, with their open files.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &Rc<OpenFile>)> {
-        let slots = self.0.iter().enumerate();
+        let slots = self.slots.iter().enumerate();
         slots.filter_map(|(number, slot)| Some((number as u64, &slot.as_ref()?.open)))
     }
 
     /// Takes all descriptors out of the table.
     pub(crate) fn take_all(&mut self) -> Vec<Rc<OpenFile>> {
-        let slots = core::mem::take(&mut self.0);
+        let slots = core::mem::take(&mut self.slots);
+        self.full_below = 0;
         slots
             .into_iter()
             .flatten()
@@ -206,9 +214,10 @@ impl Descriptors {
 
     /// Takes those out of the table that `execve` closes.
     pub(crate) fn take_closed_by_exec(&mut self) -> Vec<Rc<OpenFile>> {
+        self.full_below = 0;
         let is_closed =
             |slot: &&mut Option<Descriptor>| slot.as_ref().is_some_and(|descriptor| descriptor.close_on_exec);
-        let closed = self.0.iter_mut().filter(is_closed);
+        let closed = self.slots.iter_mut().filter(is_closed);
         closed
             .filter_map(|slot| slot.take().map(|descriptor| descriptor.open))
             .collect()
@@ -217,16 +226,16 @@ impl Descriptors {
     fn slot(&self, number: u64) -> Result<&Descriptor, Errno> {
         let slot = usize::try_from(number)
             .ok()
-            .and_then(|number| self.0.get(number))
+            .and_then(|number| self.slots.get(number))
             .and_then(Option::as_ref);
         slot.ok_or(Errno::EBADF)
     }
 
     fn put(&mut self, number: usize, descriptor: Descriptor) -> Option<Descriptor> {
-        if number >= self.0.len() {
-            self.0.resize(number + 1, None);
+        if number >= self.slots.len() {
+            self.slots.resize(number + 1, None);
         }
-        self.0[number].replace(descriptor)
+        self.slots[number].replace(descriptor)
     }
 }
 
@@ -262,6 +271,21 @@ mod tests {
             Some(Errno::EBADF)
         );
         assert_eq!(table.add(open(), false, u64::MAX), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn numbers_from_the_limit_on_are_not_given() {
+        let mut table = Descriptors::default();
+        table.set_limit(2);
+        assert_eq!(table.add(open(), false, 0), Ok(0));
+        assert_eq!(table.add(open(), false, 2), Err(Errno::EINVAL));
+        assert_eq!(table.set(2, open(), false).err(), Some(Errno::EBADF));
+        assert!(table.has_room());
+        assert_eq!(table.add(open(), false, 0), Ok(1));
+        assert!(!table.has_room());
+        assert_eq!(table.add(open(), false, 0), Err(Errno::EMFILE));
+        table.remove(0).unwrap();
+        assert_eq!(table.add(open(), false, 0), Ok(0));
     }
 
     #[test]

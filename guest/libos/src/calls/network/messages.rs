@@ -2,7 +2,7 @@
 
 use alloc::rc::Rc;
 
-use linux_raw_sys::general::SIGPIPE;
+use linux_raw_sys::general::{SIGPIPE, UIO_MAXIOV};
 use linux_raw_sys::net::{
     MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL,
 };
@@ -57,6 +57,9 @@ impl Header {
     }
 
     fn buffers(&self, kernel: &mut Kernel) -> Result<Buffers, Errno> {
+        if self.vector_count > u64::from(UIO_MAXIOV) {
+            return Err(Errno::EMSGSIZE);
+        }
         Buffers::vector(&mut kernel.process.space, self.vector, self.vector_count)
     }
 }

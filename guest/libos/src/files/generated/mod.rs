@@ -3,10 +3,11 @@
 //! A family of files is a table of paths, each with a function that makes the contents; directories are the common
 //! starts of these paths. What depends on processes, tasks and descriptors comes on top.
 //!
-//! * [`machine`]: `/proc` without processes; [`process`]: `/proc/PID`; [`system`]: `/sys`.
+//! * [`machine`]: `/proc` without processes; [`process`], [`status`]: `/proc/PID`; [`system`]: `/sys`.
 
 mod machine;
 mod process;
+mod status;
 mod system;
 
 use alloc::rc::Rc;
@@ -16,6 +17,7 @@ use linux_raw_sys::general::{S_IFDIR, S_IFLNK, S_IFREG};
 
 pub(crate) use process::Start;
 
+use super::tree::volume::Share;
 use super::tree::walk::{Link, Target};
 use super::{File, Kind, Metadata, Positions, Readiness};
 use crate::errno::Errno;
@@ -365,6 +367,7 @@ pub(crate) fn link(kernel: &mut Kernel, generated: Generated) -> Result<Link, Er
 struct Text {
     bytes: Vec<u8>,
     permissions: u32,
+    _share: Share,
 }
 
 /// Opens a file.
@@ -374,7 +377,12 @@ pub(crate) fn open(kernel: &mut Kernel, generated: Generated) -> Result<Rc<dyn F
         Shape::DescriptorInfo => (process::descriptor_info(kernel, generated.subject)?, 0o400),
         _ => return Err(Errno::EINVAL),
     };
-    Ok(Rc::new(Text { bytes, permissions }))
+    let share = kernel.tree.volume.share(bytes.capacity());
+    Ok(Rc::new(Text {
+        bytes,
+        permissions,
+        _share: share.map_err(|_| Errno::ENFILE)?,
+    }))
 }
 
 impl File for Text {

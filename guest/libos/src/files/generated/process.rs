@@ -5,16 +5,14 @@ use alloc::vec::Vec;
 use core::fmt::Write as _;
 
 use linux_raw_sys::general::O_CLOEXEC;
-use spore_abi::layout::PAGE_BYTES;
 
-use super::machine::{fixed, memory_bytes, setting, ticks};
-use super::{Item, Subject, process_of};
+use super::machine::{fixed, memory_bytes, setting};
+use super::{Item, Subject, process_of, status};
 use crate::errno::Errno;
 use crate::files::tree::start::MOUNTS;
 use crate::kernel::Kernel;
 use crate::memory::areas::Protection;
 use crate::text::text;
-use crate::time::monotonic_ns;
 
 macro_rules! made {
     ($path:literal, $make:expr) => {
@@ -43,7 +41,7 @@ pub(super) const ITEMS: &[Item] = &[
         "io",
         "rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n"
     ),
-    made!("limits", limits),
+    made!("limits", status::limits),
     fixed!("loginuid", "4294967295"),
     made!("maps", maps),
     made!("mountinfo", mount_info),
@@ -70,9 +68,9 @@ pub(super) const ITEMS: &[Item] = &[
     setting!("oom_score_adj", "0\n"),
     made!("smaps", detailed_maps),
     made!("smaps_rollup", maps_sum),
-    made!("stat", statistics),
-    made!("statm", memory_statistics),
-    made!("status", status),
+    made!("stat", status::process_statistics),
+    made!("statm", status::memory_statistics),
+    made!("status", status::status),
     fixed!("timerslack_ns", "50000\n"),
     fixed!("wchan", "0"),
 ];
@@ -80,16 +78,16 @@ pub(super) const ITEMS: &[Item] = &[
 pub(super) const TASK_ITEMS: &[Item] = &[
     COMM,
     made!("maps", maps),
-    made!("stat", statistics),
-    made!("statm", memory_statistics),
-    made!("status", status),
+    made!("stat", status::task_statistics),
+    made!("statm", status::memory_statistics),
+    made!("status", status::status),
 ];
 
 const COMM: Item = Item {
     path: "comm",
     permissions: 0o644,
     make: |kernel, subject| {
-        let mut name = name_of(kernel, subject).into_bytes();
+        let mut name = status::name_of(kernel, subject).into_bytes();
         name.push(b'\n');
         name
     },
@@ -117,111 +115,11 @@ fn start_of(kernel: &mut Kernel, subject: Subject, part: fn(&Start) -> &Vec<u8>)
     process_of(kernel, subject).map_or_else(Vec::new, |process| part(&process.start).clone())
 }
 
-fn name_of(kernel: &mut Kernel, subject: Subject) -> String {
-    let task = kernel
-        .tasks
-        .get(&subject.task)
-        .or_else(|| kernel.tasks.get(&subject.process));
-    let name = task.map_or([0; 16], |task| task.name);
-    let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-    String::from_utf8_lossy(&name[..length]).into_owned()
-}
-
-fn count_tasks(kernel: &Kernel, subject: Subject) -> usize {
-    let tasks = kernel.tasks.values();
-    tasks.filter(|task| task.process == subject.process).count()
-}
-
-/// Addresses that are mapped, and memory that is in use, in bytes.
-fn sizes(kernel: &mut Kernel, subject: Subject) -> (u64, u64) {
+/// Memory that a process has, as far as that is known, in bytes.
+fn resident_bytes(kernel: &mut Kernel, subject: Subject) -> u64 {
     let (total, free) = memory_bytes(kernel);
     let mapped = process_of(kernel, subject).map_or(0, |process| process.space.mapped_bytes());
-    (mapped, (total - free).min(mapped))
-}
-
-fn statistics(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
-    let name = name_of(kernel, subject);
-    let parent = process_of(kernel, subject).map_or(0, |process| process.parent);
-    let tasks = count_tasks(kernel, subject);
-    let (mapped, resident) = sizes(kernel, subject);
-    let state = if subject.task == kernel.current { 'R' } else { 'S' };
-    let started = ticks(kernel.started_ns);
-    let ran = ticks(monotonic_ns().saturating_sub(kernel.started_ns));
-    let group = crate::process::FIRST_PROCESS;
-    text!(
-        "{} ({name}) {state} {parent} {group} {group} 0 -1 4194304 0 0 0 0 {ran} 0 0 0 20 0 {tasks} 0 {started} {mapped} \
-         {} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n",
-        subject.task,
-        resident / PAGE_BYTES,
-    )
-    .into_bytes()
-}
-
-fn memory_statistics(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
-    let (mapped, resident) = sizes(kernel, subject);
-    let (mapped, resident) = (mapped / PAGE_BYTES, resident / PAGE_BYTES);
-    text!("{mapped} {resident} 0 0 0 {resident} 0\n").into_bytes()
-}
-
-fn status(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
-    let name = name_of(kernel, subject);
-    let (parent, mask, process) = process_of(kernel, subject).map_or((0, 0, 0), |process| {
-        (process.parent, process.file_mode_mask, process.id)
-    });
-    let tasks = count_tasks(kernel, subject);
-    let (mapped, resident) = sizes(kernel, subject);
-    let (mapped, resident) = (mapped / 1024, resident / 1024);
-    let state = if subject.task == kernel.current {
-        "R (running)"
-    } else {
-        "S (sleeping)"
-    };
-    let task = subject.task;
-    text!(
-        "Name:\t{name}\nUmask:\t{mask:04o}\nState:\t{state}\nTgid:\t{process}\nNgid:\t0\nPid:\t{task}\nPPid:\t{parent}\n\
-         TracerPid:\t0\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\nFDSize:\t64\nGroups:\t0 \nVmPeak:\t{mapped:8} kB\nVmSize:\t\
-         {mapped:8} kB\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nVmHWM:\t{resident:8} kB\nVmRSS:\t{resident:8} \
-         kB\nRssAnon:\t{resident:8} kB\nRssFile:\t       0 kB\nRssShmem:\t       0 kB\nVmData:\t{resident:8} \
-         kB\nVmStk:\t     132 kB\nVmExe:\t       0 kB\nVmLib:\t       0 kB\nVmPTE:\t       0 kB\nVmSwap:\t       0 \
-         kB\nThreads:\t{tasks}\nSigQ:\t0/1024\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\nSigBlk:\t\
-         0000000000000000\nSigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\nCapInh:\t0000000000000000\nCapPrm:\t\
-         000001ffffffffff\nCapEff:\t000001ffffffffff\nCapBnd:\t000001ffffffffff\nCapAmb:\t0000000000000000\n\
-         NoNewPrivs:\t0\nSeccomp:\t0\nCpus_allowed:\t1\nCpus_allowed_list:\t0\nMems_allowed:\t1\nMems_allowed_list:\t0\n\
-         voluntary_ctxt_switches:\t0\nnonvoluntary_ctxt_switches:\t0\n"
-    )
-    .into_bytes()
-}
-
-fn limits(_: &mut Kernel, _: Subject) -> Vec<u8> {
-    use crate::files::descriptors::DESCRIPTORS_MAX;
-    let rows = [
-        ("Max cpu time", "unlimited", "unlimited", "seconds"),
-        ("Max file size", "unlimited", "unlimited", "bytes"),
-        ("Max data size", "unlimited", "unlimited", "bytes"),
-        ("Max stack size", "8388608", "unlimited", "bytes"),
-        ("Max core file size", "0", "unlimited", "bytes"),
-        ("Max resident set", "unlimited", "unlimited", "bytes"),
-        ("Max processes", "unlimited", "unlimited", "processes"),
-        ("Max locked memory", "unlimited", "unlimited", "bytes"),
-        ("Max address space", "unlimited", "unlimited", "bytes"),
-        ("Max file locks", "unlimited", "unlimited", "locks"),
-    ];
-    let mut text = text!(
-        "{:<26}{:<21}{:<21}{:<10}\n",
-        "Limit",
-        "Soft Limit",
-        "Hard Limit",
-        "Units"
-    );
-    let files = text!("{DESCRIPTORS_MAX}");
-    for (name, soft, hard, unit) in rows
-        .into_iter()
-        .chain([("Max open files", &*files, &*files, "files")])
-    {
-        // Cannot fail: strings grow.
-        let _ = writeln!(text, "{name:<26}{soft:<21}{hard:<21}{unit:<10}");
-    }
-    text.into_bytes()
+    (total - free).min(mapped)
 }
 
 /// What an area of the address space looks like in `maps`, line by line.
@@ -285,7 +183,7 @@ fn detailed_maps(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
 }
 
 fn maps_sum(kernel: &mut Kernel, subject: Subject) -> Vec<u8> {
-    let (_, resident) = sizes(kernel, subject);
+    let resident = resident_bytes(kernel, subject);
     let text = details(0, resident);
     let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
     let rest = rest.split_once("MMUPageSize").map_or("", |(_, rest)| rest);

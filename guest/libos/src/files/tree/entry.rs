@@ -107,17 +107,19 @@ impl Entry {
         kernel: &mut Kernel,
         name: &[u8],
     ) -> Result<Option<Rc<Entry>>, Errno> {
-        let directory = match &self.node.body {
-            Body::Directory(directory) => directory,
-            Body::Generated(generated) => {
-                let child = generated::child(kernel, *generated, name);
-                return Ok(child.map(|child| {
-                    let node = Node::of_generated(&self.node.volume, self.node.device, child);
-                    Entry::new(name, Some(self), node)
-                }));
-            }
-            _ => return Err(Errno::ENOTDIR),
+        let Body::Generated(generated) = &self.node.body else {
+            return self.kept_child(name);
         };
+        let child = generated::child(kernel, *generated, name);
+        Ok(child.map(|child| {
+            let node = Node::of_generated(&self.node.volume, self.node.device, child);
+            Entry::new(name, Some(self), node)
+        }))
+    }
+
+    /// The child with this name of a directory that is not generated.
+    pub(super) fn kept_child(self: &Rc<Self>, name: &[u8]) -> Result<Option<Rc<Entry>>, Errno> {
+        let directory = self.node.directory().ok_or(Errno::ENOTDIR)?;
         if self.is_removed.get() {
             return Ok(None);
         }

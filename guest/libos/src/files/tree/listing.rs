@@ -13,7 +13,7 @@ use crate::files::{Kind, generated};
 use crate::kernel::Kernel;
 
 /// Where the image's part begins.
-const LOWER_START: u64 = 2;
+pub(super) const LOWER_START: u64 = 2;
 /// Where those of the directory's own begin.
 const OWN_START: u64 = 1 << 62;
 
@@ -88,7 +88,7 @@ pub(crate) fn list(
     }
 }
 
-fn list_directory(
+pub(super) fn list_directory(
     entry: &Rc<Entry>,
     position: u64,
     emit: &mut dyn FnMut(&Line) -> bool,

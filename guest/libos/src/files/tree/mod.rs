@@ -23,6 +23,8 @@ pub(crate) mod listing;
 pub(crate) mod node;
 pub(crate) mod opening;
 pub(crate) mod start;
+#[cfg(test)]
+mod tests;
 pub(crate) mod volume;
 pub(crate) mod walk;
 

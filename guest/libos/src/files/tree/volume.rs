@@ -5,6 +5,7 @@ use alloc::rc::{Rc, Weak};
 use core::cell::{Cell, RefCell};
 
 use linux_raw_sys::general::{S_IFDIR, S_IFMT};
+#[cfg(not(test))]
 use spore_machine::shared;
 
 use super::Entry;
@@ -30,8 +31,14 @@ const NODE_BYTES: usize = 448;
 pub(crate) struct RootModule;
 
 impl Source for RootModule {
+    #[cfg(not(test))]
     fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
         shared::read_module(offset, buffer)
+    }
+
+    #[cfg(test)]
+    fn read(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        super::tests::read_image(offset, buffer)
     }
 }
 

@@ -302,11 +302,14 @@ impl Unix {
             receiver.senders.add_task(kernel.current);
             return Err(Errno::EAGAIN);
         }
-        let source = self.shared.name.borrow().encode();
+        let source = match &*self.shared.name.borrow() {
+            Name::Unnamed => None,
+            name => Some(name.encode().into()),
+        };
         let ancillary = &mut outgoing.ancillary;
         ancillary.credentials.get_or_insert(outgoing.sender);
         let mut inbox = receiver.inbox.borrow_mut();
-        let done = inbox.push_message(kernel, buffers, Some(source.into()), ancillary)?;
+        let done = inbox.push_message(kernel, buffers, source, ancillary)?;
         drop(inbox);
         receiver.condition.moved.wake();
         Ok(done)
