@@ -14,6 +14,14 @@ declare -A package_marks=(
   [busybox-static]=busybox
   [cpio]=cpio
   [kmod]=modprobe
+  [python3]=/usr/bin/python3
+  [python3-numpy]=/usr/lib/python3/dist-packages/numpy
+  [openssl]=openssl
+  [golang-go]=go
+  [nodejs]=node
+  [nginx-light]=/usr/sbin/nginx
+  [redis-server]=/usr/bin/redis-server
+  [openjdk-17-jdk-headless]=javac
 )
 
 say() { printf '%s\n' "$*"; }

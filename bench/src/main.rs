@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use spore_test_real::programs::{FIGURES, GO_BUSY, NODE, PYTHON_HANDLER};
 
 mod container;
@@ -47,6 +47,9 @@ enum Command {
         /// Where the results go; a folder DATE-MACHINE is made there.
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
+        /// Only one half: starts, warm invocations and the loop in C, or language runtimes and what is under them.
+        #[arg(long)]
+        only: Option<Half>,
         /// Fails if a promised figure is not met.
         #[arg(long)]
         check: bool,
@@ -61,35 +64,53 @@ enum Command {
     },
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Half {
+    Basics,
+    Runtimes,
+}
+
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run {
             repetitions,
             output,
+            only,
             check,
         } => {
-            let folder = measure(repetitions, &output)?;
+            let folder = measure(repetitions, &output, only)?;
             print_report(&folder, check)
         }
         Command::Report { folder, check } => print_report(&folder, check),
     }
 }
 
-/// Runs all series and returns the folder with their samples.
-fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
+/// Runs all series, or one half of them, and returns the folder with their samples.
+fn measure(repetitions: u32, output: &Path, only: Option<Half>) -> Result<PathBuf> {
     let set_up = subject::SetUp::new()?;
     let machine = machine::describe(&set_up.daemon)?;
     let folder = output.join(format!("{}-{}", machine.date, machine.host));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     record::write(&folder.join("machine.json"), &machine)?;
 
-    let mut starts = subject::starts(&set_up)?;
+    if only != Some(Half::Runtimes) {
+        measure_basics(&set_up, repetitions, &folder)?;
+    }
+    if only != Some(Half::Basics) {
+        measure_runtimes(&set_up, repetitions.min(40), &folder)?;
+    }
+    Ok(folder)
+}
+
+/// Starts, warm invocations and a loop in C.
+fn measure_basics(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> Result<()> {
+    let mut starts = subject::starts(set_up)?;
     for lone in [false, true] {
         let series = rounds::run("start", lone, repetitions, &mut starts)?;
         record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     }
     drop(starts);
-    let mut warm = subject::warm(&set_up)?;
+    let mut warm = subject::warm(set_up)?;
     for lone in [false, true] {
         let series = rounds::run(
             "warm",
@@ -100,12 +121,10 @@ fn measure(repetitions: u32, output: &Path) -> Result<PathBuf> {
         record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     }
     drop(warm);
-    let mut compute = subject::compute(&set_up)?;
+    let mut compute = subject::compute(set_up)?;
     let series = rounds::run("compute", false, repetitions.min(40), &mut compute)?;
     record::write(&folder.join(format!("{}.json", series.name)), &series)?;
-    drop(compute);
-    measure_runtimes(&set_up, repetitions.min(40), &folder)?;
-    Ok(folder)
+    Ok(())
 }
 
 /// The series about language runtimes and about the system under them, one program after the other.

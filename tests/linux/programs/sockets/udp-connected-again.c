@@ -35,5 +35,15 @@ int main(void)
 	VALUE(connect(fixed, (struct sockaddr *)&six, sizeof six));
 	VALUE(connect(fixed, &nobody, sizeof nobody));
 	show(fixed);
+	/* That port was the system's choice; this one is the program's. */
+	int known = bound_socket(SOCK_DGRAM), port = port_of(known);
+	close(known);
+	int named = MUST(socket(AF_INET6, SOCK_DGRAM, 0));
+	bound = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	VALUE(bind(named, (struct sockaddr *)&bound, sizeof bound));
+	VALUE(connect(named, (struct sockaddr *)&six, sizeof six));
+	show(named);
+	VALUE(connect(named, &nobody, sizeof nobody));
+	show(named);
 	return 0;
 }

@@ -33,9 +33,10 @@ async function workers() {
   const shared = new SharedArrayBuffer(8);
   const replies = await Promise.all([0, 1, 2, 3].map(async (index) => {
     const worker = new Worker(__filename, { workerData: { shared, from: index * 10000, count: 10000 } });
+    // Both may come in one turn of the loop, so both are waited for from the start.
+    const both = [events.once(worker, 'message'), events.once(worker, 'exit')];
     worker.postMessage('from');
-    const [reply] = await events.once(worker, 'message');
-    const [code] = await events.once(worker, 'exit');
+    const [[reply], [code]] = await Promise.all(both);
     return `${reply} ${code}`;
   }));
   return `${new BigInt64Array(shared)[0]} ${replies.join(', ')}`;
