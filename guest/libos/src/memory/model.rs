@@ -175,7 +175,7 @@ impl World {
     fn map(&mut self, place: u8, at: u64, pages: u64, kind: u8, number: u8) {
         let address = self.address(at);
         // Some are large enough for the window.
-        let pages = if place == 0 && at % 2 == 0 {
+        let pages = if place == 0 && at.is_multiple_of(2) {
             pages + 31
         } else {
             pages

@@ -307,12 +307,13 @@ mod tests {
             matches!(request, Request::Connected { error: 13, .. }),
             "{request:?}"
         );
-        let lines = lines.lock().unwrap();
-        assert_eq!(lines.len(), 2);
-        assert!(lines[1].contains("192.0.2.1:80"), "{lines:?}");
+        {
+            let lines = lines.lock().unwrap();
+            assert_eq!(lines.len(), 2);
+            assert!(lines[1].contains("192.0.2.1:80"), "{lines:?}");
+        }
 
         drop(listener);
-        drop(lines);
         let (request, _) = connect(&mut egress, address.ip(), address.port()).await;
         assert!(
             matches!(request, Request::Connected { error: 111, .. }),
