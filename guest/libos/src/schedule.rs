@@ -11,7 +11,8 @@ use crate::kernel::Kernel;
 use crate::memory::space::AccessError;
 use crate::process::{FIRST_PROCESS, ProcessId};
 use crate::signals::SignalInfo;
-use crate::signals::delivery::{self, Delivered, Found};
+use crate::signals::delivery::Delivered;
+use crate::signals::exceptions::{self, Found};
 use crate::task::{Memory, Pending, TaskId};
 use crate::time;
 use crate::timers::Due;
@@ -322,7 +323,7 @@ impl Kernel {
     /// The program raised an exception.
     fn fault(&mut self, upcall: &Upcall) {
         let mut found = Found::Nothing;
-        if let Some(intent) = delivery::intent(upcall) {
+        if let Some(intent) = exceptions::intent(upcall) {
             match self.process.space.fault(upcall.fault_address, intent) {
                 Ok(()) => return,
                 Err(AccessError::OutOfMemory) if self.process.id == FIRST_PROCESS => {
@@ -337,7 +338,7 @@ impl Kernel {
                 Err(AccessError::Forbidden) => {}
             }
         }
-        let info = delivery::signal_of(upcall, found, processor::floating_point_exceptions());
+        let info = exceptions::signal_of(upcall, found, processor::floating_point_exceptions());
         self.raise_exception(upcall, info);
     }
 

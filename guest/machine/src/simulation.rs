@@ -52,7 +52,11 @@ fn fill_window_tables(ram_bytes: u64) {
     entry(0, layout::WINDOW_BASE >> 39, table(1));
     entry(1, 0, table(2));
     for index in 0..(ram_bytes / layout::LARGE_PAGE_BYTES).min(512) {
-        entry(2, index, index * layout::LARGE_PAGE_BYTES | 0x8000_0000_0000_00e7);
+        entry(
+            2,
+            index,
+            (index * layout::LARGE_PAGE_BYTES) | 0x8000_0000_0000_00e7,
+        );
     }
 }
 

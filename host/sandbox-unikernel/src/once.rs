@@ -76,9 +76,10 @@ pub fn run_once(
     let control = Arc::new(launch.control);
     let outside = {
         let control = Arc::clone(&control);
-        // Fails only if the monitor is gone.
-        let answer =
-            move |request: &Request, socket: Option<OwnedFd>| drop(send_request(&control, request, socket));
+        let answer = move |request: &Request, socket: Option<OwnedFd>| {
+            // Fails only if the monitor is gone.
+            let _ = send_request(&control, request, socket);
+        };
         Foreground::start(egress, answer).map_err(|source| RunError::Host {
             what: "starting a thread",
             source,

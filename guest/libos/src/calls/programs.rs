@@ -16,7 +16,7 @@ use crate::files::tree::opening;
 use crate::files::tree::walk::Target;
 use crate::kernel::Kernel;
 use crate::memory::AddressSpace;
-use crate::process::ProcessId;
+use crate::process::{FIRST_PROCESS, ProcessId};
 use crate::program::load::{self, Placed, Strings};
 use crate::signals::AlternateStack;
 use crate::task::Memory;
@@ -93,7 +93,8 @@ fn replace_program(
     let arguments = read_strings(&mut kernel.process.space, arguments, &mut left)?;
     let environment = read_strings(&mut kernel.process.space, environment, &mut left)?;
     let image = load::resolve(kernel, file, path, arguments).map_err(|error| error.errno())?;
-    let fresh = kernel.process.space.sibling()?;
+    let mut fresh = kernel.process.space.sibling()?;
+    fresh.is_helper = kernel.process.id != FIRST_PROCESS;
     let mut previous = core::mem::replace(&mut kernel.process.space, fresh);
     kernel.process.space.activate();
     let placed = match load::place(kernel, &image, &environment) {

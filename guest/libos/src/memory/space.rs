@@ -56,13 +56,14 @@ pub(crate) struct AddressSpace {
     /// Frames that nothing leads to any more but what the processor may have cached.
     released: RangeSet,
     pub(super) ram_bytes: u64,
+    /// It is a helper's: when memory is used up, the helper's call fails, and the instance goes on.
+    pub(crate) is_helper: bool,
     pub(super) heap_start: u64,
     pub(super) heap_end: u64,
     pub(super) rewriter: Rewriter,
 }
 
 /// A line of `/proc/self/maps`.
-#[allow(dead_code, reason = "for the file that shows them")]
 pub(crate) struct Description<'a> {
     pub(crate) start: u64,
     pub(crate) end: u64,
@@ -127,6 +128,7 @@ impl AddressSpace {
             free_addresses,
             released: RangeSet::new(),
             ram_bytes,
+            is_helper: false,
             heap_start: 0,
             heap_end: 0,
             rewriter: Rewriter::new(rewrites_calls),
@@ -170,7 +172,6 @@ impl AddressSpace {
     }
 
     /// All areas in order, as `/proc/self/maps` shows them.
-    #[allow(dead_code, reason = "for the file that shows them")]
     pub(crate) fn describe(&self) -> impl Iterator<Item = Description<'_>> {
         self.areas.iter().map(|(start, area)| {
             let label = area.label.as_ref();
@@ -196,13 +197,11 @@ impl AddressSpace {
     }
 
     /// Bytes of addresses that are mapped (`VmSize`).
-    #[allow(dead_code, reason = "for the file that shows it")]
     pub(crate) fn mapped_bytes(&self) -> u64 {
         self.areas.iter().map(|(start, area)| area.end - start).sum()
     }
 
     /// Takes away what is mapped of the pages `first..end` of a file in memory, before the file gives them up.
-    #[allow(dead_code, reason = "for files in memory that are cut short")]
     pub(crate) fn forget_pages(&mut self, gone: &Pages, first: u64, end: u64) {
         let first_byte = first.saturating_mul(PAGE_BYTES);
         let end_byte = end.saturating_mul(PAGE_BYTES);

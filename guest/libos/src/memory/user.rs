@@ -16,6 +16,7 @@ impl AddressSpace {
         match self.fault(address, intent) {
             Ok(()) => Ok(()),
             Err(AccessError::Forbidden | AccessError::BeyondFile) => Err(Errno::EFAULT),
+            Err(AccessError::OutOfMemory) if self.is_helper => Err(Errno::ENOMEM),
             Err(AccessError::OutOfMemory) => shared::end(exit_kind::OUT_OF_MEMORY, 0, ""),
         }
     }

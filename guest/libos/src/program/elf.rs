@@ -139,31 +139,13 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
     if headers_count == 0 || headers_count > PROGRAM_HEADERS_MAX {
         return Err(ElfError::Malformed("no program headers, or too many"));
     }
-    let mut segments = Vec::new();
-    let mut headers_address = None;
-    let mut interpreter = None;
-    let mut has_executable_stack = false;
-    let mut alignment = PAGE_BYTES;
-    for index in 0..headers_count {
-        let mut bytes = [0; PROGRAM_HEADER_BYTES];
-        let offset = headers_offset.checked_add(u64::from(index) * PROGRAM_HEADER_BYTES as u64);
-        if !offset.is_some_and(|offset| read(offset, &mut bytes)) {
-            return Err(ElfError::Malformed("program headers beyond the end of the file"));
-        }
-        match u32_at(&bytes, 0) {
-            PT_INTERP => interpreter = Some(interpreter_path(&bytes, read)?),
-            PT_GNU_STACK => has_executable_stack = u32_at(&bytes, 4) & PF_X != 0,
-            PT_PHDR => headers_address = Some(u64_at(&bytes, 16)),
-            PT_LOAD if u64_at(&bytes, 40) > 0 => {
-                segments.push(segment(&bytes, file_bytes)?);
-                let wanted = u64_at(&bytes, 48);
-                if wanted.is_power_of_two() && wanted <= ALIGNMENT_MAX {
-                    alignment = alignment.max(wanted);
-                }
-            }
-            _ => {}
-        }
-    }
+    let Headers {
+        segments,
+        mut headers_address,
+        interpreter,
+        has_executable_stack,
+        alignment,
+    } = read_headers(file_bytes, headers_offset, headers_count, read)?;
     if segments.is_empty() {
         return Err(ElfError::Malformed("nothing to load"));
     }
@@ -180,7 +162,7 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
     if segments.iter().find(is_in).is_none() {
         return Err(ElfError::Malformed("the entry point is in no executable segment"));
     }
-    let headers_address = headers_address.or_else(|| {
+    headers_address = headers_address.or_else(|| {
         let holder = segments.iter().find(|segment| {
             let end = segment.file_offset + segment.file_bytes;
             segment.file_offset <= headers_offset && headers_offset < end
@@ -197,6 +179,51 @@ pub fn parse(file_bytes: u64, read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> R
         has_executable_stack,
         alignment,
     })
+}
+
+/// What the program headers say.
+struct Headers {
+    segments: Vec<Segment>,
+    headers_address: Option<u64>,
+    interpreter: Option<Vec<u8>>,
+    has_executable_stack: bool,
+    alignment: u64,
+}
+
+fn read_headers(
+    file_bytes: u64,
+    headers_offset: u64,
+    headers_count: u16,
+    read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
+) -> Result<Headers, ElfError> {
+    let mut found = Headers {
+        segments: Vec::new(),
+        headers_address: None,
+        interpreter: None,
+        has_executable_stack: false,
+        alignment: PAGE_BYTES,
+    };
+    for index in 0..headers_count {
+        let mut bytes = [0; PROGRAM_HEADER_BYTES];
+        let offset = headers_offset.checked_add(u64::from(index) * PROGRAM_HEADER_BYTES as u64);
+        if !offset.is_some_and(|offset| read(offset, &mut bytes)) {
+            return Err(ElfError::Malformed("program headers beyond the end of the file"));
+        }
+        match u32_at(&bytes, 0) {
+            PT_INTERP => found.interpreter = Some(interpreter_path(&bytes, read)?),
+            PT_GNU_STACK => found.has_executable_stack = u32_at(&bytes, 4) & PF_X != 0,
+            PT_PHDR => found.headers_address = Some(u64_at(&bytes, 16)),
+            PT_LOAD if u64_at(&bytes, 40) > 0 => {
+                found.segments.push(segment(&bytes, file_bytes)?);
+                let wanted = u64_at(&bytes, 48);
+                if wanted.is_power_of_two() && wanted <= ALIGNMENT_MAX {
+                    found.alignment = found.alignment.max(wanted);
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
 }
 
 fn interpreter_path(bytes: &[u8], read: &mut dyn FnMut(u64, &mut [u8]) -> bool) -> Result<Vec<u8>, ElfError> {

@@ -3,7 +3,7 @@
 //! ```text
 //!   raise ──ignored──> dropped
 //!     │
-//!     v                                      ┌─ handler: a frame on the program's stack (`frame`)
+//!     v                                      ┌─ handler: a frame on the program's stack (`handlers`)
 //!   waiting in the thread's or the           │
 //!   process's queue ──────── not blocked ────┼─ default: the process ends
 //!     │                     (`delivery`)     │
@@ -11,10 +11,12 @@
 //! ```
 //!
 //! A thread's queue is in [`crate::task::Task`], a process's in [`ProcessSignals`]. A fault is never queued: it is
-//! delivered where it happened.
+//! delivered where it happened (`exceptions`).
 
 pub(crate) mod delivery;
+pub(crate) mod exceptions;
 pub(crate) mod frame;
+mod handlers;
 pub(crate) mod queue;
 
 use core::cell::{Cell, RefCell};

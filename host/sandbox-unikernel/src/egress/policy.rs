@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn networks_and_ports_are_compared() {
-        let policy = policy("10.0.0.0/8:443,192.0.2.7,[fd00::]/8:53");
+        let policy = policy("10.0.0.0/8:443,192.0.2.7,[fd00::/8]:53");
         assert!(allows(&policy, "10.9.8.7", 443) && !allows(&policy, "10.9.8.7", 80));
         assert!(allows(&policy, "192.0.2.7", 1) && !allows(&policy, "192.0.2.8", 1));
         assert!(!allows(&policy, "192.0.2.7", 0));

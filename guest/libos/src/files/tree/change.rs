@@ -267,11 +267,15 @@ pub(crate) fn rename(from: &Found, to: &Found, how: Renaming) -> Result<(), Errn
         return exchange(from, to, &moved, &other);
     }
     if let Some(replaced) = replaced {
+        // A directory that holds the moved file is not empty, whatever else is wrong.
+        if is_within(&from.parent, &replaced) {
+            return Err(Errno::ENOTEMPTY);
+        }
         // Two names of one file: nothing happens.
         if Rc::ptr_eq(&replaced.node, &moved.node) {
             return Ok(());
         }
-        check_replaceable(from, &moved, &replaced)?;
+        check_replaceable(&moved, &replaced)?;
         detach(&to.parent, &replaced)?;
         tell_link_gone(&replaced.node);
     }
@@ -291,7 +295,7 @@ fn tell_moved_from(moved: &Rc<Entry>, arrive: impl FnOnce(u32) -> Result<(), Err
     arrive(cookie)
 }
 
-fn check_replaceable(from: &Found, moved: &Entry, replaced: &Entry) -> Result<(), Errno> {
+fn check_replaceable(moved: &Entry, replaced: &Entry) -> Result<(), Errno> {
     match (moved.node.is_directory(), replaced.node.is_directory()) {
         (true, false) => return Err(Errno::ENOTDIR),
         (false, true) => return Err(Errno::EISDIR),
@@ -299,10 +303,6 @@ fn check_replaceable(from: &Found, moved: &Entry, replaced: &Entry) -> Result<()
     }
     if replaced.node.device != moved.node.device {
         return Err(Errno::EBUSY);
-    }
-    // A directory that holds the moved file is not empty.
-    if is_within(&from.parent, replaced) {
-        return Err(Errno::ENOTEMPTY);
     }
     if let Some(directory) = replaced.node.directory()
         && !directory.is_empty(&replaced.node.volume)?
