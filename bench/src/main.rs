@@ -18,7 +18,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
-use spore_test_real::programs::{FIGURES, GO_BUSY, NODE, PYTHON_HANDLER};
+use spore_test_real::programs::compiled::{FIGURES, GO_BUSY};
+use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 
 mod container;
 mod footprint;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use spore_test_harness::program::free_port;
 use spore_test_real::native::{Native, NativeCommand};
-use spore_test_real::programs::{self, Fixture, Program};
+use spore_test_real::programs::{self, Fixture, Program, compiled, installed};
 
 use crate::subject::{self, ColdFunction, START_MEANING, SetUp, Subject, Warm, first_answer};
 
@@ -118,8 +118,8 @@ pub(crate) fn series(set_up: &SetUp, runtime: &Runtime) -> Result<Vec<Planned>> 
         runtime.timed(set_up, &path, "a fixed loop, timed inside the program", (1, 1))
     };
     Ok(match runtime.program.name {
-        name if name == programs::GO_BUSY.name => vec![("compute-go", loop_of(GO_ITERATIONS)?)],
-        name if name == programs::PYTHON_HANDLER.name => {
+        name if name == compiled::GO_BUSY.name => vec![("compute-go", loop_of(GO_ITERATIONS)?)],
+        name if name == installed::PYTHON_HANDLER.name => {
             let path = format!("/objects?rounds={OBJECT_ROUNDS}");
             let meaning = "making and dropping many objects, timed inside the program";
             vec![
@@ -128,7 +128,7 @@ pub(crate) fn series(set_up: &SetUp, runtime: &Runtime) -> Result<Vec<Planned>> 
                 ("start-python", runtime.starts(set_up)),
             ]
         }
-        name if name == programs::NODE.name => vec![
+        name if name == installed::NODE.name => vec![
             ("compute-node", loop_of(NODE_ITERATIONS)?),
             ("start-node", runtime.starts(set_up)),
         ],
@@ -155,9 +155,9 @@ pub(crate) fn series(set_up: &SetUp, runtime: &Runtime) -> Result<Vec<Planned>> 
 impl Runtime {
     /// The file to be read, by the path that it has in the root and, since the program starts in that folder, here.
     fn large_file(&self) -> Result<&'static str> {
-        let native = self.fixture.native.folder.join(programs::LARGE_FILE);
+        let native = self.fixture.native.folder.join(compiled::LARGE_FILE);
         ensure!(Path::new(&native).is_file(), "{} is missing", native.display());
-        Ok(programs::LARGE_FILE)
+        Ok(compiled::LARGE_FILE)
     }
 }
 

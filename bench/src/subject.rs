@@ -20,6 +20,8 @@ use crate::container;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause between two attempts to connect to a program that does not listen yet.
 const CONNECT_PAUSE: Duration = Duration::from_micros(100);
+/// A connection that was not used for so long is opened again.
+const UNUSED_MAX: Duration = Duration::from_secs(2);
 /// Iterations of the compute loop in one sample: some tens of milliseconds.
 const COMPUTE_ITERATIONS: u32 = 20_000_000;
 
@@ -280,7 +282,9 @@ pub(crate) struct Warm {
     name: &'static str,
     isolation: String,
     path: String,
+    address: SocketAddr,
     connection: Connection,
+    used_at: Instant,
     /// Keeps the process running that the connection leads to.
     _native: Option<Box<dyn Any>>,
 }
@@ -299,7 +303,9 @@ impl Warm {
             name,
             isolation: isolation.to_owned(),
             path: path.to_owned(),
+            address,
             connection,
+            used_at: Instant::now(),
             _native: native,
         };
         warm.ask()?; // the first request starts the instance
@@ -307,10 +313,15 @@ impl Warm {
     }
 
     fn ask(&mut self) -> Result<(Duration, String)> {
+        // Servers close connections that are not used; a series may wait for an idle machine first.
+        if self.used_at.elapsed() > UNUSED_MAX {
+            self.connection = Connection::open(self.address, ANSWER_TIMEOUT)?;
+        }
         let request = request(Method::GET, &self.path);
         let start = Instant::now();
         let answer = self.connection.send(request)?;
         let elapsed = start.elapsed();
+        self.used_at = Instant::now();
         ensure!(answer.status.is_success(), "{}: {}", answer.status, answer.text());
         Ok((elapsed, answer.text()))
     }

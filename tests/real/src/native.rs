@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use spore_test_harness::program::free_port;
 use spore_test_harness::wait_until;
 use tempfile::TempDir;
 
 /// How long a program may take to listen: the slowest compile themselves first.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a program may take to end when it is asked to.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How a program is started as a process.
 #[derive(Debug, Clone)]
@@ -102,6 +106,11 @@ fn text_of(path: &Path) -> String {
 impl Drop for Native {
     fn drop(&mut self) {
         // It may have ended by itself, which the test that follows will say.
+        if let Ok(None) = self.process.try_wait() {
+            // Some remove files of theirs when they are asked to end.
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+            wait_until(STOP_TIMEOUT, || !matches!(self.process.try_wait(), Ok(None)));
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

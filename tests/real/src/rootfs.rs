@@ -106,7 +106,7 @@ impl RootFs {
         self.tree_at(path, Path::new(path))
     }
 
-    /// Adds a folder of this machine at another path.
+    /// Adds a folder of this machine at another path; links to files in it become what they lead to.
     pub fn tree_at(mut self, path: &str, from: &Path) -> Result<RootFs, FixtureError> {
         let mut folders = vec![from.to_path_buf()];
         let mut target = PathBuf::from(path);
@@ -133,7 +133,9 @@ impl RootFs {
                     self.add_with_libraries(&path)?;
                 } else if metadata.is_file() {
                     let place = relative(&target.join(inside));
-                    self.entries.insert(place, Entry::File(path.clone()));
+                    // What a link leads to, since the link's target may not be in the root.
+                    let real = path.canonicalize().map_err(FixtureError::file(&path))?;
+                    self.entries.insert(place, Entry::File(real));
                     self.linked.extend(is_shared_object(&path).then_some(path));
                 }
             }

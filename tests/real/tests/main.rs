@@ -22,7 +22,12 @@ mod redis;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = programs::all().into_iter().map(trial).collect();
-    trials.push(named("redis", false, programs::redis::missing(), redis::run));
+    trials.push(named(
+        "redis",
+        false,
+        programs::installed::redis::missing(),
+        redis::run,
+    ));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -4,7 +4,7 @@ use std::process::{Command, Output, Stdio};
 
 use spore_test_harness::daemon::{binary, excerpt};
 use spore_test_harness::program::free_port;
-use spore_test_real::programs::redis;
+use spore_test_real::programs::installed::redis;
 
 use crate::{chain, is_native_only, more_options};
 
