@@ -215,6 +215,11 @@ impl AddressSpace {
         } else {
             MODULE_NEIGHBOURHOOD
         });
+        // Most of a program's data is written soon after it is first read. A copy made before anything leads to the
+        // file's page costs one exit, and a copy in its place three: the touch, the write, and forgetting the first.
+        if is_writable && self.own_range(from, to, area).is_ok() {
+            return Ok(());
+        }
         let filled = self
             .fill_module(from, to, area)
             .or_else(|_| self.fill_module(page, page + PAGE_BYTES, area));
