@@ -16,7 +16,7 @@ use crate::errno::Errno;
 /// Neighbourhood that is filled around a fault in anonymous memory where nothing is filled beside it.
 const NEIGHBOURHOOD_MIN: u64 = 64 * 1024;
 /// The same for modules, whose pages cost nothing but their entries.
-const MODULE_NEIGHBOURHOOD: u64 = 1 << 20;
+const MODULE_NEIGHBOURHOOD: u64 = 2 << 20;
 /// The same for files in memory, of the pages that the file has.
 const PAGES_NEIGHBOURHOOD: u64 = 256 * 1024;
 /// The neighbourhood is at most this part of the memory that is free…
