@@ -16,7 +16,7 @@ use crate::errno::Errno;
 /// Neighbourhood that is filled around a fault in anonymous memory where nothing is filled beside it.
 const NEIGHBOURHOOD_MIN: u64 = 64 * 1024;
 /// The same for modules, whose pages cost nothing but their entries.
-const MODULE_NEIGHBOURHOOD: u64 = 1 << 20;
+const MODULE_NEIGHBOURHOOD: u64 = 2 << 20;
 /// The same for files in memory, of the pages that the file has.
 const PAGES_NEIGHBOURHOOD: u64 = 256 * 1024;
 /// The neighbourhood is at most this part of the memory that is free…
@@ -215,6 +215,11 @@ impl AddressSpace {
         } else {
             MODULE_NEIGHBOURHOOD
         });
+        // Most of a program's data is written soon after it is first read. A copy made before anything leads to the
+        // file's page costs one exit, and a copy in its place three: the touch, the write, and forgetting the first.
+        if is_writable && self.own_range(from, to, area).is_ok() {
+            return Ok(());
+        }
         let filled = self
             .fill_module(from, to, area)
             .or_else(|_| self.fill_module(page, page + PAGE_BYTES, area));
