@@ -103,7 +103,13 @@ fn prepare(
     }
     let kvm = Kvm::new().map_err(StartError::Kvm)?;
     let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let mut machine = Machine::new(&kvm, &image, ram_bytes, Some((program.as_fd(), program_bytes)))?;
+    let mut machine = Machine::new(
+        &kvm,
+        &image,
+        ram_bytes,
+        start.memory_bytes,
+        Some((program.as_fd(), program_bytes)),
+    )?;
     let clock = write_shared_pages(&machine, &start, program_bytes)?;
     kick::install().map_err(io_error("the timer signal cannot be handled"))?;
     machine.arm_kicks()?;

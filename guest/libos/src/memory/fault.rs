@@ -14,7 +14,7 @@ use super::space::{AccessError, AddressSpace, Intent};
 use crate::errno::Errno;
 
 /// Neighbourhood that is filled around a fault in anonymous memory where nothing is filled beside it.
-const NEIGHBOURHOOD_MIN: u64 = 64 * 1024;
+const NEIGHBOURHOOD_MIN: u64 = 256 * 1024;
 /// The same for modules, whose pages cost nothing but their entries.
 const MODULE_NEIGHBOURHOOD: u64 = 2 << 20;
 /// The same for files in memory, of the pages that the file has.
