@@ -17,6 +17,7 @@ pub(crate) const AREAS: &[&str] = &[
     "time",
     "process",
     "glibc",
+    "rewriting",
 ];
 
 /// A program of the suite.

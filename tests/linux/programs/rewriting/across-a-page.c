@@ -1,5 +1,5 @@
 // calls: umask
-// flags:
+// flags: none
 // what: a call site that lies across the border of two pages works, however often it is executed
 #include "../check.h"
 

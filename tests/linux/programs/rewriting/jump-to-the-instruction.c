@@ -1,5 +1,5 @@
 // calls: umask getppid
-// flags:
+// flags: none
 // what: a jump to the syscall instruction itself makes the call whose number is in rax, also after many ordinary calls
 #include "../check.h"
 

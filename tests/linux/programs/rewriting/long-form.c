@@ -1,5 +1,5 @@
 // calls: umask getuid
-// flags:
+// flags: none
 // what: a number that is loaded with a 64-bit move makes the same call, and a jump to the instruction after it too
 #include "../check.h"
 

@@ -1,5 +1,5 @@
 // calls: getpid umask
-// flags:
+// flags: none
 // what: what a leaf function keeps below its stack pointer survives a call, however often its site was executed
 #include "../check.h"
 

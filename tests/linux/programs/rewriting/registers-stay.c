@@ -1,5 +1,5 @@
 // calls: umask
-// flags:
+// flags: none
 // what: every register but rax, rcx and r11 keeps its value over a call; rcx is the address after it
 #include "../check.h"
 

@@ -1,5 +1,5 @@
 // calls: umask sched_yield
-// flags:
+// flags: none
 // what: threads that reach the same fresh call site at the same time all make the call they ask for
 #include "../check.h"
 

@@ -1,5 +1,5 @@
-// calls: (none)
-// flags:
+// calls: getpid
+// flags: none
 // what: numbers that are no system call fail with ENOSYS, however often they are tried
 #include "../check.h"
 

@@ -1,5 +1,5 @@
 // calls: umask
-// flags:
+// flags: none
 // what: vector registers, their upper halves included, keep their values over a call
 #include "../check.h"
 
