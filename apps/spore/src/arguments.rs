@@ -86,6 +86,9 @@ pub(crate) struct ServeArguments {
     /// How long an idle instance is kept
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// How long a new instance may take until it listens on its port
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration::parse)]
+    pub(crate) ready_timeout: Duration,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,

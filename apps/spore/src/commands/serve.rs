@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         listen: arguments.listen,
         data: data.clone(),
         idle_timeout: arguments.idle_timeout,
+        ready_timeout: arguments.ready_timeout,
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
