@@ -99,7 +99,7 @@ impl Functions {
             changing: tokio::sync::Mutex::default(),
         };
         let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
-        for record in records {
+        for (_, record) in records {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci_spec::image::{ImageIndex, ImageManifest};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{TableDefinition, TableError};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::database::Database;
 use crate::files::persist;
 use crate::reference::Selector;
 use crate::{Digest, OpenError, RecordError, make_folder};
@@ -232,36 +233,37 @@ impl ImageStore {
         digest: Digest,
     ) -> Result<(), RecordError> {
         let digest = digest.to_string();
-        let transaction = self.database.begin_write()?;
-        transaction
-            .open_table(MANIFESTS)?
-            .insert(digest.as_str(), media_type)?;
-        if let Selector::Tag(tag) = selector {
+        self.database.write(|transaction| {
             transaction
-                .open_table(TAGS)?
-                .insert(format!("{repository}:{tag}").as_str(), digest.as_str())?;
-        }
-        transaction.commit()?;
-        Ok(())
+                .open_table(MANIFESTS)?
+                .insert(digest.as_str(), media_type)?;
+            if let Selector::Tag(tag) = selector {
+                transaction
+                    .open_table(TAGS)?
+                    .insert(format!("{repository}:{tag}").as_str(), digest.as_str())?;
+            }
+            Ok(())
+        })
     }
 
     /// The digest that the selector chooses; none if no manifest was pushed under it.
     pub fn resolve(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, RecordError> {
-        let transaction = self.database.begin_read()?;
-        let text = match selector {
-            Selector::Digest(digest) => Some(digest.to_string()),
-            Selector::Tag(tag) => match transaction.open_table(TAGS) {
-                Ok(tags) => tags
-                    .get(format!("{repository}:{tag}").as_str())?
-                    .map(|digest| digest.value().to_owned()),
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) else {
-            return Ok(None);
-        };
-        Ok(media_type(&transaction, digest)?.map(|_| digest))
+        self.database.read(|transaction| {
+            let text = match selector {
+                Selector::Digest(digest) => Some(digest.to_string()),
+                Selector::Tag(tag) => match transaction.open_table(TAGS) {
+                    Ok(tags) => tags
+                        .get(format!("{repository}:{tag}").as_str())?
+                        .map(|digest| digest.value().to_owned()),
+                    Err(TableError::TableDoesNotExist(_)) => None,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) else {
+                return Ok(None);
+            };
+            Ok(media_type(transaction, digest)?.map(|_| digest))
+        })
     }
 
     /// The manifest that the selector chooses; none if none was pushed under it.
@@ -269,8 +271,9 @@ impl ImageStore {
         let Some(digest) = self.resolve(repository, selector)? else {
             return Ok(None);
         };
-        let transaction = self.database.begin_read().map_err(RecordError::from)?;
-        let media_type = media_type(&transaction, digest)?;
+        let media_type = self
+            .database
+            .read(|transaction| media_type(transaction, digest))?;
         let bytes = self.read_blob(digest, MAX_MANIFEST_BYTES)?;
         Ok(media_type.zip(bytes).map(|(media_type, bytes)| Manifest {
             digest,
@@ -281,31 +284,32 @@ impl ImageStore {
 
     /// Tags of a repository, in order.
     pub fn tags(&self, repository: &str) -> Result<Vec<String>, RecordError> {
-        let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(TAGS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let prefix = format!("{repository}:");
-        let mut tags = Vec::new();
-        for row in table.range(prefix.as_str()..)? {
-            let (key, _) = row?;
-            let Some(tag) = key.value().strip_prefix(&prefix) else {
-                break;
+        self.database.read(|transaction| {
+            let table = match transaction.open_table(TAGS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
             };
-            tags.push(tag.to_owned());
-        }
-        Ok(tags)
+            let prefix = format!("{repository}:");
+            let mut tags = Vec::new();
+            for row in table.range(prefix.as_str()..)? {
+                let (key, _) = row?;
+                let Some(tag) = key.value().strip_prefix(&prefix) else {
+                    break;
+                };
+                tags.push(tag.to_owned());
+            }
+            Ok(tags)
+        })
     }
 }
 
-fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, RecordError> {
+fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, redb::Error> {
     match transaction.open_table(MANIFESTS) {
         Ok(table) => Ok(table
             .get(digest.to_string().as_str())?
             .map(|media_type| media_type.value().to_owned())),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
