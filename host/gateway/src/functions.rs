@@ -156,6 +156,8 @@ impl Functions {
         }
         let digest = self.resolve(&deployment.image, own_names).await?;
         let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
+        self.remove_stale_log(key(&prepared.record.deployment.service))
+            .await?;
         self.save(&prepared).await?;
         self.install(prepared);
         Ok(())
@@ -292,6 +294,19 @@ impl Functions {
             settings,
             template,
         })
+    }
+
+    /// A daemon that was killed in the middle of a removal leaves the log of a function that is gone.
+    async fn remove_stale_log(&self, key: String) -> Result<(), ApiError> {
+        let store = self.store.clone();
+        let removal = move || -> Result<std::io::Result<()>, ApiError> {
+            let is_stale = !store.records.contains(&key)?;
+            Ok(if is_stale { store.logs.remove(&key) } else { Ok(()) })
+        };
+        if let Err(error) = tokio::task::spawn_blocking(removal).await?? {
+            tracing::warn!(%error, "the log of a function that was removed earlier could not be deleted");
+        }
+        Ok(())
     }
 
     async fn save(&self, prepared: &Prepared) -> Result<(), ApiError> {

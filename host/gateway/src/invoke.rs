@@ -10,7 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use spore_sandbox::{ConnectError, EndCause, StopReason};
+use spore_pool::AcquireError;
+use spore_sandbox::{ConnectError, EndCause, StartError, StopReason};
 use tokio::time::Sleep;
 
 use crate::body::GatewayBody;
@@ -91,6 +92,7 @@ async fn invoke_function(
         function,
         timeout,
         ended_instances: 0,
+        has_started_again: false,
     };
     let (lease, connection, deadline, response) = invocation.run(request).await?;
     let cold = lease.is_cold();
@@ -132,6 +134,9 @@ struct Invocation<'a> {
     function: &'a Arc<Function>,
     timeout: Duration,
     ended_instances: usize,
+    /// An instance was lost before the request could reach it, by no fault of the function, and another one was asked
+    /// for. Once is enough.
+    has_started_again: bool,
 }
 
 type Running = (
@@ -146,12 +151,23 @@ impl Invocation<'_> {
         self.function.name.clone()
     }
 
-    async fn lease(&self) -> Result<FunctionLease, InvokeError> {
-        let leased = self.function.pool.acquire(self.timeout).await;
+    async fn lease(&mut self) -> Result<FunctionLease, InvokeError> {
+        let mut leased = self.function.pool.acquire(self.timeout).await;
+        if let Err(AcquireError::StartFailed(StartError::EndedEarly(report))) = &leased
+            && self.may_start_again(&report.cause)
+        {
+            leased = self.function.pool.acquire(self.timeout).await;
+        }
         leased.map_err(|source| InvokeError::NoInstance {
             function: self.name(),
             source,
         })
+    }
+
+    /// Whether another instance is to be asked for in place of one that has ended before the request reached it.
+    fn may_start_again(&mut self, cause: &EndCause) -> bool {
+        let is_platforms = matches!(cause, EndCause::SandboxFailed { .. });
+        is_platforms && !std::mem::replace(&mut self.has_started_again, true)
     }
 
     /// Sends the request to an instance and waits for the head of the response.
@@ -203,6 +219,9 @@ impl Invocation<'_> {
         match error {
             OpenError::Connect(ConnectError::Ended(report)) => {
                 self.ended_instances += 1;
+                if cold && self.may_start_again(&report.cause) {
+                    return Ok(());
+                }
                 if cold || self.ended_instances > MAX_ENDED_INSTANCES {
                     return Err(InvokeError::Ended {
                         function,

@@ -73,6 +73,16 @@ impl Records {
         })
     }
 
+    /// Whether there is a record of `key`, readable or not.
+    pub fn contains(&self, key: &str) -> Result<bool, RecordError> {
+        self.database
+            .read(|transaction| match transaction.open_table(FUNCTIONS) {
+                Ok(table) => Ok(table.get(key)?.is_some()),
+                Err(TableError::TableDoesNotExist(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            })
+    }
+
     /// Removes the record of `key`; says whether there was one.
     pub fn remove(&self, key: &str) -> Result<bool, RecordError> {
         self.database

@@ -38,7 +38,7 @@ pub(crate) async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Ans
         Ok(target) => route(gateway, target, request).await,
         Err(error) => Err(error),
     };
-    let mut response = result.unwrap_or_else(|error| error.answer());
+    let mut response = result.unwrap_or_else(|error| error.answer(&gateway.data));
     let version = HeaderName::from_static("docker-distribution-api-version");
     response
         .headers_mut()

@@ -289,12 +289,17 @@ impl FunctionLog {
         let mut files = lock(&self.files);
         files.removed = true;
         files.current = None;
-        let removed = match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        let removed = remove_folder(&self.directory);
         drop(files);
         self.progress.send_modify(|progress| progress.removed = true);
         removed
+    }
+}
+
+/// Removes a log's folder, if it is there.
+pub(super) fn remove_folder(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
