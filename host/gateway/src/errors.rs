@@ -1,7 +1,7 @@
 //! What can go wrong at the gateway, whose fault it is, and the one place that maps it to status codes.
 
 use std::error::Error;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -29,6 +29,12 @@ pub(crate) enum InvokeError {
     UnknownFunction { name: String },
     #[error("{function}")]
     NoInstance { function: String, source: AcquireError },
+    #[error("{function}: {} is damaged and cannot be made again", path.display())]
+    Damaged {
+        function: String,
+        path: PathBuf,
+        source: Box<ApiError>,
+    },
     #[error("{function}")]
     Unreachable { function: String, source: ConnectError },
     #[error("{function}: {cause}")]
@@ -51,7 +57,8 @@ impl InvokeError {
                 AcquireError::QueueFull { .. } | AcquireError::NoneFree { .. } => Fault::Platform,
                 AcquireError::Closed => Fault::Caller,
             },
-            Self::Unreachable {
+            Self::Damaged { .. }
+            | Self::Unreachable {
                 source: ConnectError::Host(_),
                 ..
             } => Fault::Platform,

@@ -22,6 +22,7 @@ mod logs;
 mod quantity;
 mod registry;
 mod reply;
+mod request_body;
 mod routes;
 mod settings;
 mod shortage;

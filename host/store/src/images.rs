@@ -5,10 +5,12 @@
 //!                     └─ dropped, or digest wrong: nothing is left
 //! ```
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{ImageIndex, ImageManifest};
 use redb::{TableDefinition, TableError};
@@ -115,6 +117,25 @@ pub struct ImageStore {
     pub(crate) uploads: PathBuf,
     pub(crate) derived: PathBuf,
     database: Arc<Database>,
+    /// Blobs whose content was compared with their digest, and what their files looked like.
+    verified: Arc<Mutex<HashMap<Digest, Stamp>>>,
+}
+
+/// Length and time of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
 }
 
 impl ImageStore {
@@ -137,6 +158,7 @@ impl ImageStore {
             uploads,
             derived,
             database,
+            verified: Arc::default(),
         })
     }
 
@@ -160,8 +182,36 @@ impl ImageStore {
         if found != expected {
             return Err(FinishError::DigestMismatch { found, expected });
         }
-        persist(upload.file, &self.blob_path(expected))?;
+        let path = self.blob_path(expected);
+        persist(upload.file, &path)?;
+        self.note_verified(expected, Stamp::of(&File::open(path)?)?);
         Ok(())
+    }
+
+    fn note_verified(&self, digest: Digest, stamp: Stamp) {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.insert(digest, stamp);
+    }
+
+    /// Length in bytes of a blob that need not be pushed; none if it is not there. Its content is compared with its digest
+    /// the first time, and when its file was written since: one that is damaged is removed, so that it is pushed again.
+    pub fn intact_blob(&self, digest: Digest) -> io::Result<Option<u64>> {
+        let Some((file, _)) = self.open_blob(digest)? else {
+            return Ok(None);
+        };
+        let stamp = Stamp::of(&file)?;
+        let known = {
+            let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.get(&digest).copied()
+        };
+        if known != Some(stamp) {
+            if Digest::of_reader(file)? != digest {
+                self.remove_damaged(digest)?;
+                return Ok(None);
+            }
+            self.note_verified(digest, stamp);
+        }
+        Ok(Some(stamp.bytes))
     }
 
     /// Opens a blob; none if it is not there. The second part is its length in bytes.

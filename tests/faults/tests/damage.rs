@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use spore_test_harness::daemon::{self, Daemon};
-use spore_test_harness::program;
+use spore_test_harness::{program, wait_until};
 
-use crate::fixtures::{check_failure, deploy_faults};
+use crate::fixtures::{PATIENCE, check_failure, deploy_faults, monitors};
 use crate::{Needs, Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![Needs::Nothing;
     a_damaged_database_is_named_and_left_alone,
     damaged_images_are_named_and_the_rest_goes_on,
-    a_root_that_is_damaged_while_the_daemon_runs_is_named,
+    a_root_that_is_damaged_while_the_daemon_runs_is_made_again,
     a_damaged_log_is_named_and_the_rest_of_it_is_read,
 ];
 
@@ -101,32 +101,59 @@ fn damaged_images_are_named_and_the_rest_goes_on() {
     assert_eq!(daemon.get("/function/hit").status, StatusCode::OK);
 }
 
-fn a_root_that_is_damaged_while_the_daemon_runs_is_named() {
+fn a_root_that_is_damaged_while_the_daemon_runs_is_made_again() {
     let daemon = Daemon::start();
-    deploy_faults(&daemon, "hit", &[]);
-    let roots = files(daemon.data().join("derived"));
+    deploy_faults(&daemon, "hit", &["--annotation", "dev.spore.idle-timeout=0s"]);
+    let (blobs, mut roots) = (
+        files(daemon.data().join("blobs")),
+        files(daemon.data().join("derived")),
+    );
+    roots.retain(|path| path.extension().is_none());
     daemon.deploy("spared", &program::build("httpd"), &[]);
     let [root] = &roots[..] else { panic!("{roots:?}") };
     let whole = fs::read(root).expect("readable");
     let damages: [&dyn Fn(); 3] = [
         &|| fs::remove_file(root).expect("writable"),
         &|| fs::write(root, b"").expect("writable"),
-        &|| fs::write(root, &whole[..whole.len() / 2]).expect("writable"),
+        &|| cut(root),
     ];
-    for damage in damages {
+    let path = root.to_str().expect("UTF-8");
+    for (number, damage) in damages.into_iter().enumerate() {
+        wait_until_idle(&daemon, "hit");
         damage();
         let answer = daemon.get("/function/hit");
-        let path = root.to_str().expect("UTF-8");
+        assert_eq!(
+            answer.status,
+            StatusCode::OK,
+            "it is made again: {}",
+            answer.text()
+        );
+        let log = daemon.wait_for_log("hit", "was made again from the image");
+        assert_eq!(log.matches(path).count(), number + 1, "{log}");
+        assert_eq!(fs::read(root).expect("readable"), whole);
+    }
+    // Without the image it cannot be made again.
+    wait_until_idle(&daemon, "hit");
+    cut(root);
+    blobs.iter().for_each(|path| cut(path));
+    for _ in 0..2 {
+        let answer = daemon.get("/function/hit");
         check_failure(
             &answer,
             StatusCode::BAD_GATEWAY,
-            &["hit: ", path, "deploy the function again"],
+            &["hit: ", path, "push the image again"],
         );
-        daemon.wait_for_log("hit", path);
         assert_eq!(daemon.get("/function/spared").status, StatusCode::OK);
     }
+    daemon.wait_for_log("hit", "push the image again");
     deploy_faults(&daemon, "hit", &[]);
     assert_eq!(daemon.get("/function/hit").status, StatusCode::OK);
+}
+
+/// Waits until a function has no instance.
+fn wait_until_idle(daemon: &Daemon, function: &str) {
+    let idle = wait_until(PATIENCE, || monitors(daemon, function).is_empty());
+    assert!(idle, "{function} has instances");
 }
 
 fn a_damaged_log_is_named_and_the_rest_of_it_is_read() {

@@ -72,7 +72,8 @@ fn a_kill_in_the_middle_of_an_answer_cuts_it_short() {
         ("hit", "/chunked?count=1000000000", b"0\r\n\r\n"),
         ("faults", "/endless", b"0\r\n\r\n"),
     ] {
-        let request = format!("GET /function/{function}{path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        let request =
+            format!("GET /function/{function}{path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         let mut caller = Raw::send(scene.daemon.address(), &request);
         let head = caller.read_until("\r\n\r\n");
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
