@@ -298,7 +298,7 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
 fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<Root> {
     file.as_file().set_permissions(Permissions::from_mode(0o444))?;
     fs::create_dir_all(folder)?;
-    let digest = Digest::of_reader(file.reopen()?)?;
+    let digest = Digest::of_reader(File::open(file.path())?)?;
     let uploads = file.path().parent().unwrap_or(folder).to_owned();
     persist(file, root.path())?;
     let seal = Seal::of(&File::open(root.path())?, digest)?;

@@ -4,8 +4,9 @@ use std::net::TcpStream;
 
 use http::{Method, StatusCode};
 use procfs::process::Process;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use spore_test_harness::client;
-use spore_test_harness::daemon::{Daemon, Setup};
+use spore_test_harness::daemon::{self, Daemon, Setup, data_folder};
 use spore_test_harness::{program, wait_until};
 
 use crate::fixtures::{Neighbour, PATIENCE, Raw, check_failure, deploy_faults, monitor};
@@ -18,6 +19,8 @@ pub(crate) const TESTS: &[Test] = tests![Needs::Nothing;
 ];
 pub(crate) const TESTS_OF_PROCESSES: &[Test] =
     tests![Needs::Groups("pids"); no_more_processes_is_an_error_and_passes];
+pub(crate) const TESTS_OF_USERS: &[Test] =
+    tests![Needs::Mounts; an_ordinary_users_limit_of_processes_is_an_error_and_passes];
 pub(crate) const TESTS_OF_MEMORY: &[Test] =
     tests![Needs::Groups("memory"); no_more_memory_ends_the_largest_instance_only];
 
@@ -147,6 +150,62 @@ fn no_more_processes_is_an_error_and_passes() {
         }
         neighbour.check();
     }
+}
+
+/// Lets everybody use KVM, in a mount namespace of the daemon's own, and makes the daemon one of an ordinary user.
+const AS_AN_ORDINARY_USER: &str = r#"user=$1 folder=$2 && shift 2 &&
+    mount -t tmpfs tmpfs /mnt && cp -a /dev/kvm /mnt/kvm && chmod 666 /mnt/kvm &&
+    mount --bind /mnt/kvm /dev/kvm && chown -R "$user:$user" "$folder" &&
+    exec setpriv --reuid "$user" --regid "$user" --clear-groups --no-new-privs "$@""#;
+/// A user whose processes are all this test's.
+const USER: u32 = 54_321;
+
+fn an_ordinary_users_limit_of_processes_is_an_error_and_passes() {
+    let folder = data_folder();
+    let user = (USER + std::process::id() % 1000).to_string();
+    let path = folder.path().to_str().expect("UTF-8").to_owned();
+    // The binary may be where an ordinary user cannot go.
+    let binary = folder.path().join("spore");
+    std::fs::copy(daemon::binary(), &binary).expect("the temporary folder is writable");
+    let prefix = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        AS_AN_ORDINARY_USER,
+        "sh",
+        &user,
+        &path,
+    ];
+    let daemon = Daemon::start_in(
+        folder,
+        Setup {
+            prefix: prefix.map(str::to_owned).to_vec(),
+            binary: Some(binary),
+            ..Setup::default()
+        },
+    );
+    deploy_faults(&daemon, "faults", &[]);
+    let neighbour = Neighbour::start(&daemon);
+    let pid = Pid::from_raw(daemon.pid() as i32).expect("a process number");
+    let limit = |current| {
+        let limit = Rlimit {
+            current: Some(current),
+            maximum: None,
+        };
+        prlimit(Some(pid), Resource::Nproc, limit).expect("we are the superuser");
+    };
+    limit(1);
+    let answer = daemon.get("/function/faults/");
+    check_failure(
+        &answer,
+        StatusCode::SERVICE_UNAVAILABLE,
+        &["faults: ", "limit of processes", "ulimit -u"],
+    );
+    limit(1000);
+    let answer = daemon.get("/function/faults/");
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    neighbour.check();
 }
 
 fn no_more_memory_ends_the_largest_instance_only() {

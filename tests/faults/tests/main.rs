@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         kill_monitor::TESTS,
         limits::TESTS,
         limits::TESTS_OF_PROCESSES,
+        limits::TESTS_OF_USERS,
         limits::TESTS_OF_MEMORY,
     ];
     let has_kvm = kvm_is_usable();

@@ -51,6 +51,8 @@ pub struct Setup {
     pub options: Vec<String>,
     /// More environment variables.
     pub environment: Vec<(String, String)>,
+    /// A copy of the binary to start instead of [`binary`].
+    pub binary: Option<PathBuf>,
     /// A command that prepares its process, sets limits for example, and becomes the command that follows it.
     pub prefix: Vec<String>,
 }
@@ -287,7 +289,8 @@ fn spawn_unchecked(data: &Path, setup: &Setup) -> (Child, PathBuf) {
     let log_path = data.join("daemon.log");
     let log = std::fs::File::create(&log_path).expect("the data folder is writable");
     let errors = log.try_clone().expect("a descriptor can be duplicated");
-    let mut words = setup.prefix.iter().map(OsStr::new).chain([binary().as_os_str()]);
+    let program = setup.binary.as_deref().unwrap_or_else(|| binary());
+    let mut words = setup.prefix.iter().map(OsStr::new).chain([program.as_os_str()]);
     let mut command = Command::new(words.next().unwrap_or_default());
     command
         .args(words)
