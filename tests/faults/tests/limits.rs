@@ -1,10 +1,10 @@
 //! Limits around the daemon that are reached: clear errors, and everything works again when there is more.
 
 use std::net::TcpStream;
+use std::process::Command;
 
 use http::{Method, StatusCode};
 use procfs::process::Process;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use spore_test_harness::client;
 use spore_test_harness::daemon::{self, Daemon, Setup, data_folder};
 use spore_test_harness::{program, wait_until};
@@ -187,22 +187,24 @@ fn an_ordinary_users_limit_of_processes_is_an_error_and_passes() {
     );
     deploy_faults(&daemon, "faults", &[]);
     let neighbour = Neighbour::start(&daemon);
-    let pid = Pid::from_raw(daemon.pid() as i32).expect("a process number");
-    let limit = |current| {
-        let limit = Rlimit {
-            current: Some(current),
-            maximum: None,
-        };
-        prlimit(Some(pid), Resource::Nproc, limit).expect("we are the superuser");
+    // As that user, for the superuser of a container may lack the capability to do it for others.
+    let limit = |soft: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
+        command.args(["--pid", &daemon.pid().to_string(), &format!("--nproc={soft}:")]);
+        assert!(
+            command.status().expect("setpriv is there").success(),
+            "{command:?}"
+        );
     };
-    limit(1);
+    limit("1");
     let answer = daemon.get("/function/faults/");
     check_failure(
         &answer,
         StatusCode::SERVICE_UNAVAILABLE,
         &["faults: ", "limit of processes", "ulimit -u"],
     );
-    limit(1000);
+    limit("1000");
     let answer = daemon.get("/function/faults/");
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     neighbour.check();
