@@ -5,7 +5,7 @@
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
-//!                          its root file system as `root.erofs`
+//!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
 //! ```
 //!
