@@ -1,17 +1,19 @@
 //! The embedded database of a data directory, which goes on after a failure of the disk.
 //!
 //! ```text
-//!   open ──work fails by the disk, or panics──> suspect ──next work──> opened anew ──> open
-//!                                                  ^         └─ cannot be opened: the error, and the next work tries
-//!                                                  └──────────────┘
+//!   open ──work fails by the disk, or panics──> closed ──next work──> opened anew ──> open
+//!     └─the file is another one than before─────^ ^         └─ cannot be opened: the error, and the next work tries
+//!                                                 └──────────────┘
 //! ```
 //!
 //! After a failed write the library takes no other until the file is opened anew, be there room on the disk again or
 //! not. A damaged page can make it panic; nothing of what it held in memory is used after that.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 
 use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 
@@ -36,28 +38,64 @@ impl<E: Into<redb::Error>> From<E> for DatabaseOpenError {
     }
 }
 
-/// The database.
+/// The database. One piece of work is done after the other.
 #[derive(Debug)]
 pub(crate) struct Database {
     path: PathBuf,
-    /// None while it is suspect.
-    open: RwLock<Option<redb::Database>>,
+    /// None after a failure.
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: redb::Database,
+    /// Device and inode of the file, if they could be had.
+    identity: Option<(u64, u64)>,
+}
+
+impl Open {
+    /// Opens the file and reads all of it, so that damage is found now and not in the middle of some change.
+    fn new(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<redb::Database, redb::DatabaseError>,
+    ) -> Result<Self, DatabaseOpenError> {
+        let opening = AssertUnwindSafe(|| {
+            let mut database = open(path)?;
+            if !database.check_integrity()? {
+                tracing::warn!(path = %path.display(), "the database was damaged and has repaired itself");
+            }
+            let identity = identity(path);
+            Ok(Self { database, identity })
+        });
+        catch_unwind(opening).unwrap_or(Err(DatabaseOpenError::Damaged))
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn close(open: &mut Option<Open>) {
+    let closed = open.take();
+    // What it does at its end may fail as the work before did.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
 }
 
 impl Database {
-    /// Opens the file, making it if it is not there, and checks all of it.
+    /// Opens the file, making it if it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
-        let database = open_whole(|| redb::Database::create(path))?;
+        let open = Open::new(path, |path| redb::Database::create(path))?;
         Ok(Self {
             path: path.to_owned(),
-            open: RwLock::new(Some(database)),
+            open: Mutex::new(Some(open)),
         })
     }
 
     /// Does work that reads.
     pub(crate) fn read<T>(
         &self,
-        work: impl Fn(&ReadTransaction) -> Result<T, redb::Error>,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, RecordError> {
         self.with(|database| work(&database.begin_read()?))
     }
@@ -65,7 +103,7 @@ impl Database {
     /// Does work that writes. Its changes have reached the disk when this returns; if it fails there are none.
     pub(crate) fn write<T>(
         &self,
-        work: impl Fn(&WriteTransaction) -> Result<T, redb::Error>,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, RecordError> {
         self.with(|database| {
             let transaction = database.begin_write()?;
@@ -79,51 +117,43 @@ impl Database {
         &self,
         work: impl FnOnce(&redb::Database) -> Result<T, redb::Error>,
     ) -> Result<T, RecordError> {
-        self.open_anew()?;
-        let guard = self.open.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = guard.as_ref() else {
-            // Another thread's work has failed in between.
-            return Err(self.failed(redb::Error::PreviousIo));
+        let mut guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard
+            .as_ref()
+            .is_some_and(|open| open.identity != identity(&self.path))
+        {
+            tracing::warn!(path = %self.path.display(), "the database was removed or replaced");
+            close(&mut guard);
+        }
+        let result = {
+            let open = self.opened(&mut guard)?;
+            catch_unwind(AssertUnwindSafe(|| work(&open.database)))
         };
-        let result = catch_unwind(AssertUnwindSafe(|| work(database)));
-        drop(guard);
+        if !matches!(result, Ok(Ok(_))) {
+            close(&mut guard);
+        }
         match result {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => {
-                let error = self.failed(error);
-                self.close();
-                Err(error)
-            }
-            Err(_) => {
-                self.close();
-                Err(self.damaged())
-            }
+            Ok(result) => result.map_err(|error| self.failed(error)),
+            Err(_) => Err(self.damaged()),
         }
     }
 
     /// Opens the file again if it was closed after a failure. A file that is gone is not made anew: an empty database
     /// would hide what was lost.
-    fn open_anew(&self) -> Result<(), RecordError> {
-        if self.open.read().unwrap_or_else(PoisonError::into_inner).is_some() {
-            return Ok(());
+    fn opened<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a Open, RecordError> {
+        match open {
+            Some(open) => Ok(open),
+            None => {
+                let again = Open::new(&self.path, |path| redb::Database::open(path));
+                let again = again.map_err(|error| match error {
+                    DatabaseOpenError::InUse => self.failed(redb::Error::DatabaseAlreadyOpen),
+                    DatabaseOpenError::Library(error) => self.failed(*error),
+                    DatabaseOpenError::Damaged => self.damaged(),
+                })?;
+                tracing::info!(path = %self.path.display(), "the database was opened again");
+                Ok(open.insert(again))
+            }
         }
-        let mut guard = self.open.write().unwrap_or_else(PoisonError::into_inner);
-        if guard.is_none() {
-            let opened = open_whole(|| redb::Database::open(&self.path));
-            *guard = Some(opened.map_err(|error| match error {
-                DatabaseOpenError::InUse => self.failed(redb::Error::DatabaseAlreadyOpen),
-                DatabaseOpenError::Library(error) => self.failed(*error),
-                DatabaseOpenError::Damaged => self.damaged(),
-            })?);
-            tracing::info!(path = %self.path.display(), "the database was opened again after a failure");
-        }
-        Ok(())
-    }
-
-    fn close(&self) {
-        let closed = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
-        // What it does at its end may fail as the work before did.
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
     }
 
     fn failed(&self, error: redb::Error) -> RecordError {
@@ -143,18 +173,4 @@ impl Database {
             path: self.path.clone(),
         }
     }
-}
-
-/// Opens a database and reads all of it, so that damage is found now and not in the middle of some change.
-fn open_whole(
-    open: impl FnOnce() -> Result<redb::Database, redb::DatabaseError>,
-) -> Result<redb::Database, DatabaseOpenError> {
-    let opening = AssertUnwindSafe(|| {
-        let mut database = open()?;
-        if !database.check_integrity()? {
-            tracing::warn!("the database was damaged and has repaired itself");
-        }
-        Ok(database)
-    });
-    catch_unwind(opening).unwrap_or(Err(DatabaseOpenError::Damaged))
 }

@@ -107,6 +107,31 @@ fn records_survive_and_the_directory_is_locked() {
     assert_eq!(readable(&store), [record("b")]);
 }
 
+#[test]
+fn database_that_is_removed_is_missed_and_taken_back() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(directory.path()).expect("opens");
+    store.records.put("a", &record("a")).expect("writes");
+    let (file, copy) = (directory.path().join("spore.redb"), directory.path().join("copy"));
+    fs::copy(&file, &copy).expect("copies");
+    fs::remove_file(&file).expect("removes");
+    for _ in 0..2 {
+        let error = store
+            .records
+            .put("b", &record("b"))
+            .expect_err("nothing may be lost");
+        assert!(error.to_string().contains("spore.redb"), "{error}");
+        assert!(!file.exists(), "an empty one would hide what was lost");
+    }
+    let second = Store::open(directory.path()).map(drop);
+    assert!(matches!(second, Err(OpenError::InUse { .. })), "{second:?}");
+    fs::rename(&copy, &file).expect("renames");
+    store.records.put("b", &record("b")).expect("writes");
+    drop(store);
+    let store = Store::open(directory.path()).expect("opens");
+    assert_eq!(readable(&store), [record("a"), record("b")]);
+}
+
 /// What is on disk at any moment is what a killed daemon leaves: a copy of it must open and hold every change.
 #[test]
 fn copy_taken_while_the_store_is_open_holds_every_change() {

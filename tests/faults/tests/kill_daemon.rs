@@ -135,7 +135,7 @@ fn leftovers_are_removed_at_the_next_start() {
     };
     let empty = "0".repeat(64);
     write("uploads/.tmpHalf");
-    write("uploads/unpacked-half/root/usr/bin/program");
+    write("uploads/unpacked-half/usr/bin/program");
     write("logs/removed.openfaas-fn/current.jsonl");
     std::fs::create_dir_all(data.join("derived").join(&empty)).expect("writable");
     daemon.start_again();
