@@ -107,6 +107,7 @@ impl Instance for ProcessInstance {
                 return EndReport {
                     cause: EndCause::Exited { code },
                     details: Vec::new(),
+                    read_bytes: None,
                 };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -118,6 +119,7 @@ impl Instance for ProcessInstance {
         EndReport {
             cause: EndCause::Stopped,
             details: Vec::new(),
+            read_bytes: None,
         }
     }
 }

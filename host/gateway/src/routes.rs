@@ -1,6 +1,7 @@
 //! Which part of the gateway answers a request.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::{ALLOW, HOST, HeaderValue};
@@ -19,6 +20,8 @@ pub(crate) struct Gateway {
     pub(crate) functions: Functions,
     pub(crate) store: Arc<Store>,
     pub(crate) uploads: Uploads,
+    /// The data folder, for errors that concern it.
+    pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
     pub(crate) local_address: SocketAddr,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
@@ -67,7 +70,7 @@ impl Gateway {
                 system::update(&self.functions, request.into_body(), &own_names).await
             }
             ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
-            ("/system/logs", &Method::GET) => logs::answer(self, request.uri()),
+            ("/system/logs", &Method::GET) => logs::answer(self, request.uri()).await,
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
@@ -80,7 +83,7 @@ impl Gateway {
                 )),
             },
         };
-        answer.unwrap_or_else(|error| error.answer())
+        answer.unwrap_or_else(|error| error.answer(&self.data))
     }
 }
 

@@ -11,6 +11,7 @@
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
 //!     Stop                       ──>
+//!                                <──      Read                  how far the program came with what it was sent
 //!                                <──      Ended                 the last message; then the process exits
 //! ```
 //!
@@ -89,6 +90,13 @@ pub enum Event {
     Ready,
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// The guest will not run again; this is how much of its streams the program had read.
+    Read {
+        /// How many [`Request::Open`] have arrived.
+        streams: u32,
+        /// Bytes that the program had read of the newest of their streams; [`u64::MAX`] if it had closed it.
+        newest_bytes: u64,
+    },
     /// The instance has ended.
     Ended(End),
 }

@@ -119,6 +119,13 @@ impl Instance {
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
             _ => UNLIMITED_DRAIN_TIMEOUT,
         });
+        let (streams, newest_bytes) = self.streams.read_of_newest(&self.machine.ram);
+        let read = Event::Read {
+            streams,
+            newest_bytes,
+        };
+        // Fails only if the daemon is gone.
+        let _ = start::send(&self.control, &read);
         end.details.extend(self.log.unsaid(&self.machine.ram));
         end.details.extend(self.missing_calls());
         end

@@ -1,7 +1,9 @@
 //! The task that owns a monitor process.
 
+use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
@@ -16,6 +18,9 @@ use crate::lines::Lines;
 
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+/// What is known of a monitor that was killed; the kernel does not tell who did it.
+const KILLED: &str = "the monitor process was killed, by hand or by the kernel because the host or a cgroup had no memory left";
 
 /// Owns the process, its sockets and the log.
 pub(crate) struct Actor {
@@ -27,6 +32,10 @@ pub(crate) struct Actor {
     log: Arc<dyn LogSink>,
     lines: [(LogSource, Lines); 3],
     egress: Egress,
+    /// Streams that were opened.
+    opened: Arc<AtomicU32>,
+    /// How many of them the monitor knew, and how far the program had read the newest of those.
+    read: Option<(u32, u64)>,
 }
 
 impl Actor {
@@ -36,6 +45,7 @@ impl Actor {
         control: Arc<Channel>,
         log_channel: Channel,
         log: Arc<dyn LogSink>,
+        opened: Arc<AtomicU32>,
     ) -> Self {
         let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Platform];
         Self {
@@ -47,6 +57,8 @@ impl Actor {
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
             log,
             lines: sources.map(|source| (source, Lines::default())),
+            opened,
+            read: None,
         }
     }
 
@@ -79,6 +91,7 @@ impl Actor {
                                 let _ = control.send(&request, socket).await;
                             });
                         }
+                        Some(Event::Read { streams, newest_bytes }) => self.read = Some((streams, newest_bytes)),
                         Some(Event::Ended(end)) => break Some(end),
                         None => break None,
                     }
@@ -132,8 +145,13 @@ impl Actor {
         // How it ended is asked again below.
         let _ = self.kill().await;
         while let Some(length @ 1..) = self.control.try_receive(packet) {
-            if let Some(Event::Ended(end)) = event(&packet[..length]) {
-                return Some(end);
+            match event(&packet[..length]) {
+                Some(Event::Read {
+                    streams,
+                    newest_bytes,
+                }) => self.read = Some((streams, newest_bytes)),
+                Some(Event::Ended(end)) => return Some(end),
+                _ => {}
             }
         }
         None
@@ -158,13 +176,18 @@ impl Actor {
             (None, Some(reason)) => EndReport {
                 cause: stopped(reason),
                 details: Vec::new(),
+                read_bytes: None,
             },
             (None, None) => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                let summary = format!("the monitor process is gone ({status})");
+                let summary = match status {
+                    Ok(status) if status.signal() == Some(SIGKILL) => KILLED.to_owned(),
+                    Ok(status) => format!("the monitor process is gone ({status})"),
+                    Err(error) => format!("the monitor process is gone ({error})"),
+                };
                 EndReport {
                     cause: EndCause::SandboxFailed { summary },
                     details: Vec::new(),
+                    read_bytes: None,
                 }
             }
         };
@@ -196,7 +219,15 @@ impl Actor {
         EndReport {
             cause,
             details: end.details,
+            read_bytes: self.read_bytes(),
         }
+    }
+
+    /// How many bytes the program had read of the newest stream; none of one that the monitor did not take any more.
+    fn read_bytes(&self) -> Option<u64> {
+        let (streams, newest_bytes) = self.read?;
+        let is_newest = self.opened.load(Ordering::Acquire) <= streams;
+        Some(if is_newest { newest_bytes } else { 0 })
     }
 
     fn take_log(&mut self, packet: &[u8]) {
@@ -268,5 +299,6 @@ pub(crate) fn lost_report() -> EndReport {
     EndReport {
         cause: EndCause::SandboxFailed { summary },
         details: Vec::new(),
+        read_bytes: None,
     }
 }

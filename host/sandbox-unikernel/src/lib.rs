@@ -14,12 +14,14 @@
 mod actor;
 mod channel;
 mod egress;
+mod ingress;
 mod launch;
 mod lines;
 mod once;
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -36,6 +38,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use actor::Actor;
 use channel::{Channel, is_gone};
 pub use egress::reaches_loopback;
+use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
 
@@ -118,12 +121,21 @@ impl Sandbox for UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
-        let actor = Actor::new(&spec, child, Arc::clone(&control), log_channel, log);
+        let opened = Arc::new(AtomicU32::new(0));
+        let actor = Actor::new(
+            &spec,
+            child,
+            Arc::clone(&control),
+            log_channel,
+            log,
+            Arc::clone(&opened),
+        );
         tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             control,
             commands,
+            opened,
             end,
         };
 
@@ -149,6 +161,8 @@ struct UnikernelInstance {
     id: String,
     control: Arc<Channel>,
     commands: mpsc::Sender<StopReason>,
+    /// Streams that were opened; the end report is about the newest.
+    opened: Arc<AtomicU32>,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -165,13 +179,16 @@ impl Instance for UnikernelInstance {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(ConnectError::Host)?;
         ours.set_nonblocking(true).map_err(ConnectError::Host)?;
         match self.control.send(&Request::Open, Some(theirs.into())).await {
-            Ok(()) => {}
+            Ok(()) => {
+                self.opened.fetch_add(1, Ordering::Release);
+            }
             Err(error) if is_gone(&error) => {
                 return Err(ConnectError::Ended(self.ended().await));
             }
             Err(error) => return Err(ConnectError::Host(error)),
         }
-        Ok(Box::new(UnixStream::from_std(ours).map_err(ConnectError::Host)?))
+        let stream = UnixStream::from_std(ours).map_err(ConnectError::Host)?;
+        Ok(Box::new(Ingress(stream)))
     }
 
     async fn ended(&self) -> EndReport {

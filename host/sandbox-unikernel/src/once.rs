@@ -140,7 +140,7 @@ impl Monitor {
             }
             if moved[1] {
                 match self.receive(&mut buffer) {
-                    Some(Event::Ready) => {}
+                    Some(Event::Ready | Event::Read { .. }) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
                     Some(Event::Ended(end)) => {
                         while self.take_output(&mut buffer, output)? {}
@@ -168,7 +168,7 @@ impl Monitor {
     fn last_word(&self, buffer: &mut [u8]) -> Result<Option<End>, RunError> {
         loop {
             match self.receive(buffer) {
-                Some(Event::Ready | Event::Connect(_)) => {}
+                Some(Event::Ready | Event::Read { .. } | Event::Connect(_)) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
                 None => return Ok(None),
             }

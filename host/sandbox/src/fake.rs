@@ -309,6 +309,7 @@ impl Shared {
                 *end = Some(EndReport {
                     cause,
                     details: Vec::new(),
+                    read_bytes: None,
                 });
             }
             first

@@ -18,7 +18,8 @@
 //! 3. Whatever the function does, only its own instance ends, and [`Instance::ended`] says why.
 //! 4. `stop` is idempotent; after it returns nothing of the instance is left. Dropping the last handle of an
 //!    instance has the same effect, without waiting for it.
-//! 5. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
+//! 5. A stream whose far end the program did not close ends with an error, not like one that it did.
+//! 6. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
 
 use std::path::{Path, PathBuf};
@@ -134,6 +135,9 @@ pub struct EndReport {
     pub cause: EndCause,
     /// More lines for the function's log, already written there: registers, addresses, symbols.
     pub details: Vec<String>,
+    /// How many bytes the program had read of the stream that was opened last; none if that is not known. What it had
+    /// not read can be sent to another instance.
+    pub read_bytes: Option<u64>,
 }
 
 /// What ended an instance; `Display` is the one line that a caller gets to see.
