@@ -8,6 +8,9 @@ const DYNAMIC: (u16, u32) = (3, 3);
 pub(crate) fn run(file: &[u8]) {
     spore_store::fuzzing::program_file(file);
     spore_libos::fuzzing::elf_file(file);
+    for address in [0x40_0100, 0x5555_5555_4100, u64::MAX] {
+        let _ = spore_monitor::fuzzing::symbol(file, address);
+    }
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {

@@ -138,8 +138,10 @@ fn path(script: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         }
         path.extend_from_slice(script.choose(&NAMES)?.as_bytes());
     }
-    if script.ratio(1, 20)? {
-        path.extend_from_slice(&b"x/".repeat(script.int_in_range(1..=3000)?));
+    if script.ratio(1, 40)? {
+        // Too long; too long for one entry only as a link; deep.
+        let (part, count) = *script.choose(&[("x", 5000), ("x", 300), ("x/", 50)])?;
+        path.extend_from_slice(part.repeat(count).as_bytes());
     }
     Ok(path)
 }

@@ -9,9 +9,13 @@
 //! in bounded time and memory, is part of that. `fuzz/run` runs one with libFuzzer; the tests of this crate run each over
 //! its seeds and some thousand changes of them, without any engine.
 
+mod boot;
+mod egress;
 mod elf;
 mod erofs;
 mod layers;
+mod messages;
+mod rings;
 
 /// One untrusted input.
 pub struct Target {
@@ -27,6 +31,18 @@ pub struct Target {
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "boot",
+        run: boot::run,
+        seeds: boot::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "egress",
+        run: egress::run,
+        seeds: egress::seeds,
+        is_slow: false,
+    },
     Target {
         name: "elf",
         run: elf::run,
@@ -44,6 +60,18 @@ pub const TARGETS: &[Target] = &[
         run: layers::run,
         seeds: layers::seeds,
         is_slow: true,
+    },
+    Target {
+        name: "messages",
+        run: messages::run,
+        seeds: messages::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "rings",
+        run: rings::run,
+        seeds: rings::seeds,
+        is_slow: false,
     },
 ];
 

@@ -6,6 +6,7 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use spore_fuzz::{TARGETS, Target};
 
@@ -16,6 +17,8 @@ const SLOW_RUNS: usize = 300;
 
 /// Panics so far, those within tasks of a runtime too, which nobody else would hear of.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+static TURN: Mutex<()> = Mutex::new(());
 
 fn number(name: &str) -> Option<usize> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
@@ -70,6 +73,8 @@ fn change(random: &mut fastrand::Rng, input: &mut Vec<u8>, other: &[u8]) {
 
 /// Runs an input; where it was written to if it is a finding.
 fn finding(target: &Target, input: &[u8]) -> Option<PathBuf> {
+    // The tests run side by side; one's panics are not the other's.
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let before = PANICS.load(Ordering::SeqCst);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     let is_sound = outcome.is_ok() && PANICS.load(Ordering::SeqCst) == before;

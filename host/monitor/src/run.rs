@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
-use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, exit_kind, upcall_kind};
+use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
 
 use crate::egress::Egress;
 use crate::image::Image;
@@ -383,28 +383,7 @@ impl Instance {
     fn exit_requested(&mut self) -> Result<End, Failure> {
         let record: ExitRecord = guest_field!(self, exit)?;
         let upcall: Upcall = self.machine.ram.read(host_field!(upcall))?;
-        let length = (record.message_bytes as usize).min(record.message.len());
-        let message = report::printable(&record.message[..length]);
-        let mut details = Vec::new();
-        let cause = match record.kind {
-            exit_kind::EXITED => Cause::Exited((record.code & 0xff) as u8),
-            exit_kind::SIGNALLED => Cause::Crashed {
-                signal: signal_number(record.code),
-                summary: report::signal_name(record.code),
-            },
-            exit_kind::FAULTED => {
-                let fault = Fault::from_upcall(&upcall);
-                let place = report::place(self.machine.program(), fault.registers.rip);
-                details = fault.details(&place);
-                Cause::Crashed {
-                    signal: signal_number(record.code),
-                    summary: format!("{} at {place}", fault.summary()),
-                }
-            }
-            exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
-            exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
-            _ => Cause::Failed(format!("the library OS failed: {message}")),
-        };
+        let (cause, details) = report::exit(&record, &upcall, self.machine.program());
         Ok(End {
             cause: self.with_memory_note(cause)?,
             details,
@@ -504,11 +483,6 @@ impl Instance {
             }
         }
     }
-}
-
-/// A signal's number as the guest names it; none if no signal has that number.
-fn signal_number(code: u32) -> Option<u8> {
-    u8::try_from(code).ok().filter(|number| (1..=64).contains(number))
 }
 
 fn timespec(duration: Duration) -> Timespec {
