@@ -4,7 +4,8 @@ pub(crate) fn run(bytes: &[u8]) {
     let Some((counts, block)) = bytes.split_first_chunk::<8>() else {
         return;
     };
-    let [arguments, environment] = [0, 4].map(|at| u32::from_le_bytes([counts[at], counts[at + 1], counts[at + 2], counts[at + 3]]));
+    let [arguments, environment] =
+        [0, 4].map(|at| u32::from_le_bytes([counts[at], counts[at + 1], counts[at + 2], counts[at + 3]]));
     spore_libos::fuzzing::start_block(block, arguments, environment);
 }
 
@@ -27,7 +28,8 @@ mod tests {
 
     #[test]
     fn the_seeds_are_start_blocks_or_are_refused() {
-        let whole = |seed: &[u8]| spore_libos::fuzzing::start_block(&seed[8..], seed[0].into(), seed[4].into());
+        let whole =
+            |seed: &[u8]| spore_libos::fuzzing::start_block(&seed[8..], seed[0].into(), seed[4].into());
         let found: Vec<bool> = seeds().iter().map(|seed| whole(seed)).collect();
         assert_eq!(found, [true, true, true, false, true]);
     }

@@ -4,8 +4,18 @@ use arbitrary::{Result, Unstructured};
 use spore_sandbox_unikernel::fuzzing::{datagrams, egress_request, name_query};
 
 const RULES: [&str; 12] = [
-    "0.0.0.0/0", "::/0", "10.0.0.0/8:443", "127.0.0.1:80", "127.0.0.0/8", "169.254.169.254", "192.0.2.7", "[fd00::/8]:53",
-    "example.com", "db.example.com:5432", "fe80::/10", "*",
+    "0.0.0.0/0",
+    "::/0",
+    "10.0.0.0/8:443",
+    "127.0.0.1:80",
+    "127.0.0.0/8",
+    "169.254.169.254",
+    "192.0.2.7",
+    "[fd00::/8]:53",
+    "example.com",
+    "db.example.com:5432",
+    "fe80::/10",
+    "*",
 ];
 const ADDRESSES: [[u8; 16]; 8] = [
     [0; 16],
@@ -83,7 +93,13 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         question(&["example", "com"], 1),
         question(&["DB", "Example", "com"], 28),
         question(&["example", "com"], 15),
-        [vec![1], datagram(4, b"data"), datagram(0, b""), datagram(9, b"some")].concat(),
+        [
+            vec![1],
+            datagram(4, b"data"),
+            datagram(0, b""),
+            datagram(9, b"some"),
+        ]
+        .concat(),
         [vec![1], datagram(65_507, b"")].concat(),
     ]
     .into_iter()
@@ -100,7 +116,9 @@ mod tests {
         let seeds = seeds();
         assert!(name_query(&seeds[0][1..]) && name_query(&seeds[1][1..]));
         assert_eq!(datagrams(&[&seeds[3][1..]]), 2);
-        let allowed = seeds[5..].iter().filter(|seed| request(&mut Unstructured::new(&seed[1..])) == Ok(true));
+        let allowed = seeds[5..]
+            .iter()
+            .filter(|seed| request(&mut Unstructured::new(&seed[1..])) == Ok(true));
         assert!(allowed.count() > 0);
     }
 }

@@ -13,6 +13,7 @@ mod boot;
 mod egress;
 mod elf;
 mod erofs;
+mod http;
 mod layers;
 mod messages;
 mod rings;
@@ -54,6 +55,12 @@ pub const TARGETS: &[Target] = &[
         run: erofs::run,
         seeds: erofs::seeds,
         is_slow: false,
+    },
+    Target {
+        name: "http",
+        run: http::run,
+        seeds: http::seeds,
+        is_slow: true,
     },
     Target {
         name: "layers",

@@ -43,7 +43,15 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         vec![0, 1],
         vec![0, 2, 5, 111],
         vec![0, 3, 1],
-        [&[1, 1][..], b"a line\nand more", &[0xff, 2], b"\r\n\n", &[0xff, 1], b" of it"].concat(),
+        [
+            &[1, 1][..],
+            b"a line\nand more",
+            &[0xff, 2],
+            b"\r\n\n",
+            &[0xff, 1],
+            b" of it",
+        ]
+        .concat(),
         [&[2], record.as_bytes()].concat(),
         exit(1, 3, b""),
         exit(2, 6, b""),
@@ -63,6 +71,10 @@ mod tests {
         let seeds = seeds();
         assert!(seeds[..6].iter().all(|seed| control_packet(&seed[1..])));
         assert!(spore_store::fuzzing::record(&seeds[7][1..]));
-        assert!(spore_monitor::fuzzing::exit(&seeds[10][1..], &seeds[10][1 + EXIT_RECORD_BYTES..], &[]));
+        assert!(spore_monitor::fuzzing::exit(
+            &seeds[10][1..],
+            &seeds[10][1 + EXIT_RECORD_BYTES..],
+            &[]
+        ));
     }
 }

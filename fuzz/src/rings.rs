@@ -102,7 +102,10 @@ mod tests {
     fn the_seeds_do_something() {
         let scripts: Vec<_> = seeds().iter().map(|seed| acts(seed)).collect();
         assert!(scripts.iter().map(Vec::len).sum::<usize>() > 200);
-        assert!(scripts.iter().any(|acts| !rings(acts)), "some guests damage themselves");
+        assert!(
+            scripts.iter().any(|acts| !rings(acts)),
+            "some guests damage themselves"
+        );
     }
 
     #[test]
@@ -120,7 +123,16 @@ mod tests {
             count: 3,
         };
         let send = Act::Send { peer: 0, count: 40 };
-        let acts = [Act::Open, Act::Serve, stream(100, 0), log, Act::Serve, send, Act::Serve, stream(0, 40)];
+        let acts = [
+            Act::Open,
+            Act::Serve,
+            stream(100, 0),
+            log,
+            Act::Serve,
+            send,
+            Act::Serve,
+            stream(0, 40),
+        ];
         assert!(rings(&acts));
         assert!(!rings(&[Act::Open, Act::Serve, stream(0, 41)]));
         assert!(!rings(&[Act::Open, Act::Serve, stream(0x1_0001, 0)]));

@@ -162,7 +162,9 @@ impl Stage {
     }
 
     fn say<T: zerocopy::IntoBytes + zerocopy::Immutable>(&self, offset: usize, value: T) {
-        self.ram.write(page_place(offset), value).expect("the guest page is there");
+        self.ram
+            .write(page_place(offset), value)
+            .expect("the guest page is there");
     }
 
     /// Whether the guest is still sound.
@@ -180,13 +182,23 @@ impl Stage {
                 flags,
                 received,
                 sent,
-            } => self.say_of_slot(usize::from(*slot) % STREAM_SLOTS, *is_current, *flags, *received, *sent),
+            } => self.say_of_slot(
+                usize::from(*slot) % STREAM_SLOTS,
+                *is_current,
+                *flags,
+                *received,
+                *sent,
+            ),
             Act::Log { bytes, excess } => {
                 self.put_log(bytes);
                 self.tail = self.tail.wrapping_add_signed(*excess);
                 self.say_tail();
             }
-            Act::Lines { origin, length, count } => {
+            Act::Lines {
+                origin,
+                length,
+                count,
+            } => {
                 let mut frame = vec![b'x'; usize::from(*length) + 4];
                 frame[..2].copy_from_slice(&length.to_le_bytes());
                 frame[2..4].copy_from_slice(&[*origin, 0]);
@@ -292,12 +304,21 @@ impl Stage {
         let has_news = self.streams.serve(&self.ram, &mut self.egress).ok()?;
         let requests = self.egress.take_requests(&self.ram).ok()?;
         for request in &requests {
-            assert!(self.egress.is_pending(request.place), "a request waits for its answer");
+            assert!(
+                self.egress.is_pending(request.place),
+                "a request waits for its answer"
+            );
         }
         assert!(requests.len() <= EGRESS_PLACES && self.egress.pending() <= EGRESS_PLACES);
-        let tail: u32 = self.ram.read(page_place(std::mem::offset_of!(GuestPage, log_tail))).ok()?;
+        let tail: u32 = self
+            .ram
+            .read(page_place(std::mem::offset_of!(GuestPage, log_tail)))
+            .ok()?;
         let head = self.log.drain(&self.ram, tail).ok()?;
-        assert!(tail.wrapping_sub(head) <= LOG_RING_BYTES, "the log's head is behind its tail");
+        assert!(
+            tail.wrapping_sub(head) <= LOG_RING_BYTES,
+            "the log's head is behind its tail"
+        );
         Some(has_news)
     }
 
@@ -305,7 +326,9 @@ impl Stage {
     fn settle(&mut self) -> bool {
         let mut idle_wakes = 0;
         for _ in 0..ROUNDS + STREAM_SLOTS {
-            let Some(has_news) = self.serve() else { return false };
+            let Some(has_news) = self.serve() else {
+                return false;
+            };
             let mut list = Vec::new();
             if self.streams.poll_list(&self.ram, &mut list).is_err() {
                 return false;
@@ -316,7 +339,10 @@ impl Stage {
             };
             let ready = poll(&mut list, Some(&no_time)).unwrap_or(0);
             idle_wakes = if ready > 0 && !has_news { idle_wakes + 1 } else { 0 };
-            assert!(idle_wakes < ROUNDS, "the monitor is woken for ever and has nothing to do");
+            assert!(
+                idle_wakes < ROUNDS,
+                "the monitor is woken for ever and has nothing to do"
+            );
         }
         true
     }
@@ -328,7 +354,10 @@ impl Stage {
                 break;
             }
             let origin = LogOrigin::from_number(packet[0]).expect("packets begin with an origin");
-            assert!(length - 1 <= LOG_RING_BYTES as usize, "a packet is no longer than the ring");
+            assert!(
+                length - 1 <= LOG_RING_BYTES as usize,
+                "a packet is no longer than the ring"
+            );
             if origin != LogOrigin::Platform {
                 self.logged += length - 1;
             }
@@ -355,7 +384,10 @@ pub fn exit(record: &[u8], upcall: &[u8], program: &[u8]) -> bool {
     let upcall = Upcall::read_from_bytes(&bytes).expect("it has this length");
     let (cause, details) = report::exit(&record, &upcall, program);
     let said = format!("{cause:?} {}", details.concat());
-    assert!(said.len() < 4096 && !said.chars().any(char::is_control), "{said:?}");
+    assert!(
+        said.len() < 4096 && !said.chars().any(char::is_control),
+        "{said:?}"
+    );
     matches!(cause, crate::protocol::Cause::Crashed { .. })
 }
 
@@ -363,6 +395,9 @@ pub fn exit(record: &[u8], upcall: &[u8], program: &[u8]) -> bool {
 #[must_use]
 pub fn symbol(program: &[u8], address: u64) -> String {
     let place = report::place(program, address);
-    assert!(place.len() < 1024 && !place.chars().any(char::is_control), "{place:?}");
+    assert!(
+        place.len() < 1024 && !place.chars().any(char::is_control),
+        "{place:?}"
+    );
     place
 }

@@ -45,7 +45,9 @@ pub fn egress_request(rules: &str, names: &[(String, [u8; 16])], address: [u8; 1
         return false;
     };
     let is_network = |rule: &EgressRule| match rule {
-        EgressRule::Network { network, .. } => network.prefix_len() < network.max_prefix_len() && !is_guarded(network.network()),
+        EgressRule::Network { network, .. } => {
+            network.prefix_len() < network.max_prefix_len() && !is_guarded(network.network())
+        }
         EgressRule::Host { .. } => true,
     };
     let names_nothing_guarded = rules.iter().all(is_network);
@@ -57,11 +59,20 @@ pub fn egress_request(rules: &str, names: &[(String, [u8; 16])], address: [u8; 1
     let is_allowed = policy.allows(target, port, false);
     if is_allowed {
         assert!(port != 0 && !target.is_unspecified() && !target.is_multicast());
-        assert!(!(names_nothing_guarded && is_guarded(target)), "{target} is not named");
-        assert!(target.to_canonical() == target, "addresses are judged in one form");
+        assert!(
+            !(names_nothing_guarded && is_guarded(target)),
+            "{target} is not named"
+        );
+        assert!(
+            target.to_canonical() == target,
+            "addresses are judged in one form"
+        );
     }
     let is_own_allowed = policy.allows(target, port, true);
-    assert!(is_allowed || !is_own_allowed, "the host's own addresses are never easier to reach");
+    assert!(
+        is_allowed || !is_own_allowed,
+        "the host's own addresses are never easier to reach"
+    );
     is_allowed
 }
 
@@ -87,7 +98,10 @@ pub fn datagrams(parts: &[&[u8]]) -> usize {
         loop {
             match take_datagram(&mut incoming) {
                 Ok(Some((SocketAddr::V6(target), _))) => {
-                    assert!(target.ip().to_ipv4_mapped().is_none(), "addresses are judged in one form");
+                    assert!(
+                        target.ip().to_ipv4_mapped().is_none(),
+                        "addresses are judged in one form"
+                    );
                     count += 1;
                 }
                 Ok(Some(_)) => count += 1,
@@ -95,7 +109,10 @@ pub fn datagrams(parts: &[&[u8]]) -> usize {
                 Err(_) => return count,
             }
         }
-        assert!(incoming.len() < 24 + 65_507 + 1, "what waits is one datagram's beginning");
+        assert!(
+            incoming.len() < 24 + 65_507 + 1,
+            "what waits is one datagram's beginning"
+        );
     }
     assert!(count * 24 <= total);
     count
