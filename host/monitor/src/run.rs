@@ -279,6 +279,14 @@ impl Instance {
 
         let header = &self.image.header;
         let is_user_copy = (header.user_copy_start..header.user_copy_end).contains(&frame.rip);
+        if frame.cs & 3 != 3 && !self.image.contains(frame.rip) {
+            // None of our code is there: the guest has made itself a way to ring 0.
+            let what = Fault::from_upcall(&upcall).summary();
+            return Err(Failure::Unexpected(format!(
+                "{what} at ring 0, at {:#x}",
+                frame.rip
+            )));
+        }
         if self.image.contains(frame.rip) && !is_user_copy || frame.cs & 3 != 3 {
             let fault = Box::new(Fault::from_upcall(&upcall));
             return Err(Failure::LibraryOsFault {
@@ -407,6 +415,7 @@ impl Instance {
             Failure::Unexpected(_)
             | Failure::UnknownRequest(_)
             | Failure::NoTable(_)
+            | Failure::Memory(_)
             | Failure::Stream(_)
             | Failure::Log(_) => Cause::Crashed {
                 signal: None,

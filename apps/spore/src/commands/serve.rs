@@ -16,7 +16,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_max_level(level(arguments.log))
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(crate::daemon_log::Limited::new(std::io::stderr))
         .init();
     let data = match &arguments.data {
         Some(data) => data.clone(),
