@@ -118,11 +118,13 @@ static void fill(void)
 
 static void handle(int number, siginfo_t *info, void *context)
 {
-	(void)number;
-	(void)info;
 	(void)context;
 	if (is_in_call)
 		siglongjmp(start_of_call, 1);
+	/* A fault of our own would come again for ever: calls have taken away what we need. */
+	int is_fault = number == SIGSEGV || number == SIGBUS || number == SIGILL || number == SIGFPE;
+	if (is_fault && info->si_code > 0)
+		signal(number, SIG_DFL);
 }
 
 /*
@@ -270,6 +272,7 @@ int main(int count, char **arguments)
 			mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 			continue;
 		}
+		is_in_call = 1;
 		fill();
 		for (unsigned index = 0; index < 6; index++)
 			values[index] = argument();
@@ -279,7 +282,6 @@ int main(int count, char **arguments)
 			values[1] = values[1] % (ARENA_BYTES / 2);
 		spare_the_alarm(number, values);
 		rearm();
-		is_in_call = 1;
 		if (is_verbose)
 			dprintf(2, "%ld(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)\n", number, values[0], values[1], values[2],
 				values[3], values[4], values[5]);

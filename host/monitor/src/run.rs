@@ -160,10 +160,14 @@ impl Instance {
         // Answers first: a caller waits for them, nobody for the log.
         let has_news = self.streams.serve(&self.machine.ram, &mut self.egress)?;
         let has_news = self.serve_egress()? || has_news || std::mem::take(&mut self.has_answered);
+        self.serve_log()?;
+        Ok(has_news)
+    }
+
+    fn serve_log(&mut self) -> Result<(), Failure> {
         let tail: u32 = guest_field!(self, log_tail)?;
         let head = self.log.drain(&self.machine.ram, tail)?;
-        self.machine.ram.write(host_field!(log_head), head)?;
-        Ok(has_news)
+        Ok(self.machine.ram.write(host_field!(log_head), head)?)
     }
 
     /// Passes on what the guest asks of the outside; whether some of it was answered at once.
@@ -458,7 +462,14 @@ impl Instance {
     fn drain(&mut self, timeout: Duration) {
         self.log.allow_last_report();
         let deadline = Instant::now() + timeout;
-        while self.serve().is_ok() {
+        loop {
+            if self.serve().is_err() {
+                // Its streams mean nothing any more; what it wrote to its log may.
+                self.streams = Streams::new();
+                if self.serve_log().is_err() {
+                    break;
+                }
+            }
             let mut list: Vec<PollFd<'_>> = self
                 .streams
                 .unsent()
