@@ -30,6 +30,8 @@
 
 mod allowance;
 mod egress;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image;
 mod kick;
 mod log;

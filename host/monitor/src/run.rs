@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
-use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, exit_kind, upcall_kind};
+use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
 
 use crate::egress::Egress;
 use crate::image::Image;
@@ -167,10 +167,14 @@ impl Instance {
         // Answers first: a caller waits for them, nobody for the log.
         let has_news = self.streams.serve(&self.machine.ram, &mut self.egress)?;
         let has_news = self.serve_egress()? || has_news || std::mem::take(&mut self.has_answered);
+        self.serve_log()?;
+        Ok(has_news)
+    }
+
+    fn serve_log(&mut self) -> Result<(), Failure> {
         let tail: u32 = guest_field!(self, log_tail)?;
         let head = self.log.drain(&self.machine.ram, tail)?;
-        self.machine.ram.write(host_field!(log_head), head)?;
-        Ok(has_news)
+        Ok(self.machine.ram.write(host_field!(log_head), head)?)
     }
 
     /// Passes on what the guest asks of the outside; whether some of it was answered at once.
@@ -286,6 +290,14 @@ impl Instance {
 
         let header = &self.image.header;
         let is_user_copy = (header.user_copy_start..header.user_copy_end).contains(&frame.rip);
+        if frame.cs & 3 != 3 && !self.image.contains(frame.rip) {
+            // None of our code is there: the guest has made itself a way to ring 0.
+            let what = Fault::from_upcall(&upcall).summary();
+            return Err(Failure::Unexpected(format!(
+                "{what} at ring 0, at {:#x}",
+                frame.rip
+            )));
+        }
         if self.image.contains(frame.rip) && !is_user_copy || frame.cs & 3 != 3 {
             let fault = Box::new(Fault::from_upcall(&upcall));
             return Err(Failure::LibraryOsFault {
@@ -390,28 +402,7 @@ impl Instance {
     fn exit_requested(&mut self) -> Result<End, Failure> {
         let record: ExitRecord = guest_field!(self, exit)?;
         let upcall: Upcall = self.machine.ram.read(host_field!(upcall))?;
-        let length = (record.message_bytes as usize).min(record.message.len());
-        let message = report::printable(&record.message[..length]);
-        let mut details = Vec::new();
-        let cause = match record.kind {
-            exit_kind::EXITED => Cause::Exited((record.code & 0xff) as u8),
-            exit_kind::SIGNALLED => Cause::Crashed {
-                signal: signal_number(record.code),
-                summary: report::signal_name(record.code),
-            },
-            exit_kind::FAULTED => {
-                let fault = Fault::from_upcall(&upcall);
-                let place = report::place(self.machine.program(), fault.registers.rip);
-                details = fault.details(&place);
-                Cause::Crashed {
-                    signal: signal_number(record.code),
-                    summary: format!("{} at {place}", fault.summary()),
-                }
-            }
-            exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
-            exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
-            _ => Cause::Failed(format!("the library OS failed: {message}")),
-        };
+        let (cause, details) = report::exit(&record, &upcall, self.machine.program());
         Ok(End {
             cause: self.with_memory_note(cause)?,
             details,
@@ -435,6 +426,7 @@ impl Instance {
             Failure::Unexpected(_)
             | Failure::UnknownRequest(_)
             | Failure::NoTable(_)
+            | Failure::Memory(_)
             | Failure::Stream(_)
             | Failure::Log(_) => Cause::Crashed {
                 signal: None,
@@ -477,7 +469,14 @@ impl Instance {
     fn drain(&mut self, timeout: Duration) {
         self.log.allow_last_report();
         let deadline = Instant::now() + timeout;
-        while self.serve().is_ok() {
+        loop {
+            if self.serve().is_err() {
+                // Its streams mean nothing any more; what it wrote to its log may.
+                self.streams = Streams::new(false);
+                if self.serve_log().is_err() {
+                    break;
+                }
+            }
             let mut list: Vec<PollFd<'_>> = self
                 .streams
                 .unsent()
@@ -511,11 +510,6 @@ impl Instance {
             }
         }
     }
-}
-
-/// A signal's number as the guest names it; none if no signal has that number.
-fn signal_number(code: u32) -> Option<u8> {
-    u8::try_from(code).ok().filter(|number| (1..=64).contains(number))
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -14,6 +14,8 @@
 mod actor;
 mod channel;
 mod egress;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ingress;
 mod launch;
 mod lines;

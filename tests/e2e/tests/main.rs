@@ -14,6 +14,7 @@ use spore_test_harness::{kvm_is_usable, program};
 mod deploy;
 mod egress;
 mod faults;
+mod hostile;
 mod invoke;
 mod lifecycle;
 mod load;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
+        hostile::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,

@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_max_level(level(arguments.log))
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(crate::daemon_log::Limited::new(std::io::stderr))
         // It would be told on standard error, which is what has failed: a log on a full disk must not end a thread.
         .log_internal_errors(false)
         .init();

@@ -8,10 +8,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::time::Instant;
 
 use spore_sandbox::{LogLine, LogSink};
 use tokio::sync::watch;
 
+use super::allowance::Allowance;
 use super::lock;
 use super::record::LogRecord;
 
@@ -91,6 +93,7 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Queue {
+    allowance: Allowance,
     lines: Vec<LogLine>,
     bytes: usize,
     dropped: u64,
@@ -150,7 +153,7 @@ impl LogSink for FunctionLog {
     fn write(&self, line: LogLine) {
         let mut queue = lock(&self.queue);
         let bytes = line.text.len() + LINE_OVERHEAD_BYTES;
-        if queue.bytes + bytes > MAX_QUEUED_BYTES {
+        if queue.bytes + bytes > MAX_QUEUED_BYTES || !queue.allowance.admit(bytes, Instant::now()) {
             queue.dropped += 1;
             return;
         }
@@ -168,10 +171,18 @@ impl LogSink for FunctionLog {
 impl FunctionLog {
     /// Writes what waits. Runs on the writer thread.
     fn drain(&self) {
-        let Queue { lines, dropped, .. } = std::mem::take(&mut *lock(&self.queue));
+        let (lines, dropped) = {
+            let mut queue = lock(&self.queue);
+            queue.bytes = 0;
+            queue.scheduled = false;
+            (
+                std::mem::take(&mut queue.lines),
+                std::mem::take(&mut queue.dropped),
+            )
+        };
         let dropped = (dropped > 0).then(|| {
             LogRecord::of_platform(format!(
-                "{dropped} lines were dropped here: the log could not be stored as fast"
+                "{dropped} lines were dropped here: the function logs faster than is stored"
             ))
         });
         let mut batch = Vec::new();
