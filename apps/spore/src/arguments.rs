@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::FunctionName;
-use spore_sandbox::EgressRule;
+use spore_sandbox::{EgressRule, Isolation};
 
 /// Where the gateway is if nothing else is said.
 pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
@@ -98,6 +98,24 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// What can be around a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationArgument {
+    /// A virtual machine; needs KVM
+    Vm,
+    /// A process with a short list of system calls; needs no KVM, and shares the host's kernel
+    Process,
+}
+
+impl From<IsolationArgument> for Isolation {
+    fn from(argument: IsolationArgument) -> Self {
+        match argument {
+            IsolationArgument::Vm => Self::VirtualMachine,
+            IsolationArgument::Process => Self::Process,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -211,6 +229,12 @@ pub(crate) struct RunArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// What is around the program [default: a virtual machine, or a process where KVM cannot be used]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
+    /// Let the seccomp list catch system calls in a process, as on kernels before Linux 5.11; for finding faults
+    #[arg(long, hide = true)]
+    pub(crate) no_syscall_user_dispatch: bool,
     /// Leave out what Spore itself has to say, such as system calls that are not served
     #[arg(long, short)]
     pub(crate) quiet: bool,

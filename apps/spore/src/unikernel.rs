@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use spore_monitor::protocol::IsolationChoice;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
-use spore_sandbox::Sandbox;
+use spore_sandbox::{Isolation, Sandbox};
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
@@ -21,6 +22,11 @@ pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
     let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
         .context("this machine cannot run unikernels in virtual machines")?;
     Ok(Arc::new(sandbox))
+}
+
+/// What the monitor is asked for.
+pub(crate) fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    spore_sandbox_unikernel::isolation_choice(isolation)
 }
 
 /// Runs a program once, in the foreground.

@@ -373,6 +373,7 @@ fn template(
         environment,
         working_directory: program.working_directory,
         rewrites_calls: settings.rewrites_calls,
+        isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,

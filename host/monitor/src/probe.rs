@@ -28,7 +28,7 @@ pub enum ProbeError {
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-fn advice(error: &kvm_ioctls::Error) -> &'static str {
+pub(crate) fn advice(error: &kvm_ioctls::Error) -> &'static str {
     match error.errno() {
         libc::ENOENT => {
             "this machine has no hardware virtualisation, or its kernel module (kvm) is not loaded"

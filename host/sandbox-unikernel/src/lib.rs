@@ -24,10 +24,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use rustix::io::Errno;
 use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{Request, RootKind, StartRequest};
+use spore_monitor::protocol::{self, IsolationChoice, Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Root, Sandbox, StartError,
-    StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, LogSink, Root,
+    Sandbox, StartError, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -61,6 +61,16 @@ impl UnikernelSandbox {
     }
 }
 
+/// What the monitor is asked for.
+#[must_use]
+pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    match isolation {
+        None => IsolationChoice::Automatic,
+        Some(Isolation::VirtualMachine) => IsolationChoice::Only(protocol::Isolation::VirtualMachine),
+        Some(Isolation::Process) => IsolationChoice::Only(protocol::Isolation::Process),
+    }
+}
+
 /// The encoded request that starts the instance.
 fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
     launch::encode(StartRequest {
@@ -80,6 +90,8 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
+        isolation: isolation_choice(spec.isolation),
+        uses_dispatch: true,
     })
 }
 
@@ -87,6 +99,10 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
 impl Sandbox for UnikernelSandbox {
     fn kind(&self) -> &'static str {
         "unikernel"
+    }
+
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        Ok(wanted.unwrap_or(Isolation::VirtualMachine))
     }
 
     async fn start(
@@ -211,6 +227,7 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
+            isolation: None,
             ready_timeout: Duration::from_secs(1),
         }
     }
