@@ -24,7 +24,7 @@ mod layers;
 use std::fs::File;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -372,32 +372,45 @@ fn memory_file(name: &std::ffi::CStr, bytes: u64) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// The program's file as a descriptor that can be read and executed, and not written: itself, or a copy in memory if it
-/// lies where nothing may be executed.
-fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<OwnedFd> {
+/// The program's file as a descriptor that can be read and executed, and not written: a shared mapping of it then cannot
+/// be made writable. It is the file itself, or a copy in memory if the file lies where nothing may be executed.
+fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<File> {
+    use rustix::fs::{OFlags, fcntl_getfl};
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-    let file = File::from(program.try_clone_to_owned()?);
-    let access = rustix::fs::fcntl_getfl(&file)? & rustix::fs::OFlags::ACCMODE;
+    let file = if fcntl_getfl(program)? & OFlags::ACCMODE == OFlags::RDONLY {
+        File::from(program.try_clone_to_owned()?)
+    } else {
+        opened_for_reading(program)?
+    };
     let protection = ProtFlags::READ | ProtFlags::EXEC;
-    let null = std::ptr::null_mut();
+    let length = PAGE_BYTES as usize;
     // SAFETY: a new mapping at an address of the kernel's choice, which nobody uses.
-    let attempt = unsafe { mmap(null, PAGE_BYTES as usize, protection, MapFlags::SHARED, &file, 0) };
-    match attempt {
-        Ok(page) if access == rustix::fs::OFlags::RDONLY => {
+    match unsafe {
+        mmap(
+            std::ptr::null_mut(),
+            length,
+            protection,
+            MapFlags::SHARED,
+            &file,
+            0,
+        )
+    } {
+        Ok(page) => {
             // SAFETY: the mapping made just now.
-            unsafe { munmap(page, PAGE_BYTES as usize) }?;
-            Ok(file.into())
+            unsafe { munmap(page, length) }?;
+            Ok(file)
         }
-        Ok(_) => Err(io::Error::other("its file is open for writing")),
         Err(Errno::PERM | Errno::ACCESS) => {
             let copy = File::from(memory_file(c"spore-program", bytes)?);
             io::copy(&mut &file, &mut &copy)?;
-            // Opened anew, it can be read only.
-            use std::os::fd::AsRawFd;
-            Ok(File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?.into())
+            opened_for_reading(copy.as_fd())
         }
         Err(error) => Err(error.into()),
     }
+}
+
+fn opened_for_reading(file: BorrowedFd<'_>) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether the kernel has Syscall User Dispatch: Linux 5.11.
