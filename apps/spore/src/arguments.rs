@@ -86,6 +86,13 @@ pub(crate) struct ServeArguments {
     /// How long an idle instance is kept
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// What is around functions that ask for nothing in particular [default: a virtual machine, or a process where KVM
+    /// cannot be used]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
+    /// Refuse to start without KVM, and refuse functions that ask for the process form
+    #[arg(long)]
+    pub(crate) require_vm: bool,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,
@@ -192,6 +199,9 @@ pub(crate) struct DeployArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// What is to be around the instances [default: what the daemon was started with]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
     /// Instances kept even when idle
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,

@@ -5,7 +5,7 @@ use std::error::Error;
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::AcquireError;
-use spore_sandbox::{ConnectError, EndCause, StartError};
+use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
@@ -44,7 +44,9 @@ impl InvokeError {
         match self {
             Self::UnknownFunction { .. } | Self::BadRequestBody { .. } => Fault::Caller,
             Self::NoInstance { source, .. } => match source {
-                AcquireError::StartFailed(StartError::Host { .. }) => Fault::Platform,
+                AcquireError::StartFailed(StartError::Host { .. } | StartError::Isolation(_)) => {
+                    Fault::Platform
+                }
                 AcquireError::StartFailed(_) | AcquireError::NotReady { .. } => Fault::Function,
                 AcquireError::QueueFull { .. } | AcquireError::NoneFree { .. } => Fault::Platform,
                 AcquireError::Closed => Fault::Caller,
@@ -132,6 +134,8 @@ pub(crate) enum ApiError {
     TooLong { limit_bytes: usize },
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
     #[error("the function `{name}` does not exist")]
@@ -162,9 +166,11 @@ pub(crate) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadJson(_) | Self::Body(_) | Self::Settings(_) | Self::BadReference(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadJson(_)
+            | Self::Body(_)
+            | Self::Settings(_)
+            | Self::Isolation(_)
+            | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..

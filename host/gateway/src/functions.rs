@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Root, Sandbox};
+use spore_sandbox::{InstanceSpec, Isolation, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -30,6 +30,7 @@ pub(crate) struct Function {
 struct Version {
     record: Arc<FunctionRecord>,
     has_file_system: bool,
+    isolation: Isolation,
     timeout: Duration,
 }
 
@@ -48,6 +49,14 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .has_file_system
+    }
+
+    /// What is around its instances.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .isolation
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
@@ -76,6 +85,7 @@ pub(crate) struct Functions {
 struct Prepared {
     record: FunctionRecord,
     settings: Settings,
+    isolation: Isolation,
     template: InstanceSpec,
 }
 
@@ -120,6 +130,11 @@ impl Functions {
             }
         }
         Ok(functions)
+    }
+
+    /// What is around instances of functions that ask for nothing in particular.
+    pub(crate) fn default_isolation(&self) -> Option<Isolation> {
+        self.sandbox.isolation(None).ok()
     }
 
     /// The function that is named `NAME` or `NAME.NAMESPACE`.
@@ -182,11 +197,13 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let version = Version {
             has_file_system: has_file_system(&template),
             record: Arc::new(record),
+            isolation,
             timeout: settings.timeout,
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
@@ -275,6 +292,7 @@ impl Functions {
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
         let settings = Settings::of(&deployment, &self.config)?;
+        let isolation = self.sandbox.isolation(settings.isolation)?;
         DEFAULT_NAMESPACE.clone_into(&mut deployment.namespace);
         let store = self.store.clone();
         let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
@@ -282,7 +300,9 @@ impl Functions {
             image: deployment.image.clone(),
             source,
         })?;
-        let template = template(&deployment, program, &settings, self.config.ready_timeout);
+        let mut template = template(&deployment, program, &settings, self.config.ready_timeout);
+        // What the function is shown to have is what each of its instances is started with.
+        template.isolation = Some(isolation);
         Ok(Prepared {
             record: FunctionRecord {
                 deployment,
@@ -290,6 +310,7 @@ impl Functions {
                 image_digest,
             },
             settings,
+            isolation,
             template,
         })
     }
@@ -304,6 +325,7 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let name = record.deployment.service.clone();
@@ -318,6 +340,7 @@ impl Functions {
             version: RwLock::new(Version {
                 has_file_system,
                 record: Arc::new(record),
+                isolation,
                 timeout: settings.timeout,
             }),
         };

@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         Some(data) => data.clone(),
         None => default_data_folder()?,
     };
-    let sandbox = crate::unikernel::sandbox()?;
+    let sandbox = crate::unikernel::sandbox(arguments.isolation.map(Into::into), arguments.require_vm)?;
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),

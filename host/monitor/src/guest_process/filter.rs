@@ -52,6 +52,11 @@ fn rules() -> Result<BTreeMap<i64, Vec<Rule>>, BackendError> {
     ]))
 }
 
+/// How many calls are on the list.
+pub(crate) fn call_count() -> usize {
+    rules().map_or(0, |rules| rules.len())
+}
+
 /// The seccomp program.
 pub(super) fn program() -> Result<BpfProgram, BackendError> {
     let list = SeccompFilter::new(

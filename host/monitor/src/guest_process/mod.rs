@@ -18,7 +18,7 @@
 
 mod child;
 mod clock;
-mod filter;
+pub(crate) mod filter;
 mod layers;
 
 use std::fs::File;
@@ -418,6 +418,11 @@ pub(crate) fn has_dispatch() -> bool {
     const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
     // SAFETY: turns off for this thread what is off.
     unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 0, 0, 0, 0) == 0 }
+}
+
+/// A program of a page that holds nothing, for a guest that is not meant to run.
+pub(crate) fn empty_program() -> io::Result<OwnedFd> {
+    memory_file(c"spore-nothing", PAGE_BYTES)
 }
 
 /// Waits for one packet.
