@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use spore_test_harness::client;
 use spore_test_harness::daemon::binary;
 use spore_test_harness::process::descendants;
-use spore_test_harness::{program, wait_until};
+use spore_test_harness::{isolation_options, program, wait_until};
 
 use crate::{Test, with_functions, without_functions};
 
@@ -31,7 +31,8 @@ pub(crate) const TESTS_OF_THE_COMMAND_LINE: &[Test] =
 
 fn spore_run(options: &[&str], program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.arg("run").args(options).arg(program).args(arguments);
+    command.arg("run").args(isolation_options());
+    command.args(options).arg(program).args(arguments);
     command.stdin(Stdio::null());
     command
 }
