@@ -51,6 +51,14 @@ pub fn unikernels_can_run() -> bool {
     }
 }
 
+/// Whether a guest is a process beside its monitor, rather than a virtual machine within it.
+pub fn guests_are_processes() -> bool {
+    match isolation_options() {
+        [_, form] => form == "process",
+        _ => !kvm_is_usable(),
+    }
+}
+
 fn has_process_form() -> bool {
     let mut command = std::process::Command::new(daemon::binary());
     let output = command.args(["info", "--json"]).output();

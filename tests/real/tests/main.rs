@@ -48,7 +48,7 @@ fn named(
     let reason = if missing.is_some() {
         missing
     } else if !is_native_only() && !unikernels_can_run() {
-        Some("no /dev/kvm".to_owned())
+        Some("unikernels cannot be run here".to_owned())
     } else {
         (!is_fast && !is_set("SPORE_REAL_ALL")).then(|| "SPORE_REAL_ALL is not 1".to_owned())
     };
