@@ -6,9 +6,10 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use spore_monitor::probe::probe_forms;
+use spore_monitor::protocol::IsolationChoice;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
-use spore_sandbox::Sandbox;
+use spore_sandbox::{Isolation, Sandbox};
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
@@ -16,11 +17,25 @@ pub(crate) fn monitor_main() -> ExitCode {
     spore_monitor::main()
 }
 
-/// The sandbox that `spore serve` uses. Fails where the host has no usable KVM.
-pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
-    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
-        .context("this machine cannot run unikernels in virtual machines")?;
+/// The sandbox that `spore serve` uses. Says on the daemon's log if its instances share the host's kernel.
+pub(crate) fn sandbox(
+    isolation: Option<Isolation>,
+    requires_virtual_machine: bool,
+) -> anyhow::Result<Arc<dyn Sandbox>> {
+    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new(isolation, requires_virtual_machine)?;
+    if sandbox.default_isolation() == Isolation::Process {
+        let reason = sandbox.why_no_virtual_machine().unwrap_or_default();
+        tracing::warn!(
+            reason,
+            "instances are processes, which share the host's kernel, unless their functions ask for virtual machines"
+        );
+    }
     Ok(Arc::new(sandbox))
+}
+
+/// What the monitor is asked for.
+pub(crate) fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    spore_sandbox_unikernel::isolation_choice(isolation)
 }
 
 /// Runs a program once, in the foreground.
@@ -36,14 +51,10 @@ pub(crate) fn run_once(
 
 /// What the host offers, for people.
 pub(crate) fn host_description() -> anyhow::Result<String> {
-    Ok(probe()?.to_string())
+    Ok(probe_forms()?.to_string())
 }
 
 /// What the host offers, for programs.
 pub(crate) fn host_json() -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::to_value(probe()?)?)
-}
-
-fn probe() -> anyhow::Result<spore_monitor::probe::HostProbe> {
-    spore_monitor::probe::probe_host().context("this machine cannot run unikernels in virtual machines")
+    Ok(serde_json::to_value(probe_forms()?)?)
 }

@@ -59,7 +59,10 @@ impl Gateway {
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
             ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
-            ("/system/info", &Method::GET) => Ok(system::info(self.sandbox_kind)),
+            ("/system/info", &Method::GET) => Ok(system::info(
+                self.sandbox_kind,
+                self.functions.default_isolation(),
+            )),
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();

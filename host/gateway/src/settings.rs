@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spore_pool::PoolLimits;
-use spore_sandbox::{EgressRule, EgressRuleError};
+use spore_sandbox::{EgressRule, EgressRuleError, Isolation};
 use spore_store::FunctionDeployment;
 
 use crate::config::DaemonConfig;
@@ -24,6 +24,7 @@ const SCALE_MAX: &str = "com.openfaas.scale.max";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
+const ISOLATION: &str = "dev.spore.isolation";
 const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
@@ -48,6 +49,8 @@ pub(crate) enum SettingsError {
     Instances { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is neither true nor false")]
     Switch { setting: &'static str, text: String },
+    #[error("{ISOLATION} is `{text}`, which is neither vm nor process")]
+    Isolation { text: String },
     #[error("{EGRESS} is not valid: {0}")]
     Egress(#[from] EgressRuleError),
     #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
@@ -63,6 +66,7 @@ pub(crate) struct Settings {
     pub(crate) timeout: Duration,
     pub(crate) memory_bytes: u64,
     pub(crate) rewrites_calls: bool,
+    pub(crate) isolation: Option<Isolation>,
     pub(crate) egress: Vec<EgressRule>,
 }
 
@@ -112,6 +116,7 @@ impl Settings {
             limits,
             timeout,
             memory_bytes: memory_bytes(deployment)?,
+            isolation: isolation(&deployment.annotations)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
@@ -164,6 +169,15 @@ fn switch(annotations: &Settable, name: &'static str) -> Result<Option<bool>, Se
         })
     };
     setting(annotations, name).map(parse).transpose()
+}
+
+fn isolation(annotations: &Settable) -> Result<Option<Isolation>, SettingsError> {
+    let parse = |text: &str| {
+        Isolation::from_name(text).ok_or_else(|| SettingsError::Isolation {
+            text: text.to_owned(),
+        })
+    };
+    setting(annotations, ISOLATION).map(parse).transpose()
 }
 
 fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, SettingsError> {
@@ -227,12 +241,17 @@ mod tests {
             (plain.timeout, plain.memory_bytes),
             (Duration::from_secs(60), 128 << 20)
         );
-        assert!(plain.rewrites_calls && plain.egress.is_empty());
+        assert!(plain.rewrites_calls && plain.egress.is_empty() && plain.isolation.is_none());
         let set = settings(&deployment(
             &[],
-            &[(REWRITING, "false"), (EGRESS, "db:5432,10.0.0.0/8")],
+            &[
+                (REWRITING, "false"),
+                (EGRESS, "db:5432,10.0.0.0/8"),
+                (ISOLATION, "process"),
+            ],
         ));
         let set = set.expect("valid");
+        assert_eq!(set.isolation, Some(Isolation::Process));
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
@@ -252,6 +271,7 @@ mod tests {
             deployment(&[], &[(TIMEOUT, "0s")]),
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
+            deployment(&[], &[(ISOLATION, "none")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {
                 namespace: "other".to_owned(),

@@ -1,4 +1,4 @@
-//! The monitor: one virtual machine in one process.
+//! The monitor: one virtual machine, or one guest process, for each monitor process.
 //!
 //! The daemon starts a monitor process for each instance, from the same binary, with a control socket as standard
 //! input and a log socket as standard output ([`protocol`]). The process has one thread. It either runs the virtual
@@ -22,6 +22,7 @@
 //!
 //! * [`protocol`]: messages between daemon and monitor;
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
+//! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
 //! * [`probe`]: what this host's KVM can do and what it costs.
@@ -30,8 +31,10 @@
 
 mod allowance;
 mod egress;
+mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod guest_process;
 mod image;
 mod kick;
 mod log;
@@ -46,3 +49,9 @@ mod streams;
 mod tables;
 
 pub use start::main;
+
+/// A value of the auxiliary vector; 0 if it is not there.
+fn auxiliary_value(kind: u64) -> u64 {
+    // SAFETY: reads what the kernel has told this process at its start.
+    unsafe { libc::getauxval(kind) }
+}

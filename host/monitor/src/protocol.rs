@@ -17,6 +17,8 @@
 //!
 //! The end of the control socket (the daemon is gone) ends the monitor at once.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 /// The first byte of a packet on the log socket.
 pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
@@ -63,6 +65,38 @@ pub struct StartRequest {
     pub reaches_host_loopback: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
+    /// What is to be around the guest. The monitor takes this one or fails.
+    pub isolation: IsolationChoice,
+    /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
+    pub uses_dispatch: bool,
+}
+
+/// What is around a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Isolation {
+    /// A virtual machine.
+    VirtualMachine,
+    /// A process of the host with a short seccomp list: the host's kernel is shared.
+    Process,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::VirtualMachine => "vm",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// What is asked to be around a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationChoice {
+    /// A virtual machine, or a process where KVM cannot be used.
+    #[default]
+    Automatic,
+    /// This and nothing else.
+    Only(Isolation),
 }
 
 /// What an instance finds as its root.

@@ -17,15 +17,20 @@ use spore_abi::layout::{
     RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
 use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
+use spore_abi::process::form;
 use zerocopy::FromZeros;
 
 use crate::egress::Egress;
+use crate::form::Form;
+use crate::guest_process::{GuestProcess, ProcessError};
 use crate::image::Image;
 use crate::kick;
 use crate::log::Log;
 use crate::machine::{Machine, MachineError};
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, PACKET_BYTES_MAX, Request, RootKind, StartRequest};
+use crate::protocol::{
+    Cause, End, Event, Isolation, IsolationChoice, PACKET_BYTES_MAX, Request, RootKind, StartRequest,
+};
 use crate::run::{Instance, chain, host_clocks_ns};
 use crate::streams::Streams;
 
@@ -40,12 +45,14 @@ const OOM_SCORE: &str = "500";
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("/dev/kvm cannot be used")]
+    #[error("/dev/kvm cannot be used: {}", crate::probe::advice(.0))]
     Kvm(#[source] kvm_ioctls::Error),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error("the virtual machine cannot be made")]
     Machine(#[from] MachineError),
+    #[error("the guest's process cannot be made")]
+    Process(#[from] ProcessError),
     #[error("the shared pages cannot be written")]
     Memory(#[from] OutOfRange),
     #[error("{what}")]
@@ -106,18 +113,8 @@ fn prepare(
             "its file has {program_bytes} bytes"
         )));
     }
-    let kvm = Kvm::new().map_err(StartError::Kvm)?;
-    let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let mut machine = Machine::new(
-        &kvm,
-        &image,
-        ram_bytes,
-        start.memory_bytes,
-        Some((program.as_fd(), program_bytes)),
-    )?;
+    let machine = make_form(&image, &start, &program, program_bytes)?;
     let clock = write_shared_pages(&machine, &start, program_bytes)?;
-    kick::install().map_err(io_error("the timer signal cannot be handled"))?;
-    machine.arm_kicks()?;
     let control = control
         .try_clone()
         .map_err(io_error("the control socket cannot be shared"))?;
@@ -137,6 +134,39 @@ fn prepare(
     })
 }
 
+/// Makes the guest in the form that is asked for, or in the one that can be made.
+fn make_form(
+    image: &Image,
+    start: &StartRequest,
+    program: &File,
+    program_bytes: u64,
+) -> Result<Form, StartError> {
+    let ram_bytes = ram_bytes(start.memory_bytes)?;
+    let program = (program.as_fd(), program_bytes);
+    let process = || -> Result<Form, StartError> {
+        let process = GuestProcess::new(image, ram_bytes, program, start.uses_dispatch)?;
+        Ok(Form::Process(Box::new(process)))
+    };
+    let virtual_machine = || -> Result<Form, StartError> {
+        let kvm = Kvm::new().map_err(StartError::Kvm)?;
+        let mut machine = Machine::new(&kvm, image, ram_bytes, start.memory_bytes, Some(program))?;
+        kick::install().map_err(|source| StartError::Io {
+            what: "the timer signal cannot be handled",
+            source,
+        })?;
+        machine.arm_kicks()?;
+        Ok(Form::VirtualMachine(Box::new(machine)))
+    };
+    match start.isolation {
+        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine(),
+        IsolationChoice::Only(Isolation::Process) => process(),
+        IsolationChoice::Automatic => match virtual_machine() {
+            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) => process(),
+            other => other,
+        },
+    }
+}
+
 /// Largest memory limit that a machine can have room for.
 fn largest_memory_bytes() -> u64 {
     (RAM_BYTES_MAX - FREE_GPA - HEAP_BYTES) / (HEAP_SHARE + 1) * HEAP_SHARE
@@ -151,11 +181,7 @@ fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
     })
 }
 
-fn write_shared_pages(
-    machine: &Machine,
-    start: &StartRequest,
-    program_bytes: u64,
-) -> Result<Clock, StartError> {
+fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) -> Result<Clock, StartError> {
     let mut block = Vec::new();
     for text in start
         .arguments
@@ -177,7 +203,7 @@ fn write_shared_pages(
             "its arguments and environment take more than {limit} bytes"
         )));
     }
-    machine.ram.write_bytes(START_BLOCK_GPA, &block)?;
+    machine.ram().write_bytes(START_BLOCK_GPA, &block)?;
 
     let mut seed = [0; 32];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
@@ -190,37 +216,41 @@ fn write_shared_pages(
         magic: BOOT_MAGIC,
         abi_version: spore_abi::ABI_VERSION,
         port: u32::from(start.port),
-        ram_bytes: machine.ram.length(),
+        ram_bytes: machine.ram().length(),
         memory_limit_bytes: start.memory_bytes,
         root_bytes: program_bytes,
-        page_tables_used_gpa: machine.page_tables_used_gpa,
+        page_tables_used_gpa: machine.page_tables_used_gpa(),
         top_table_gpa: PAGE_TABLES_GPA,
         argument_count: start.arguments.len() as u32,
         environment_count: start.environment.len() as u32,
         start_block_bytes: block.len() as u32,
         flags: flags(start),
-        extended_state_mask: machine.extended_state.mask,
-        extended_state_bytes: machine.extended_state.bytes,
+        extended_state_mask: machine.extended_state().mask,
+        extended_state_bytes: machine.extended_state().bytes,
         seed,
     };
-    machine.ram.write(BOOT_PAGE_GPA, boot)?;
+    machine.ram().write(BOOT_PAGE_GPA, boot)?;
 
     let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
     let clock = Clock {
         tsc_base: time_stamp(),
         monotonic_base_ns,
         realtime_base_ns,
-        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz.max(1),
+        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz().max(1),
         sequence: 0,
     };
-    machine.ram.write(
+    machine.ram().write(
         HOST_PAGE_GPA,
         HostPage {
             clock,
+            form: match machine.isolation() {
+                Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
+                Isolation::Process => form::PROCESS,
+            },
             ..HostPage::new_zeroed()
         },
     )?;
-    machine.ram.write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
+    machine.ram().write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
     Ok(clock)
 }
 

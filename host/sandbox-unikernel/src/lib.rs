@@ -27,11 +27,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{Request, RootKind, StartRequest};
+use spore_monitor::probe::{ProbeError, probe_host, probe_process};
+use spore_monitor::protocol::{self, IsolationChoice, Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Root, Sandbox, StartError,
-    StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, LogSink, Root,
+    Sandbox, StartError, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::process::Command;
@@ -44,25 +44,112 @@ use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
 
-/// Starts unikernels on this machine's KVM.
+/// Starts unikernels, in virtual machines or in processes.
 pub struct UnikernelSandbox {
-    probe: HostProbe,
+    /// Why there can be no virtual machines, if there can be none.
+    no_virtual_machine: Option<String>,
+    default: Isolation,
+    requires_virtual_machine: bool,
+}
+
+/// Why unikernels cannot be run as they are asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Virtual machines are asked for, and cannot be had.
+    #[error("this machine cannot run unikernels in virtual machines")]
+    NoVirtualMachine(#[source] ProbeError),
+    /// Neither form can be had.
+    #[error(
+        "this machine can run unikernels neither in virtual machines ({virtual_machine}) nor in processes"
+    )]
+    Neither {
+        /// Why not in virtual machines.
+        virtual_machine: String,
+        /// Why not in processes.
+        #[source]
+        process: ProbeError,
+    },
+    /// The process form cannot be had, and is asked for.
+    #[error("this machine cannot run unikernels in processes")]
+    NoProcess(#[source] ProbeError),
+    /// Both are asked for.
+    #[error("processes are no virtual machines: leave out either --isolation process or --require-vm")]
+    Contradiction,
 }
 
 impl UnikernelSandbox {
-    /// Checks that virtual machines can be run here.
+    /// Checks what can be run here. Functions that ask for nothing in particular get `isolation`, or a virtual machine
+    /// where there can be one. With `requires_virtual_machine` there is nothing else.
     ///
     /// # Errors
     ///
-    /// If `/dev/kvm` is missing, cannot be opened or does not work.
-    pub fn new() -> Result<Self, ProbeError> {
-        Ok(Self { probe: probe_host()? })
+    /// If what is asked for cannot be had.
+    pub fn new(isolation: Option<Isolation>, requires_virtual_machine: bool) -> Result<Self, SandboxError> {
+        if requires_virtual_machine && isolation == Some(Isolation::Process) {
+            return Err(SandboxError::Contradiction);
+        }
+        let failure = match probe_host() {
+            Ok(_) => None,
+            Err(error) if requires_virtual_machine || isolation == Some(Isolation::VirtualMachine) => {
+                return Err(SandboxError::NoVirtualMachine(error));
+            }
+            Err(error) => Some(chain(&error)),
+        };
+        let default = match (isolation, &failure) {
+            (Some(isolation), _) => isolation,
+            (None, None) => Isolation::VirtualMachine,
+            (None, Some(_)) => Isolation::Process,
+        };
+        if default == Isolation::Process
+            && let Err(process) = probe_process()
+        {
+            return Err(match failure {
+                Some(virtual_machine) => SandboxError::Neither {
+                    virtual_machine,
+                    process,
+                },
+                None => SandboxError::NoProcess(process),
+            });
+        }
+        Ok(Self {
+            no_virtual_machine: failure,
+            default,
+            requires_virtual_machine,
+        })
     }
 
-    /// What the check found.
+    /// What functions get that ask for nothing in particular.
     #[must_use]
-    pub fn probe(&self) -> &HostProbe {
-        &self.probe
+    pub fn default_isolation(&self) -> Isolation {
+        self.default
+    }
+
+    /// Why there can be no virtual machines, if there can be none.
+    #[must_use]
+    pub fn why_no_virtual_machine(&self) -> Option<&str> {
+        self.no_virtual_machine.as_deref()
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
+/// What the monitor is asked for.
+#[must_use]
+pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    match isolation {
+        None => IsolationChoice::Automatic,
+        Some(Isolation::VirtualMachine) => IsolationChoice::Only(protocol::Isolation::VirtualMachine),
+        Some(Isolation::Process) => IsolationChoice::Only(protocol::Isolation::Process),
     }
 }
 
@@ -85,6 +172,8 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
+        isolation: isolation_choice(spec.isolation),
+        uses_dispatch: true,
     })
 }
 
@@ -92,6 +181,20 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
 impl Sandbox for UnikernelSandbox {
     fn kind(&self) -> &'static str {
         "unikernel"
+    }
+
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        let isolation = wanted.unwrap_or(self.default);
+        match (isolation, &self.no_virtual_machine) {
+            (Isolation::VirtualMachine, Some(reason)) => Err(IsolationError(format!(
+                "there can be no virtual machine here ({reason}): deploy the function with the isolation `process`"
+            ))),
+            (Isolation::Process, _) if self.requires_virtual_machine => Err(IsolationError(
+                "this daemon runs functions in virtual machines only: leave the isolation `process` out"
+                    .to_owned(),
+            )),
+            _ => Ok(isolation),
+        }
     }
 
     async fn start(
@@ -230,6 +333,7 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
+            isolation: None,
             ready_timeout: Duration::from_secs(1),
         }
     }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::client::{self, Answer, RequestError};
 use crate::process::{ProcessIdentity, descendants};
-use crate::{repository, target_directory, wait_until};
+use crate::{isolation_options, repository, target_directory, wait_until};
 
 /// How long a daemon may take to listen: it probes the host first, on a machine that may be busy.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -296,11 +296,21 @@ fn spawn_unchecked(data: &Path, setup: &Setup) -> (Child, PathBuf) {
         .args(words)
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.join("data"))
+        .args(own_isolation_options(&setup.options))
         .args(&setup.options);
     let variables = setup.environment.iter().map(|(name, value)| (name, value));
     command.envs(variables).env("NO_COLOR", "1"); // the log is a file
     let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
     (process.expect("the spore binary can be run"), log_path)
+}
+
+/// The isolation that all daemons have, unless a test asks for one.
+fn own_isolation_options(options: &[String]) -> &'static [String] {
+    let names_one = |option: &String| option == "--isolation" || option == "--require-vm";
+    match options.iter().any(names_one) {
+        true => &[],
+        false => isolation_options(),
+    }
 }
 
 /// The address in the line that `spore serve` prints when it is ready.

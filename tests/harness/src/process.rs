@@ -59,6 +59,20 @@ pub fn virtual_machines(pid: u32) -> usize {
     family.map(virtual_machines_of_one).sum()
 }
 
+/// How many guests the process and its descendants hold, in whichever form.
+pub fn guests(pid: u32) -> usize {
+    if !crate::guests_are_processes() {
+        return virtual_machines(pid);
+    }
+    // The children of monitors.
+    let monitors = descendants(pid);
+    let stat_of = |identity: &ProcessIdentity| Process::new(identity.pid).and_then(|process| process.stat());
+    let is_guest = |identity: &&ProcessIdentity| {
+        stat_of(identity).is_ok_and(|stat| monitors.iter().any(|monitor| monitor.pid == stat.ppid))
+    };
+    monitors.iter().filter(is_guest).count()
+}
+
 fn virtual_machines_of_one(pid: i32) -> usize {
     let descriptors = Process::new(pid).and_then(|process| process.fd());
     let Ok(descriptors) = descriptors else { return 0 }; // it ended meanwhile

@@ -27,7 +27,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         None => default_data_folder()?,
     };
     let max_connections = connections_for(raise_descriptor_limit());
-    let sandbox = crate::unikernel::sandbox()?;
+    let sandbox = crate::unikernel::sandbox(arguments.isolation.map(Into::into), arguments.require_vm)?;
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),
