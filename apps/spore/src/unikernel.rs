@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
-use spore_sandbox::Sandbox;
+use spore_sandbox::{Layer, Sandbox};
+use spore_sandbox_unikernel::SandboxOptions;
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
@@ -17,8 +19,8 @@ pub(crate) fn monitor_main() -> ExitCode {
 }
 
 /// The sandbox that `spore serve` uses. Fails where the host has no usable KVM.
-pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
-    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
+pub(crate) fn sandbox(cgroup_parent: Option<PathBuf>) -> anyhow::Result<Arc<dyn Sandbox>> {
+    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new(&SandboxOptions { cgroup_parent })
         .context("this machine cannot run unikernels in virtual machines")?;
     Ok(Arc::new(sandbox))
 }
@@ -35,13 +37,30 @@ pub(crate) fn run_once(
 }
 
 /// What the host offers, for people.
-pub(crate) fn host_description() -> anyhow::Result<String> {
-    Ok(probe()?.to_string())
+pub(crate) fn host_description(cgroup_parent: Option<&Path>) -> anyhow::Result<String> {
+    use std::fmt::Write as _;
+    let mut text = probe()?.to_string();
+    text.push_str("\n\nwhat confines an instance\n");
+    for Layer { name, missing } in layers(cgroup_parent)? {
+        let state = missing.map_or("yes".into(), |reason| format!("no: {reason}"));
+        writeln!(text, "  {name:34}{state}")?;
+    }
+    Ok(text)
 }
 
 /// What the host offers, for programs.
-pub(crate) fn host_json() -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::to_value(probe()?)?)
+pub(crate) fn host_json(cgroup_parent: Option<&Path>) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(probe()?)?;
+    let layers = layers(cgroup_parent)?.into_iter().map(|layer| {
+        let (name, reason) = (layer.name, layer.missing);
+        serde_json::json!({ "name": name, "active": reason.is_none(), "reason": reason })
+    });
+    value["layers"] = layers.collect();
+    Ok(value)
+}
+
+fn layers(cgroup_parent: Option<&Path>) -> anyhow::Result<Vec<Layer>> {
+    spore_sandbox_unikernel::layers(cgroup_parent).context("no process can be confined")
 }
 
 fn probe() -> anyhow::Result<spore_monitor::probe::HostProbe> {

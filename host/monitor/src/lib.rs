@@ -24,6 +24,7 @@
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
+//! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
@@ -31,11 +32,13 @@
 mod allowance;
 mod egress;
 mod image;
+pub mod jail;
 mod kick;
 mod log;
 mod machine;
 mod memory;
 pub mod probe;
+pub mod process;
 pub mod protocol;
 mod report;
 mod run;
@@ -43,4 +46,4 @@ mod start;
 mod streams;
 mod tables;
 
-pub use start::main;
+pub use start::{allowed_bytes, main};

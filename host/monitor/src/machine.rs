@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
@@ -195,6 +195,16 @@ impl Machine {
             page_tables_used_gpa,
             time_stamp_khz,
         })
+    }
+
+    /// Number of the processor's descriptor.
+    pub(crate) fn processor_descriptor(&self) -> RawFd {
+        self.processor.as_raw_fd()
+    }
+
+    /// Memory that is mapped for the guest, in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
     }
 
     /// Lets ticks interrupt [`Machine::run`] from now on.

@@ -5,6 +5,9 @@
 //!
 //! ```text
 //!   daemon                                monitor
+//!     Probe                      ──>
+//!                                <──      Jail                  the only answer; then the process exits
+//!
 //!     Start + root file          ──>
 //!                                <──      Ready                 (or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
@@ -17,6 +20,8 @@
 //! The end of the control socket (the daemon is gone) ends the monitor at once.
 
 use serde::{Deserialize, Serialize};
+
+use crate::jail::{JailReport, Layer};
 /// The first byte of a packet on the log socket.
 pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
 
@@ -26,8 +31,18 @@ pub const PACKET_BYTES_MAX: usize = 300 * 1024;
 /// What the daemon asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Go to jail and say what became of each layer.
+    Probe {
+        /// As in [`JailRequest::user`].
+        user: Option<u32>,
+    },
     /// Make the virtual machine and run the program. Attached is the file of its root.
-    Start(StartRequest),
+    Start {
+        /// What to run.
+        instance: StartRequest,
+        /// How to be confined.
+        jail: JailRequest,
+    },
     /// Connect the attached stream socket with the function's port.
     Open,
     /// The answer to [`Event::Connect`] of this place: the attached stream socket, or an error number of Linux.
@@ -39,6 +54,17 @@ pub enum Request {
     },
     /// End the instance.
     Stop(StopReason),
+}
+
+/// How a monitor process is to be confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailRequest {
+    /// Title of the process.
+    pub title: String,
+    /// User (and group) that it becomes, where the daemon is root.
+    pub user: Option<u32>,
+    /// Layers without which it must not run: those that a probe has found here.
+    pub required: Vec<Layer>,
 }
 
 /// What to run.
@@ -89,6 +115,8 @@ pub enum Event {
     Ready,
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// What became of each layer of the jail.
+    Jail(JailReport),
     /// The instance has ended.
     Ended(End),
 }

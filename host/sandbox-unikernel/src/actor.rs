@@ -6,13 +6,15 @@ use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
 use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::egress::{Egress, Say};
+use crate::launch::describe_loss;
 use crate::lines::Lines;
+use crate::supply::Taken;
 
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,7 +23,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Actor {
     instance: String,
     memory_bytes: u64,
-    child: Child,
+    monitor: Taken,
     control: Arc<Channel>,
     log_channel: Channel,
     log: Arc<dyn LogSink>,
@@ -32,7 +34,7 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(
         spec: &InstanceSpec,
-        child: Child,
+        monitor: Taken,
         control: Arc<Channel>,
         log_channel: Channel,
         log: Arc<dyn LogSink>,
@@ -41,7 +43,7 @@ impl Actor {
         Self {
             instance: spec.instance.clone(),
             memory_bytes: spec.memory_bytes,
-            child,
+            monitor,
             control,
             log_channel,
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
@@ -80,6 +82,8 @@ impl Actor {
                             });
                         }
                         Some(Event::Ended(end)) => break Some(end),
+                        // Nobody has asked for a probe of the jail.
+                        Some(Event::Jail(_)) => {}
                         None => break None,
                     }
                 }
@@ -130,7 +134,7 @@ impl Actor {
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
     async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
         // How it ended is asked again below.
-        let _ = self.kill().await;
+        let _ = self.monitor.process.kill().await;
         while let Some(length @ 1..) = self.control.try_receive(packet) {
             if let Some(Event::Ended(end)) = event(&packet[..length]) {
                 return Some(end);
@@ -142,11 +146,11 @@ impl Actor {
     /// The monitor has reported, or never will: see the process off, and the rest of the log.
     async fn finish(&mut self, end: Option<End>, stopping: Option<StopReason>) -> EndReport {
         let status = match &end {
-            Some(_) => match timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Some(_) => match timeout(STOP_TIMEOUT, self.monitor.process.wait()).await {
                 Ok(status) => status,
-                Err(_) => self.kill().await,
+                Err(_) => self.monitor.process.kill().await,
             },
-            None => self.kill().await,
+            None => self.monitor.process.kill().await,
         };
         let mut text = vec![0; PACKET_BYTES_MAX];
         while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
@@ -159,14 +163,10 @@ impl Actor {
                 cause: stopped(reason),
                 details: Vec::new(),
             },
-            (None, None) => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                let summary = format!("the monitor process is gone ({status})");
-                EndReport {
-                    cause: EndCause::SandboxFailed { summary },
-                    details: Vec::new(),
-                }
-            }
+            (None, None) => EndReport {
+                cause: self.loss(status),
+                details: Vec::new(),
+            },
         };
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
@@ -177,10 +177,16 @@ impl Actor {
         report
     }
 
-    async fn kill(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        // Fails only if the process is gone already.
-        let _ = self.child.start_kill();
-        self.child.wait().await
+    /// Why a monitor has ended without a report.
+    fn loss(&self, status: std::io::Result<std::process::ExitStatus>) -> EndCause {
+        if self.monitor.group.as_ref().is_some_and(Group::was_out_of_memory) {
+            return EndCause::OutOfMemory {
+                limit_bytes: self.memory_bytes,
+            };
+        }
+        EndCause::SandboxFailed {
+            summary: status.map_or_else(|error| error.to_string(), describe_loss),
+        }
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {

@@ -6,52 +6,95 @@
 //!        └──────────── end report ──────────────┘
 //! ```
 //!
+//! The process comes from a `supply` of ones that are made ahead of demand, each in a `cgroup` of its own.
+//!
 //! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
 //! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
 //!
 //! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
+mod cgroup;
 mod channel;
+mod confinement;
 mod egress;
 mod launch;
 mod lines;
 mod once;
+mod supply;
+mod watched;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
 use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{Request, RootKind, StartRequest};
+use spore_monitor::process::own_user;
+use spore_monitor::protocol::{JailRequest, Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Root, Sandbox, StartError,
-    StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Layer, LogSink, Root, Sandbox,
+    StartError, StopReason,
 };
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
+use cgroup::Group;
 use channel::{Channel, is_gone};
+use confinement::Confinement;
+pub use confinement::layers;
 pub use egress::reaches_loopback;
 use launch::host_error;
 pub use once::{RunError, run_once};
+use supply::{Monitor, Supply, Taken};
+use watched::Watched;
+
+/// Why no unikernel can be started here.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// There is no usable KVM.
+    #[error(transparent)]
+    Kvm(#[from] ProbeError),
+    /// No monitor process can be started.
+    #[error("no monitor process can be started")]
+    Monitor(#[source] StartError),
+    /// No thread can be started.
+    #[error("no thread can be started")]
+    Thread(#[source] std::io::Error),
+}
+
+/// What an instance's cgroup goes below.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxOptions {
+    /// A path within each cgroup hierarchy; the daemon's own cgroup if there is none.
+    pub cgroup_parent: Option<PathBuf>,
+}
 
 /// Starts unikernels on this machine's KVM.
 pub struct UnikernelSandbox {
     probe: HostProbe,
+    confinement: Confinement,
+    supply: Arc<Supply>,
 }
 
 impl UnikernelSandbox {
-    /// Checks that virtual machines can be run here.
+    /// Checks that virtual machines can be run here, and how their monitors can be confined.
     ///
     /// # Errors
     ///
-    /// If `/dev/kvm` is missing, cannot be opened or does not work.
-    pub fn new() -> Result<Self, ProbeError> {
-        Ok(Self { probe: probe_host()? })
+    /// If `/dev/kvm` is missing, cannot be opened or does not work, or if no process can be started.
+    pub fn new(options: &SandboxOptions) -> Result<Self, SandboxError> {
+        let probe = probe_host()?;
+        let (confinement, groups) =
+            confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
+        let supply = Supply::start(groups).map_err(SandboxError::Thread)?;
+        Ok(Self {
+            probe,
+            confinement,
+            supply: Arc::new(supply),
+        })
     }
 
     /// What the check found.
@@ -62,8 +105,8 @@ impl UnikernelSandbox {
 }
 
 /// The encoded request that starts the instance.
-fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
-    launch::encode(StartRequest {
+fn start_request(spec: &InstanceSpec, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+    let instance = StartRequest {
         arguments: spec.arguments.clone(),
         environment: spec
             .environment
@@ -80,7 +123,16 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
-    })
+    };
+    launch::encode(instance, jail)
+}
+
+/// Limits what the instance takes from the host.
+fn limit(group: Option<&Group>, spec: &InstanceSpec) -> Result<(), StartError> {
+    let Some(group) = group else { return Ok(()) };
+    let memory_bytes = spore_monitor::allowed_bytes(spec.memory_bytes);
+    let limited = group.limit(memory_bytes, spec.processor_millis);
+    limited.map_err(host_error("limiting the instance's cgroup"))
 }
 
 #[async_trait]
@@ -89,18 +141,32 @@ impl Sandbox for UnikernelSandbox {
         "unikernel"
     }
 
+    fn layers(&self) -> Vec<Layer> {
+        self.confinement.layers()
+    }
+
     async fn start(
         &self,
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
-        let request = start_request(&spec)?;
-        let launch = launch::prepare(format!("spore-monitor {} {}", spec.function, spec.instance))?;
-        let child = Command::from(launch.command)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(host_error("starting the monitor process"))?;
+        let Monitor { launch, group } = self.supply.take().await?;
+        let request = start_request(
+            &spec,
+            JailRequest {
+                title: format!("spore-monitor {} {}", spec.function, spec.instance),
+                user: own_user(launch.process.id()),
+                required: self.confinement.jail.active(),
+            },
+        );
+        let taken = Taken {
+            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            group,
+            supply: Arc::clone(&self.supply),
+        };
+        limit(taken.group.as_ref(), &spec)?;
+        let request = request?;
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
@@ -118,7 +184,7 @@ impl Sandbox for UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
-        let actor = Actor::new(&spec, child, Arc::clone(&control), log_channel, log);
+        let actor = Actor::new(&spec, taken, Arc::clone(&control), log_channel, log);
         tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
@@ -211,13 +277,14 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
+            processor_millis: 1000,
             ready_timeout: Duration::from_secs(1),
         }
     }
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10)).unwrap();
+        let packet = start_request(&spec(240 << 10), JailRequest::default()).unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -226,7 +293,7 @@ mod tests {
 
     #[test]
     fn an_environment_that_is_too_large_is_the_programs_fault() {
-        let error = start_request(&spec(PACKET_BYTES_MAX)).unwrap_err();
+        let error = start_request(&spec(PACKET_BYTES_MAX), JailRequest::default()).unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");
         assert!(error.to_string().contains("environment"), "{error}");
     }

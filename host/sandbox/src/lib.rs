@@ -57,6 +57,8 @@ pub struct InstanceSpec {
     pub port: u16,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
+    /// Upper bound of the processor time that the function can use, in thousandths of one processor.
+    pub processor_millis: u32,
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
 }
@@ -90,10 +92,25 @@ pub trait Sandbox: Send + Sync {
     /// Name of the kind as users write it, for example `unikernel`.
     fn kind(&self) -> &'static str;
 
+    /// What keeps an instance apart on this machine, and what does so elsewhere but not here. Nothing if the sandbox
+    /// does not know.
+    fn layers(&self) -> Vec<Layer> {
+        Vec::new()
+    }
+
     /// Starts an instance and waits until it is ready (rule 1). Dropping the future gives the attempt up and
     /// removes everything that it had made.
     async fn start(&self, spec: InstanceSpec, log: Arc<dyn LogSink>)
     -> Result<Arc<dyn Instance>, StartError>;
+}
+
+/// One of the means by which a sandbox keeps its instances apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is, in a few words.
+    pub name: String,
+    /// Why it is not there; none if it is.
+    pub missing: Option<String>,
 }
 
 /// A running instance of a function.

@@ -22,7 +22,12 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         Some(data) => data.clone(),
         None => default_data_folder()?,
     };
-    let sandbox = crate::unikernel::sandbox()?;
+    let sandbox = crate::unikernel::sandbox(arguments.cgroup_parent.clone())?;
+    for layer in sandbox.layers() {
+        if let Some(reason) = layer.missing {
+            tracing::warn!(layer = layer.name, reason, "instances are confined without it");
+        }
+    }
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),
