@@ -215,6 +215,17 @@ impl Machine {
         Ok(())
     }
 
+    /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12
+    /// start a thread then, in this process, which its limits would not allow later.
+    pub(crate) fn warm_up(&mut self) {
+        if let Some(kick) = &self.kick {
+            kick.set();
+            // It returns at once, and what else it may say it says again when the guest is to run.
+            let _ = self.run();
+            self.forget_tick();
+        }
+    }
+
     /// Forgets a tick that has come: what it asks for has just been done.
     pub(crate) fn forget_tick(&self) {
         if let Some(kick) = &self.kick {

@@ -109,7 +109,7 @@ fn probe(jail: Jail, user: Option<u32>, control: &OwnedFd) -> ExitCode {
         user,
         guest_bytes: 0,
     };
-    match send(control, &Event::Jail(jail.seal(boundary, say_on_log))) {
+    match send(control, &Event::Jail(jail.seal(boundary, say_on_log, || {}))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
@@ -117,7 +117,7 @@ fn probe(jail: Jail, user: Option<u32>, control: &OwnedFd) -> ExitCode {
 
 /// Gives up everything that the instance does not need: the next thing that happens is its first instruction.
 fn confine(
-    instance: Instance,
+    mut instance: Instance,
     jail: Jail,
     request: &JailRequest,
     control: &OwnedFd,
@@ -128,7 +128,7 @@ fn confine(
         user: request.user,
         guest_bytes: instance.machine.mapped_bytes(),
     };
-    let report: JailReport = jail.seal(boundary, say_on_log);
+    let report: JailReport = jail.seal(boundary, say_on_log, || instance.machine.warm_up());
     match report.first_missing(&request.required) {
         None => Ok(instance),
         Some((layer, reason)) => Err(StartError::Jail { layer, reason }),

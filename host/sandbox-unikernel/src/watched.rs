@@ -15,6 +15,10 @@ pub(crate) struct Watched {
 
 impl Watched {
     /// Watches a process.
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe, for types whose descriptor may change; that of a process never does"
+    )]
     pub(crate) fn new(process: Process) -> io::Result<Self> {
         Ok(Self {
             process: AsyncFd::with_interest(process, Interest::READABLE)?,

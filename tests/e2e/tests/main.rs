@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::{kvm_is_usable, program};
 
+mod confinement;
 mod deploy;
 mod egress;
 mod faults;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let suites = [
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
+        confinement::TESTS,
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,

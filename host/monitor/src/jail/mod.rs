@@ -117,6 +117,9 @@ impl fmt::Display for Layer {
     }
 }
 
+/// Exit status of a process that has panicked, as Rust's own.
+const PANIC_STATUS: i32 = 101;
+
 /// What became of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerState {
@@ -219,12 +222,23 @@ impl Jail {
     }
 
     /// Gives up everything but what `boundary` says and [`calls`] lists. Panics are told with `say` from here on, since
-    /// standard error leads nowhere.
+    /// standard error leads nowhere. `last` does what has to be done without capabilities, and before limits are set.
     #[must_use]
-    pub fn seal(self, boundary: Boundary, say: fn(&str)) -> JailReport {
+    pub fn seal(self, boundary: Boundary, say: fn(&str), last: impl FnOnce()) -> JailReport {
+        let mut report = self.give_up(&boundary, say, last);
+        report.note(Layer::SystemCalls, calls::restrict(&boundary));
+        report
+    }
+
+    /// All of [`Jail::seal`] but the list of system calls: what holds even without.
+    #[must_use]
+    pub fn give_up(self, boundary: &Boundary, say: fn(&str), last: impl FnOnce()) -> JailReport {
         let mut report = self.report;
         std::panic::set_hook(Box::new(move |panic| {
-            say(&format!("the monitor failed: {panic}"))
+            say(&format!("the monitor failed: {panic}"));
+            // There is nobody to go on, and taking the stack apart takes calls that are not on the list.
+            // SAFETY: ends the process.
+            unsafe { libc::_exit(PANIC_STATUS) }
         }));
         if let Some(nowhere) = &self.nowhere {
             // What is written there in spite of the hook is lost only if this works.
@@ -241,9 +255,9 @@ impl Jail {
             Layer::EndsWithDaemon,
             set_parent_process_death_signal(Some(Signal::KILL)),
         );
+        last();
         report.note(Layer::ResourceLimits, privileges::limit(boundary.guest_bytes));
         report.note(Layer::Landlock, landlocked::deny_everything());
-        report.note(Layer::SystemCalls, calls::restrict(&boundary));
         report
     }
 }
