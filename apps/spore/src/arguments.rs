@@ -96,6 +96,9 @@ pub(crate) struct ServeArguments {
     /// Refuse to start without KVM, and refuse functions that ask for the process form
     #[arg(long)]
     pub(crate) require_vm: bool,
+    /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<PathBuf>,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,
@@ -187,6 +190,9 @@ pub(crate) struct DeployArguments {
     /// Most memory of an instance, for example 64Mi
     #[arg(long, value_name = "QUANTITY")]
     pub(crate) memory: Option<String>,
+    /// Most processor time of an instance, for example 500m (half of one) or 1 [default: 1]
+    #[arg(long, value_name = "QUANTITY")]
+    pub(crate) cpu: Option<String>,
     /// Longest time of an invocation, for example 30s
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
@@ -331,6 +337,9 @@ pub(crate) struct InfoArguments {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Cgroup below which `spore serve` would put those of the instances [default: this process's own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<PathBuf>,
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -26,6 +26,7 @@ struct SettingsFile {
     name: Option<FunctionName>,
     lang: Option<Language>,
     memory: Option<String>,
+    cpu: Option<String>,
     timeout: Option<String>,
     port: Option<u16>,
     #[serde(default)]
@@ -61,6 +62,8 @@ pub struct FunctionSettings {
     pub language: Language,
     /// Memory limit as a Kubernetes quantity, for example `64Mi`.
     pub memory: Option<String>,
+    /// Most processor time of an instance, for example `500m` or `1.5` processors.
+    pub cpu: Option<String>,
     /// Longest time of an invocation, for example `30s`.
     pub timeout: Option<String>,
     /// TCP port on which the program listens; the SDKs read it from `PORT`.
@@ -148,6 +151,7 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         name,
         language,
         memory: file.memory,
+        cpu: file.cpu,
         timeout: file.timeout,
         port: file.port,
         scale: file.scale,

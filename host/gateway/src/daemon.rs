@@ -89,6 +89,7 @@ impl Daemon {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
+        let layers = sandbox.layers();
         let functions = Functions::load(config, store.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
@@ -98,6 +99,7 @@ impl Daemon {
             uploads,
             data,
             sandbox_kind,
+            layers,
             local_address,
             stopping,
         };

@@ -471,6 +471,7 @@ fn template(
         egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
+        processor_millis: settings.processor_millis,
         ready_timeout,
     }
 }

@@ -8,12 +8,14 @@ use spore_sandbox::{EgressRule, EgressRuleError, Isolation};
 use spore_store::FunctionDeployment;
 
 use crate::config::DaemonConfig;
-use crate::quantity::{parse_duration, parse_memory};
+use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
 
 /// The one namespace.
 pub(crate) const DEFAULT_NAMESPACE: &str = "openfaas-fn";
 /// Memory of a function that names no limit, in bytes.
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
+/// Processor time of a function that names no limit, in thousandths of one processor.
+const DEFAULT_PROCESSOR_MILLIS: u32 = 1000;
 /// Most instances of a function that names no bound.
 const DEFAULT_MAX_INSTANCES: u32 = 20;
 /// Longest name of a function: a DNS label.
@@ -43,6 +45,8 @@ pub(crate) enum SettingsError {
     UnknownSecret { name: String },
     #[error("the memory limit `{text}` is not an amount of memory: write it like 128Mi")]
     Memory { text: String },
+    #[error("the CPU limit `{text}` is not an amount of processor time: write it like 500m or 1.5")]
+    Processor { text: String },
     #[error("{setting} is `{text}`, which is not a duration: write it like 30s or 1m30s")]
     Duration { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
@@ -65,6 +69,7 @@ pub(crate) struct Settings {
     pub(crate) limits: PoolLimits,
     pub(crate) timeout: Duration,
     pub(crate) memory_bytes: u64,
+    pub(crate) processor_millis: u32,
     pub(crate) rewrites_calls: bool,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) egress: Vec<EgressRule>,
@@ -117,6 +122,7 @@ impl Settings {
             timeout,
             memory_bytes: memory_bytes(deployment)?,
             isolation: isolation(&deployment.annotations)?,
+            processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
@@ -151,6 +157,20 @@ fn memory_bytes(deployment: &FunctionDeployment) -> Result<u64, SettingsError> {
     }
     let bytes = parse_memory(text).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(|| SettingsError::Memory {
+        text: text.to_owned(),
+    })
+}
+
+fn processor_millis(deployment: &FunctionDeployment) -> Result<u32, SettingsError> {
+    let text = deployment
+        .limits
+        .as_ref()
+        .map_or("", |limits| limits.cpu.as_str());
+    if text.is_empty() {
+        return Ok(DEFAULT_PROCESSOR_MILLIS);
+    }
+    let millis = parse_processor_millis(text).filter(|millis| *millis > 0);
+    millis.ok_or_else(|| SettingsError::Processor {
         text: text.to_owned(),
     })
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use spore_sandbox::Isolation;
+use spore_sandbox::{Isolation, Layer};
 use spore_store::{FunctionDeployment, Resources};
 
 use crate::errors::ApiError;
@@ -96,16 +96,22 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
 }
 
 /// `GET /system/info`
-pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>) -> Answer {
+pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[Layer]) -> Answer {
     let version = serde_json::json!({
         "release": env!("CARGO_PKG_VERSION"),
         "sha": option_env!("SPORE_COMMIT").unwrap_or("unknown"),
     });
+    // An addition of ours: what keeps instances apart here, with the reason of what does not.
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| serde_json::json!({ "name": layer.name, "active": layer.missing.is_none(), "reason": layer.missing }))
+        .collect();
     let info = serde_json::json!({
         "provider": { "provider": "spore", "version": version, "orchestration": sandbox_kind },
         "isolation": isolation.map(Isolation::name),
         "version": version,
         "arch": std::env::consts::ARCH,
+        "layers": layers,
     });
     reply::json(StatusCode::OK, &info)
 }

@@ -4,6 +4,7 @@ use spore_abi::pages::{Registers, Upcall, upcall_kind};
 
 use crate::guest_process::{GuestProcess, ProcessError};
 use crate::image::Image;
+use crate::jail::GuestHandle;
 use crate::kick;
 use crate::machine::{Exit, ExtendedState, Machine, MachineError};
 use crate::memory::{OutOfRange, Region};
@@ -84,6 +85,29 @@ impl Form {
         match self {
             Self::VirtualMachine(machine) => machine.time_stamp_khz,
             Self::Process(process) => process.time_stamp_khz(),
+        }
+    }
+
+    /// What the monitor runs it by.
+    pub(crate) fn guest(&self) -> GuestHandle {
+        match self {
+            Self::VirtualMachine(machine) => GuestHandle::Processor(machine.processor_descriptor()),
+            Self::Process(process) => GuestHandle::Process(process.id()),
+        }
+    }
+
+    /// Memory that is mapped for the guest, in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        match self {
+            Self::VirtualMachine(machine) => machine.mapped_bytes(),
+            Self::Process(process) => process.mapped_bytes(),
+        }
+    }
+
+    /// Does what takes rights that the monitor is about to give up, without running the guest.
+    pub(crate) fn warm_up(&mut self) {
+        if let Self::VirtualMachine(machine) = self {
+            machine.warm_up();
         }
     }
 

@@ -25,6 +25,7 @@
 //! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
+//! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
@@ -36,11 +37,13 @@ mod form;
 pub mod fuzzing;
 mod guest_process;
 mod image;
+pub mod jail;
 mod kick;
 mod log;
 mod machine;
 mod memory;
 pub mod probe;
+pub mod process;
 pub mod protocol;
 mod report;
 mod run;
@@ -48,7 +51,7 @@ mod start;
 mod streams;
 mod tables;
 
-pub use start::main;
+pub use start::{allowed_bytes, main};
 
 /// A value of the auxiliary vector; 0 if it is not there.
 fn auxiliary_value(kind: u64) -> u64 {

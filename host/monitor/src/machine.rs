@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry,
@@ -207,12 +207,33 @@ impl Machine {
         })
     }
 
+    /// Number of the processor's descriptor.
+    pub(crate) fn processor_descriptor(&self) -> RawFd {
+        self.processor.as_raw_fd()
+    }
+
+    /// Memory that is mapped for the guest, in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
+    }
+
     /// Lets ticks interrupt [`Machine::run`] from now on.
     pub(crate) fn arm_kicks(&mut self) -> Result<(), MachineError> {
         // SAFETY: the processor's descriptor is open as long as the processor lives.
         let processor = unsafe { BorrowedFd::borrow_raw(self.processor.as_raw_fd()) };
         self.kick = Some(ImmediateExit::of(processor).map_err(MachineError::Kick)?);
         Ok(())
+    }
+
+    /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12
+    /// start a thread then, in this process, which its limits would not allow later.
+    pub(crate) fn warm_up(&mut self) {
+        if let Some(kick) = &self.kick {
+            kick.set();
+            // It returns at once, and what else it may say it says again when the guest is to run.
+            let _ = self.run();
+            self.forget_tick();
+        }
     }
 
     /// Forgets a tick that has come: what it asks for has just been done.

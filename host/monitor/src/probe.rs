@@ -236,7 +236,13 @@ pub fn probe_process() -> Result<ProcessProbe, ProbeError> {
     let image = Image::library_os().map_err(|error| failed(error.into()))?;
     let program = guest_process::empty_program().map_err(|error| failed(error.into()))?;
     let started = Instant::now();
-    let guest = GuestProcess::new(&image, FREE_GPA, (program.as_fd(), PAGE_BYTES), true);
+    let guest = GuestProcess::new(
+        &image,
+        FREE_GPA,
+        (program.as_fd(), PAGE_BYTES),
+        crate::process::own_user(0),
+        true,
+    );
     let guest = guest.map_err(|error| failed(error.into()))?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     Ok(ProcessProbe {

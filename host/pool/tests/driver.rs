@@ -26,6 +26,7 @@ fn template(program: &str) -> InstanceSpec {
         environment: Vec::new(),
         port: 8080,
         memory_bytes: 1 << 27,
+        processor_millis: 1000,
         ready_timeout: Duration::from_secs(10),
     }
 }

@@ -6,13 +6,17 @@
 //!        └──────────── end report ──────────────┘
 //! ```
 //!
+//! The process comes from a `supply` of ones that are made ahead of demand, each in a `cgroup` of its own.
+//!
 //! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
 //! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
 //!
 //! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
+mod cgroup;
 mod channel;
+mod confinement;
 mod egress;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -20,29 +24,48 @@ mod ingress;
 mod launch;
 mod lines;
 mod once;
+mod supply;
+mod watched;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
-use spore_monitor::protocol::{self, IsolationChoice, Request, RootKind, StartRequest};
+use spore_monitor::process::own_user;
+use spore_monitor::protocol::{self, IsolationChoice, JailRequest, Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, LogSink, Root,
-    Sandbox, StartError, StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
+    LogSink, Root, Sandbox, StartError, StopReason,
 };
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
+use cgroup::Group;
 use channel::{Channel, is_gone};
+use confinement::Confinement;
+pub use confinement::layers;
 pub use egress::reaches_loopback;
 use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
+use supply::{Monitor, Supply, Taken};
+use watched::Watched;
+
+/// How instances are to be run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxOptions {
+    /// What functions get that ask for nothing in particular; none is a virtual machine where there can be one.
+    pub isolation: Option<Isolation>,
+    /// Whether there may be nothing but virtual machines.
+    pub requires_virtual_machine: bool,
+    /// What the instances' cgroups go below: a path within each hierarchy; the daemon's own cgroup if there is none.
+    pub cgroup_parent: Option<PathBuf>,
+}
 
 /// Starts unikernels, in virtual machines or in processes.
 pub struct UnikernelSandbox {
@@ -50,6 +73,8 @@ pub struct UnikernelSandbox {
     no_virtual_machine: Option<String>,
     default: Isolation,
     requires_virtual_machine: bool,
+    confinement: Confinement,
+    supply: Arc<Supply>,
 }
 
 /// Why unikernels cannot be run as they are asked for.
@@ -72,19 +97,25 @@ pub enum SandboxError {
     /// The process form cannot be had, and is asked for.
     #[error("this machine cannot run unikernels in processes")]
     NoProcess(#[source] ProbeError),
+    /// No monitor process can be started.
+    #[error("no monitor process can be started")]
+    Monitor(#[source] StartError),
+    /// No thread can be started.
+    #[error("no thread can be started")]
+    Thread(#[source] std::io::Error),
     /// Both are asked for.
     #[error("processes are no virtual machines: leave out either --isolation process or --require-vm")]
     Contradiction,
 }
 
 impl UnikernelSandbox {
-    /// Checks what can be run here. Functions that ask for nothing in particular get `isolation`, or a virtual machine
-    /// where there can be one. With `requires_virtual_machine` there is nothing else.
+    /// Checks what can be run here, and how it can be confined.
     ///
     /// # Errors
     ///
-    /// If what is asked for cannot be had.
-    pub fn new(isolation: Option<Isolation>, requires_virtual_machine: bool) -> Result<Self, SandboxError> {
+    /// If what is asked for cannot be had, or if no process can be started.
+    pub fn new(options: &SandboxOptions) -> Result<Self, SandboxError> {
+        let (isolation, requires_virtual_machine) = (options.isolation, options.requires_virtual_machine);
         if requires_virtual_machine && isolation == Some(Isolation::Process) {
             return Err(SandboxError::Contradiction);
         }
@@ -111,10 +142,15 @@ impl UnikernelSandbox {
                 None => SandboxError::NoProcess(process),
             });
         }
+        let (confinement, groups) =
+            confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
+        let supply = Supply::start(groups).map_err(SandboxError::Thread)?;
         Ok(Self {
             no_virtual_machine: failure,
             default,
             requires_virtual_machine,
+            confinement,
+            supply: Arc::new(supply),
         })
     }
 
@@ -154,8 +190,8 @@ pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
 }
 
 /// The encoded request that starts the instance.
-fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
-    launch::encode(StartRequest {
+fn start_request(spec: &InstanceSpec, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+    let instance = StartRequest {
         arguments: spec.arguments.clone(),
         environment: spec
             .environment
@@ -174,7 +210,16 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         limits_log: true,
         isolation: isolation_choice(spec.isolation),
         uses_dispatch: true,
-    })
+    };
+    launch::encode(instance, jail)
+}
+
+/// Limits what the instance takes from the host.
+fn limit(group: Option<&Group>, spec: &InstanceSpec) -> Result<(), StartError> {
+    let Some(group) = group else { return Ok(()) };
+    let memory_bytes = spore_monitor::allowed_bytes(spec.memory_bytes);
+    let limited = group.limit(memory_bytes, spec.processor_millis);
+    limited.map_err(host_error("limiting the instance's cgroup"))
 }
 
 #[async_trait]
@@ -197,18 +242,32 @@ impl Sandbox for UnikernelSandbox {
         }
     }
 
+    fn layers(&self) -> Vec<Layer> {
+        self.confinement.layers()
+    }
+
     async fn start(
         &self,
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
-        let request = start_request(&spec)?;
-        let launch = launch::prepare(format!("spore-monitor {} {}", spec.function, spec.instance))?;
-        let child = Command::from(launch.command)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(host_error("starting the monitor process"))?;
+        let Monitor { launch, group } = self.supply.take().await?;
+        let request = start_request(
+            &spec,
+            JailRequest {
+                title: format!("spore-monitor {} {}", spec.function, spec.instance),
+                user: own_user(launch.process.id()),
+                required: self.confinement.jail.active(),
+            },
+        );
+        let taken = Taken {
+            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            group,
+            supply: Arc::clone(&self.supply),
+        };
+        limit(taken.group.as_ref(), &spec)?;
+        let request = request?;
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
@@ -229,7 +288,7 @@ impl Sandbox for UnikernelSandbox {
         let opened = Arc::new(AtomicU32::new(0));
         let actor = Actor::new(
             &spec,
-            child,
+            taken,
             Arc::clone(&control),
             log_channel,
             log,
@@ -334,13 +393,14 @@ mod tests {
             port: 8080,
             memory_bytes: 1 << 20,
             isolation: None,
+            processor_millis: 1000,
             ready_timeout: Duration::from_secs(1),
         }
     }
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10)).unwrap();
+        let packet = start_request(&spec(240 << 10), JailRequest::default()).unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -349,7 +409,7 @@ mod tests {
 
     #[test]
     fn an_environment_that_is_too_large_is_the_programs_fault() {
-        let error = start_request(&spec(PACKET_BYTES_MAX)).unwrap_err();
+        let error = start_request(&spec(PACKET_BYTES_MAX), JailRequest::default()).unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");
         assert!(error.to_string().contains("environment"), "{error}");
     }

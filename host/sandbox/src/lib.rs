@@ -61,6 +61,8 @@ pub struct InstanceSpec {
     pub memory_bytes: u64,
     /// What is to be around the instance; none leaves it to the sandbox ([`Sandbox::isolation`]).
     pub isolation: Option<Isolation>,
+    /// Upper bound of the processor time that the function can use, in thousandths of one processor.
+    pub processor_millis: u32,
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
 }
@@ -140,10 +142,25 @@ pub trait Sandbox: Send + Sync {
     /// If it cannot be had here, or is not allowed. An instance is then not started either.
     fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError>;
 
+    /// What keeps an instance apart on this machine, and what does so elsewhere but not here. Nothing if the sandbox
+    /// does not know.
+    fn layers(&self) -> Vec<Layer> {
+        Vec::new()
+    }
+
     /// Starts an instance and waits until it is ready (rule 1). Dropping the future gives the attempt up and
     /// removes everything that it had made.
     async fn start(&self, spec: InstanceSpec, log: Arc<dyn LogSink>)
     -> Result<Arc<dyn Instance>, StartError>;
+}
+
+/// One of the means by which a sandbox keeps its instances apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is, in a few words.
+    pub name: String,
+    /// Why it is not there; none if it is.
+    pub missing: Option<String>,
 }
 
 /// A running instance of a function.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{self, Answer, RequestError};
-use crate::process::{ProcessIdentity, descendants};
+use crate::process::{ProcessIdentity, descendants, waits_for_instance};
 use crate::{isolation_options, repository, target_directory, wait_until};
 
 /// How long a daemon may take to listen: it probes the host first, on a machine that may be busy.
@@ -125,9 +125,18 @@ impl Daemon {
         self.data.path().join("data")
     }
 
-    /// Its descendants: the monitors, one for each instance.
+    /// The monitors of its instances, and whatever else descends from it but for monitors that wait for an instance.
     pub fn descendants(&self) -> Vec<ProcessIdentity> {
-        descendants(self.pid()).into_iter().collect()
+        let all = descendants(self.pid()).into_iter();
+        all.filter(|identity| !waits_for_instance(identity)).collect()
+    }
+
+    /// The monitors that wait for an instance.
+    pub fn waiting_monitors(&self) -> Vec<ProcessIdentity> {
+        descendants(self.pid())
+            .into_iter()
+            .filter(waits_for_instance)
+            .collect()
     }
 
     /// Sends a request to the gateway, on a connection of its own.

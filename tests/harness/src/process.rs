@@ -43,6 +43,15 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
     found
 }
 
+/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet. Daemons keep a few.
+pub fn waits_for_instance(identity: &ProcessIdentity) -> bool {
+    let line = Process::new(identity.pid).and_then(|process| process.cmdline());
+    line.is_ok_and(|line| {
+        line.first()
+            .is_some_and(|title| title.starts_with("spore-monitor ready"))
+    })
+}
+
 /// How many descriptors a process has open.
 pub fn open_descriptors(pid: u32) -> usize {
     Process::new(pid as i32)

@@ -168,6 +168,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
         name,
         language: Language::C,
         memory: None,
+        cpu: None,
         timeout: None,
         port: None,
         scale: Scale::default(),
@@ -183,6 +184,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
 /// Flags go before the file: what is typed for this once is meant.
 fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> FunctionSettings {
     settings.memory = arguments.memory.clone().or(settings.memory);
+    settings.cpu = arguments.cpu.clone().or(settings.cpu);
     settings.timeout = arguments.timeout.clone().or(settings.timeout);
     settings.port = arguments.port.or(settings.port);
     settings.scale.min = arguments.min.or(settings.scale.min);
@@ -233,9 +235,9 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
         env_vars: settings.environment.clone(),
         labels,
         annotations,
-        limits: settings.memory.clone().map(|memory| Resources {
-            memory: Some(memory),
-            cpu: None,
+        limits: (settings.memory.is_some() || settings.cpu.is_some()).then(|| Resources {
+            memory: settings.memory.clone(),
+            cpu: settings.cpu.clone(),
         }),
     }
 }
@@ -282,6 +284,7 @@ mod tests {
             serde_json::json!({"service": "resize", "image": "resize@sha256:0"})
         );
         settings.memory = Some("64Mi".into());
+        settings.cpu = Some("500m".into());
         settings.timeout = Some("3s".into());
         settings.scale = Scale {
             min: Some(0),
@@ -301,7 +304,7 @@ mod tests {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
                 },
-                "limits": {"memory": "64Mi"},
+                "limits": {"memory": "64Mi", "cpu": "500m"},
             })
         );
     }

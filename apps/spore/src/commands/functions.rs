@@ -82,6 +82,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         .cloned()
         .filter(|rules| !rules.is_empty());
     let memory = function.limits.as_ref().and_then(|limits| limits.memory.clone());
+    let cpu = function.limits.as_ref().and_then(|limits| limits.cpu.clone());
     [
         ("name", function.name.clone()),
         ("url", format!("{}/function/{}", client.url(), function.name)),
@@ -96,6 +97,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ),
         ("invocations", function.invocation_count.to_string()),
         ("memory", memory.unwrap_or_else(|| "default".into())),
+        ("cpu", cpu.unwrap_or_else(|| "default".into())),
         ("isolation", isolation_of(function)),
         ("root", root.to_owned()),
         ("egress", egress.unwrap_or_else(|| "none".into())),

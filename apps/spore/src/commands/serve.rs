@@ -27,7 +27,16 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         None => default_data_folder()?,
     };
     let max_connections = connections_for(raise_descriptor_limit());
-    let sandbox = crate::unikernel::sandbox(arguments.isolation.map(Into::into), arguments.require_vm)?;
+    let sandbox = crate::unikernel::sandbox(
+        arguments.isolation.map(Into::into),
+        arguments.require_vm,
+        arguments.cgroup_parent.clone(),
+    )?;
+    for layer in sandbox.layers() {
+        if let Some(reason) = layer.missing {
+            tracing::warn!(layer = layer.name, reason, "instances are confined without it");
+        }
+    }
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),

@@ -16,8 +16,6 @@ use spore_abi::process::{
 use super::layers::Layers;
 use super::{ProcessError, receive};
 
-/// User and group of a guest where the monitor is root: nobody's.
-const NOBODY: u32 = 65534;
 /// First of the numbers to which descriptors are moved out of the way.
 const SPARE_DESCRIPTOR: i32 = 64;
 /// Address space of a guest process, in multiples of its memory: the window, the alias, and as much for its programs'
@@ -36,6 +34,10 @@ pub(super) struct Plan<'a> {
     /// First instruction of the image in the process form.
     pub(super) entry: u64,
     pub(super) sequence: Option<Sequence>,
+    /// The user (and group) that it becomes; none if it stays who it is.
+    pub(super) user: Option<u32>,
+    /// Whether there is nothing in the root that it inherits.
+    pub(super) has_empty_root: bool,
 }
 
 /// What the child does, as far as it may fail.
@@ -48,8 +50,8 @@ pub(crate) enum Step {
     ParentDeath,
     /// Giving up privileges.
     Privileges,
-    /// Becoming nobody.
-    Nobody,
+    /// Becoming another user.
+    User,
 }
 
 impl Step {
@@ -58,12 +60,12 @@ impl Step {
             Self::None => "start",
             Self::ParentDeath => "be made to end with the monitor",
             Self::Privileges => "give up its privileges",
-            Self::Nobody => "become nobody",
+            Self::User => "become its own user",
         }
     }
 
     fn from_number(number: u8) -> Self {
-        [Self::ParentDeath, Self::Privileges, Self::Nobody]
+        [Self::ParentDeath, Self::Privileges, Self::User]
             .into_iter()
             .find(|step| *step as u8 == number)
             .unwrap_or(Self::None)
@@ -118,21 +120,22 @@ impl Sequence {
 
 /// Makes the child, which does not come back here; the number of its process.
 pub(super) fn start(plan: &Plan<'_>, gate: &OwnedFd, childs_gate: &OwnedFd) -> io::Result<libc::pid_t> {
-    // SAFETY: the call has no arguments.
-    let is_root = unsafe { libc::geteuid() } == 0;
     let all = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
-    // Root enters its user namespace later, as nobody. Whoever may make none of them gets none.
-    let first = if is_root { all } else { all | libc::CLONE_NEWUSER };
+    // Root enters its user namespace later, as another user. Whoever may make none of them gets none.
+    let first = match plan.user {
+        Some(_) => all,
+        None => all | libc::CLONE_NEWUSER,
+    };
     for flags in [first, all | libc::CLONE_NEWUSER, 0] {
         match copy_process(flags) {
             Ok(0) => {
                 let gates = (gate.as_raw_fd(), childs_gate.as_raw_fd());
-                become_guest(plan, gates, flags, is_root)
+                become_guest(plan, gates, flags)
             }
             Ok(child) => return Ok(child),
             Err(error) if flags == 0 => return Err(error),
@@ -183,11 +186,11 @@ pub(super) fn receive_report(gate: &OwnedFd) -> Result<Layers, ProcessError> {
     }
 }
 
-fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32, is_root: bool) -> ! {
+fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32) -> ! {
     // SAFETY: closes the monitor's end in the child, where nothing uses it.
     unsafe { libc::close(gate) };
     block_signals();
-    let (layers, result) = confine(flags, is_root);
+    let (layers, result) = confine(plan, flags);
     let (step, error) = match result {
         Ok(()) => (Step::None, 0),
         Err(step) => (step, last_error()),
@@ -240,7 +243,7 @@ fn block_signals() {
 }
 
 /// Gives everything up that the guest does not need. What may fail is in the layers; what may not, is an error.
-fn confine(flags: i32, is_root: bool) -> (Layers, Result<(), Step>) {
+fn confine(plan: &Plan<'_>, flags: i32) -> (Layers, Result<(), Step>) {
     let mut layers = Layers::default();
     for (flag, layer) in [
         (libc::CLONE_NEWUSER, Layers::USER),
@@ -255,12 +258,14 @@ fn confine(flags: i32, is_root: bool) -> (Layers, Result<(), Step>) {
             layers.add(layer);
         }
     }
-    if layers.has(Layers::MOUNT) && empty_root() {
+    if plan.has_empty_root || (layers.has(Layers::MOUNT) && empty_root()) {
         layers.add(Layers::EMPTY_ROOT);
     }
-    if is_root && !layers.has(Layers::USER) {
-        if !become_nobody() {
-            return (layers, Err(Step::Nobody));
+    if let Some(user) = plan.user
+        && !layers.has(Layers::USER)
+    {
+        if !become_user(user) {
+            return (layers, Err(Step::User));
         }
         // SAFETY: moves this process only. Where ordinary users may make no user namespaces there is none.
         if unsafe { libc::unshare(libc::CLONE_NEWUSER) } == 0 {
@@ -308,13 +313,13 @@ fn empty_root() -> bool {
     })
 }
 
-fn become_nobody() -> bool {
+fn become_user(user: u32) -> bool {
     // The calls themselves, and not the C library's functions, which would tell the process's other threads.
     // SAFETY: changes the user of this process, which has one thread.
     unsafe {
         libc::syscall(libc::SYS_setgroups, 0, null_mut::<u32>()) == 0
-            && libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) == 0
-            && libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0
+            && libc::syscall(libc::SYS_setresgid, user, user, user) == 0
+            && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
     }
 }
 

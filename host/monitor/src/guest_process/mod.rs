@@ -101,12 +101,14 @@ macro_rules! field {
 
 impl GuestProcess {
     /// A guest with `ram_bytes` of memory (rounded up to large pages), with the image and a program of `program_bytes`,
-    /// that waits for its first instruction. `uses_dispatch` says whether system calls are caught by Syscall User
+    /// that waits for its first instruction. As `user` (and group) it is told from others; none keeps the own one, in a
+    /// namespace where there is one. `uses_dispatch` says whether system calls are caught by Syscall User
     /// Dispatch, where the kernel has it.
     pub(crate) fn new(
         image: &Image,
         ram_bytes: u64,
         (program, program_bytes): (BorrowedFd<'_>, u64),
+        user: Option<u32>,
         uses_dispatch: bool,
     ) -> Result<Self, ProcessError> {
         if crate::auxiliary_value(libc::AT_HWCAP2) & HWCAP2_FSGSBASE == 0 {
@@ -147,6 +149,8 @@ impl GuestProcess {
             module_bytes: program_bytes,
             entry: image.header.process_entry,
             sequence: child::Sequence::of_this_thread(),
+            user,
+            has_empty_root: is_root_empty(),
         };
         let (gate, childs_gate) = gate().map_err(host_error("make a socket"))?;
         let child = child::start(&plan, &gate, &childs_gate).map_err(host_error("make a process"))?;
@@ -171,6 +175,16 @@ impl GuestProcess {
     /// What confines the guest beside the seccomp list.
     pub(crate) fn layers(&self) -> Layers {
         self.layers
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> i32 {
+        self.child
+    }
+
+    /// Memory that is mapped for it in the monitor, in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.ram.length() + self.area.length() + self.program.length()
     }
 
     pub(crate) fn ram(&self) -> &Region {
@@ -411,6 +425,11 @@ fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<File> {
 
 fn opened_for_reading(file: BorrowedFd<'_>) -> io::Result<File> {
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Whether the monitor's own root is an empty one already.
+fn is_root_empty() -> bool {
+    std::fs::read_dir("/").is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Whether the kernel has Syscall User Dispatch: Linux 5.11.
