@@ -19,6 +19,7 @@ mod invoke;
 mod lifecycle;
 mod load;
 mod output;
+mod process;
 mod roots;
 mod run;
 
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,
+        process::TESTS,
         roots::TESTS,
         run::TESTS,
         load::TESTS,
