@@ -50,6 +50,8 @@ const OOM_SCORE: &str = "500";
 enum StartError {
     #[error("/dev/kvm cannot be used: {}", crate::probe::advice(.0))]
     Kvm(#[source] kvm_ioctls::Error),
+    #[error("there can be no virtual machine here: choose --isolation process, or leave the choice to Spore")]
+    NoVirtualMachine(#[source] Box<StartError>),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error("the virtual machine cannot be made")]
@@ -226,7 +228,12 @@ fn make_form(
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
     match start.isolation {
-        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine(),
+        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine().map_err(|error| match error {
+            StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
+                StartError::NoVirtualMachine(Box::new(error))
+            }
+            other => other,
+        }),
         IsolationChoice::Only(Isolation::Process) => process(),
         IsolationChoice::Automatic => match virtual_machine() {
             Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) => process(),

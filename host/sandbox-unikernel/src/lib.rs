@@ -81,7 +81,10 @@ pub struct UnikernelSandbox {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Virtual machines are asked for, and cannot be had.
-    #[error("this machine cannot run unikernels in virtual machines")]
+    #[error(
+        "this machine cannot run unikernels in virtual machines: leave out --require-vm and --isolation vm to run them \
+         in processes"
+    )]
     NoVirtualMachine(#[source] ProbeError),
     /// Neither form can be had.
     #[error(

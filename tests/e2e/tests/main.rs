@@ -21,6 +21,7 @@ mod invoke;
 mod lifecycle;
 mod load;
 mod output;
+mod process;
 mod roots;
 mod run;
 
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,
+        process::TESTS,
         roots::TESTS,
         run::TESTS,
         load::TESTS,

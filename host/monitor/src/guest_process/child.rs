@@ -333,8 +333,10 @@ fn drop_privileges() -> bool {
     // SAFETY: changes this process only; the two arrays are laid out as the kernel's structures.
     unsafe {
         for capability in 0..CAPABILITIES {
-            // Fails for numbers that are no capability's, and without privilege.
-            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+            // Fails without privilege, when there is none to lose, and behind the last capability.
+            if libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 {
+                break;
+            }
         }
         libc::syscall(libc::SYS_capset, header.as_mut_ptr(), none.as_ptr()) == 0
             && libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
