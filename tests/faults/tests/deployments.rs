@@ -4,7 +4,10 @@
 //! nothing in between.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -120,18 +123,30 @@ impl Worker {
         }
     }
 
+    /// Deploys a program alone, or in a root file system.
     fn push(&mut self, name: &str, version: u32) -> bool {
         // What follows a program in its file does not matter to it, and makes the image another one.
         let mut bytes = std::fs::read(program::build("httpd")).expect("it was built");
         bytes.extend((0..self.random.usize(1..1 << 20)).map(|_| self.random.u8(..)));
-        let program = self.folder.join(name);
-        std::fs::write(&program, bytes).expect("the temporary folder is writable");
-        let output = std::process::Command::new(binary())
-            .args(["deploy", name, "--binary"])
-            .arg(&program)
-            .args(["--env", &format!("VERSION={version}")])
-            .env("OPENFAAS_URL", format!("http://{}", self.address))
-            .output();
+        let root = self.folder.join(name);
+        std::fs::create_dir_all(root.join("bin")).expect("the temporary folder is writable");
+        let program = root.join("bin/httpd");
+        // Written anew, for the one before may be mapped.
+        std::fs::write(root.join("new"), bytes).expect("the temporary folder is writable");
+        std::fs::rename(root.join("new"), &program).expect("the temporary folder is writable");
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it is ours");
+        let mut command = Command::new(binary());
+        command.args(["deploy", name, "--env", &format!("VERSION={version}")]);
+        if self.random.bool() {
+            command.arg("--binary").arg(&program);
+        } else {
+            command
+                .arg("--rootfs")
+                .arg(&root)
+                .args(["--entrypoint", "/bin/httpd"]);
+        }
+        let url = format!("http://{}", self.address);
+        let output = command.env("OPENFAAS_URL", url).output();
         output.expect("the spore binary can be run").status.success()
     }
 
