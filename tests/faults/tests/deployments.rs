@@ -8,7 +8,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -57,6 +57,7 @@ struct Worker {
     image: String,
     folder: PathBuf,
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
 }
 
 impl Worker {
@@ -73,9 +74,19 @@ impl Worker {
             };
             self.note(&name, Known::Either(now, wanted));
             match self.change(&name, now, wanted) {
-                Some(true) => self.note(&name, Known::For(wanted)),
+                Some(true) => {
+                    self.note(&name, Known::For(wanted));
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
                 // The daemon is gone, and nobody knows how far it had come.
-                _ => return,
+                _ => {
+                    let is_killed = wait_until(Duration::from_secs(5), || self.stop.load(Ordering::Relaxed));
+                    assert!(
+                        is_killed,
+                        "a change of {name} has failed, and nobody killed the daemon"
+                    );
+                    return;
+                }
             }
             if let Some(version) = wanted
                 && self.random.bool()
@@ -180,6 +191,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
             book.lock().expect("nobody panics").insert(name, Known::For(None));
         }
     }
+    let acknowledged = Arc::new(AtomicUsize::new(0));
     for _ in 0..kills {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let stop = Arc::new(AtomicBool::new(false));
@@ -193,6 +205,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
                     image: image.replace(&daemon.address().to_string(), "localhost"),
                     folder: folder.path().to_owned(),
                     stop: stop.clone(),
+                    acknowledged: acknowledged.clone(),
                 };
                 std::thread::spawn(move || worker.run())
             })
@@ -211,6 +224,9 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         daemon.start_again();
         check(&daemon, &book);
     }
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    println!("{acknowledged} changes were acknowledged");
+    assert!(acknowledged >= kills, "next to nothing was changed");
 }
 
 /// Compares the daemon with the book, and settles in the book what was open.
