@@ -21,6 +21,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -117,16 +118,40 @@ static void fill(void)
 
 static void handle(int number, siginfo_t *info, void *context)
 {
-	(void)number;
-	(void)info;
 	(void)context;
 	if (is_in_call)
 		siglongjmp(start_of_call, 1);
+	/* A fault of our own would come again for ever: calls have taken away what we need. */
+	int is_fault = number == SIGSEGV || number == SIGBUS || number == SIGILL || number == SIGFPE;
+	if (is_fault && info->si_code > 0)
+		signal(number, SIG_DFL);
+}
+
+/*
+ * What ends a call that waits: a signal every few milliseconds. Calls block it, ignore it, stop its timer, or start
+ * others that leave no time for anything; so it is put right before each call, not only now and then.
+ */
+static void rearm(void)
+{
+	static const struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
+	static const struct itimerval often = {{0, 5000}, {0, 5000}};
+	sigset_t none;
+	sigemptyset(&none);
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &often, NULL);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
 /* The arena, the descriptors and the handlers, which calls destroy all the time. */
 static void prepare(void)
 {
+	static const struct itimerval never;
+	static const struct rlimit plenty = {256, 256};
+	setitimer(ITIMER_VIRTUAL, &never, NULL);
+	setitimer(ITIMER_PROF, &never, NULL);
+	for (int timer = 0; timer < 32; timer++)
+		syscall(SYS_timer_delete, timer);
+	setrlimit(RLIMIT_NOFILE, &plenty);
 	mmap(ARENA, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	static char stack[65536];
 	stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
@@ -135,11 +160,7 @@ static void prepare(void)
 	for (int number = 1; number < 65; number++)
 		if (number != SIGKILL && number != SIGSTOP && number != 32 && number != 33 && number != 34)
 			sigaction(number, &action, NULL);
-	sigset_t none;
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	struct itimerval often = {{0, 5000}, {0, 5000}};
-	setitimer(ITIMER_REAL, &often, NULL);
+	rearm();
 	int pair[2];
 	for (int number = 3; number < 24; number++)
 		close(number);
@@ -182,6 +203,52 @@ static int is_rare(long number)
 	return 0;
 }
 
+/* A mask of signals in the arena that leaves out the one that ends a call. */
+static uint64_t mask(void)
+{
+	uint64_t *place = (uint64_t *)(ARENA + below(ARENA_BYTES - 4096) / 8 * 8);
+	place[0] = (next() | next()) & ~(1ul << (SIGALRM - 1));
+	return (uint64_t)place;
+}
+
+/* Calls that would wait with every signal blocked, or stop the program, wait for ever: those alone are spared. */
+static void spare_the_alarm(long number, uint64_t values[6])
+{
+	switch (number) {
+	case SYS_rt_sigsuspend:
+		values[0] = mask();
+		break;
+	case SYS_ppoll:
+		values[3] = below(2) ? mask() : 0;
+		break;
+	case SYS_epoll_pwait: case SYS_epoll_pwait2:
+		values[4] = below(2) ? mask() : 0;
+		break;
+	case SYS_pselect6: {
+		uint64_t *pair = (uint64_t *)(ARENA + below(ARENA_BYTES - 4096) / 8 * 8);
+		uint64_t inner = mask();
+		pair[0] = below(2) ? inner : 0;
+		pair[1] = 8;
+		values[5] = (uint64_t)pair;
+		break;
+	}
+	case SYS_kill: case SYS_tkill: case SYS_rt_sigqueueinfo:
+		values[1] = (int)values[1] == SIGSTOP ? SIGCONT : values[1];
+		break;
+	case SYS_tgkill: case SYS_rt_tgsigqueueinfo:
+		values[2] = (int)values[2] == SIGSTOP ? SIGCONT : values[2];
+		break;
+	}
+}
+
+/* Not the time of day, which calls may set. */
+static long now(void)
+{
+	struct timespec time;
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return time.tv_sec;
+}
+
 int main(int count, char **arguments)
 {
 	if (count < 3) {
@@ -189,11 +256,11 @@ int main(int count, char **arguments)
 		return 2;
 	}
 	state = strtoull(arguments[1], NULL, 0) * 0x9e3779b97f4a7c15ul + 1;
-	time_t end = time(NULL) + atoi(arguments[2]);
+	long end = now() + atoi(arguments[2]);
 	int is_verbose = count > 3;
 	unsigned long made = 0, succeeded = 0;
 	prepare();
-	while (time(NULL) < end) {
+	while (now() < end) {
 		if (made % 64 == 0)
 			prepare();
 		long number = below(CALLS);
@@ -213,6 +280,8 @@ int main(int count, char **arguments)
 			values[0] = (uint64_t)ARENA + below(ARENA_BYTES / 4096) * 4096;
 		if (is_about_memory(number) && below(100) && number != SYS_mmap)
 			values[1] = values[1] % (ARENA_BYTES / 2);
+		spare_the_alarm(number, values);
+		rearm();
 		if (is_verbose)
 			dprintf(2, "%ld(%#lx, %#lx, %#lx, %#lx, %#lx, %#lx)\n", number, values[0], values[1], values[2],
 				values[3], values[4], values[5]);

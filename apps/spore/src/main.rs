@@ -5,6 +5,7 @@
 
 mod arguments;
 mod commands;
+mod daemon_log;
 mod duration;
 mod output;
 mod unikernel;

@@ -24,6 +24,8 @@ mod children;
 mod errno;
 mod files;
 mod futex;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod kernel;
 pub mod memory;
 mod network;

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -88,6 +89,7 @@ impl Daemon {
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
+        let layers = sandbox.layers();
         let functions = Functions::load(config, store.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
@@ -97,6 +99,7 @@ impl Daemon {
             uploads,
             data,
             sandbox_kind,
+            layers,
             local_address,
             stopping,
         };
@@ -115,6 +118,17 @@ impl Daemon {
     /// The address that it listens on.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// Serves a connection that came some other way, until it ends. For the fuzz targets.
+    #[cfg(feature = "fuzzing")]
+    pub async fn serve_stream<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let graceful = GracefulShutdown::new();
+        let peer = SocketAddr::from(([192, 0, 2, 1], 4242));
+        serve_connection(stream, peer, self.gateway.clone(), graceful.watcher()).await;
     }
 
     /// Stops accepting, waits for invocations under way, at most the grace period, and stops all instances.
@@ -176,23 +190,28 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, max_connections: us
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            // There is room: only this loop takes places.
-            Ok((stream, peer)) => match admission.place() {
-                Some(Place::Served(place)) => {
-                    let (gateway, watcher) = (gateway.clone(), graceful.watcher());
-                    connections.spawn(async move {
-                        serve_connection(stream, peer, gateway, watcher).await;
-                        drop(place);
-                    });
+            Ok((stream, peer)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "a connection waits before it sends small packets");
                 }
-                Some(Place::Refused(place)) => {
-                    connections.spawn(async move {
-                        refuse_connection(stream, max_connections).await;
-                        drop(place);
-                    });
+                // There is room: only this loop takes places.
+                match admission.place() {
+                    Some(Place::Served(place)) => {
+                        let (gateway, watcher) = (gateway.clone(), graceful.watcher());
+                        connections.spawn(async move {
+                            serve_connection(stream, peer, gateway, watcher).await;
+                            drop(place);
+                        });
+                    }
+                    Some(Place::Refused(place)) => {
+                        connections.spawn(async move {
+                            refuse_connection(stream, max_connections).await;
+                            drop(place);
+                        });
+                    }
+                    None => {}
                 }
-                None => {}
-            },
+            }
             Err(error) => {
                 failures.count(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -228,10 +247,10 @@ async fn refuse_connection(stream: TcpStream, max_connections: usize) {
     let _ = connection.await;
 }
 
-async fn serve_connection(stream: TcpStream, peer: SocketAddr, gateway: Arc<Gateway>, watcher: Watcher) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "a connection waits before it sends small packets");
-    }
+async fn serve_connection<S>(stream: S, peer: SocketAddr, gateway: Arc<Gateway>, watcher: Watcher)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = service_fn(move |request| {
         let gateway = gateway.clone();
         async move { Ok::<_, Infallible>(gateway.answer(request, peer).await) }

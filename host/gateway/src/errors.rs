@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::AcquireError;
-use spore_sandbox::{ConnectError, EndCause, StartError};
+use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
@@ -140,7 +140,7 @@ impl InvokeError {
 /// Whether a start has failed for a reason that is not the function's own.
 fn is_platforms(error: &StartError) -> bool {
     match error {
-        StartError::Host { .. } => true,
+        StartError::Host { .. } | StartError::Isolation(_) => true,
         StartError::EndedEarly(report) => matches!(report.cause, EndCause::SandboxFailed { .. }),
         StartError::BadProgram { .. } | StartError::NotReady { .. } => false,
     }
@@ -157,6 +157,8 @@ pub(crate) enum ApiError {
     TooLong { limit_bytes: usize },
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
     #[error("the function `{name}` does not exist")]
@@ -189,9 +191,11 @@ pub(crate) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadJson(_) | Self::Body(_) | Self::Settings(_) | Self::BadReference(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadJson(_)
+            | Self::Body(_)
+            | Self::Settings(_)
+            | Self::Isolation(_)
+            | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, LogLine, LogSink, LogSource, Root, Sandbox};
+use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
@@ -30,6 +30,7 @@ pub(crate) struct Function {
 struct Version {
     record: Arc<FunctionRecord>,
     root: Root,
+    isolation: Isolation,
     timeout: Duration,
 }
 
@@ -65,6 +66,14 @@ impl Function {
         });
     }
 
+    /// What is around its instances.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .isolation
+    }
+
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
         self.version
             .read()
@@ -91,6 +100,7 @@ pub(crate) struct Functions {
 struct Prepared {
     record: FunctionRecord,
     settings: Settings,
+    isolation: Isolation,
     template: InstanceSpec,
 }
 
@@ -135,6 +145,11 @@ impl Functions {
             }
         }
         Ok(functions)
+    }
+
+    /// What is around instances of functions that ask for nothing in particular.
+    pub(crate) fn default_isolation(&self) -> Option<Isolation> {
+        self.sandbox.isolation(None).ok()
     }
 
     /// The function that is named `NAME` or `NAME.NAMESPACE`.
@@ -199,11 +214,13 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let version = Version {
             root: template.root.clone(),
             record: Arc::new(record),
+            isolation,
             timeout: settings.timeout,
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
@@ -337,6 +354,7 @@ impl Functions {
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
         let settings = Settings::of(&deployment, &self.config)?;
+        let isolation = self.sandbox.isolation(settings.isolation)?;
         DEFAULT_NAMESPACE.clone_into(&mut deployment.namespace);
         let store = self.store.clone();
         let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
@@ -344,7 +362,9 @@ impl Functions {
             image: deployment.image.clone(),
             source,
         })?;
-        let template = template(&deployment, program, &settings, self.config.ready_timeout);
+        let mut template = template(&deployment, program, &settings, self.config.ready_timeout);
+        // What the function is shown to have is what each of its instances is started with.
+        template.isolation = Some(isolation);
         Ok(Prepared {
             record: FunctionRecord {
                 deployment,
@@ -352,6 +372,7 @@ impl Functions {
                 image_digest,
             },
             settings,
+            isolation,
             template,
         })
     }
@@ -379,6 +400,7 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let name = record.deployment.service.clone();
@@ -393,6 +415,7 @@ impl Functions {
             version: RwLock::new(Version {
                 root,
                 record: Arc::new(record),
+                isolation,
                 timeout: settings.timeout,
             }),
         };
@@ -444,9 +467,11 @@ fn template(
         environment,
         working_directory: program.working_directory,
         rewrites_calls: settings.rewrites_calls,
+        isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
+        processor_millis: settings.processor_millis,
         ready_timeout,
     }
 }

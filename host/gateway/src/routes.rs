@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
@@ -23,6 +24,8 @@ pub(crate) struct Gateway {
     /// The data folder, for errors that concern it.
     pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
+    /// What keeps instances apart.
+    pub(crate) layers: Vec<Layer>,
     pub(crate) local_address: SocketAddr,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -59,7 +62,11 @@ impl Gateway {
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
             ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
-            ("/system/info", &Method::GET) => Ok(system::info(self.sandbox_kind)),
+            ("/system/info", &Method::GET) => Ok(system::info(
+                self.sandbox_kind,
+                self.functions.default_isolation(),
+                &self.layers,
+            )),
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();

@@ -40,13 +40,13 @@ impl Egress {
             if self.places[number].is_pending {
                 continue;
             }
-            let sequence: u32 = ram.read(request_place(number))?;
-            if sequence == self.places[number].sequence {
+            // Read once: what is judged is what is used.
+            let request: EgressRequest = ram.read(request_place(number))?;
+            if request.sequence == self.places[number].sequence {
                 continue;
             }
-            let request: EgressRequest = ram.read(request_place(number))?;
             self.places[number] = Place {
-                sequence,
+                sequence: request.sequence,
                 is_pending: true,
             };
             let kind = match request.kind {

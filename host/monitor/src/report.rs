@@ -3,7 +3,9 @@
 
 use object::{Object, ObjectKind, ObjectSymbol, SymbolKind};
 use spore_abi::layout::POSITION_INDEPENDENT_BASE;
-use spore_abi::pages::{Registers, Upcall};
+use spore_abi::pages::{ExitRecord, Registers, Upcall, exit_kind};
+
+use crate::protocol::Cause;
 
 /// Programs larger than this are reported without symbols.
 const SYMBOLS_FILE_BYTES_MAX: usize = 256 << 20;
@@ -125,6 +127,38 @@ pub(crate) fn signal_name(signal: u32) -> String {
         other => return format!("signal {other}"),
     };
     name.into()
+}
+
+/// What a guest says of its end, with lines for the log. `program` is its file.
+pub(crate) fn exit(record: &ExitRecord, upcall: &Upcall, program: &[u8]) -> (Cause, Vec<String>) {
+    let length = (record.message_bytes as usize).min(record.message.len());
+    let message = printable(&record.message[..length]);
+    let mut details = Vec::new();
+    let cause = match record.kind {
+        exit_kind::EXITED => Cause::Exited((record.code & 0xff) as u8),
+        exit_kind::SIGNALLED => Cause::Crashed {
+            signal: signal_number(record.code),
+            summary: signal_name(record.code),
+        },
+        exit_kind::FAULTED => {
+            let fault = Fault::from_upcall(upcall);
+            let place = place(program, fault.registers.rip);
+            details = fault.details(&place);
+            Cause::Crashed {
+                signal: signal_number(record.code),
+                summary: format!("{} at {place}", fault.summary()),
+            }
+        }
+        exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
+        exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
+        _ => Cause::Failed(format!("the library OS failed: {message}")),
+    };
+    (cause, details)
+}
+
+/// A signal's number as the guest names it; none if no signal has that number.
+fn signal_number(code: u32) -> Option<u8> {
+    u8::try_from(code).ok().filter(|number| (1..=64).contains(number))
 }
 
 /// An address with the nearest symbol of the program before it.

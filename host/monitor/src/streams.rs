@@ -117,6 +117,12 @@ impl Streams {
         });
     }
 
+    /// The generation of a slot, for a guest that is made up.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn generation(&self, slot: usize) -> u32 {
+        self.generations[slot]
+    }
+
     /// How many streams the guest has asked for and has, or will have.
     pub(crate) fn egress_count(&self) -> usize {
         let open = self.slots.iter().flatten();

@@ -1,6 +1,5 @@
 //! The task that owns a monitor process.
 
-use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,25 +7,24 @@ use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
 use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::egress::{Egress, Say};
+use crate::launch::describe_loss;
 use crate::lines::Lines;
+use crate::supply::Taken;
 
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
-/// What is known of a monitor that was killed; the kernel does not tell who did it.
-const KILLED: &str = "the monitor process was killed, by hand or by the kernel because the host or a cgroup had no memory left";
 
 /// Owns the process, its sockets and the log.
 pub(crate) struct Actor {
     instance: String,
     memory_bytes: u64,
-    child: Child,
+    monitor: Taken,
     control: Arc<Channel>,
     log_channel: Channel,
     log: Arc<dyn LogSink>,
@@ -41,7 +39,7 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(
         spec: &InstanceSpec,
-        child: Child,
+        monitor: Taken,
         control: Arc<Channel>,
         log_channel: Channel,
         log: Arc<dyn LogSink>,
@@ -51,7 +49,7 @@ impl Actor {
         Self {
             instance: spec.instance.clone(),
             memory_bytes: spec.memory_bytes,
-            child,
+            monitor,
             control,
             log_channel,
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
@@ -93,6 +91,8 @@ impl Actor {
                         }
                         Some(Event::Read { streams, newest_bytes }) => self.read = Some((streams, newest_bytes)),
                         Some(Event::Ended(end)) => break Some(end),
+                        // Nobody has asked for a probe of the jail.
+                        Some(Event::Jail(_)) => {}
                         None => break None,
                     }
                 }
@@ -143,7 +143,7 @@ impl Actor {
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
     async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
         // How it ended is asked again below.
-        let _ = self.kill().await;
+        let _ = self.monitor.process.kill().await;
         while let Some(length @ 1..) = self.control.try_receive(packet) {
             match event(&packet[..length]) {
                 Some(Event::Read {
@@ -160,11 +160,11 @@ impl Actor {
     /// The monitor has reported, or never will: see the process off, and the rest of the log.
     async fn finish(&mut self, end: Option<End>, stopping: Option<StopReason>) -> EndReport {
         let status = match &end {
-            Some(_) => match timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Some(_) => match timeout(STOP_TIMEOUT, self.monitor.process.wait()).await {
                 Ok(status) => status,
-                Err(_) => self.kill().await,
+                Err(_) => self.monitor.process.kill().await,
             },
-            None => self.kill().await,
+            None => self.monitor.process.kill().await,
         };
         let mut text = vec![0; PACKET_BYTES_MAX];
         while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
@@ -178,18 +178,11 @@ impl Actor {
                 details: Vec::new(),
                 read_bytes: None,
             },
-            (None, None) => {
-                let summary = match status {
-                    Ok(status) if status.signal() == Some(SIGKILL) => KILLED.to_owned(),
-                    Ok(status) => format!("the monitor process is gone ({status})"),
-                    Err(error) => format!("the monitor process is gone ({error})"),
-                };
-                EndReport {
-                    cause: EndCause::SandboxFailed { summary },
-                    details: Vec::new(),
-                    read_bytes: None,
-                }
-            }
+            (None, None) => EndReport {
+                cause: self.loss(status),
+                details: Vec::new(),
+                read_bytes: None,
+            },
         };
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
@@ -200,10 +193,16 @@ impl Actor {
         report
     }
 
-    async fn kill(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        // Fails only if the process is gone already.
-        let _ = self.child.start_kill();
-        self.child.wait().await
+    /// Why a monitor has ended without a report.
+    fn loss(&self, status: std::io::Result<std::process::ExitStatus>) -> EndCause {
+        if self.monitor.group.as_ref().is_some_and(Group::was_out_of_memory) {
+            return EndCause::OutOfMemory {
+                limit_bytes: self.memory_bytes,
+            };
+        }
+        EndCause::SandboxFailed {
+            summary: status.map_or_else(|error| error.to_string(), describe_loss),
+        }
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {

@@ -36,8 +36,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::{
-    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, LogLine, LogSink, LogSource,
-    Sandbox, StartError, StopReason,
+    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
+    LogLine, LogSink, LogSource, Sandbox, StartError, StopReason,
 };
 
 /// Bytes that a fake stream holds in each direction before its writer has to wait.
@@ -251,6 +251,13 @@ impl Drop for Registered {
 impl Sandbox for FakeSandbox {
     fn kind(&self) -> &'static str {
         "fake"
+    }
+
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        match wanted {
+            Some(Isolation::VirtualMachine) => Err(IsolationError("a fake has no virtual machine".into())),
+            _ => Ok(Isolation::Process),
+        }
     }
 
     async fn start(

@@ -18,6 +18,8 @@ mod deployment;
 mod digest;
 mod elf;
 mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod images;
 mod logs;
 mod program;

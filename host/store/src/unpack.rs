@@ -13,6 +13,7 @@
 //! the daemon; set-id bits are dropped; the owner may always enter folders and read files, so that the result can be
 //! packed and removed again. Devices and pipes are left out.
 
+use std::collections::btree_map::Entry as BTreeEntry;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -35,6 +36,8 @@ const BOUNDS: Bounds = Bounds {
 };
 /// Longest path from the host's root to a folder, in bytes; links can make longer ones than any entry names.
 const DEPTH_BYTES_MAX: usize = 3500;
+/// Paths of folders whose times are noted, in bytes.
+const FOLDER_PATH_BYTES_MAX: usize = 64 << 20;
 /// Time of folders that no layer says one of.
 const NO_TIME: Timespec = Timespec {
     tv_sec: 0,
@@ -109,6 +112,7 @@ pub(crate) struct Unpacker {
     written: HashSet<(u64, Vec<u8>)>,
     /// Times of folders, set at the end because every entry changes them.
     folder_times: BTreeMap<Vec<u8>, Timespec>,
+    folder_path_bytes: usize,
     left: Bounds,
     /// Devices and pipes, left out.
     pub(crate) skipped: u64,
@@ -142,6 +146,7 @@ impl Unpacker {
             last: None,
             written: HashSet::new(),
             folder_times: BTreeMap::new(),
+            folder_path_bytes: 0,
             left: BOUNDS,
             skipped: 0,
         })
@@ -186,7 +191,12 @@ impl Unpacker {
     /// Makes a folder and those above it, unless they are there.
     pub(crate) fn make_folder(&mut self, path: &str) -> io::Result<()> {
         let components = normalise(path.as_bytes()).ok_or(io::ErrorKind::InvalidInput)?;
-        self.folder(&components).map(drop).map_err(io::Error::from)
+        self.folder(&components)
+            .map(drop)
+            .map_err(|problem| match problem {
+                Problem::Io(error) => error,
+                Problem::TooLarge | Problem::Escapes(_) => io::ErrorKind::StorageFull.into(),
+            })
     }
 
     /// Opens a regular file of the image to read it, following symbolic links inside the image.
@@ -228,17 +238,14 @@ impl Unpacker {
     }
 
     fn add_entry(&mut self, entry: Entry, content: &mut dyn Read) -> Result<(), Problem> {
-        let Some(left) = self.left.entries.checked_sub(1) else {
-            return Err(Problem::TooLarge);
-        };
-        self.left.entries = left;
+        self.charge_entry()?;
         let components = normalise(&entry.path).ok_or_else(|| Problem::Escapes(entry.path.clone()))?;
         let Some((name, above)) = components.split_last() else {
             // The root itself.
             if entry.kind == EntryType::Directory {
                 let mode = Mode::from_raw_mode(entry.mode & 0o1777 | 0o700);
                 chmodat(&self.root, c".", mode, AtFlags::empty())?;
-                self.folder_times.insert(Vec::new(), time(&entry));
+                self.note_time(Vec::new(), Some(time(&entry)))?;
             }
             return Ok(());
         };
@@ -314,8 +321,7 @@ impl Unpacker {
         // It is a folder: a link would have been removed.
         let mode = Mode::from_raw_mode(entry.mode & 0o1777 | 0o700);
         chmodat(folder, name, mode, AtFlags::empty())?;
-        self.folder_times.insert(path, time(entry));
-        Ok(())
+        self.note_time(path, Some(time(entry)))
     }
 
     fn write_link(&mut self, folder: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<(), Problem> {
@@ -345,7 +351,7 @@ impl Unpacker {
     }
 
     /// The folder at these components, made where it is missing.
-    fn folder(&mut self, components: &[&[u8]]) -> Result<OwnedFd, Errno> {
+    fn folder(&mut self, components: &[&[u8]]) -> Result<OwnedFd, Problem> {
         let path = components.join(&b'/');
         if let Some((last, folder)) = self.last.take()
             && last == path
@@ -355,22 +361,54 @@ impl Unpacker {
         let flags = OFlags::DIRECTORY | OFlags::PATH;
         match self.open(&path, flags) {
             Err(Errno::NOENT) => {}
-            result => return result,
+            result => return Ok(result?),
         }
+        // The first of the folders that is missing: resolving each path from the root takes as long as the path is.
         let mut folder = self.open(b".", flags)?;
-        for (number, component) in components.iter().enumerate() {
-            let path = components[..=number].join(&b'/');
-            folder = match self.open(&path, flags) {
-                Err(Errno::NOENT) => {
-                    make_one(folder.as_fd(), component)?;
-                    let made = self.open(&path, flags)?;
-                    self.folder_times.entry(path).or_insert(NO_TIME);
-                    made
-                }
-                result => result?,
-            };
+        let (mut there, mut missing) = (0, components.len());
+        while missing - there > 1 {
+            let middle = there + (missing - there) / 2;
+            match self.open(&components[..middle].join(&b'/'), flags) {
+                Ok(found) => (there, folder) = (middle, found),
+                Err(Errno::NOENT) => missing = middle,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for number in there..components.len() {
+            // A folder that no entry names takes as much of the host as one that an entry does.
+            self.charge_entry()?;
+            make_one(folder.as_fd(), components[number])?;
+            folder = openat(
+                &folder,
+                components[number],
+                flags | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            self.note_time(components[..=number].join(&b'/'), None)?;
         }
         Ok(folder)
+    }
+
+    fn charge_entry(&mut self) -> Result<(), Problem> {
+        self.left.entries = self.left.entries.checked_sub(1).ok_or(Problem::TooLarge)?;
+        Ok(())
+    }
+
+    /// Notes a folder's time for the end; none if no entry says one.
+    fn note_time(&mut self, path: Vec<u8>, time: Option<Timespec>) -> Result<(), Problem> {
+        let bytes = path.len();
+        match (self.folder_times.entry(path), time) {
+            (BTreeEntry::Occupied(mut noted), Some(time)) => drop(noted.insert(time)),
+            (BTreeEntry::Occupied(_), None) => {}
+            (BTreeEntry::Vacant(place), time) => {
+                self.folder_path_bytes += bytes;
+                if self.folder_path_bytes > FOLDER_PATH_BYTES_MAX {
+                    return Err(Problem::TooLarge);
+                }
+                place.insert(time.unwrap_or(NO_TIME));
+            }
+        }
+        Ok(())
     }
 
     /// Applies an opaque whiteout.

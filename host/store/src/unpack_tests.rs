@@ -284,6 +284,31 @@ fn bombs_are_refused() {
 }
 
 #[test]
+fn folders_that_no_entry_names_count_as_entries() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut unpacker = Unpacker::new(folder.path()).expect("opens");
+    unpacker.left.entries = 40;
+    // Each entry makes twenty folders.
+    let paths = ["a", "b", "c"].map(|name| format!("{name}{}/file", "/x".repeat(19)));
+    let entries: Vec<_> = paths.iter().map(|path| (path.as_str(), Regular, "")).collect();
+    let result = unpacker.add(0, archive(&entries));
+    assert!(matches!(result, Err(LayerError::TooLarge)), "{result:?}");
+    assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 2);
+}
+
+#[test]
+fn the_paths_of_folders_are_bounded_together() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut unpacker = Unpacker::new(folder.path()).expect("opens");
+    unpacker.folder_path_bytes = FOLDER_PATH_BYTES_MAX - 10;
+    unpacker
+        .add(0, archive(&[("short", Directory, "")]))
+        .expect("fits");
+    let result = unpacker.add(1, archive(&[("longer", Directory, "")]));
+    assert!(matches!(result, Err(LayerError::TooLarge)), "{result:?}");
+}
+
+#[test]
 fn an_image_that_is_one_program_is_told_apart() {
     for (layers, expected) in [
         (&[("bin/function", Regular, "code")][..], true),

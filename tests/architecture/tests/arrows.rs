@@ -1,7 +1,7 @@
 //! Fails when a crate depends on one that it must not know.
 //!
 //! ```text
-//! apps ──> host ──> abi <── guest        tests, bench ──> what they test
+//! apps ──> host ──> abi <── guest        tests, bench, fuzz ──> what they test
 //! ```
 //!
 //! The table below is the architecture: a new crate gets a row, and a new arrow is a decision to be defended in
@@ -48,6 +48,19 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/real", &["tests/harness"]),
     ("tests/linux", &[]),
     ("bench", &["tests/harness", "tests/real"]),
+    // One target for each untrusted input, wherever it is read.
+    (
+        "fuzz",
+        &[
+            "guest/libos",
+            "guest/machine",
+            "host/gateway",
+            "host/monitor",
+            "host/sandbox",
+            "host/sandbox-unikernel",
+            "host/store",
+        ],
+    ),
 ];
 
 /// Crates that may hold unsafe code, each for a reason that its own documentation gives.

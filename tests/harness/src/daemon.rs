@@ -13,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{self, Answer, RequestError};
-use crate::process::{ProcessIdentity, descendants};
-use crate::{repository, target_directory, wait_until};
+use crate::process::{ProcessIdentity, descendants, waits_for_instance};
+use crate::{isolation_options, repository, target_directory, wait_until};
 
 /// How long a daemon may take to listen: it probes the host first, on a machine that may be busy.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -125,9 +125,18 @@ impl Daemon {
         self.data.path().join("data")
     }
 
-    /// Its descendants: the monitors, one for each instance.
+    /// The monitors of its instances, and whatever else descends from it but for monitors that wait for an instance.
     pub fn descendants(&self) -> Vec<ProcessIdentity> {
-        descendants(self.pid()).into_iter().collect()
+        let all = descendants(self.pid()).into_iter();
+        all.filter(|identity| !waits_for_instance(identity)).collect()
+    }
+
+    /// The monitors that wait for an instance.
+    pub fn waiting_monitors(&self) -> Vec<ProcessIdentity> {
+        descendants(self.pid())
+            .into_iter()
+            .filter(waits_for_instance)
+            .collect()
     }
 
     /// Sends a request to the gateway, on a connection of its own.
@@ -296,11 +305,21 @@ fn spawn_unchecked(data: &Path, setup: &Setup) -> (Child, PathBuf) {
         .args(words)
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.join("data"))
+        .args(own_isolation_options(&setup.options))
         .args(&setup.options);
     let variables = setup.environment.iter().map(|(name, value)| (name, value));
     command.envs(variables).env("NO_COLOR", "1"); // the log is a file
     let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
     (process.expect("the spore binary can be run"), log_path)
+}
+
+/// The isolation that all daemons have, unless a test asks for one.
+fn own_isolation_options(options: &[String]) -> &'static [String] {
+    let names_one = |option: &String| option == "--isolation" || option == "--require-vm";
+    match options.iter().any(names_one) {
+        true => &[],
+        false => isolation_options(),
+    }
 }
 
 /// The address in the line that `spore serve` prints when it is ready.

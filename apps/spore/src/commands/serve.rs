@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_max_level(level(arguments.log))
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(crate::daemon_log::Limited::new(std::io::stderr))
         // It would be told on standard error, which is what has failed: a log on a full disk must not end a thread.
         .log_internal_errors(false)
         .init();
@@ -27,7 +27,16 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         None => default_data_folder()?,
     };
     let max_connections = connections_for(raise_descriptor_limit());
-    let sandbox = crate::unikernel::sandbox()?;
+    let sandbox = crate::unikernel::sandbox(
+        arguments.isolation.map(Into::into),
+        arguments.require_vm,
+        arguments.cgroup_parent.clone(),
+    )?;
+    for layer in sandbox.layers() {
+        if let Some(reason) = layer.missing {
+            tracing::warn!(layer = layer.name, reason, "instances are confined without it");
+        }
+    }
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),

@@ -3,6 +3,6 @@
 pub mod elf;
 pub(crate) mod load;
 pub(crate) mod script;
-mod stack;
+pub(crate) mod stack;
 pub(crate) mod start;
 mod vdso;

@@ -14,38 +14,38 @@ use spore_abi::layout::PAGE_BYTES;
 const HWCAP2_FSGSBASE: u64 = 1 << 1;
 
 /// What the stack tells the program.
-pub(super) struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     /// `argv`, then `envp`, each string without its zero.
-    pub(super) arguments: &'a [Vec<u8>],
-    pub(super) environment: &'a [Vec<u8>],
+    pub(crate) arguments: &'a [Vec<u8>],
+    pub(crate) environment: &'a [Vec<u8>],
     /// The path that the program was started by.
-    pub(super) path: &'a [u8],
-    pub(super) entry: u64,
-    pub(super) headers_address: u64,
-    pub(super) headers_count: u64,
+    pub(crate) path: &'a [u8],
+    pub(crate) entry: u64,
+    pub(crate) headers_address: u64,
+    pub(crate) headers_count: u64,
     /// Where the interpreter was placed; 0 without one.
-    pub(super) interpreter_base: u64,
+    pub(crate) interpreter_base: u64,
     /// Address of the virtual dynamic shared object; 0 without one.
-    pub(super) virtual_object: u64,
+    pub(crate) virtual_object: u64,
     /// What a signal needs on the stack, in bytes.
-    pub(super) signal_frame_bytes: u64,
-    pub(super) random: [u8; 16],
+    pub(crate) signal_frame_bytes: u64,
+    pub(crate) random: [u8; 16],
     /// Feature bits of CPUID leaf 1 (edx).
-    pub(super) processor_features: u64,
+    pub(crate) processor_features: u64,
 }
 
 /// A stack.
-pub(super) struct Built {
+pub(crate) struct Built {
     /// Its bytes, up to its end.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// The stack pointer, which is the address of the first of them.
-    pub(super) pointer: u64,
+    pub(crate) pointer: u64,
     /// The auxiliary vector, which is among them.
-    pub(super) auxiliary: Vec<u8>,
+    pub(crate) auxiliary: Vec<u8>,
 }
 
 /// The stack that ends at `top`.
-pub(super) fn build(contents: &Contents<'_>, top: u64) -> Built {
+pub(crate) fn build(contents: &Contents<'_>, top: u64) -> Built {
     let mut strings = Vec::new();
     let mut offsets = Vec::new();
     let fixed: [&[u8]; 2] = [b"x86_64", contents.path];

@@ -59,11 +59,20 @@ fn start_strings(boot: &BootPage) -> Result<(Strings, Strings), LoadError> {
     let length = u64::from(boot.start_block_bytes).min(START_BLOCK_BYTES) as usize;
     let mut block = alloc::vec![0; length];
     shared::start_block(&mut block);
+    split_strings(&block, boot.argument_count, boot.environment_count)
+}
+
+/// The first strings of a block of zero-terminated ones, and those after them.
+pub(crate) fn split_strings(
+    block: &[u8],
+    arguments: u32,
+    environment: u32,
+) -> Result<(Strings, Strings), LoadError> {
     let mut strings = block.split(|&byte| byte == 0);
     let mut take = |count: u32| -> Result<Strings, LoadError> {
         (0..count)
             .map(|_| strings.next().map(<[u8]>::to_vec).ok_or(LoadError::StartBlock))
             .collect()
     };
-    Ok((take(boot.argument_count)?, take(boot.environment_count)?))
+    Ok((take(arguments)?, take(environment)?))
 }

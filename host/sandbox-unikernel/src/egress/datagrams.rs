@@ -39,6 +39,25 @@ pub(super) struct Way {
     _permit: OwnedSemaphorePermit,
 }
 
+/// A header that no monitor of ours passes on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct DamagedHeader;
+
+/// Takes the first whole datagram from what has come in, if there is one, with where it goes to.
+pub(crate) fn take_datagram(incoming: &mut Vec<u8>) -> Result<Option<(SocketAddr, Vec<u8>)>, DamagedHeader> {
+    let Some(header) = incoming.first_chunk::<DATAGRAM_HEADER_BYTES>() else {
+        return Ok(None);
+    };
+    let header = DatagramHeader::decode(*header).ok_or(DamagedHeader)?;
+    let end = DATAGRAM_HEADER_BYTES + usize::from(header.length);
+    let Some(data) = incoming.get(DATAGRAM_HEADER_BYTES..end).map(<[u8]>::to_vec) else {
+        return Ok(None);
+    };
+    incoming.drain(..end);
+    let target = SocketAddr::new(policy::address(header.address), header.port);
+    Ok(Some((target, data)))
+}
+
 /// Receives from a socket, if there is one.
 async fn receive(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
     match socket {
@@ -75,12 +94,15 @@ impl Way {
         let [v4, v6] = &mut buffers;
         let mut part = vec![0; 16 << 10];
         loop {
-            while let Some((target, data)) = self.next() {
-                self.send(target, data).await;
-            }
-            if self.incoming.len() >= DATAGRAM_HEADER_BYTES + usize::from(DATAGRAM_BYTES_MAX) {
-                // There is no such datagram.
-                return;
+            loop {
+                match take_datagram(&mut self.incoming) {
+                    Ok(Some((target, data))) => self.send(target, data).await,
+                    Ok(None) => break,
+                    // Nothing that follows can be understood.
+                    Err(DamagedHeader) => return,
+                }
+                // A ring holds thousands of small ones: others want to be served meanwhile.
+                tokio::task::yield_now().await;
             }
             let has_outgoing = !self.outgoing.is_empty();
             tokio::select! {
@@ -115,23 +137,6 @@ impl Way {
                 }
             }
         }
-    }
-
-    /// The next whole datagram of the instance.
-    fn next(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
-        let header = self.incoming.first_chunk::<DATAGRAM_HEADER_BYTES>()?;
-        let Some(header) = DatagramHeader::decode(*header) else {
-            // Nothing that follows can be understood.
-            self.incoming = vec![0; DATAGRAM_HEADER_BYTES + usize::from(DATAGRAM_BYTES_MAX)];
-            return None;
-        };
-        let end = DATAGRAM_HEADER_BYTES + usize::from(header.length);
-        let data = self.incoming.get(DATAGRAM_HEADER_BYTES..end)?.to_vec();
-        self.incoming.drain(..end);
-        Some((
-            SocketAddr::new(policy::address(header.address), header.port),
-            data,
-        ))
     }
 
     async fn send(&mut self, target: SocketAddr, data: Vec<u8>) {

@@ -9,10 +9,10 @@
 //! Everything that comes from a monitor is checked like a stranger's: numbers are bounded, names compared, addresses
 //! normalised before they are judged.
 
-mod datagrams;
-mod dns;
+pub(crate) mod datagrams;
+pub(crate) mod dns;
 pub(crate) mod foreground;
-mod policy;
+pub(crate) mod policy;
 
 use std::future::Future;
 use std::io;

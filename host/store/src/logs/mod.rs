@@ -7,6 +7,7 @@
 //!
 //! Writing never blocks: an instance that floods its log loses lines of its own, and only those.
 
+mod allowance;
 mod reader;
 mod record;
 mod writer;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use spore_sandbox::{LogLine, LogSink};
 use tokio::sync::watch;
 
+use super::allowance::Allowance;
 use super::lock;
 use super::record::LogRecord;
 
@@ -94,6 +95,7 @@ pub(super) struct Progress {
 
 #[derive(Default)]
 struct Queue {
+    allowance: Allowance,
     lines: Vec<LogLine>,
     bytes: usize,
     dropped: u64,
@@ -155,7 +157,7 @@ impl LogSink for FunctionLog {
     fn write(&self, line: LogLine) {
         let mut queue = lock(&self.queue);
         let bytes = line.text.len() + LINE_OVERHEAD_BYTES;
-        if queue.bytes + bytes > MAX_QUEUED_BYTES {
+        if queue.bytes + bytes > MAX_QUEUED_BYTES || !queue.allowance.admit(bytes, Instant::now()) {
             queue.dropped += 1;
             return;
         }
@@ -173,10 +175,18 @@ impl LogSink for FunctionLog {
 impl FunctionLog {
     /// Writes what waits. Runs on the writer thread.
     fn drain(&self) {
-        let Queue { lines, dropped, .. } = std::mem::take(&mut *lock(&self.queue));
+        let (lines, dropped) = {
+            let mut queue = lock(&self.queue);
+            queue.bytes = 0;
+            queue.scheduled = false;
+            (
+                std::mem::take(&mut queue.lines),
+                std::mem::take(&mut queue.dropped),
+            )
+        };
         let dropped = (dropped > 0).then(|| {
             LogRecord::of_platform(format!(
-                "{dropped} lines were dropped here: the log could not be stored as fast"
+                "{dropped} lines were dropped here: the function logs faster than is stored"
             ))
         });
         let mut batch = Vec::new();

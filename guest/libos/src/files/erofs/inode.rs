@@ -230,7 +230,8 @@ impl<S: Source> Image<S> {
         }
     }
 
-    /// Where contents begin that are in one piece from a page's start on; `None` if they are not.
+    /// Where contents begin that are in one piece from a page's start on; `None` if they are not. They lie in the
+    /// image: whoever maps them will not be told that there is nothing.
     pub(crate) fn contiguous(&self, inode: &Inode, page_bytes: u64) -> Result<Option<u64>, Errno> {
         let first = self.map(inode, 0)?;
         let Some(start) = first.offset.filter(|start| start.is_multiple_of(page_bytes)) else {
@@ -244,6 +245,8 @@ impl<S: Source> Image<S> {
             }
             reached += next.bytes;
         }
+        let last = start.checked_add(inode.size - 1).ok_or(Errno::EUCLEAN)?;
+        self.read_exact(last, &mut [0])?;
         Ok(Some(start))
     }
 }

@@ -195,6 +195,16 @@ fn images_of_mkfs_are_read() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+#[test]
+fn what_lies_beyond_the_image_is_not_in_one_piece() {
+    let mut bytes = image();
+    // The root directory's length: more than there is of the image.
+    bytes[4096 + 8..4096 + 16].copy_from_slice(&(6 * 4096_u64).to_le_bytes());
+    let image = Image::open(Bytes(bytes)).unwrap();
+    let root = image.inode(ROOT).unwrap();
+    assert_eq!(image.contiguous(&root, 4096), Err(Errno::EIO));
+}
+
 /// Walks everything that can be reached, with bounds of its own; damage may make it fail but not panic or hang.
 fn walk(bytes: Vec<u8>) {
     let Ok(image) = Image::open(Bytes(bytes)) else {

@@ -1,0 +1,89 @@
+//! One fuzz target for each input that somebody else has made.
+//!
+//! ```text
+//!   image publisher ──> layers, elf, erofs          caller ──> http
+//!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
+//! ```
+//!
+//! A target takes bytes and panics if something does not hold that must, whatever the bytes are; that it returns at all,
+//! in bounded time and memory, is part of that. `fuzz/run` runs one with libFuzzer; the tests of this crate run each over
+//! its seeds and some thousand changes of them, without any engine.
+
+mod boot;
+mod egress;
+mod elf;
+mod erofs;
+mod http;
+mod layers;
+mod messages;
+mod rings;
+
+/// One untrusted input.
+pub struct Target {
+    /// Its name, for `fuzz/run`.
+    pub name: &'static str,
+    /// Takes an input apart; panics if something does not hold.
+    pub run: fn(&[u8]),
+    /// Inputs to begin with.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+    /// Whether a run is so slow that the short run makes fewer.
+    pub is_slow: bool,
+}
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "boot",
+        run: boot::run,
+        seeds: boot::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "egress",
+        run: egress::run,
+        seeds: egress::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "elf",
+        run: elf::run,
+        seeds: elf::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "erofs",
+        run: erofs::run,
+        seeds: erofs::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "http",
+        run: http::run,
+        seeds: http::seeds,
+        is_slow: true,
+    },
+    Target {
+        name: "layers",
+        run: layers::run,
+        seeds: layers::seeds,
+        is_slow: true,
+    },
+    Target {
+        name: "messages",
+        run: messages::run,
+        seeds: messages::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "rings",
+        run: rings::run,
+        seeds: rings::seeds,
+        is_slow: false,
+    },
+];
+
+/// The target with this name.
+#[must_use]
+pub fn target(name: &str) -> Option<&'static Target> {
+    TARGETS.iter().find(|target| target.name == name)
+}

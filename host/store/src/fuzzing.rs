@@ -1,0 +1,63 @@
+//! What the fuzz targets call: the readers of what image publishers send.
+
+use std::io::{self, Cursor, Read as _};
+use std::path::Path;
+
+use crate::FunctionRecord;
+use crate::archive::{self, Bounds};
+use crate::elf::check_program;
+use crate::unpack::Unpacker;
+
+/// What a layer may hold here.
+const BOUNDS: Bounds = Bounds {
+    entries: 500,
+    bytes: 1 << 20,
+};
+
+/// A file that an image names as its program. Returns whether it may be one.
+pub fn program_file(file: &[u8]) -> bool {
+    check_program(Cursor::new(file)).is_ok()
+}
+
+/// A layer, read to its end without unpacking it. Returns the number of its entries if it is whole.
+pub fn layer(bytes: &[u8]) -> Option<usize> {
+    let mut count = 0;
+    let mut total = 0;
+    let result = archive::read(Cursor::new(bytes), BOUNDS, |entry, content| -> io::Result<()> {
+        assert!(entry.path.len() <= archive::PATH_BYTES_MAX && entry.link.len() <= archive::PATH_BYTES_MAX);
+        count += 1;
+        total += io::copy(&mut content.take(BOUNDS.bytes + 1), &mut io::sink())?;
+        let stream_bytes_max = BOUNDS.bytes + BOUNDS.entries * 4096;
+        assert!(
+            total <= stream_bytes_max,
+            "a layer unpacks to no more than its bounds"
+        );
+        Ok(())
+    });
+    result.is_ok().then_some(count)
+}
+
+/// Layers, unpacked one over the other into an empty folder; then the file `program` is opened in it.
+pub fn unpack(layers: &[&[u8]], root: &Path) -> bool {
+    let Ok(mut unpacker) = Unpacker::new(root) else {
+        return false;
+    };
+    let mut numbered = layers.iter().enumerate();
+    let is_whole = numbered.all(|(number, layer)| unpacker.add(number, Cursor::new(*layer)).is_ok());
+    unpacker.finish();
+    if let Ok(file) = unpacker.open_file("program") {
+        let _ = unpacker.holds_only(&file);
+    }
+    is_whole
+}
+
+/// A function's record as it is stored.
+pub fn record(bytes: &[u8]) -> bool {
+    let Ok(record) = serde_json::from_slice::<FunctionRecord>(bytes) else {
+        return false;
+    };
+    let again = serde_json::to_vec(&record).expect("a record can be written");
+    let read: FunctionRecord = serde_json::from_slice(&again).expect("a record that was written can be read");
+    assert_eq!(serde_json::to_vec(&read).expect("and written again"), again);
+    true
+}
