@@ -155,10 +155,25 @@ pub enum ApiError {
 }
 
 fn refusal(status: StatusCode, message: &str) -> String {
-    match message {
+    match registry_message(message).as_deref().unwrap_or(message) {
         "" => format!("the gateway answered {status}"),
         message => format!("the gateway answered {status}: {message}"),
     }
+}
+
+/// The messages in an error of the registry, which the OCI distribution specification puts into JSON.
+fn registry_message(body: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<Error>,
+    }
+    #[derive(Deserialize)]
+    struct Error {
+        message: String,
+    }
+    let Errors { errors } = serde_json::from_str(body).ok()?;
+    let messages: Vec<_> = errors.into_iter().map(|error| error.message).collect();
+    Some(messages.join("; "))
 }
 
 impl Client {
@@ -298,6 +313,22 @@ mod tests {
             serde_json::to_value(&function).unwrap(),
             serde_json::json!({"service": "a", "image": "a:latest"})
         );
+    }
+
+    #[test]
+    fn refusals_are_readable_wherever_they_come_from() {
+        let status = StatusCode::INSUFFICIENT_STORAGE;
+        let registry = r#"{"errors":[{"code":"UNKNOWN","message":"the disk is full"}]}"#;
+        for message in [registry, "the disk is full"] {
+            let refused = ApiError::Refused {
+                status,
+                message: message.to_owned(),
+            };
+            assert_eq!(
+                refused.to_string(),
+                "the gateway answered 507 Insufficient Storage: the disk is full"
+            );
+        }
     }
 
     #[test]

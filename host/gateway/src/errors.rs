@@ -117,7 +117,11 @@ impl InvokeError {
     /// The answer to the caller.
     pub(crate) fn answer(&self) -> Answer {
         let mut line = one_line(self);
-        if let Some(shortage) = Shortage::of(self) {
+        let from_monitor = || {
+            let is_platforms = self.fault() == Fault::Platform;
+            is_platforms.then(|| Shortage::of_text(&line)).flatten()
+        };
+        if let Some(shortage) = Shortage::of(self).or_else(from_monitor) {
             line = format!("{line}: {}", shortage.advice_for_instances());
         }
         tracing::debug!(fault = ?self.fault(), "{line}");
@@ -257,6 +261,8 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
 mod tests {
     use std::time::Duration;
 
+    use spore_sandbox::EndReport;
+
     use super::*;
 
     fn no_instance(source: AcquireError) -> InvokeError {
@@ -300,6 +306,20 @@ mod tests {
             );
             assert_eq!(answer.headers()["x-openfaas-internal"], "proxy");
         }
+    }
+
+    #[test]
+    fn what_a_monitor_lacks_is_named_too() {
+        let report = EndReport {
+            cause: EndCause::SandboxFailed {
+                summary: "guest memory cannot be mapped: Cannot allocate memory (os error 12)".to_owned(),
+            },
+            details: Vec::new(),
+            read_bytes: None,
+        };
+        let error = no_instance(AcquireError::StartFailed(StartError::EndedEarly(report)));
+        assert_eq!(error.answer().status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(Shortage::of_text(&one_line(&error)), Some(Shortage::Memory));
     }
 
     #[test]

@@ -41,7 +41,18 @@ impl Shortage {
         ) {
             return Some(Self::Disk);
         }
-        match Errno::from_raw_os_error(raw_os_error(error)?) {
+        let text = || os_error_in(&error.to_string());
+        error.raw_os_error().or_else(text).and_then(Self::of_number)
+    }
+
+    /// What the text of an error that a monitor has sent says is used up.
+    pub(crate) fn of_text(text: &str) -> Option<Self> {
+        os_error_in(text).and_then(Self::of_number)
+    }
+
+    fn of_number(number: i32) -> Option<Self> {
+        match Errno::from_raw_os_error(number) {
+            Errno::NOSPC | Errno::DQUOT => Some(Self::Disk),
             Errno::MFILE | Errno::NFILE => Some(Self::Descriptors),
             // Only a process or thread that cannot be made fails with this: sockets that are not ready are waited for.
             Errno::AGAIN => Some(Self::Processes),
@@ -94,14 +105,11 @@ const INSTANCE_ADVICE: [&str; 3] = [
     "the host or the daemon's cgroup has no memory left: try again later, or give it more",
 ];
 
-/// The number that the kernel gave. An error that a library has wrapped to add a path carries it only in its text, in
-/// the form that the standard library gives it.
-fn raw_os_error(error: &io::Error) -> Option<i32> {
-    error.raw_os_error().or_else(|| {
-        let text = error.to_string();
-        let (_, rest) = text.split_once("(os error ")?;
-        rest.split(')').next()?.parse().ok()
-    })
+/// The number that the kernel gave, where an error has come through somebody who kept its text only: libraries that add
+/// a path, and monitors. The text is that of the standard library.
+fn os_error_in(text: &str) -> Option<i32> {
+    let (_, rest) = text.split_once("(os error ")?;
+    rest.split(')').next()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@
 //! 3. Whatever the function does, only its own instance ends, and [`Instance::ended`] says why.
 //! 4. `stop` is idempotent; after it returns nothing of the instance is left. Dropping the last handle of an
 //!    instance has the same effect, without waiting for it.
-//! 5. A stream whose far end the program did not close ends with an error, not like one that it did.
+//! 5. A stream that ends with its instance ends with an error, or not before [`Instance::ended`] has its report: an end
+//!    that the program meant is told from one that it did not.
 //! 6. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
 

@@ -354,6 +354,33 @@ async fn dropped_lines_leave_a_line_that_counts_them() {
 }
 
 #[tokio::test]
+async fn lines_that_cannot_be_stored_are_counted_where_they_are_missing() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let store = Store::open(directory.path()).expect("opens");
+    let log = store.logs.function("hello");
+    let write = |text: &str| {
+        log.write(line(text));
+        store.logs.flush();
+    };
+    // Something is where the log should be.
+    let place = directory.path().join("logs/hello");
+    fs::write(&place, "").expect("writes");
+    write("lost");
+    write("lost too");
+    fs::remove_file(&place).expect("removes");
+    write("stored");
+    write("stored too");
+    let texts: Vec<_> = all(&store.logs, "hello")
+        .await
+        .into_iter()
+        .map(|record| record.text)
+        .collect();
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    assert!(texts[0].starts_with("2 lines are missing here"), "{texts:?}");
+    assert_eq!(texts[1..], ["stored", "stored too"]);
+}
+
+#[tokio::test]
 async fn follower_sees_every_line_across_rotations() {
     let directory = tempfile::tempdir().expect("a temporary folder");
     let store = Store::open(directory.path()).expect("opens");

@@ -4,8 +4,11 @@
 //! nothing in between.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -54,6 +57,7 @@ struct Worker {
     image: String,
     folder: PathBuf,
     stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicUsize>,
 }
 
 impl Worker {
@@ -70,9 +74,19 @@ impl Worker {
             };
             self.note(&name, Known::Either(now, wanted));
             match self.change(&name, now, wanted) {
-                Some(true) => self.note(&name, Known::For(wanted)),
+                Some(true) => {
+                    self.note(&name, Known::For(wanted));
+                    self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                }
                 // The daemon is gone, and nobody knows how far it had come.
-                _ => return,
+                _ => {
+                    let is_killed = wait_until(Duration::from_secs(5), || self.stop.load(Ordering::Relaxed));
+                    assert!(
+                        is_killed,
+                        "a change of {name} has failed, and nobody killed the daemon"
+                    );
+                    return;
+                }
             }
             if let Some(version) = wanted
                 && self.random.bool()
@@ -120,18 +134,30 @@ impl Worker {
         }
     }
 
+    /// Deploys a program alone, or in a root file system.
     fn push(&mut self, name: &str, version: u32) -> bool {
         // What follows a program in its file does not matter to it, and makes the image another one.
         let mut bytes = std::fs::read(program::build("httpd")).expect("it was built");
         bytes.extend((0..self.random.usize(1..1 << 20)).map(|_| self.random.u8(..)));
-        let program = self.folder.join(name);
-        std::fs::write(&program, bytes).expect("the temporary folder is writable");
-        let output = std::process::Command::new(binary())
-            .args(["deploy", name, "--binary"])
-            .arg(&program)
-            .args(["--env", &format!("VERSION={version}")])
-            .env("OPENFAAS_URL", format!("http://{}", self.address))
-            .output();
+        let root = self.folder.join(name);
+        std::fs::create_dir_all(root.join("bin")).expect("the temporary folder is writable");
+        let program = root.join("bin/httpd");
+        // Written anew, for the one before may be mapped.
+        std::fs::write(root.join("new"), bytes).expect("the temporary folder is writable");
+        std::fs::rename(root.join("new"), &program).expect("the temporary folder is writable");
+        std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("it is ours");
+        let mut command = Command::new(binary());
+        command.args(["deploy", name, "--env", &format!("VERSION={version}")]);
+        if self.random.bool() {
+            command.arg("--binary").arg(&program);
+        } else {
+            command
+                .arg("--rootfs")
+                .arg(&root)
+                .args(["--entrypoint", "/bin/httpd"]);
+        }
+        let url = format!("http://{}", self.address);
+        let output = command.env("OPENFAAS_URL", url).output();
         output.expect("the spore binary can be run").status.success()
     }
 
@@ -165,6 +191,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
             book.lock().expect("nobody panics").insert(name, Known::For(None));
         }
     }
+    let acknowledged = Arc::new(AtomicUsize::new(0));
     for _ in 0..kills {
         let folder = tempfile::tempdir().expect("the temporary folder is writable");
         let stop = Arc::new(AtomicBool::new(false));
@@ -178,6 +205,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
                     image: image.replace(&daemon.address().to_string(), "localhost"),
                     folder: folder.path().to_owned(),
                     stop: stop.clone(),
+                    acknowledged: acknowledged.clone(),
                 };
                 std::thread::spawn(move || worker.run())
             })
@@ -196,6 +224,9 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         daemon.start_again();
         check(&daemon, &book);
     }
+    let acknowledged = acknowledged.load(Ordering::Relaxed);
+    println!("{acknowledged} changes were acknowledged");
+    assert!(acknowledged >= kills, "next to nothing was changed");
 }
 
 /// Compares the daemon with the book, and settles in the book what was open.

@@ -97,11 +97,12 @@ fn a_full_disk_stops_changes_only_and_room_is_enough() {
     let image = daemon.get("/system/function/talks").json()["image"].clone();
     assert_eq!(daemon.get("/function/talks/line").status, StatusCode::OK);
     daemon.wait_for_log("talks", "a line");
+    deploy_faults(daemon, "spare", &[]);
     let neighbour = Neighbour::start(daemon);
     disk.fill();
     let before = disk.files();
 
-    // A push, a deployment of what is there, and a removal.
+    // A push, and a deployment of what is there.
     let output = daemon.spore(&[
         "deploy",
         "large",
@@ -134,6 +135,17 @@ fn a_full_disk_stops_changes_only_and_room_is_enough() {
     }
     assert_eq!(failures, 2, "a database without room takes no more records");
     assert_eq!(disk.files(), before, "nothing is left of what failed");
+
+    // A removal needs next to no room; where there is not even that, nothing has changed.
+    let body = json!({ "functionName": "spare" });
+    let answer = daemon.send_body(Method::DELETE, "/system/functions", body.to_string());
+    let spare = daemon.get("/function/spare").status;
+    if answer.status == StatusCode::ACCEPTED {
+        assert_eq!(spare, StatusCode::NOT_FOUND);
+    } else {
+        check_failure(&answer, StatusCode::INSUFFICIENT_STORAGE, IS_FULL);
+        assert_eq!(spare, StatusCode::OK);
+    }
 
     // Functions go on, those that log too.
     for _ in 0..300 {

@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use spore_sandbox::{LogLine, LogSink};
 use tokio::sync::watch;
@@ -21,6 +21,8 @@ pub(super) const CURRENT_FILE: &str = "current.jsonl";
 pub(super) const OLD_FILE: &str = "old.jsonl";
 /// Longest a log file grows before it becomes the old one, in bytes.
 const MAX_FILE_BYTES: u64 = 8 << 20;
+/// How often the daemon's own log is told that a function's cannot be stored.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 /// Most text that waits to be written, per function, in bytes.
 const MAX_QUEUED_BYTES: usize = 1 << 20;
 /// What a line costs beside its text, in bytes; bounds the number of empty lines.
@@ -111,6 +113,8 @@ pub(super) struct Files {
     removed: bool,
     /// Lines that could not be written since the last one that could, and why the first of them was not.
     lost: Option<Lost>,
+    /// When the daemon's own log was told of it last.
+    warned_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -215,8 +219,14 @@ impl FunctionLog {
                 }
                 return;
             }
-            let directory = self.directory.display();
-            tracing::warn!(%directory, %error, "log lines are lost until they can be stored again");
+            if files
+                .warned_at
+                .is_none_or(|warned_at| warned_at.elapsed() >= WARNING_PAUSE)
+            {
+                let directory = self.directory.display();
+                tracing::warn!(%directory, %error, "log lines are lost until they can be stored again");
+                files.warned_at = Some(Instant::now());
+            }
             files.lost = Some(Lost {
                 lines: missing,
                 reason: error.to_string(),
