@@ -39,6 +39,8 @@ mod machine;
 mod memory;
 pub mod probe;
 pub mod protocol;
+#[cfg(test)]
+mod races;
 mod report;
 mod run;
 mod start;
