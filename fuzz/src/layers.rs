@@ -123,7 +123,7 @@ fn entry(builder: &mut tar::Builder<Vec<u8>>, script: &mut Unstructured<'_>) -> 
     header.set_cksum();
     // Cannot fail: it goes to memory.
     let _ = builder.append(&header, content.as_slice());
-    Ok(script.ratio(1, 12)?)
+    script.ratio(1, 12)
 }
 
 fn path(script: &mut Unstructured<'_>) -> Result<Vec<u8>> {

@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod launch;
 mod lines;
 mod once;
+mod words;
 
 use std::fs::File;
 use std::sync::Arc;
