@@ -257,6 +257,11 @@ impl Desk {
             count => format!(" ({count} more were denied before)"),
         };
         drop(lines);
+        // A name may hold anything.
+        let what: String = what
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
         (self.say)(format!(
             "{what} was denied: no egress rule allows it (--allow-egress){unsaid}"
         ));
@@ -348,6 +353,14 @@ mod tests {
             connect(&mut egress, "192.0.2.1".parse().unwrap(), 80).await;
         }
         assert!(lines.lock().unwrap().len() <= LINES_BURST as usize + 1);
+    }
+
+    #[test]
+    fn what_was_denied_is_told_in_one_line() {
+        let (egress, lines) = egress("");
+        egress.desk.denied("the name a\nb\x1b[2J");
+        let lines = lines.lock().unwrap();
+        assert!(lines[0].starts_with("the name a?b?[2J was denied"), "{lines:?}");
     }
 
     #[test]
