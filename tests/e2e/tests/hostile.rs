@@ -62,6 +62,8 @@ const CRIMES: &[Crime] = &[
         "general protection fault",
     ),
     Crime("table-at-the-end", NO_TABLE, NO_TABLE),
+    Crime("table-of-ones", NO_TABLE, NO_TABLE),
+    Crime("guest-page-of-ones", LOG, LOG),
     Crime("table-unaligned", NO_TABLE, NO_TABLE),
     Crime("table-in-the-monitor", NO_TABLE, NO_TABLE),
     Crime("table-of-garbage", ANYTHING, ANYTHING),
