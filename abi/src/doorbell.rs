@@ -3,6 +3,9 @@
 //! The guest writes a 32-bit value with `out`; arguments are in the guest page. The TSS bitmap allows the four ports
 //! that such an access covers and no other to CPL 3. The ring-0 exception stubs use another port, which CPL 3 cannot
 //! reach.
+//!
+//! In the process form ([`crate::process`]) there is no port: the library OS calls the image's runtime, which serves the
+//! requests about translations by itself and stops for the monitor for the others.
 
 /// Port of the doorbell, the first of [`DOORBELL_PORTS`].
 pub const DOORBELL_PORT: u16 = 0x50;

@@ -11,7 +11,7 @@
 //!  0x00e0_0000  free: library OS heap, then the function's memory
 //!  ram_bytes    end of RAM
 //!  MODULES_GPA  the root module, read-only     MODULES_BASE, read-only
-//!  MONITOR_GPA  GDT, IDT, TSS, ring-0 stubs     MONITOR_BASE, supervisor only
+//!  MONITOR_GPA  GDT, IDT, TSS, ring-0 stubs     MONITOR_BASE, supervisor only (the process form: see `process`)
 //! ```
 //!
 //! All virtual addresses are in the lower half and can also be mapped by an ordinary Linux process. The library OS

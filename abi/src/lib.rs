@@ -6,7 +6,8 @@
 //! * [`layout`]: where things are in guest-physical and virtual memory;
 //! * [`pages`]: the shared pages: boot page (written once by the host), host page, guest page;
 //! * [`ring`]: byte rings for streams and for the log;
-//! * [`doorbell`]: the one port, and what may be asked through it.
+//! * [`doorbell`]: the one port, and what may be asked through it;
+//! * [`process`]: what takes the place of ring 0 where the guest is a process.
 //!
 //! Every structure is `repr(C)` with explicit padding, and its size is asserted at compile time: a change to one of
 //! them is a change of [`ABI_VERSION`].
@@ -16,7 +17,8 @@
 pub mod doorbell;
 pub mod layout;
 pub mod pages;
+pub mod process;
 pub mod ring;
 
 /// Version of everything in this crate. A monitor refuses an image built for another one.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

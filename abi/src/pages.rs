@@ -206,8 +206,8 @@ pub struct HostPage {
     pub clock: Clock,
     /// Bytes that the host has taken from the log ring.
     pub log_head: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// One of [`crate::process::form`].
+    pub form: u32,
     /// Slots that the host has changed since the guest last looked, one bit each; the guest clears it.
     pub changed_slots: u64,
     /// Places whose request was answered since the guest last looked, one bit each; the guest clears it.
@@ -290,6 +290,8 @@ pub struct ImageHeader {
     pub abi_version: u64,
     /// First instruction, entered at CPL 3 without a stack.
     pub entry: u64,
+    /// First instruction in the process form, entered on the stack of the signal handlers.
+    pub process_entry: u64,
     /// Where `syscall` lands, at CPL 3 or CPL 0.
     pub system_call_entry: u64,
     /// Where upcalls are delivered, at CPL 3.
@@ -327,7 +329,7 @@ const _: () = assert!(
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<ImageHeader>() == 80,
+    size_of::<ImageHeader>() == 88,
     "ImageHeader changed: raise ABI_VERSION"
 );
 const _: () =

@@ -74,7 +74,12 @@ impl SetUp {
             .get("kvm_kind")
             .or_else(|| probe.get("kvm"))
             .unwrap_or(&probe);
-        let isolation = format!("virtual machine, KVM {}", kind.to_string().trim_matches('"'));
+        let kind = kind.as_str().unwrap_or("unknown");
+        let info = daemon.get("/system/info").json();
+        let isolation = match info["isolation"].as_str() {
+            Some("process") => "process, no virtual machine".to_owned(),
+            _ => format!("virtual machine, KVM {kind}"),
+        };
         Ok(SetUp {
             daemon,
             folder,

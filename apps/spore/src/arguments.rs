@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::FunctionName;
-use spore_sandbox::EgressRule;
+use spore_sandbox::{EgressRule, Isolation};
 
 /// Where the gateway is if nothing else is said.
 pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
@@ -86,6 +86,19 @@ pub(crate) struct ServeArguments {
     /// How long an idle instance is kept
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// How long a new instance may take until it listens on its port
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration::parse)]
+    pub(crate) ready_timeout: Duration,
+    /// What is around functions that ask for nothing in particular [default: a virtual machine, or a process where KVM
+    /// cannot be used]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
+    /// Refuse to start without KVM, and refuse functions that ask for the process form
+    #[arg(long)]
+    pub(crate) require_vm: bool,
+    /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<PathBuf>,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,
@@ -98,6 +111,24 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+/// What can be around a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum IsolationArgument {
+    /// A virtual machine; needs KVM
+    Vm,
+    /// A process with a short list of system calls; needs no KVM, and shares the host's kernel
+    Process,
+}
+
+impl From<IsolationArgument> for Isolation {
+    fn from(argument: IsolationArgument) -> Self {
+        match argument {
+            IsolationArgument::Vm => Self::VirtualMachine,
+            IsolationArgument::Process => Self::Process,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -159,6 +190,9 @@ pub(crate) struct DeployArguments {
     /// Most memory of an instance, for example 64Mi
     #[arg(long, value_name = "QUANTITY")]
     pub(crate) memory: Option<String>,
+    /// Most processor time of an instance, for example 500m (half of one) or 1 [default: 1]
+    #[arg(long, value_name = "QUANTITY")]
+    pub(crate) cpu: Option<String>,
     /// Longest time of an invocation, for example 30s
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
@@ -174,6 +208,9 @@ pub(crate) struct DeployArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// What is to be around the instances [default: what the daemon was started with]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
     /// Instances kept even when idle
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,
@@ -211,6 +248,12 @@ pub(crate) struct RunArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// What is around the program [default: a virtual machine, or a process where KVM cannot be used]
+    #[arg(long, value_name = "FORM")]
+    pub(crate) isolation: Option<IsolationArgument>,
+    /// Let the seccomp list catch system calls in a process, as on kernels before Linux 5.11; for finding faults
+    #[arg(long, hide = true)]
+    pub(crate) no_syscall_user_dispatch: bool,
     /// Leave out what Spore itself has to say, such as system calls that are not served
     #[arg(long, short)]
     pub(crate) quiet: bool,
@@ -294,6 +337,9 @@ pub(crate) struct InfoArguments {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Cgroup below which `spore serve` would put those of the instances [default: this process's own]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cgroup_parent: Option<PathBuf>,
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

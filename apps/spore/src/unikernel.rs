@@ -3,12 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::Context as _;
+use spore_monitor::probe::probe_forms;
+use spore_monitor::protocol::IsolationChoice;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, RootKind, StartRequest};
-use spore_sandbox::Sandbox;
+use spore_sandbox::{Isolation, Layer, Sandbox};
+use spore_sandbox_unikernel::SandboxOptions;
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
@@ -16,11 +20,30 @@ pub(crate) fn monitor_main() -> ExitCode {
     spore_monitor::main()
 }
 
-/// The sandbox that `spore serve` uses. Fails where the host has no usable KVM.
-pub(crate) fn sandbox() -> anyhow::Result<Arc<dyn Sandbox>> {
-    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new()
-        .context("this machine cannot run unikernels in virtual machines")?;
+/// The sandbox that `spore serve` uses. Says on the daemon's log if its instances share the host's kernel.
+pub(crate) fn sandbox(
+    isolation: Option<Isolation>,
+    requires_virtual_machine: bool,
+    cgroup_parent: Option<PathBuf>,
+) -> anyhow::Result<Arc<dyn Sandbox>> {
+    let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new(&SandboxOptions {
+        isolation,
+        requires_virtual_machine,
+        cgroup_parent,
+    })?;
+    if sandbox.default_isolation() == Isolation::Process {
+        let reason = sandbox.why_no_virtual_machine().unwrap_or_default();
+        tracing::warn!(
+            reason,
+            "instances are processes, which share the host's kernel, unless their functions ask for virtual machines"
+        );
+    }
     Ok(Arc::new(sandbox))
+}
+
+/// What the monitor is asked for.
+pub(crate) fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    spore_sandbox_unikernel::isolation_choice(isolation)
 }
 
 /// Runs a program once, in the foreground.
@@ -35,15 +58,28 @@ pub(crate) fn run_once(
 }
 
 /// What the host offers, for people.
-pub(crate) fn host_description() -> anyhow::Result<String> {
-    Ok(probe()?.to_string())
+pub(crate) fn host_description(cgroup_parent: Option<&Path>) -> anyhow::Result<String> {
+    use std::fmt::Write as _;
+    let mut text = probe_forms()?.to_string();
+    text.push_str("\n\nwhat confines an instance\n");
+    for Layer { name, missing } in layers(cgroup_parent)? {
+        let state = missing.map_or("yes".into(), |reason| format!("no: {reason}"));
+        writeln!(text, "  {name:36}{state}")?;
+    }
+    Ok(text)
 }
 
 /// What the host offers, for programs.
-pub(crate) fn host_json() -> anyhow::Result<serde_json::Value> {
-    Ok(serde_json::to_value(probe()?)?)
+pub(crate) fn host_json(cgroup_parent: Option<&Path>) -> anyhow::Result<serde_json::Value> {
+    let mut value = serde_json::to_value(probe_forms()?)?;
+    let layers = layers(cgroup_parent)?.into_iter().map(|layer| {
+        let (name, reason) = (layer.name, layer.missing);
+        serde_json::json!({ "name": name, "active": reason.is_none(), "reason": reason })
+    });
+    value["layers"] = layers.collect();
+    Ok(value)
 }
 
-fn probe() -> anyhow::Result<spore_monitor::probe::HostProbe> {
-    spore_monitor::probe::probe_host().context("this machine cannot run unikernels in virtual machines")
+fn layers(cgroup_parent: Option<&Path>) -> anyhow::Result<Vec<Layer>> {
+    spore_sandbox_unikernel::layers(cgroup_parent).context("no process can be confined")
 }

@@ -58,6 +58,7 @@ machine_boot_stack_top:
     .quad {image_magic}
     .quad {abi_version}
     .quad machine_start
+    .quad machine_process_entry
     .quad machine_system_call_entry
     .quad machine_upcall_entry
     .quad machine_user_copy_start
@@ -68,6 +69,7 @@ machine_boot_stack_top:
 
     .section .text.machine, "ax", @progbits
     .balign 16
+    .global machine_start
 machine_start:
     lea rsp, [rip + machine_boot_stack_top]
     xor ebp, ebp
@@ -110,8 +112,9 @@ machine_run:
     jmp [rip + machine_saved_rip]
 
     // Where `syscall` lands: rcx and r11 hold the program's rip and rflags, everything else is the program's.
-    // Hardware virtualisation enters at CPL 0 and leaves it at once; a PVM host enters at CPL 3.
+    // Hardware virtualisation enters at CPL 0 and leaves it at once; a PVM host enters at CPL 3, as does `process/signals.rs`.
     .balign 16
+    .global machine_system_call_entry
 machine_system_call_entry:
     mov [rip + machine_saved_rcx], rcx
     mov ecx, cs
@@ -168,8 +171,9 @@ machine_rewritten_call_entry:
     mov dword ptr [rip + machine_trap], {trap_rewritten_call}
     jmp 4b
 
-    // Where the monitor delivers faults and kicks, always at CPL 3. The integer registers are in the host page.
+    // Where the monitor delivers faults and kicks, always at CPL 3; in the process form, the signal handlers deliver faults. The integer registers are in the host page.
     .balign 16
+    .global machine_upcall_entry
 machine_upcall_entry:
     mov rsp, [rip + machine_context]
     machine_vector_state machine_save_vector
@@ -190,11 +194,14 @@ machine_return:
     .global machine_user_copy
 machine_user_copy:
     mov rcx, rdx
+    .global machine_user_copy_start
 machine_user_copy_start:
     rep movsb
+    .global machine_user_copy_end
 machine_user_copy_end:
     xor eax, eax
     ret
+    .global machine_user_copy_failed
 machine_user_copy_failed:
     mov rax, rcx
     ret

@@ -18,7 +18,8 @@
 //! * [`heap`]: the library OS's own memory;
 //! * [`entry`]: where traps and rewritten call sites land; [`identity`]: answers that rewritten sites read themselves;
 //! * [`processor`]: time-stamp counter, segment bases, extended register state;
-//! * [`vdso`]: code that the program runs to read the clocks.
+//! * [`vdso`]: code that the program runs to read the clocks;
+//! * `process`: what takes the place of ring 0 where there is no virtual machine.
 
 #![no_std]
 
@@ -29,6 +30,8 @@ pub mod entry;
 pub mod heap;
 pub mod identity;
 pub mod paging;
+#[cfg(not(feature = "simulation"))]
+mod process;
 pub mod processor;
 pub mod shared;
 #[cfg(feature = "simulation")]

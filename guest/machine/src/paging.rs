@@ -10,6 +10,7 @@
 
 mod dropping;
 pub mod pools;
+mod stale;
 
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -18,20 +19,23 @@ use spore_abi::layout::{self, LARGE_PAGE_BYTES, PAGE_BYTES};
 
 use crate::{reserved, shared};
 use pools::{SharedPools, load, slot, store};
+use stale::Stale;
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
+pub(crate) const PRESENT: u64 = 1;
+pub(crate) const WRITABLE: u64 = 1 << 1;
+pub(crate) const USER: u64 = 1 << 2;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
-const LARGE: u64 = 1 << 7;
+pub(crate) const LARGE: u64 = 1 << 7;
 /// A bit that the processor leaves to software: the frame belongs to a file, not to the address space.
 const BORROWED: u64 = 1 << 9;
-const NO_EXECUTE: u64 = 1 << 63;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+/// Another one: the process form has mapped the page, most likely. Nothing depends on it but how far a fault reaches.
+pub(crate) const CACHED: u64 = 1 << 10;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
+pub(crate) const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TABLE: u64 = PRESENT | WRITABLE | USER | ACCESSED;
-const ENTRIES: u64 = 512;
-const LARGE_SHIFT: u32 = LARGE_PAGE_BYTES.trailing_zeros();
+pub(crate) const ENTRIES: u64 = 512;
+pub(crate) const LARGE_SHIFT: u32 = LARGE_PAGE_BYTES.trailing_zeros();
 
 /// The top table that the processor translates with; 0 for the one that the monitor has made.
 static ACTIVE_TOP_GPA: AtomicU64 = AtomicU64::new(0);
@@ -103,6 +107,8 @@ pub struct PageTables {
     pools: SharedPools,
     /// Tables that are in use no more, but may still be cached by the processor.
     retired: Vec<u64>,
+    /// Where entries that were present have changed since the last flush.
+    stale: Stale,
     flush_needed: bool,
 }
 
@@ -115,6 +121,7 @@ impl PageTables {
             top_gpa,
             pools: SharedPools::clone(pools),
             retired: Vec::new(),
+            stale: Stale::default(),
             flush_needed: false,
         }
     }
@@ -136,6 +143,7 @@ impl PageTables {
             top_gpa,
             pools: SharedPools::clone(&self.pools),
             retired: Vec::new(),
+            stale: Stale::default(),
             flush_needed: false,
         })
     }
@@ -147,6 +155,7 @@ impl PageTables {
             top_gpa: 0,
             pools: SharedPools::clone(&self.pools),
             retired: Vec::new(),
+            stale: Stale::default(),
             flush_needed: false,
         }
     }
@@ -200,7 +209,12 @@ impl PageTables {
             let here = (ENTRIES - first).min(count - index);
             for step in 0..here {
                 let entry = self.slot(table, first + step)?;
-                self.replace(entry, (gpa + (index + step) * PAGE_BYTES) | bits);
+                let page = at + step * PAGE_BYTES;
+                self.replace(
+                    entry,
+                    (gpa + (index + step) * PAGE_BYTES) | bits,
+                    (page, PAGE_BYTES),
+                );
             }
             index += here;
         }
@@ -222,7 +236,7 @@ impl PageTables {
         if load(entry) != 0 {
             return Ok(false);
         }
-        self.replace(entry, gpa | LARGE | access.bits());
+        self.replace(entry, gpa | LARGE | access.bits(), (address, LARGE_PAGE_BYTES));
         Ok(true)
     }
 
@@ -240,14 +254,14 @@ impl PageTables {
         access: Option<Access>,
         borrowed_write: bool,
     ) -> Result<(), PagingError> {
-        self.for_each_assigned(address, count, |tables, entry, old, _| {
+        self.for_each_assigned(address, count, |tables, entry, old, range| {
             let kept = old & (ADDRESS | LARGE | BORROWED);
             let may_write = old & BORROWED == 0 || (borrowed_write && old & ADDRESS < layout::MODULES_GPA);
             let bits = access.map_or(0, |access| {
                 let write = access.write && may_write;
                 Access { write, ..access }.bits()
             });
-            tables.replace(entry, kept | bits);
+            tables.replace(entry, kept | bits, range);
         })
     }
 
@@ -263,11 +277,11 @@ impl PageTables {
         count: u64,
         mut release: impl FnMut(Released),
     ) -> Result<(), PagingError> {
-        self.for_each_assigned(address, count, |tables, entry, old, bytes| {
-            tables.replace(entry, 0);
+        self.for_each_assigned(address, count, |tables, entry, old, range| {
+            tables.replace(entry, 0, range);
             release(Released {
                 gpa: old & ADDRESS,
-                bytes,
+                bytes: range.1,
                 is_borrowed: old & BORROWED != 0,
             });
         })?;
@@ -300,8 +314,8 @@ impl PageTables {
                     };
                     match place {
                         Some(place) if load(place) == 0 => {
-                            self.replace(place, load(entry));
-                            self.replace(entry, 0);
+                            self.replace(place, load(entry) & !CACHED, (target, LARGE_PAGE_BYTES));
+                            self.replace(entry, 0, (at, LARGE_PAGE_BYTES));
                             at += LARGE_PAGE_BYTES;
                         }
                         _ => {
@@ -315,8 +329,8 @@ impl PageTables {
                     if value & ADDRESS != 0 {
                         let target_table = self.make_table(target)?;
                         let place = self.slot(target_table, target >> 12)?;
-                        self.replace(place, value);
-                        self.replace(entry, 0);
+                        self.replace(place, value & !CACHED, (target, PAGE_BYTES));
+                        self.replace(entry, 0, (at, PAGE_BYTES));
                     }
                     at += PAGE_BYTES;
                 }
@@ -353,26 +367,27 @@ impl PageTables {
         if !core::mem::take(&mut self.flush_needed) {
             return;
         }
-        shared::flush_translations();
+        shared::flush_translations(self.stale.ranges());
         self.flushed();
     }
 
     /// No translation of before is cached any more.
     fn flushed(&mut self) {
         self.flush_needed = false;
+        self.stale.clear();
         let mut pools = self.pools.borrow_mut();
         for table in self.retired.drain(..) {
             pools.give_back(table);
         }
     }
 
-    /// Calls `change(tables, entry, its value, bytes)` for each entry of the range that has a frame. Stretches without
+    /// Calls `change(tables, entry, its value, (address, bytes))` for each entry of the range that has a frame. Stretches without
     /// tables are skipped at once; large pages that lie in the range as a whole stay whole.
     fn for_each_assigned(
         &mut self,
         address: u64,
         count: u64,
-        mut change: impl FnMut(&mut Self, *mut u64, u64, u64),
+        mut change: impl FnMut(&mut Self, *mut u64, u64, (u64, u64)),
     ) -> Result<(), PagingError> {
         self.check_address(address, count)?;
         let end = address + count * PAGE_BYTES;
@@ -383,7 +398,7 @@ impl PageTables {
                 Lookup::Large(entry)
                     if at.is_multiple_of(LARGE_PAGE_BYTES) && end - at >= LARGE_PAGE_BYTES =>
                 {
-                    change(self, entry, load(entry), LARGE_PAGE_BYTES);
+                    change(self, entry, load(entry), (at, LARGE_PAGE_BYTES));
                     at += LARGE_PAGE_BYTES;
                 }
                 Lookup::Large(entry) => {
@@ -395,7 +410,7 @@ impl PageTables {
                         let entry = self.slot(table, at >> 12)?;
                         let old = load(entry);
                         if old & ADDRESS != 0 {
-                            change(self, entry, old, PAGE_BYTES);
+                            change(self, entry, old, (at, PAGE_BYTES));
                         }
                         at += PAGE_BYTES;
                     }
@@ -429,12 +444,16 @@ impl PageTables {
         }
     }
 
-    fn replace(&mut self, entry: *mut u64, value: u64) {
+    /// Sets the entry that maps `bytes` from an address on.
+    fn replace(&mut self, entry: *mut u64, value: u64, (address, bytes): (u64, u64)) {
         let old = load(entry);
-        if old == value {
+        if old & !CACHED == value {
             return;
         }
-        self.flush_needed |= old & PRESENT != 0;
+        if old & PRESENT != 0 {
+            self.flush_needed = true;
+            self.stale.add(address, address.saturating_add(bytes));
+        }
         store(entry, value);
     }
 
@@ -503,7 +522,7 @@ impl PageTables {
 
     fn take_table(&mut self) -> Result<u64, PagingError> {
         if !self.retired.is_empty() && self.pools.borrow().is_empty() {
-            shared::flush_translations();
+            shared::flush_translations(self.stale.ranges());
             self.flushed();
         }
         self.pools.borrow_mut().take().ok_or(PagingError::NoTables)

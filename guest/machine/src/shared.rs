@@ -267,8 +267,13 @@ pub fn notify() {
     ring(doorbell::NOTIFY);
 }
 
-/// Makes the host forget cached translations.
-pub fn flush_translations() {
+/// Makes the host forget cached translations, at least those of `ranges` (start and end of each).
+pub fn flush_translations(ranges: &[(u64, u64)]) {
+    #[cfg(not(feature = "simulation"))]
+    if is_process() {
+        return crate::process::forget(ranges);
+    }
+    let _ = ranges;
     ring(doorbell::FLUSH_TRANSLATIONS);
 }
 
@@ -301,8 +306,17 @@ fn ring(request: u32) {
     crate::simulation::ring(request);
 }
 
+/// Whether there is no virtual machine around the guest.
+#[cfg(not(feature = "simulation"))]
+fn is_process() -> bool {
+    load!((*HOST).form) == spore_abi::process::form::PROCESS
+}
+
 #[cfg(not(feature = "simulation"))]
 fn ring(request: u32) {
+    if is_process() {
+        return crate::process::ring(request);
+    }
     // SAFETY: an `out` to the one port that the TSS bitmap allows; the monitor may write to the shared pages
     // meanwhile, so memory is a clobber (no `nomem`).
     unsafe {

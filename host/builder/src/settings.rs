@@ -26,6 +26,7 @@ struct SettingsFile {
     name: Option<FunctionName>,
     lang: Option<Language>,
     memory: Option<String>,
+    cpu: Option<String>,
     timeout: Option<String>,
     port: Option<u16>,
     #[serde(default)]
@@ -33,6 +34,7 @@ struct SettingsFile {
     #[serde(default)]
     allow_egress: Vec<String>,
     syscall_rewriting: Option<bool>,
+    isolation: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -60,6 +62,8 @@ pub struct FunctionSettings {
     pub language: Language,
     /// Memory limit as a Kubernetes quantity, for example `64Mi`.
     pub memory: Option<String>,
+    /// Most processor time of an instance, for example `500m` or `1.5` processors.
+    pub cpu: Option<String>,
     /// Longest time of an invocation, for example `30s`.
     pub timeout: Option<String>,
     /// TCP port on which the program listens; the SDKs read it from `PORT`.
@@ -70,6 +74,8 @@ pub struct FunctionSettings {
     pub allow_egress: Vec<String>,
     /// Whether call sites may be rewritten so that system calls do not trap.
     pub syscall_rewriting: Option<bool>,
+    /// What is to be around the instances, `vm` or `process`; none leaves it to the daemon.
+    pub isolation: Option<String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Labels, passed to the daemon as written.
@@ -145,11 +151,13 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         name,
         language,
         memory: file.memory,
+        cpu: file.cpu,
         timeout: file.timeout,
         port: file.port,
         scale: file.scale,
         allow_egress: file.allow_egress,
         syscall_rewriting: file.syscall_rewriting,
+        isolation: file.isolation,
         environment: file.env,
         labels: file.labels,
         annotations: file.annotations,
@@ -214,7 +222,7 @@ mod tests {
     fn all_settings_are_read() {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
-             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\n\
+             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nisolation = \"process\"\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
@@ -224,6 +232,7 @@ mod tests {
         assert_eq!(settings.port, Some(9000));
         assert_eq!(settings.allow_egress, ["db:5432"]);
         assert_eq!(settings.syscall_rewriting, Some(false));
+        assert_eq!(settings.isolation.as_deref(), Some("process"));
         assert_eq!(
             settings.scale,
             Scale {

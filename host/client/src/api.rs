@@ -80,6 +80,9 @@ pub struct FunctionStatus {
     /// `file-system` if that is what its instances find as their root, rather than the program alone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
+    /// What is around its instances, `vm` or `process`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub isolation: String,
     /// When it was deployed, RFC 3339.
     #[serde(default)]
     pub created_at: String,

@@ -19,6 +19,9 @@ pub struct DaemonConfig {
     pub ready_timeout: Duration,
     /// Most requests per function that wait for a busy instance.
     pub max_waiting: usize,
+    /// Most connections of clients that are served at a time; more are answered that there are too many. Each takes a
+    /// descriptor, of which instances need some too.
+    pub max_connections: usize,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -32,6 +35,7 @@ impl Default for DaemonConfig {
             invocation_timeout: Duration::from_secs(60),
             ready_timeout: Duration::from_secs(10),
             max_waiting: 1000,
+            max_connections: 10_000,
             shutdown_grace: Duration::from_secs(10),
         }
     }

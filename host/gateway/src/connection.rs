@@ -7,8 +7,10 @@
 //! ```
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,12 +23,15 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use spore_pool::Lease;
 use spore_sandbox::{ConnectError, EndCause, EndReport, IngressStream, Instance, StopReason};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::request_body::RequestBody;
 
 /// Lease of an instance together with the connection that may be kept with it.
 pub(crate) type FunctionLease = Lease<FunctionConnection>;
 
-type Stream = TokioIo<Box<dyn IngressStream>>;
+type Stream = TokioIo<Counted>;
 
 /// How long a broken connection waits for the report why its instance has ended.
 const END_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,9 +47,23 @@ pub(crate) async fn end_report(lease: &mut FunctionLease) -> Option<EndReport> {
 
 /// A connection with a function.
 pub(crate) struct FunctionConnection {
-    sender: http1::SendRequest<Incoming>,
+    sender: http1::SendRequest<RequestBody>,
     /// None once it has come to its end.
-    driver: Option<Pin<Box<http1::Connection<Stream, Incoming>>>>,
+    driver: Option<Pin<Box<http1::Connection<Stream, RequestBody>>>>,
+    /// Bytes that were sent to the function.
+    sent_bytes: Arc<AtomicU64>,
+    /// How many that were before the last request.
+    sent_before: u64,
+}
+
+/// How many bytes were sent to an instance before a request.
+pub(crate) struct RequestStart(u64);
+
+impl RequestStart {
+    /// Whether an instance that ended like this has surely read nothing of the request.
+    pub(crate) fn is_unread(&self, report: &EndReport) -> bool {
+        report.read_bytes.is_some_and(|read| read <= self.0)
+    }
 }
 
 /// Why no connection could be opened.
@@ -59,7 +78,7 @@ pub(crate) enum OpenError {
 /// Why an exchange brought no response.
 pub(crate) enum ExchangeError {
     /// Nothing of the request got through; here it is again.
-    NotSent(Box<Request<Incoming>>),
+    NotSent(Box<Request<RequestBody>>),
     /// The connection broke, or what came is not HTTP.
     Broken(hyper::Error),
     /// The deadline has passed.
@@ -70,13 +89,25 @@ impl FunctionConnection {
     /// Opens a connection to the function's port.
     pub(crate) async fn open(instance: &Arc<dyn Instance>) -> Result<Self, OpenError> {
         let stream = instance.connect().await?;
+        let sent_bytes = Arc::new(AtomicU64::new(0));
+        let stream = Counted {
+            stream,
+            written: sent_bytes.clone(),
+        };
         let (sender, driver) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(OpenError::Handshake)?;
         Ok(Self {
             sender,
             driver: Some(Box::pin(driver)),
+            sent_bytes,
+            sent_before: 0,
         })
+    }
+
+    /// Closes the connection; where the last request began is left.
+    pub(crate) fn close(self) -> RequestStart {
+        RequestStart(self.sent_before)
     }
 
     /// Moves bytes in both directions as far as possible without waiting.
@@ -92,9 +123,10 @@ impl FunctionConnection {
     /// Sends the request and waits for the head of the response.
     pub(crate) async fn exchange(
         &mut self,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         deadline: &mut Pin<Box<Sleep>>,
     ) -> Result<Response<Incoming>, ExchangeError> {
+        self.sent_before = self.sent_bytes.load(Ordering::Relaxed);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
         let driver = &mut self.driver;
         std::future::poll_fn(|context| {
@@ -126,6 +158,63 @@ impl FunctionConnection {
     }
 }
 
+/// A stream that counts what is written.
+struct Counted {
+    stream: Box<dyn IngressStream>,
+    written: Arc<AtomicU64>,
+}
+
+impl Counted {
+    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.written.fetch_add(*bytes as u64, Ordering::Relaxed);
+        }
+        written
+    }
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.count(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
 /// Why a function's body broke off.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FunctionBodyError {
@@ -146,7 +235,11 @@ pub(crate) struct FunctionBody {
     timeout: Duration,
     /// Whether only the end of the connection ends the body.
     until_close: bool,
+    /// Waits for the word of an instance that has gone at the end of such a body.
+    ending: Option<Ending>,
 }
+
+type Ending = Pin<Box<dyn Future<Output = Option<EndReport>> + Send>>;
 
 impl FunctionBody {
     /// `timeout` is the span that `deadline` was made from.
@@ -167,6 +260,7 @@ impl FunctionBody {
                 deadline,
                 timeout,
                 until_close,
+                ending: None,
             };
             if body.incoming.is_end_stream() {
                 body.finish();
@@ -213,6 +307,22 @@ impl FunctionBody {
         }
     }
 
+    /// The instance has gone with the connection. A program that ended by itself, and well, has said all that it had to
+    /// say; any other has not.
+    fn poll_ending(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FunctionBodyError>>> {
+        let Some(ending) = &mut self.ending else {
+            return Poll::Ready(None);
+        };
+        let report = std::task::ready!(ending.as_mut().poll(context));
+        self.ending = None;
+        let cause = report.map_or(EndCause::Stopped, |report| report.cause);
+        let is_complete = cause == EndCause::Exited { code: 0 };
+        Poll::Ready((!is_complete).then_some(Err(FunctionBodyError::Ended(cause))))
+    }
+
     pub(crate) fn is_end_stream(&self) -> bool {
         self.incoming.is_end_stream()
     }
@@ -225,6 +335,9 @@ impl FunctionBody {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, FunctionBodyError>>> {
+        if self.ending.is_some() {
+            return self.poll_ending(context);
+        }
         let mut frame = Pin::new(&mut self.incoming).poll_frame(context);
         if frame.is_pending() {
             if let Some((_, connection)) = &mut self.running {
@@ -247,6 +360,17 @@ impl FunctionBody {
                 };
                 self.finish();
                 Poll::Ready(broken.map(Err))
+            }
+            Poll::Ready(Some(Err(_))) if self.until_close && self.running.is_some() => {
+                self.ending = self.running.take().map(|(mut lease, connection)| -> Ending {
+                    drop(connection);
+                    Box::pin(async move {
+                        let report = end_report(&mut lease).await;
+                        lease.discard(StopReason::NotNeeded);
+                        report
+                    })
+                });
+                self.poll_ending(context)
             }
             Poll::Ready(Some(Err(error))) => {
                 self.discard_broken();

@@ -8,8 +8,9 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,20 +18,27 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::admission::{Admission, Place};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::registry::Uploads;
+use crate::reply;
 use crate::routes::Gateway;
+use crate::shortage::Shortage;
 
 /// How long a client may take to send the head of a request; bounds idle connections too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// The same for a client whose request is refused in any case.
+const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often failed accepts are told of.
+const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -76,10 +84,12 @@ impl Daemon {
             .map_err(ApiError::from)??;
         let store = Arc::new(store);
         let (address, grace) = (config.listen, config.shutdown_grace);
+        let (data, max_connections) = (config.data.clone(), config.max_connections);
         let listen_error = |source| DaemonStartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
+        let layers = sandbox.layers();
         let functions = Functions::load(config, store.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
@@ -87,12 +97,14 @@ impl Daemon {
             functions,
             store,
             uploads,
+            data,
             sandbox_kind,
+            layers,
             local_address,
             stopping,
         };
         let gateway = Arc::new(gateway);
-        let server = tokio::spawn(serve(listener, gateway.clone(), grace));
+        let server = tokio::spawn(serve(listener, gateway.clone(), max_connections, grace));
         tracing::info!(%local_address, sandbox = sandbox_kind, "the gateway is listening");
         Ok(Self {
             local_address,
@@ -137,14 +149,43 @@ impl Daemon {
     }
 }
 
+/// Tells of failed accepts, now and then.
+#[derive(Default)]
+struct AcceptFailures {
+    untold: u64,
+    told_at: Option<Instant>,
+}
+
+impl AcceptFailures {
+    fn count(&mut self, error: &io::Error) {
+        self.untold += 1;
+        if self
+            .told_at
+            .is_none_or(|told_at| told_at.elapsed() >= ACCEPT_WARNING_PAUSE)
+        {
+            let advice = Shortage::of(error).map_or("", Shortage::advice_for_instances);
+            tracing::warn!(%error, attempts = self.untold, "connections cannot be accepted; {advice}");
+            *self = Self {
+                untold: 0,
+                told_at: Some(Instant::now()),
+            };
+        }
+    }
+}
+
 /// Accepts connections until the daemon stops, then lets those under way come to their end.
-async fn serve(listener: TcpListener, gateway: Arc<Gateway>, grace: Duration) {
+async fn serve(listener: TcpListener, gateway: Arc<Gateway>, max_connections: usize, grace: Duration) {
     let mut stopping = gateway.stopping.clone();
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
+    let admission = Admission::new(max_connections);
+    let mut failures = AcceptFailures::default();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                admission.room().await;
+                listener.accept().await
+            } => accepted,
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         while connections.try_join_next().is_some() {}
@@ -153,15 +194,26 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, grace: Duration) {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "a connection waits before it sends small packets");
                 }
-                connections.spawn(serve_connection(
-                    stream,
-                    peer,
-                    gateway.clone(),
-                    graceful.watcher(),
-                ));
+                // There is room: only this loop takes places.
+                match admission.place() {
+                    Some(Place::Served(place)) => {
+                        let (gateway, watcher) = (gateway.clone(), graceful.watcher());
+                        connections.spawn(async move {
+                            serve_connection(stream, peer, gateway, watcher).await;
+                            drop(place);
+                        });
+                    }
+                    Some(Place::Refused(place)) => {
+                        connections.spawn(async move {
+                            refuse_connection(stream, max_connections).await;
+                            drop(place);
+                        });
+                    }
+                    None => {}
+                }
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                failures.count(&error);
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -174,6 +226,25 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, grace: Duration) {
         );
     }
     connections.shutdown().await;
+}
+
+/// Answers one request that there are too many connections.
+async fn refuse_connection(stream: TcpStream, max_connections: usize) {
+    let service = service_fn(move |_| async move {
+        let line = format!(
+            "{max_connections} connections are open, which is all that the daemon's limit of open files allows: \
+             close some, try again later, or raise it (ulimit -n, LimitNOFILE)"
+        );
+        let answer = reply::retry_soon(reply::text(StatusCode::SERVICE_UNAVAILABLE, &line));
+        Ok::<_, Infallible>(answer)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .header_read_timeout(REFUSED_HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    // The client's doing: it sent no request, or went away.
+    let _ = connection.await;
 }
 
 async fn serve_connection<S>(stream: S, peer: SocketAddr, gateway: Arc<Gateway>, watcher: Watcher)

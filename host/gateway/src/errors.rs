@@ -1,16 +1,18 @@
 //! What can go wrong at the gateway, whose fault it is, and the one place that maps it to status codes.
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::AcquireError;
-use spore_sandbox::{ConnectError, EndCause, StartError};
+use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
 use crate::reply::{self, Answer};
 use crate::settings::SettingsError;
+use crate::shortage::Shortage;
 
 /// Who has to change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,12 @@ pub(crate) enum InvokeError {
     UnknownFunction { name: String },
     #[error("{function}")]
     NoInstance { function: String, source: AcquireError },
+    #[error("{function}: {} is damaged and cannot be made again", path.display())]
+    Damaged {
+        function: String,
+        path: PathBuf,
+        source: Box<ApiError>,
+    },
     #[error("{function}")]
     Unreachable { function: String, source: ConnectError },
     #[error("{function}: {cause}")]
@@ -44,12 +52,13 @@ impl InvokeError {
         match self {
             Self::UnknownFunction { .. } | Self::BadRequestBody { .. } => Fault::Caller,
             Self::NoInstance { source, .. } => match source {
-                AcquireError::StartFailed(StartError::Host { .. }) => Fault::Platform,
+                AcquireError::StartFailed(error) if is_platforms(error) => Fault::Platform,
                 AcquireError::StartFailed(_) | AcquireError::NotReady { .. } => Fault::Function,
                 AcquireError::QueueFull { .. } | AcquireError::NoneFree { .. } => Fault::Platform,
                 AcquireError::Closed => Fault::Caller,
             },
-            Self::Unreachable {
+            Self::Damaged { .. }
+            | Self::Unreachable {
                 source: ConnectError::Host(_),
                 ..
             } => Fault::Platform,
@@ -70,9 +79,9 @@ impl InvokeError {
             Self::NoInstance { source, .. } => match source {
                 AcquireError::QueueFull { .. }
                 | AcquireError::NotReady { .. }
-                | AcquireError::NoneFree { .. }
-                | AcquireError::StartFailed(StartError::Host { .. }) => true,
-                AcquireError::StartFailed(_) | AcquireError::Closed => false,
+                | AcquireError::NoneFree { .. } => true,
+                AcquireError::StartFailed(error) => is_platforms(error),
+                AcquireError::Closed => false,
             },
             Self::Unreachable {
                 source: ConnectError::Host(_),
@@ -107,7 +116,10 @@ impl InvokeError {
 
     /// The answer to the caller.
     pub(crate) fn answer(&self) -> Answer {
-        let line = one_line(self);
+        let mut line = one_line(self);
+        if let Some(shortage) = Shortage::of(self) {
+            line = format!("{line}: {}", shortage.advice_for_instances());
+        }
         tracing::debug!(fault = ?self.fault(), "{line}");
         let mut response = reply::text(self.status(), &line);
         response
@@ -118,6 +130,15 @@ impl InvokeError {
         } else {
             response
         }
+    }
+}
+
+/// Whether a start has failed for a reason that is not the function's own.
+fn is_platforms(error: &StartError) -> bool {
+    match error {
+        StartError::Host { .. } | StartError::Isolation(_) => true,
+        StartError::EndedEarly(report) => matches!(report.cause, EndCause::SandboxFailed { .. }),
+        StartError::BadProgram { .. } | StartError::NotReady { .. } => false,
     }
 }
 
@@ -132,6 +153,8 @@ pub(crate) enum ApiError {
     TooLong { limit_bytes: usize },
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
     #[error("the function `{name}` does not exist")]
@@ -151,6 +174,8 @@ pub(crate) enum ApiError {
     Derive { image: String, source: DeriveError },
     #[error("`{value}` is not a value of the parameter `{parameter}`")]
     BadParameter { parameter: &'static str, value: String },
+    #[error("the function's log could not be read")]
+    Log(#[source] std::io::Error),
     #[error("the function's record could not be read or written")]
     Record(#[from] RecordError),
     #[error("the function `{name}` cannot be loaded")]
@@ -162,9 +187,11 @@ pub(crate) enum ApiError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadJson(_) | Self::Body(_) | Self::Settings(_) | Self::BadReference(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadJson(_)
+            | Self::Body(_)
+            | Self::Settings(_)
+            | Self::Isolation(_)
+            | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..
@@ -174,18 +201,44 @@ impl ApiError {
             Self::Exists { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Record(_) | Self::Load { .. } | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
         }
     }
 
-    /// The answer to the caller.
-    pub(crate) fn answer(&self) -> Answer {
-        let (status, line) = (self.status(), one_line(self));
-        if status.is_server_error() {
-            tracing::error!("{line}");
+    /// The answer to the caller; `data` is the data folder.
+    pub(crate) fn answer(&self, data: &Path) -> Answer {
+        let (status, line, retry_helps) = shown(self, self.status(), data);
+        let response = reply::text(status, &line);
+        if retry_helps {
+            reply::retry_soon(response)
+        } else {
+            response
         }
-        reply::text(status, &line)
     }
+}
+
+/// Status and text of an answer that is an error, and whether a retry helps. A shortage of the host's, wherever it
+/// was met, decides over `status`. What is not the caller's doing is logged.
+pub(crate) fn shown(
+    error: &(dyn Error + 'static),
+    status: StatusCode,
+    data: &Path,
+) -> (StatusCode, String, bool) {
+    let line = one_line(error);
+    let (status, line, retry_helps) = match Shortage::of(error) {
+        Some(shortage) => (
+            shortage.status(),
+            format!("{line}: {}", shortage.advice(data)),
+            shortage.passes(),
+        ),
+        None => (status, line, false),
+    };
+    if status.is_server_error() {
+        tracing::error!("{line}");
+    }
+    (status, line, retry_helps)
 }
 
 /// The error and its causes, outermost first, in one line.

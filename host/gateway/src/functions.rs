@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Root, Sandbox};
+use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
 use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
-use crate::errors::{ApiError, one_line};
+use crate::errors::{ApiError, InvokeError, one_line};
 use crate::settings::{DEFAULT_NAMESPACE, Settings};
 
 /// A deployed function.
@@ -29,7 +29,8 @@ pub(crate) struct Function {
 /// What a replacement of the function changes.
 struct Version {
     record: Arc<FunctionRecord>,
-    has_file_system: bool,
+    root: Root,
+    isolation: Isolation,
     timeout: Duration,
 }
 
@@ -44,10 +45,33 @@ impl Function {
 
     /// Whether its instances have a root file system, rather than the program alone.
     pub(crate) fn has_file_system(&self) -> bool {
+        matches!(self.root(), Root::FileSystem(_))
+    }
+
+    fn root(&self) -> Root {
         self.version
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .has_file_system
+            .root
+            .clone()
+    }
+
+    /// Writes a line of the platform's to its log.
+    fn tell(&self, text: String) {
+        self.log.write(LogLine {
+            instance: String::new(),
+            time: SystemTime::now(),
+            source: LogSource::Platform,
+            text,
+        });
+    }
+
+    /// What is around its instances.
+    pub(crate) fn isolation(&self) -> Isolation {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .isolation
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
@@ -76,6 +100,7 @@ pub(crate) struct Functions {
 struct Prepared {
     record: FunctionRecord,
     settings: Settings,
+    isolation: Isolation,
     template: InstanceSpec,
 }
 
@@ -99,7 +124,7 @@ impl Functions {
             changing: tokio::sync::Mutex::default(),
         };
         let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
-        for record in records {
+        for (_, record) in records {
             let record = match record {
                 Ok(record) => record,
                 Err(error) => {
@@ -120,6 +145,11 @@ impl Functions {
             }
         }
         Ok(functions)
+    }
+
+    /// What is around instances of functions that ask for nothing in particular.
+    pub(crate) fn default_isolation(&self) -> Option<Isolation> {
+        self.sandbox.isolation(None).ok()
     }
 
     /// The function that is named `NAME` or `NAME.NAMESPACE`.
@@ -156,6 +186,8 @@ impl Functions {
         }
         let digest = self.resolve(&deployment.image, own_names).await?;
         let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
+        self.remove_stale_log(key(&prepared.record.deployment.service))
+            .await?;
         self.save(&prepared).await?;
         self.install(prepared);
         Ok(())
@@ -182,11 +214,13 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let version = Version {
-            has_file_system: has_file_system(&template),
+            root: template.root.clone(),
             record: Arc::new(record),
+            isolation,
             timeout: settings.timeout,
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
@@ -218,6 +252,51 @@ impl Functions {
             tracing::warn!(function = function.name, %error, "the log of a removed function could not be deleted");
         }
         Ok(())
+    }
+
+    /// Looks whether what the function's instances run is as it was made, and makes it again from the image if not. Says
+    /// whether that was done.
+    pub(crate) async fn mend(&self, function: &Function) -> Result<bool, InvokeError> {
+        let is_intact = |root: Root| {
+            let store = self.store.clone();
+            tokio::task::spawn_blocking(move || store.images.is_intact(&root))
+        };
+        let root = function.root();
+        // Whoever waits for the lock while another one mends it finds it whole.
+        let _changing = if is_intact(root.clone()).await.unwrap_or(true) {
+            return Ok(false);
+        } else {
+            self.changing.lock().await
+        };
+        let path = root.path().to_owned();
+        if !is_intact(root).await.unwrap_or(true) {
+            let (store, digest) = (self.store.clone(), function.record().image_digest);
+            let image = function.record().deployment.image.clone();
+            let derived = tokio::task::spawn_blocking(move || store.images.derive_program(digest)).await;
+            let derived = match derived {
+                Ok(derived) => derived
+                    .map(drop)
+                    .map_err(|source| ApiError::Derive { image, source }),
+                Err(lost) => Err(lost.into()),
+            };
+            if let Err(source) = derived {
+                let (name, source) = (function.name.clone(), Box::new(source));
+                let error = InvokeError::Damaged {
+                    function: name,
+                    path,
+                    source,
+                };
+                function.tell(one_line(&error));
+                return Err(error);
+            }
+            let text = format!(
+                "{} was damaged, and was made again from the image",
+                path.display()
+            );
+            tracing::warn!(function = function.name, "{text}");
+            function.tell(text);
+        }
+        Ok(true)
     }
 
     fn retire(&self, pool: Pool<FunctionConnection>) {
@@ -275,6 +354,7 @@ impl Functions {
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
         let settings = Settings::of(&deployment, &self.config)?;
+        let isolation = self.sandbox.isolation(settings.isolation)?;
         DEFAULT_NAMESPACE.clone_into(&mut deployment.namespace);
         let store = self.store.clone();
         let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
@@ -282,7 +362,9 @@ impl Functions {
             image: deployment.image.clone(),
             source,
         })?;
-        let template = template(&deployment, program, &settings, self.config.ready_timeout);
+        let mut template = template(&deployment, program, &settings, self.config.ready_timeout);
+        // What the function is shown to have is what each of its instances is started with.
+        template.isolation = Some(isolation);
         Ok(Prepared {
             record: FunctionRecord {
                 deployment,
@@ -290,8 +372,22 @@ impl Functions {
                 image_digest,
             },
             settings,
+            isolation,
             template,
         })
+    }
+
+    /// A daemon that was killed in the middle of a removal leaves the log of a function that is gone.
+    async fn remove_stale_log(&self, key: String) -> Result<(), ApiError> {
+        let store = self.store.clone();
+        let removal = move || -> Result<std::io::Result<()>, ApiError> {
+            let is_stale = !store.records.contains(&key)?;
+            Ok(if is_stale { store.logs.remove(&key) } else { Ok(()) })
+        };
+        if let Err(error) = tokio::task::spawn_blocking(removal).await?? {
+            tracing::warn!(%error, "the log of a function that was removed earlier could not be deleted");
+        }
+        Ok(())
     }
 
     async fn save(&self, prepared: &Prepared) -> Result<(), ApiError> {
@@ -304,20 +400,22 @@ impl Functions {
         let Prepared {
             record,
             settings,
+            isolation,
             template,
         } = prepared;
         let name = record.deployment.service.clone();
         let key = key(&name);
         let log = self.store.logs.function(&key);
-        let has_file_system = has_file_system(&template);
+        let root = template.root.clone();
         let function = Function {
             name,
             pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {
-                has_file_system,
+                root,
                 record: Arc::new(record),
+                isolation,
                 timeout: settings.timeout,
             }),
         };
@@ -326,10 +424,6 @@ impl Functions {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, Arc::new(function));
     }
-}
-
-fn has_file_system(template: &InstanceSpec) -> bool {
-    matches!(template.root, Root::FileSystem(_))
 }
 
 /// Says that a function of an earlier start is not there now.
@@ -373,9 +467,11 @@ fn template(
         environment,
         working_directory: program.working_directory,
         rewrites_calls: settings.rewrites_calls,
+        isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,
         memory_bytes: settings.memory_bytes,
+        processor_millis: settings.processor_millis,
         ready_timeout,
     }
 }

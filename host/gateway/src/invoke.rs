@@ -10,7 +10,8 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
-use spore_sandbox::{ConnectError, EndCause, StopReason};
+use spore_pool::AcquireError;
+use spore_sandbox::{ConnectError, EndCause, StartError, StopReason};
 use tokio::time::Sleep;
 
 use crate::body::GatewayBody;
@@ -21,6 +22,7 @@ use crate::errors::InvokeError;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
+use crate::request_body::{Replay, RequestBody};
 
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
 const MAX_ENDED_INSTANCES: usize = 3;
@@ -42,7 +44,7 @@ pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, pe
             let path = PathAndQuery::try_from(path.as_ref()).unwrap_or(PathAndQuery::from_static("/"));
             let request = to_function(request, path, peer, &stamps);
             function.invocations.fetch_add(1, Ordering::Relaxed);
-            invoke_function(&function, request, started)
+            invoke_function(functions, &function, request, started)
                 .await
                 .unwrap_or_else(|error| error.answer())
         }
@@ -80,6 +82,7 @@ fn to_function(
 }
 
 async fn invoke_function(
+    functions: &Functions,
     function: &Arc<Function>,
     request: Request<Incoming>,
     started: Instant,
@@ -88,9 +91,11 @@ async fn invoke_function(
     let request_type = request.headers().get(CONTENT_TYPE).cloned();
     let head_only = request.method() == Method::HEAD;
     let mut invocation = Invocation {
+        functions,
         function,
         timeout,
         ended_instances: 0,
+        has_started_again: false,
     };
     let (lease, connection, deadline, response) = invocation.run(request).await?;
     let cold = lease.is_cold();
@@ -129,9 +134,18 @@ fn to_client(
 
 /// An invocation that looks for an instance which answers.
 struct Invocation<'a> {
+    functions: &'a Functions,
     function: &'a Arc<Function>,
     timeout: Duration,
     ended_instances: usize,
+    /// An instance was lost before the request could reach it, and another one was asked for. Once is enough.
+    has_started_again: bool,
+}
+
+/// A request as it came, to be sent once more if need be.
+struct Original {
+    head: http::request::Parts,
+    replay: Replay,
 }
 
 type Running = (
@@ -146,8 +160,15 @@ impl Invocation<'_> {
         self.function.name.clone()
     }
 
-    async fn lease(&self) -> Result<FunctionLease, InvokeError> {
-        let leased = self.function.pool.acquire(self.timeout).await;
+    async fn lease(&mut self) -> Result<FunctionLease, InvokeError> {
+        let mut leased = self.function.pool.acquire(self.timeout).await;
+        if let Err(AcquireError::StartFailed(error)) = &leased
+            && !self.has_started_again
+            && (is_lost(error) || self.functions.mend(self.function).await?)
+        {
+            self.has_started_again = true;
+            leased = self.function.pool.acquire(self.timeout).await;
+        }
         leased.map_err(|source| InvokeError::NoInstance {
             function: self.name(),
             source,
@@ -155,7 +176,11 @@ impl Invocation<'_> {
     }
 
     /// Sends the request to an instance and waits for the head of the response.
-    async fn run(&mut self, mut request: Request<Incoming>) -> Result<Running, InvokeError> {
+    async fn run(&mut self, request: Request<Incoming>) -> Result<Running, InvokeError> {
+        let (head, body) = request.into_parts();
+        let (body, replay) = RequestBody::new(body);
+        let original = Original { head, replay };
+        let mut request = Request::from_parts(original.head.clone(), body);
         loop {
             let mut lease = self.lease().await?;
             // The deadline is the function's own: waiting for an instance does not count.
@@ -165,7 +190,10 @@ impl Invocation<'_> {
                 match kept.exchange(request, &mut deadline).await {
                     Ok(response) => return Ok((lease, kept, deadline, response)),
                     Err(ExchangeError::NotSent(again)) => request = *again,
-                    Err(other) => return Err(self.failed(lease, kept, other).await),
+                    Err(other) => {
+                        request = self.again(lease, kept, other, &original).await?;
+                        continue;
+                    }
                 }
             }
             let opening = FunctionConnection::open(lease.instance());
@@ -182,9 +210,29 @@ impl Invocation<'_> {
             };
             match connection.exchange(request, &mut deadline).await {
                 Ok(response) => return Ok((lease, connection, deadline, response)),
-                Err(error) => return Err(self.failed(lease, connection, error).await),
+                Err(error) => request = self.again(lease, connection, error, &original).await?,
             }
         }
+    }
+
+    /// The request for another instance, if this one has surely not begun to read it; otherwise why there is no response.
+    async fn again(
+        &mut self,
+        lease: FunctionLease,
+        connection: FunctionConnection,
+        error: ExchangeError,
+        original: &Original,
+    ) -> Result<Request<RequestBody>, InvokeError> {
+        let (error, is_unread) = self.failed(lease, connection, error).await;
+        if !is_unread || std::mem::replace(&mut self.has_started_again, true) {
+            return Err(error);
+        }
+        let body = original.replay.again().ok_or(error)?;
+        tracing::debug!(
+            function = self.function.name,
+            "a request is given to another instance"
+        );
+        Ok(Request::from_parts(original.head.clone(), body))
     }
 
     fn timed_out(&self, lease: FunctionLease) -> InvokeError {
@@ -203,7 +251,8 @@ impl Invocation<'_> {
         match error {
             OpenError::Connect(ConnectError::Ended(report)) => {
                 self.ended_instances += 1;
-                if cold || self.ended_instances > MAX_ENDED_INSTANCES {
+                let is_first = !std::mem::replace(&mut self.has_started_again, true);
+                if cold && !is_first || self.ended_instances > MAX_ENDED_INSTANCES {
                     return Err(InvokeError::Ended {
                         function,
                         cause: report.cause,
@@ -216,16 +265,17 @@ impl Invocation<'_> {
         }
     }
 
-    /// Finds out why there is no response, and discards the instance.
+    /// Finds out why there is no response, and whether the program has surely not read any of the request, and discards
+    /// the instance.
     async fn failed(
         &self,
         mut lease: FunctionLease,
         connection: FunctionConnection,
         error: ExchangeError,
-    ) -> InvokeError {
-        drop(connection);
+    ) -> (InvokeError, bool) {
+        let request_start = connection.close();
         let source = match error {
-            ExchangeError::DeadlinePassed => return self.timed_out(lease),
+            ExchangeError::DeadlinePassed => return (self.timed_out(lease), false),
             ExchangeError::NotSent(_) => None,
             ExchangeError::Broken(source) => Some(source),
         };
@@ -233,23 +283,29 @@ impl Invocation<'_> {
         if let Some(source) = source {
             if source.is_user() {
                 lease.discard(StopReason::CallerGone);
-                return InvokeError::BadRequestBody { function, source };
+                return (InvokeError::BadRequestBody { function, source }, false);
             }
             if source.is_parse() {
                 lease.discard(StopReason::NotNeeded);
-                return InvokeError::BadAnswer { function, source };
+                return (InvokeError::BadAnswer { function, source }, false);
             }
         }
         let report = end_report(&mut lease).await;
         lease.discard(StopReason::NotNeeded);
         match report {
-            Some(report) => InvokeError::Ended {
-                function,
-                cause: report.cause,
-            },
-            None => InvokeError::NoAnswer { function },
+            Some(report) => {
+                let is_unread = request_start.is_unread(&report);
+                let cause = report.cause;
+                (InvokeError::Ended { function, cause }, is_unread)
+            }
+            None => (InvokeError::NoAnswer { function }, false),
         }
     }
+}
+
+/// Whether the sandbox has lost an instance before it was ready, which the next one need not meet.
+fn is_lost(error: &StartError) -> bool {
+    matches!(error, StartError::EndedEarly(report) if matches!(report.cause, EndCause::SandboxFailed { .. }))
 }
 
 #[cfg(test)]

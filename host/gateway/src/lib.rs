@@ -9,6 +9,7 @@
 //! An invocation runs in the task of its client's connection from the first byte to the last: no other task, and so no
 //! wake-up across threads, lies between client and function.
 
+mod admission;
 mod body;
 mod config;
 mod connection;
@@ -21,8 +22,10 @@ mod logs;
 mod quantity;
 mod registry;
 mod reply;
+mod request_body;
 mod routes;
 mod settings;
+mod shortage;
 mod system;
 
 pub use config::DaemonConfig;

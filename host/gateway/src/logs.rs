@@ -30,15 +30,18 @@ struct Message<'a> {
 }
 
 /// Answers `GET /system/logs?name=…`.
-pub(crate) fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "name").unwrap_or_default();
     let query = query(uri)?;
     let Some(function) = gateway.functions.find(&name) else {
         return Err(ApiError::NotFound { name });
     };
+    let mut reader = function.log.read(query);
+    // What fails at once is told with a status, not by a body that breaks off.
+    let first = reader.next().await.map_err(ApiError::Log)?;
     let (sender, receiver) = mpsc::channel(4);
-    let reader = function.log.read(query);
     tokio::spawn(send(
+        first,
         reader,
         function.name.clone(),
         sender,
@@ -87,14 +90,22 @@ fn query(uri: &Uri) -> Result<LogQuery, ApiError> {
     })
 }
 
-/// Sends the log until its end, the client's or the daemon's.
+/// Sends the log from what was read first until its end, the client's or the daemon's.
 async fn send(
+    first: Option<Vec<LogRecord>>,
     mut reader: LogReader,
     name: String,
     sender: mpsc::Sender<io::Result<Bytes>>,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let mut first = Some(first);
     loop {
+        if let Some(records) = first.take() {
+            let Some(records) = records else { return };
+            if !send_pieces(&records, &name, &sender).await {
+                return;
+            }
+        }
         let records = tokio::select! {
             records = reader.next() => records,
             () = sender.closed() => return,
@@ -111,12 +122,20 @@ async fn send(
                 return;
             }
         };
-        for records in records.chunks(LINES_PER_PIECE) {
-            if sender.send(encode(records, &name)).await.is_err() {
-                return;
-            }
+        if !send_pieces(&records, &name, &sender).await {
+            return;
         }
     }
+}
+
+/// Whether the client is still there.
+async fn send_pieces(records: &[LogRecord], name: &str, sender: &mpsc::Sender<io::Result<Bytes>>) -> bool {
+    for records in records.chunks(LINES_PER_PIECE) {
+        if sender.send(encode(records, name)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 fn encode(records: &[LogRecord], name: &str) -> io::Result<Bytes> {

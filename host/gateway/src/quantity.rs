@@ -28,6 +28,17 @@ pub fn parse_memory(text: &str) -> Option<u64> {
     (bytes < u64::MAX as f64).then_some(bytes as u64)
 }
 
+/// Thousandths of one processor in a Kubernetes quantity such as `500m`, `0.5` or `2`, rounded up; none if it is not
+/// one.
+pub(crate) fn parse_processor_millis(text: &str) -> Option<u32> {
+    let (number, factor) = match text.strip_suffix('m') {
+        Some(number) => (number, 1.0),
+        None => (text, 1000.0),
+    };
+    let millis = (parse_number(number, false)? * factor).ceil();
+    (millis <= f64::from(u32::MAX)).then_some(millis as u32)
+}
+
 /// A decimal number without sign; an exponent only where allowed.
 fn parse_number(text: &str, exponent: bool) -> Option<f64> {
     let allowed =
@@ -99,6 +110,23 @@ mod tests {
     }
 
     #[test]
+    fn processor_time_in_all_forms() {
+        for (text, millis) in [
+            ("500m", 500),
+            ("0.5", 500),
+            ("2", 2000),
+            ("0.0001", 1),
+            ("1.5m", 2),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_processor_millis(text), Some(millis), "{text}");
+        }
+        for bad in ["", "m", "-1", "1k", "1e3", "99999999999", "one"] {
+            assert_eq!(parse_processor_millis(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn durations_in_all_forms() {
         for (text, ms) in [
             ("30", 30_000),
@@ -128,6 +156,7 @@ mod tests {
         #[test]
         fn nothing_panics(text in "[0-9a-zA-Zµ.+ -]{0,30}") {
             let _ = parse_memory(&text);
+            let _ = parse_processor_millis(&text);
             let _ = parse_duration(&text);
         }
 

@@ -1,11 +1,13 @@
 //! Which part of the gateway answers a request.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
@@ -19,7 +21,11 @@ pub(crate) struct Gateway {
     pub(crate) functions: Functions,
     pub(crate) store: Arc<Store>,
     pub(crate) uploads: Uploads,
+    /// The data folder, for errors that concern it.
+    pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
+    /// What keeps instances apart.
+    pub(crate) layers: Vec<Layer>,
     pub(crate) local_address: SocketAddr,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
     pub(crate) stopping: watch::Receiver<bool>,
@@ -56,7 +62,11 @@ impl Gateway {
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
             ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
-            ("/system/info", &Method::GET) => Ok(system::info(self.sandbox_kind)),
+            ("/system/info", &Method::GET) => Ok(system::info(
+                self.sandbox_kind,
+                self.functions.default_isolation(),
+                &self.layers,
+            )),
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();
@@ -67,7 +77,7 @@ impl Gateway {
                 system::update(&self.functions, request.into_body(), &own_names).await
             }
             ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
-            ("/system/logs", &Method::GET) => logs::answer(self, request.uri()),
+            ("/system/logs", &Method::GET) => logs::answer(self, request.uri()).await,
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
@@ -80,7 +90,7 @@ impl Gateway {
                 )),
             },
         };
-        answer.unwrap_or_else(|error| error.answer())
+        answer.unwrap_or_else(|error| error.answer(&self.data))
     }
 }
 

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spore_pool::PoolLimits;
-use spore_sandbox::{EgressRule, EgressRuleError};
+use spore_sandbox::{EgressRule, EgressRuleError, Isolation};
 use spore_store::FunctionDeployment;
 
 use crate::config::DaemonConfig;
-use crate::quantity::{parse_duration, parse_memory};
+use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
 
 /// The one namespace.
 pub(crate) const DEFAULT_NAMESPACE: &str = "openfaas-fn";
 /// Memory of a function that names no limit, in bytes.
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
+/// Processor time of a function that names no limit, in thousandths of one processor.
+const DEFAULT_PROCESSOR_MILLIS: u32 = 1000;
 /// Most instances of a function that names no bound.
 const DEFAULT_MAX_INSTANCES: u32 = 20;
 /// Longest name of a function: a DNS label.
@@ -24,6 +26,7 @@ const SCALE_MAX: &str = "com.openfaas.scale.max";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
+const ISOLATION: &str = "dev.spore.isolation";
 const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
@@ -42,12 +45,16 @@ pub(crate) enum SettingsError {
     UnknownSecret { name: String },
     #[error("the memory limit `{text}` is not an amount of memory: write it like 128Mi")]
     Memory { text: String },
+    #[error("the CPU limit `{text}` is not an amount of processor time: write it like 500m or 1.5")]
+    Processor { text: String },
     #[error("{setting} is `{text}`, which is not a duration: write it like 30s or 1m30s")]
     Duration { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
     Instances { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is neither true nor false")]
     Switch { setting: &'static str, text: String },
+    #[error("{ISOLATION} is `{text}`, which is neither vm nor process")]
+    Isolation { text: String },
     #[error("{EGRESS} is not valid: {0}")]
     Egress(#[from] EgressRuleError),
     #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
@@ -62,7 +69,9 @@ pub(crate) struct Settings {
     pub(crate) limits: PoolLimits,
     pub(crate) timeout: Duration,
     pub(crate) memory_bytes: u64,
+    pub(crate) processor_millis: u32,
     pub(crate) rewrites_calls: bool,
+    pub(crate) isolation: Option<Isolation>,
     pub(crate) egress: Vec<EgressRule>,
 }
 
@@ -112,6 +121,8 @@ impl Settings {
             limits,
             timeout,
             memory_bytes: memory_bytes(deployment)?,
+            isolation: isolation(&deployment.annotations)?,
+            processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
@@ -150,6 +161,20 @@ fn memory_bytes(deployment: &FunctionDeployment) -> Result<u64, SettingsError> {
     })
 }
 
+fn processor_millis(deployment: &FunctionDeployment) -> Result<u32, SettingsError> {
+    let text = deployment
+        .limits
+        .as_ref()
+        .map_or("", |limits| limits.cpu.as_str());
+    if text.is_empty() {
+        return Ok(DEFAULT_PROCESSOR_MILLIS);
+    }
+    let millis = parse_processor_millis(text).filter(|millis| *millis > 0);
+    millis.ok_or_else(|| SettingsError::Processor {
+        text: text.to_owned(),
+    })
+}
+
 type Settable = Option<BTreeMap<String, String>>;
 
 fn setting<'a>(settable: &'a Settable, name: &str) -> Option<&'a str> {
@@ -164,6 +189,15 @@ fn switch(annotations: &Settable, name: &'static str) -> Result<Option<bool>, Se
         })
     };
     setting(annotations, name).map(parse).transpose()
+}
+
+fn isolation(annotations: &Settable) -> Result<Option<Isolation>, SettingsError> {
+    let parse = |text: &str| {
+        Isolation::from_name(text).ok_or_else(|| SettingsError::Isolation {
+            text: text.to_owned(),
+        })
+    };
+    setting(annotations, ISOLATION).map(parse).transpose()
 }
 
 fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, SettingsError> {
@@ -227,12 +261,17 @@ mod tests {
             (plain.timeout, plain.memory_bytes),
             (Duration::from_secs(60), 128 << 20)
         );
-        assert!(plain.rewrites_calls && plain.egress.is_empty());
+        assert!(plain.rewrites_calls && plain.egress.is_empty() && plain.isolation.is_none());
         let set = settings(&deployment(
             &[],
-            &[(REWRITING, "false"), (EGRESS, "db:5432,10.0.0.0/8")],
+            &[
+                (REWRITING, "false"),
+                (EGRESS, "db:5432,10.0.0.0/8"),
+                (ISOLATION, "process"),
+            ],
         ));
         let set = set.expect("valid");
+        assert_eq!(set.isolation, Some(Isolation::Process));
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
@@ -252,6 +291,7 @@ mod tests {
             deployment(&[], &[(TIMEOUT, "0s")]),
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
+            deployment(&[], &[(ISOLATION, "none")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {
                 namespace: "other".to_owned(),

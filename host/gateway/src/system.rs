@@ -9,6 +9,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use spore_sandbox::{Isolation, Layer};
 use spore_store::{FunctionDeployment, Resources};
 
 use crate::errors::ApiError;
@@ -53,6 +54,8 @@ struct FunctionStatus {
     /// An addition of ours: `file-system`, if the root is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     root: Option<&'static str>,
+    /// Another one: what is around its instances, `vm` or `process`.
+    isolation: &'static str,
 }
 
 // The reference is serde's demand.
@@ -88,19 +91,27 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         available_replicas: (pool.idle + pool.busy) as u64,
         created_at: record.created_at,
         root: function.has_file_system().then_some("file-system"),
+        isolation: function.isolation().name(),
     }
 }
 
 /// `GET /system/info`
-pub(crate) fn info(sandbox_kind: &str) -> Answer {
+pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[Layer]) -> Answer {
     let version = serde_json::json!({
         "release": env!("CARGO_PKG_VERSION"),
         "sha": option_env!("SPORE_COMMIT").unwrap_or("unknown"),
     });
+    // An addition of ours: what keeps instances apart here, with the reason of what does not.
+    let layers: Vec<_> = layers
+        .iter()
+        .map(|layer| serde_json::json!({ "name": layer.name, "active": layer.missing.is_none(), "reason": layer.missing }))
+        .collect();
     let info = serde_json::json!({
         "provider": { "provider": "spore", "version": version, "orchestration": sandbox_kind },
+        "isolation": isolation.map(Isolation::name),
         "version": version,
         "arch": std::env::consts::ARCH,
+        "layers": layers,
     });
     reply::json(StatusCode::OK, &info)
 }

@@ -151,7 +151,7 @@ impl Stage {
         let (ours, daemon) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).ok()?;
         Some(Self {
             ram,
-            streams: Streams::new(),
+            streams: Streams::new(true),
             egress: Egress::default(),
             log: Log::new(ours, true),
             daemon,

@@ -65,6 +65,12 @@ impl ImmediateExit {
         unsafe { self.page.cast::<u8>().add(offset_of!(kvm_run, immediate_exit)) }
     }
 
+    /// Lets the next `KVM_RUN` return at once, as if a tick had come.
+    pub(crate) fn set(&self) {
+        // SAFETY: as in the handler.
+        unsafe { ptr::write_volatile(self.place(), 1) };
+    }
+
     /// Forgets a tick that has come.
     pub(crate) fn clear(&self) {
         // SAFETY: as in the handler.

@@ -1,4 +1,4 @@
-//! The monitor: one virtual machine in one process.
+//! The monitor: one virtual machine, or one guest process, for each monitor process.
 //!
 //! The daemon starts a monitor process for each instance, from the same binary, with a control socket as standard
 //! input and a log socket as standard output ([`protocol`]). The process has one thread. It either runs the virtual
@@ -22,22 +22,28 @@
 //!
 //! * [`protocol`]: messages between daemon and monitor;
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
+//! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
+//! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
 mod allowance;
 mod egress;
+mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod guest_process;
 mod image;
+pub mod jail;
 mod kick;
 mod log;
 mod machine;
 mod memory;
 pub mod probe;
+pub mod process;
 pub mod protocol;
 #[cfg(test)]
 mod races;
@@ -47,4 +53,10 @@ mod start;
 mod streams;
 mod tables;
 
-pub use start::main;
+pub use start::{allowed_bytes, main};
+
+/// A value of the auxiliary vector; 0 if it is not there.
+fn auxiliary_value(kind: u64) -> u64 {
+    // SAFETY: reads what the kernel has told this process at its start.
+    unsafe { libc::getauxval(kind) }
+}

@@ -2,11 +2,11 @@
 
 use std::fmt::{self, Write as _};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+    KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry,
+    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
@@ -161,7 +161,17 @@ impl Machine {
         processor
             .set_cpuid2(&features)
             .map_err(kvm_error("set the processor's features"))?;
-        let extended_state = extended_state(&features);
+        let extended_state = extended_state(|index| {
+            const LEAF: u32 = 0xd;
+            let mut entries = features.as_slice().iter();
+            entries
+                .find(|entry| entry.function == LEAF && entry.index == index)
+                .map(|entry| StateLeaf {
+                    eax: entry.eax,
+                    ebx: entry.ebx,
+                    edx: entry.edx,
+                })
+        });
         let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
         set_special_registers(&mut special, &places);
         processor
@@ -197,12 +207,33 @@ impl Machine {
         })
     }
 
+    /// Number of the processor's descriptor.
+    pub(crate) fn processor_descriptor(&self) -> RawFd {
+        self.processor.as_raw_fd()
+    }
+
+    /// Memory that is mapped for the guest, in bytes.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
+    }
+
     /// Lets ticks interrupt [`Machine::run`] from now on.
     pub(crate) fn arm_kicks(&mut self) -> Result<(), MachineError> {
         // SAFETY: the processor's descriptor is open as long as the processor lives.
         let processor = unsafe { BorrowedFd::borrow_raw(self.processor.as_raw_fd()) };
         self.kick = Some(ImmediateExit::of(processor).map_err(MachineError::Kick)?);
         Ok(())
+    }
+
+    /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12
+    /// start a thread then, in this process, which its limits would not allow later.
+    pub(crate) fn warm_up(&mut self) {
+        if let Some(kick) = &self.kick {
+            kick.set();
+            // It returns at once, and what else it may say it says again when the guest is to run.
+            let _ = self.run();
+            self.forget_tick();
+        }
     }
 
     /// Forgets a tick that has come: what it asks for has just been done.
@@ -388,25 +419,26 @@ fn exit_name(exit: &VcpuExit<'_>) -> String {
     }
 }
 
-/// Which extended state the host serves, of what we serve, and how much room `xsave` needs for it (Intel SDM
-/// volume 1, 13.2: CPUID leaf 0xd).
-fn extended_state(features: &CpuId) -> ExtendedState {
-    const LEAF: u32 = 0xd;
+/// A part of CPUID leaf 0xd (Intel SDM volume 1, 13.2).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StateLeaf {
+    pub(crate) eax: u32,
+    pub(crate) ebx: u32,
+    pub(crate) edx: u32,
+}
+
+/// Which extended state the host serves, of what we serve, and how much room `xsave` needs for it. `leaf` gives the parts
+/// of leaf 0xd. Both forms of a guest have the same.
+pub(crate) fn extended_state(leaf: impl Fn(u32) -> Option<StateLeaf>) -> ExtendedState {
     /// Legacy region and header.
     const BYTES_MIN: u64 = 576;
-    let leaf = |index: u32| {
-        let entries = features.as_slice();
-        entries
-            .iter()
-            .find(move |entry| entry.function == LEAF && entry.index == index)
-    };
-    let supported = leaf(0).map_or(3, |entry| u64::from(entry.eax) | u64::from(entry.edx) << 32);
+    let supported = leaf(0).map_or(3, |part| u64::from(part.eax) | u64::from(part.edx) << 32);
     let mut mask = supported & EXTENDED_STATE_SERVED | 3;
     // The parts of AVX-512 may be enabled together only, and only with AVX.
     if mask & 0xe4 != 0xe4 {
         mask &= 7;
     }
-    let end = |component: u32| leaf(component).map_or(0, |entry| u64::from(entry.eax) + u64::from(entry.ebx));
+    let end = |component: u32| leaf(component).map_or(0, |part| u64::from(part.eax) + u64::from(part.ebx));
     let bytes = (2..63)
         .filter(|component| mask >> component & 1 != 0)
         .map(end)

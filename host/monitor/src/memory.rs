@@ -52,6 +52,19 @@ impl Region {
         })
     }
 
+    /// The first `length` bytes of a file of at least that length, shared with whoever maps it. It never gets shorter.
+    pub(crate) fn shared(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { mmap(ptr::null_mut(), length, protection, MapFlags::SHARED, file, 0) }?;
+        Ok(Self {
+            start: base.cast(),
+            length,
+            mapping: (base, length),
+            is_file: false,
+        })
+    }
+
     /// The first `length` bytes of a file, read-only. Beyond the end of the file is nothing: the caller has checked
     /// its size, rounded up to whole pages.
     pub(crate) fn file(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {

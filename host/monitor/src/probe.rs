@@ -1,16 +1,18 @@
-//! What this host's KVM can do, and what it costs.
+//! What this host's KVM can do, and what it costs; and what the process form is made of.
 
 use std::fmt;
 use std::fs;
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 use kvm_ioctls::Kvm;
 use serde::Serialize;
 
+use crate::guest_process::{self, GuestProcess};
 use crate::image::Image;
 use crate::machine::{Exit, Machine, MachineError};
 use crate::tables;
-use spore_abi::layout::{FREE_GPA, IMAGE_GPA, WINDOW_BASE};
+use spore_abi::layout::{FREE_GPA, IMAGE_GPA, PAGE_BYTES, WINDOW_BASE};
 use spore_abi::pages::ImageHeader;
 use zerocopy::FromZeros;
 
@@ -26,9 +28,12 @@ pub enum ProbeError {
     /// KVM is there but refuses to make or run a machine.
     #[error("KVM cannot run a virtual machine here")]
     Unusable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No guest process can be made.
+    #[error("the process form cannot be used")]
+    NoProcess(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-fn advice(error: &kvm_ioctls::Error) -> &'static str {
+pub(crate) fn advice(error: &kvm_ioctls::Error) -> &'static str {
     match error.errno() {
         libc::ENOENT => {
             "this machine has no hardware virtualisation, or its kernel module (kvm) is not loaded"
@@ -206,6 +211,131 @@ fn shares_time_stamp(machine: &mut Machine) -> Result<bool, MachineError> {
     Ok(crate::start::time_stamp().abs_diff(guest) < MARGIN_TICKS)
 }
 
+/// What the process form is made of here.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ProcessProbe {
+    /// What catches the program's system calls.
+    pub calls_caught_by: &'static str,
+    /// System calls of the host that a guest can make.
+    pub system_calls: usize,
+    /// Time to make a process for a guest, in microseconds.
+    pub create_us: f64,
+    /// What confines a guest beside that.
+    pub layers: Vec<&'static str>,
+    /// What the host does not allow.
+    pub missing_layers: Vec<&'static str>,
+}
+
+/// Makes a process for a guest, and ends it.
+///
+/// # Errors
+///
+/// If none can be made.
+pub fn probe_process() -> Result<ProcessProbe, ProbeError> {
+    let failed = |error: Box<dyn std::error::Error + Send + Sync>| ProbeError::NoProcess(error);
+    let image = Image::library_os().map_err(|error| failed(error.into()))?;
+    let program = guest_process::empty_program().map_err(|error| failed(error.into()))?;
+    let started = Instant::now();
+    let guest = GuestProcess::new(
+        &image,
+        FREE_GPA,
+        (program.as_fd(), PAGE_BYTES),
+        crate::process::own_user(0),
+        true,
+    );
+    let guest = guest.map_err(|error| failed(error.into()))?;
+    let create_us = started.elapsed().as_secs_f64() * 1e6;
+    Ok(ProcessProbe {
+        calls_caught_by: if guest_process::has_dispatch() {
+            "Syscall User Dispatch"
+        } else {
+            "seccomp"
+        },
+        system_calls: guest_process::filter::call_count(),
+        create_us,
+        layers: guest.layers().active(),
+        missing_layers: guest.layers().missing(),
+    })
+}
+
+/// What can be run here, in both forms.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FormsProbe {
+    /// What functions get that ask for nothing in particular: `vm` or `process`.
+    pub isolation: &'static str,
+    /// The virtual machine's part.
+    #[serde(flatten)]
+    pub host: Option<HostProbe>,
+    /// Why there can be no virtual machine.
+    pub no_vm: Option<String>,
+    /// The process form's part.
+    pub process: Option<ProcessProbe>,
+    /// Why there can be no guest process.
+    pub no_process: Option<String>,
+}
+
+/// Checks both forms.
+///
+/// # Errors
+///
+/// If neither can be used; says why of the virtual machine.
+pub fn probe_forms() -> Result<FormsProbe, ProbeError> {
+    let reason = |error: &ProbeError| crate::run::chain(error);
+    let (host, process) = (probe_host(), probe_process());
+    let (no_vm, no_process) = (
+        host.as_ref().err().map(reason),
+        process.as_ref().err().map(reason),
+    );
+    match (host, process) {
+        (Err(error), Err(_)) => Err(error),
+        (host, process) => Ok(FormsProbe {
+            isolation: if host.is_ok() { "vm" } else { "process" },
+            host: host.ok(),
+            no_vm,
+            process: process.ok(),
+            no_process,
+        }),
+    }
+}
+
+impl fmt::Display for FormsProbe {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let isolation = match self.isolation {
+            "vm" => "vm (a virtual machine for each instance)",
+            _ => "process (no virtual machine: the host's kernel is shared)",
+        };
+        writeln!(formatter, "isolation           {isolation}")?;
+        match (&self.host, &self.no_vm) {
+            (Some(host), _) => writeln!(formatter, "{host}")?,
+            (None, reason) => {
+                writeln!(
+                    formatter,
+                    "KVM                 {}",
+                    reason.as_deref().unwrap_or("unknown")
+                )?;
+            }
+        }
+        let Some(process) = &self.process else {
+            let reason = self.no_process.as_deref().unwrap_or("unknown");
+            return write!(formatter, "process form        {reason}");
+        };
+        writeln!(
+            formatter,
+            "process form        {} system calls, caught by {}, made in {:.0} µs",
+            process.system_calls, process.calls_caught_by, process.create_us
+        )?;
+        write!(formatter, "its layers          {}", process.layers.join(", "))?;
+        if !process.missing_layers.is_empty() {
+            write!(
+                formatter,
+                "\nmissing layers      {}",
+                process.missing_layers.join(", ")
+            )?;
+        }
+        Ok(())
+    }
+}
+
 fn kvm_kind() -> KvmKind {
     let flags = cpuinfo("flags").unwrap_or_default();
     let has = |name: &str| flags.split(' ').any(|flag| flag == name);
@@ -269,6 +399,14 @@ mod tests {
             }
             Err(ProbeError::NoKvm(_)) => eprintln!("skipped: this host has no /dev/kvm"),
             Err(error) => panic!("{}", crate::run::chain(&error)),
+        }
+    }
+
+    #[test]
+    fn the_process_form_can_be_had_or_says_why_not() {
+        match probe_process() {
+            Ok(probe) => assert!(probe.layers.contains(&"no capabilities") && probe.system_calls <= 25),
+            Err(error) => eprintln!("skipped: {}", crate::run::chain(&error)),
         }
     }
 

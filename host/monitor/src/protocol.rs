@@ -5,18 +5,26 @@
 //!
 //! ```text
 //!   daemon                                monitor
+//!     Probe                      ──>
+//!                                <──      Jail                  the only answer; then the process exits
+//!
 //!     Start + root file          ──>
 //!                                <──      Ready                 (or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
 //!     Stop                       ──>
+//!                                <──      Read                  how far the program came with what it was sent
 //!                                <──      Ended                 the last message; then the process exits
 //! ```
 //!
 //! The end of the control socket (the daemon is gone) ends the monitor at once.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
+
+use crate::jail::{JailReport, Layer};
 /// The first byte of a packet on the log socket.
 pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
 
@@ -26,8 +34,18 @@ pub const PACKET_BYTES_MAX: usize = 300 * 1024;
 /// What the daemon asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// Go to jail and say what became of each layer.
+    Probe {
+        /// As in [`JailRequest::user`].
+        user: Option<u32>,
+    },
     /// Make the virtual machine and run the program. Attached is the file of its root.
-    Start(StartRequest),
+    Start {
+        /// What to run.
+        instance: StartRequest,
+        /// How to be confined.
+        jail: JailRequest,
+    },
     /// Connect the attached stream socket with the function's port.
     Open,
     /// The answer to [`Event::Connect`] of this place: the attached stream socket, or an error number of Linux.
@@ -39,6 +57,17 @@ pub enum Request {
     },
     /// End the instance.
     Stop(StopReason),
+}
+
+/// How a monitor process is to be confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JailRequest {
+    /// Title of the process.
+    pub title: String,
+    /// User (and group) that it becomes, where the daemon is root.
+    pub user: Option<u32>,
+    /// Layers without which it must not run: those that a probe has found here.
+    pub required: Vec<Layer>,
 }
 
 /// What to run.
@@ -62,6 +91,38 @@ pub struct StartRequest {
     pub reaches_host_loopback: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
+    /// What is to be around the guest. The monitor takes this one or fails.
+    pub isolation: IsolationChoice,
+    /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
+    pub uses_dispatch: bool,
+}
+
+/// What is around a guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Isolation {
+    /// A virtual machine.
+    VirtualMachine,
+    /// A process of the host with a short seccomp list: the host's kernel is shared.
+    Process,
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::VirtualMachine => "vm",
+            Self::Process => "process",
+        })
+    }
+}
+
+/// What is asked to be around a guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IsolationChoice {
+    /// A virtual machine, or a process where KVM cannot be used.
+    #[default]
+    Automatic,
+    /// This and nothing else.
+    Only(Isolation),
 }
 
 /// What an instance finds as its root.
@@ -89,6 +150,15 @@ pub enum Event {
     Ready,
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// The guest will not run again; this is how much of its streams the program had read.
+    Read {
+        /// How many [`Request::Open`] have arrived.
+        streams: u32,
+        /// Bytes that the program had read of the newest of their streams; [`u64::MAX`] if it had closed it.
+        newest_bytes: u64,
+    },
+    /// What became of each layer of the jail.
+    Jail(JailReport),
     /// The instance has ended.
     Ended(End),
 }

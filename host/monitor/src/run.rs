@@ -11,16 +11,15 @@ use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
 
 use crate::egress::Egress;
+use crate::form::{Form, FormError};
 use crate::image::Image;
-use crate::kick;
 use crate::log::{DamagedRing, Log};
-use crate::machine::{Exit, Machine, MachineError};
+use crate::machine::Exit;
 use crate::memory::OutOfRange;
 use crate::protocol::{Cause, End, Event, Request, StopReason};
 use crate::report::{self, Fault};
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
-use crate::tables;
 
 /// How long the last bytes of a guest that has ended by itself may take to leave: its answer may be on its way to a
 /// client that reads slowly. The daemon ends the wait by a request to stop.
@@ -37,7 +36,7 @@ const NS_PER_S: u64 = 1_000_000_000;
 
 /// A running instance.
 pub(crate) struct Instance {
-    pub(crate) machine: Machine,
+    pub(crate) machine: Form,
     pub(crate) image: Image,
     pub(crate) control: OwnedFd,
     pub(crate) log: Log,
@@ -59,7 +58,7 @@ enum Failure {
     #[error("the daemon is gone")]
     DaemonGone,
     #[error(transparent)]
-    Machine(#[from] MachineError),
+    Form(#[from] FormError),
     #[error(transparent)]
     Memory(#[from] OutOfRange),
     #[error(transparent)]
@@ -84,7 +83,7 @@ macro_rules! guest_field {
     ($self:ident, $field:ident) => {
         $self
             .machine
-            .ram
+            .ram()
             .read(GUEST_PAGE_GPA + std::mem::offset_of!(GuestPage, $field) as u64)
     };
 }
@@ -119,7 +118,14 @@ impl Instance {
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
             _ => UNLIMITED_DRAIN_TIMEOUT,
         });
-        end.details.extend(self.log.unsaid(&self.machine.ram));
+        let (streams, newest_bytes) = self.streams.read_of_newest(self.machine.ram());
+        let read = Event::Read {
+            streams,
+            newest_bytes,
+        };
+        // Fails only if the daemon is gone.
+        let _ = start::send(&self.control, &read);
+        end.details.extend(self.log.unsaid(self.machine.ram()));
         end.details.extend(self.missing_calls());
         end
     }
@@ -132,7 +138,6 @@ impl Instance {
 
     /// Runs the guest up to its next exit and serves that; an end if the guest asked for it.
     fn step(&mut self) -> Result<Option<End>, Failure> {
-        kick::arm();
         match self.machine.run() {
             Exit::Doorbell(doorbell::WAIT) => self.wait()?,
             Exit::Doorbell(doorbell::NOTIFY) => {
@@ -158,7 +163,7 @@ impl Instance {
     /// Serves log and streams; whether the guest has news.
     fn serve(&mut self) -> Result<bool, Failure> {
         // Answers first: a caller waits for them, nobody for the log.
-        let has_news = self.streams.serve(&self.machine.ram, &mut self.egress)?;
+        let has_news = self.streams.serve(self.machine.ram(), &mut self.egress)?;
         let has_news = self.serve_egress()? || has_news || std::mem::take(&mut self.has_answered);
         self.serve_log()?;
         Ok(has_news)
@@ -166,20 +171,20 @@ impl Instance {
 
     fn serve_log(&mut self) -> Result<(), Failure> {
         let tail: u32 = guest_field!(self, log_tail)?;
-        let head = self.log.drain(&self.machine.ram, tail)?;
-        Ok(self.machine.ram.write(host_field!(log_head), head)?)
+        let head = self.log.drain(self.machine.ram(), tail)?;
+        Ok(self.machine.ram().write(host_field!(log_head), head)?)
     }
 
     /// Passes on what the guest asks of the outside; whether some of it was answered at once.
     fn serve_egress(&mut self) -> Result<bool, Failure> {
         let mut is_answered = false;
-        let requests = self.egress.take_requests(&self.machine.ram)?;
+        let requests = self.egress.take_requests(self.machine.ram())?;
         let mut under_way = self.streams.egress_count() + self.egress.pending();
         for request in requests {
             if under_way > EGRESS_STREAMS_MAX {
                 let error = Errno::NOBUFS.raw_os_error().unsigned_abs();
                 self.egress
-                    .answer(&self.machine.ram, request.place as usize, error)?;
+                    .answer(self.machine.ram(), request.place as usize, error)?;
                 under_way -= 1;
                 is_answered = true;
             } else {
@@ -203,7 +208,7 @@ impl Instance {
                     error
                 };
                 self.egress
-                    .answer(&self.machine.ram, place as usize, error.into())?;
+                    .answer(self.machine.ram(), place as usize, error.into())?;
                 self.has_answered = true;
             }
         }
@@ -230,11 +235,7 @@ impl Instance {
         if wants_kicks == 0 {
             return Ok(());
         }
-        let registers = self.machine.registers()?;
-        let is_in_program =
-            !self.image.contains(registers.rip) && tables::stub_vector(registers.rip).is_none();
-        // An exception that KVM is about to raise belongs to these registers. The next tick is soon.
-        if is_in_program && !self.machine.is_exception_due()? {
+        if let Some(registers) = self.machine.interrupted_program(&self.image)? {
             self.deliver(Upcall {
                 kind: upcall_kind::KICK,
                 vector: 0,
@@ -248,7 +249,7 @@ impl Instance {
 
     /// Lets the guest go on at its upcall address.
     fn deliver(&mut self, upcall: Upcall) -> Result<(), Failure> {
-        self.machine.ram.write(host_field!(upcall), upcall)?;
+        self.machine.ram().write(host_field!(upcall), upcall)?;
         let entry = Registers {
             rip: self.image.header.upcall_entry,
             rflags: 2,
@@ -257,46 +258,21 @@ impl Instance {
         Ok(self.machine.set_registers(&entry)?)
     }
 
-    /// The processor is at an exception stub.
+    /// The guest has raised an exception.
     fn exception(&mut self) -> Result<(), Failure> {
-        let at_stub = self.machine.registers()?;
-        let Some(vector) = tables::stub_vector(at_stub.rip) else {
-            return Err(Failure::Unexpected(
-                "the exception port was written outside of a stub".into(),
-            ));
-        };
-        let frame = tables::exception_frame(&self.machine.monitor_area, vector, at_stub.general[4])?;
-        let fault_address = self.machine.fault_address()?;
-        let mut registers = Registers {
-            rip: frame.rip,
-            rflags: frame.rflags,
-            ..at_stub
-        };
-        registers.general[4] = frame.rsp;
-        let upcall = Upcall {
-            kind: upcall_kind::FAULT,
-            vector,
-            error_code: frame.error_code,
-            fault_address,
-            registers,
-        };
-
+        let raised = self.machine.exception()?;
+        let registers = raised.upcall.registers;
+        let rip = registers.rip;
         let header = &self.image.header;
-        let is_user_copy = (header.user_copy_start..header.user_copy_end).contains(&frame.rip);
-        if frame.cs & 3 != 3 && !self.image.contains(frame.rip) {
+        let is_user_copy = (header.user_copy_start..header.user_copy_end).contains(&rip);
+        if raised.is_from_supervisor && !self.image.contains(rip) {
             // None of our code is there: the guest has made itself a way to ring 0.
-            let what = Fault::from_upcall(&upcall).summary();
-            return Err(Failure::Unexpected(format!(
-                "{what} at ring 0, at {:#x}",
-                frame.rip
-            )));
+            let what = Fault::from_upcall(&raised.upcall).summary();
+            return Err(Failure::Unexpected(format!("{what} at ring 0, at {rip:#x}")));
         }
-        if self.image.contains(frame.rip) && !is_user_copy || frame.cs & 3 != 3 {
-            let fault = Box::new(Fault::from_upcall(&upcall));
-            return Err(Failure::LibraryOsFault {
-                fault,
-                rip: frame.rip,
-            });
+        if self.image.contains(rip) && !is_user_copy || raised.is_from_supervisor {
+            let fault = Box::new(Fault::from_upcall(&raised.upcall));
+            return Err(Failure::LibraryOsFault { fault, rip });
         }
         let failed = header.user_copy_failed;
         self.machine.leave_supervisor()?;
@@ -306,7 +282,7 @@ impl Instance {
                 ..registers
             })?);
         }
-        self.deliver(upcall)
+        self.deliver(raised.upcall)
     }
 
     /// Tells the daemon once that the function's port is listened on. A program that waits does so at its first wait;
@@ -324,8 +300,8 @@ impl Instance {
     fn wait(&mut self) -> Result<(), Failure> {
         self.report_ready()?;
         let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
-        let unseen_slots: u64 = self.machine.ram.read(host_field!(changed_slots))?;
-        let unseen_answers: u64 = self.machine.ram.read(host_field!(answered_egress))?;
+        let unseen_slots: u64 = self.machine.ram().read(host_field!(changed_slots))?;
+        let unseen_answers: u64 = self.machine.ram().read(host_field!(answered_egress))?;
         let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
         while !has_news {
@@ -348,7 +324,7 @@ impl Instance {
     fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
         let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
         list.extend(self.log.poll_entry());
-        self.streams.poll_list(&self.machine.ram, &mut list)?;
+        self.streams.poll_list(self.machine.ram(), &mut list)?;
         let timeout = timeout.into_iter().chain(self.log.until_report()).min();
         match poll(&mut list, timeout.map(timespec).as_ref()) {
             Ok(_) => Ok(!list[0].revents().is_empty()),
@@ -388,13 +364,13 @@ impl Instance {
         self.clock.realtime_base_ns = realtime_ns;
         self.clock.sequence += 1;
         self.clock_set_at = Instant::now();
-        Ok(self.machine.ram.write(host_field!(clock), self.clock)?)
+        Ok(self.machine.ram().write(host_field!(clock), self.clock)?)
     }
 
     /// The guest asks to end.
     fn exit_requested(&mut self) -> Result<End, Failure> {
         let record: ExitRecord = guest_field!(self, exit)?;
-        let upcall: Upcall = self.machine.ram.read(host_field!(upcall))?;
+        let upcall: Upcall = self.machine.ram().read(host_field!(upcall))?;
         let (cause, details) = report::exit(&record, &upcall, self.machine.program());
         Ok(End {
             cause: self.with_memory_note(cause)?,
@@ -465,7 +441,7 @@ impl Instance {
         loop {
             if self.serve().is_err() {
                 // Its streams mean nothing any more; what it wrote to its log may.
-                self.streams = Streams::new();
+                self.streams = Streams::new(false);
                 if self.serve_log().is_err() {
                     break;
                 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -17,15 +17,23 @@ use spore_abi::layout::{
     RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
 use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
+use spore_abi::process::form;
 use zerocopy::FromZeros;
 
 use crate::egress::Egress;
+use crate::form::Form;
+use crate::guest_process::{GuestProcess, ProcessError};
 use crate::image::Image;
+use crate::jail::{Boundary, GuestHandle, Jail, JailReport, Layer};
 use crate::kick;
 use crate::log::Log;
 use crate::machine::{Machine, MachineError};
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, PACKET_BYTES_MAX, Request, RootKind, StartRequest};
+use crate::protocol::{
+    Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, PACKET_BYTES_MAX, Request,
+    RootKind, StartRequest,
+};
+use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
 use crate::streams::Streams;
 
@@ -34,15 +42,22 @@ const HEAP_BYTES: u64 = 32 << 20;
 /// The part of the function's memory that comes to it, for the books that are kept of that memory.
 const HEAP_SHARE: u64 = 64;
 
+/// How much sooner than others a monitor is chosen where memory runs out: as if it had half of all memory besides its own.
+const OOM_SCORE: &str = "500";
+
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
-    #[error("/dev/kvm cannot be used")]
+    #[error("/dev/kvm cannot be used: {}", crate::probe::advice(.0))]
     Kvm(#[source] kvm_ioctls::Error),
+    #[error("there can be no virtual machine here: choose --isolation process, or leave the choice to Spore")]
+    NoVirtualMachine(#[source] Box<StartError>),
     #[error(transparent)]
     Image(#[from] crate::image::ImageError),
     #[error("the virtual machine cannot be made")]
     Machine(#[from] MachineError),
+    #[error("the guest's process cannot be made")]
+    Process(#[from] ProcessError),
     #[error("the shared pages cannot be written")]
     Memory(#[from] OutOfRange),
     #[error("{what}")]
@@ -53,20 +68,36 @@ enum StartError {
     },
     #[error("{0}")]
     BadProgram(String),
+    #[error("a layer of the jail that others have is missing here: {layer} ({reason})")]
+    Jail { layer: Layer, reason: String },
 }
+
+/// The number of the log socket's descriptor: standard output.
+const LOG_DESCRIPTOR: i32 = 1;
+/// Longest message about a panic, in bytes.
+const PANIC_BYTES_MAX: usize = 1000;
 
 /// Runs a monitor process: standard input is its control socket, standard output its log socket. Returns when the
 /// instance has ended.
 #[must_use]
 pub fn main() -> ExitCode {
+    // Where memory runs out, an instance goes before the daemon does. Fails only where there is no /proc.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // SAFETY: the daemon gives these two descriptors to the process for this purpose; nothing else here uses them.
-    let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(1)) };
-    let (start, program) = match receive_blocking(&control) {
-        Ok(Some((Received::Message(Request::Start(start)), Some(program)))) => (start, File::from(program)),
+    let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(LOG_DESCRIPTOR)) };
+    let (mut jail, kvm) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), Kvm::new);
+    let (start, request, program) = match receive_blocking(&control) {
+        Ok(Some((Received::Message(Request::Start { instance, jail }), Some(program)))) => {
+            (instance, jail, File::from(program))
+        }
+        Ok(Some((Received::Message(Request::Probe { user }), _))) => return probe(jail, user, &control),
         // The daemon has given up, or is no daemon: nobody hears us.
         _ => return ExitCode::FAILURE,
     };
-    let end = match prepare(start, program, &control, log) {
+    jail.set_title(&request.title);
+    let instance = prepare(start, program, kvm, request.user, &control, log)
+        .and_then(|instance| confine(instance, jail, &request, &control));
+    let end = match instance {
         Ok(instance) => instance.run(),
         Err(StartError::BadProgram(reason)) => End {
             cause: Cause::BadProgram(reason),
@@ -83,10 +114,59 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Goes to jail with nothing to run, and tells what became of each layer.
+fn probe(jail: Jail, user: Option<u32>, control: &OwnedFd) -> ExitCode {
+    let boundary = Boundary {
+        guest: GuestHandle::None,
+        controls: [control.as_raw_fd(); 2],
+        user,
+        guest_bytes: 0,
+    };
+    match send(control, &Event::Jail(jail.seal(boundary, say_on_log, || {}))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Gives up everything that the instance does not need: the next thing that happens is its first instruction.
+fn confine(
+    mut instance: Instance,
+    jail: Jail,
+    request: &JailRequest,
+    control: &OwnedFd,
+) -> Result<Instance, StartError> {
+    let boundary = Boundary {
+        guest: instance.machine.guest(),
+        controls: [control.as_raw_fd(), instance.control.as_raw_fd()],
+        user: request.user,
+        guest_bytes: instance.machine.mapped_bytes(),
+    };
+    let report: JailReport = jail.seal(boundary, say_on_log, || instance.machine.warm_up());
+    match report.first_missing(&request.required) {
+        None => Ok(instance),
+        Some((layer, reason)) => Err(StartError::Jail { layer, reason }),
+    }
+}
+
+/// Says something of the platform's in the function's log, whatever else is broken here.
+fn say_on_log(text: &str) {
+    let text = report::printable(text.as_bytes());
+    let mut packet = vec![LogOrigin::Platform as u8];
+    packet.extend(text.bytes().take(PANIC_BYTES_MAX));
+    packet.push(b'\n');
+    // SAFETY: the descriptor is open for as long as the log is, which is when a guest can cause something to be said.
+    // When it is closed, the kernel says so.
+    let log = unsafe { BorrowedFd::borrow_raw(LOG_DESCRIPTOR) };
+    // There is nobody to tell of a failure.
+    let _ = send_packet(log, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+}
+
 /// Makes the machine and fills its shared pages.
 fn prepare(
     start: StartRequest,
     program: File,
+    kvm: Result<Kvm, kvm_ioctls::Error>,
+    user: Option<u32>,
     control: &OwnedFd,
     log: OwnedFd,
 ) -> Result<Instance, StartError> {
@@ -101,18 +181,8 @@ fn prepare(
             "its file has {program_bytes} bytes"
         )));
     }
-    let kvm = Kvm::new().map_err(StartError::Kvm)?;
-    let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let mut machine = Machine::new(
-        &kvm,
-        &image,
-        ram_bytes,
-        start.memory_bytes,
-        Some((program.as_fd(), program_bytes)),
-    )?;
+    let machine = make_form(&image, &start, kvm, user, &program, program_bytes)?;
     let clock = write_shared_pages(&machine, &start, program_bytes)?;
-    kick::install().map_err(io_error("the timer signal cannot be handled"))?;
-    machine.arm_kicks()?;
     let control = control
         .try_clone()
         .map_err(io_error("the control socket cannot be shared"))?;
@@ -121,7 +191,8 @@ fn prepare(
         image,
         control,
         log: Log::new(log, start.limits_log),
-        streams: Streams::new(),
+        // It is the daemon that limits the log.
+        streams: Streams::new(start.limits_log),
         egress: Egress::default(),
         has_answered: false,
         memory_bytes: start.memory_bytes,
@@ -129,6 +200,58 @@ fn prepare(
         clock,
         clock_set_at: Instant::now(),
     })
+}
+
+/// Makes the guest in the form that is asked for, or in the one that can be made.
+fn make_form(
+    image: &Image,
+    start: &StartRequest,
+    kvm: Result<Kvm, kvm_ioctls::Error>,
+    user: Option<u32>,
+    program: &File,
+    program_bytes: u64,
+) -> Result<Form, StartError> {
+    let ram_bytes = ram_bytes(start.memory_bytes)?;
+    let program = (program.as_fd(), program_bytes);
+    let process = || -> Result<Form, StartError> {
+        let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
+        Ok(Form::Process(Box::new(process)))
+    };
+    let virtual_machine = || -> Result<Form, StartError> {
+        let kvm = kvm.map_err(StartError::Kvm)?;
+        let mut machine = Machine::new(&kvm, image, ram_bytes, start.memory_bytes, Some(program))?;
+        kick::install().map_err(|source| StartError::Io {
+            what: "the timer signal cannot be handled",
+            source,
+        })?;
+        machine.arm_kicks()?;
+        Ok(Form::VirtualMachine(Box::new(machine)))
+    };
+    match start.isolation {
+        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine().map_err(|error| match error {
+            StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
+                StartError::NoVirtualMachine(Box::new(error))
+            }
+            other => other,
+        }),
+        IsolationChoice::Only(Isolation::Process) => process(),
+        IsolationChoice::Automatic => match virtual_machine() {
+            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) => process(),
+            other => other,
+        },
+    }
+}
+
+/// Memory that the monitor process and the kernel need for an instance besides that of its machine, in bytes: program
+/// and heap of the monitor, KVM's tables, sockets.
+const MONITOR_BYTES: u64 = 32 << 20;
+
+/// Memory that has to be allowed to a monitor process whose function may use `memory_bytes`: the function's, the library
+/// OS's, and the monitor's own.
+#[must_use]
+pub fn allowed_bytes(memory_bytes: u64) -> u64 {
+    let machine = ram_bytes(memory_bytes).unwrap_or(RAM_BYTES_MAX);
+    machine.saturating_add(MONITOR_BYTES)
 }
 
 /// Largest memory limit that a machine can have room for.
@@ -145,11 +268,7 @@ fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
     })
 }
 
-fn write_shared_pages(
-    machine: &Machine,
-    start: &StartRequest,
-    program_bytes: u64,
-) -> Result<Clock, StartError> {
+fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) -> Result<Clock, StartError> {
     let mut block = Vec::new();
     for text in start
         .arguments
@@ -171,7 +290,7 @@ fn write_shared_pages(
             "its arguments and environment take more than {limit} bytes"
         )));
     }
-    machine.ram.write_bytes(START_BLOCK_GPA, &block)?;
+    machine.ram().write_bytes(START_BLOCK_GPA, &block)?;
 
     let mut seed = [0; 32];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
@@ -184,37 +303,41 @@ fn write_shared_pages(
         magic: BOOT_MAGIC,
         abi_version: spore_abi::ABI_VERSION,
         port: u32::from(start.port),
-        ram_bytes: machine.ram.length(),
+        ram_bytes: machine.ram().length(),
         memory_limit_bytes: start.memory_bytes,
         root_bytes: program_bytes,
-        page_tables_used_gpa: machine.page_tables_used_gpa,
+        page_tables_used_gpa: machine.page_tables_used_gpa(),
         top_table_gpa: PAGE_TABLES_GPA,
         argument_count: start.arguments.len() as u32,
         environment_count: start.environment.len() as u32,
         start_block_bytes: block.len() as u32,
         flags: flags(start),
-        extended_state_mask: machine.extended_state.mask,
-        extended_state_bytes: machine.extended_state.bytes,
+        extended_state_mask: machine.extended_state().mask,
+        extended_state_bytes: machine.extended_state().bytes,
         seed,
     };
-    machine.ram.write(BOOT_PAGE_GPA, boot)?;
+    machine.ram().write(BOOT_PAGE_GPA, boot)?;
 
     let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
     let clock = Clock {
         tsc_base: time_stamp(),
         monotonic_base_ns,
         realtime_base_ns,
-        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz.max(1),
+        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz().max(1),
         sequence: 0,
     };
-    machine.ram.write(
+    machine.ram().write(
         HOST_PAGE_GPA,
         HostPage {
             clock,
+            form: match machine.isolation() {
+                Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
+                Isolation::Process => form::PROCESS,
+            },
             ..HostPage::new_zeroed()
         },
     )?;
-    machine.ram.write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
+    machine.ram().write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
     Ok(clock)
 }
 

@@ -4,13 +4,16 @@
 //!   free ──Open, Connected──> offered ──guest takes note──> open ──guest closes, ring empty──> free
 //! ```
 //!
+//! The socket of a stream that the guest has closed is shut for writing and stays until the daemon closes its end: so the
+//! daemon can tell an end that the program meant (nothing more to read) from one that it did not (the socket is gone).
+//!
 //! The indices that count are the monitor's own copies. What the guest says is used only after `ring::used` has
 //! found it possible; anything else ends the instance.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, shutdown};
 use spore_abi::layout::{
@@ -43,6 +46,10 @@ struct Stream {
     is_write_shut: bool,
     /// The socket takes no more at the moment.
     is_blocked: bool,
+    /// Which of the daemon's streams it is, from 0; none if the guest has asked for it.
+    number: Option<u32>,
+    /// Bytes that came in.
+    received_bytes: u64,
 }
 
 /// All slots.
@@ -50,11 +57,18 @@ pub(crate) struct Streams {
     slots: [Option<Stream>; STREAM_SLOTS],
     generations: [u32; STREAM_SLOTS],
     waiting: VecDeque<Waiting>,
+    /// Streams that the daemon has opened.
+    opened: u32,
+    /// Sockets of streams that the guest has closed.
+    closed: Vec<OwnedFd>,
+    /// Whether sockets are kept after that; otherwise their far end is no daemon.
+    keeps_closed: bool,
 }
 
 /// A stream that waits for a slot.
 struct Waiting {
     socket: OwnedFd,
+    number: Option<u32>,
     /// The place in which the guest has asked for it, if it has.
     place: Option<u32>,
 }
@@ -69,26 +83,38 @@ fn guest_slot(ram: &Region, slot: usize) -> Result<GuestSlot, OutOfRange> {
 }
 
 impl Streams {
-    /// No streams.
-    pub(crate) fn new() -> Self {
+    /// No streams; `keeps_closed` says whether it is a daemon that opens them.
+    pub(crate) fn new(keeps_closed: bool) -> Self {
         Self {
             slots: [const { None }; STREAM_SLOTS],
             generations: [0; STREAM_SLOTS],
             waiting: VecDeque::new(),
+            opened: 0,
+            closed: Vec::new(),
+            keeps_closed,
         }
     }
 
     /// Takes a stream; it waits if no slot is free. Too many are closed at once.
     pub(crate) fn add(&mut self, socket: OwnedFd) {
+        let number = Some(self.opened);
+        self.opened = self.opened.wrapping_add(1);
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(Waiting { socket, place: None });
+            self.waiting.push_back(Waiting {
+                socket,
+                number,
+                place: None,
+            });
         }
     }
 
     /// Takes a stream that the guest has asked for.
     pub(crate) fn add_egress(&mut self, socket: OwnedFd, place: u32) {
-        let place = Some(place);
-        self.waiting.push_back(Waiting { socket, place });
+        self.waiting.push_back(Waiting {
+            socket,
+            number: None,
+            place: Some(place),
+        });
     }
 
     /// The generation of a slot, for a guest that is made up.
@@ -112,6 +138,7 @@ impl Streams {
     /// Moves bytes in both directions, as far as they go. Returns whether the guest has news.
     pub(crate) fn serve(&mut self, ram: &Region, egress: &mut Egress) -> Result<bool, StreamError> {
         let mut changed = 0_u64;
+        self.forget_closed();
         for slot in 0..STREAM_SLOTS {
             let Some(stream) = self.slots[slot].as_mut() else {
                 continue;
@@ -139,7 +166,14 @@ impl Streams {
                             ..stream.state
                         },
                     )?;
-                    self.slots[slot] = None;
+                    if let Some(stream) = self.slots[slot].take()
+                        && self.keeps_closed
+                        && stream.number.is_some()
+                    {
+                        // Fails only if the daemon has closed its end already.
+                        let _ = shutdown(&stream.socket, Shutdown::Write);
+                        self.closed.push(stream.socket);
+                    }
                 }
                 continue;
             }
@@ -172,7 +206,12 @@ impl Streams {
             let Some(slot) = self.slots.iter().position(Option::is_none) else {
                 break;
             };
-            let Some(Waiting { socket, place }) = self.waiting.pop_front() else {
+            let Some(Waiting {
+                socket,
+                number,
+                place,
+            }) = self.waiting.pop_front()
+            else {
                 break;
             };
             self.generations[slot] = self.generations[slot].wrapping_add(1).max(1);
@@ -190,6 +229,8 @@ impl Streams {
                 state,
                 is_write_shut: false,
                 is_blocked: false,
+                number,
+                received_bytes: 0,
             };
             stream.receive(ram, slot, 0)?;
             ram.write(host_slot_place(slot), stream.state)?;
@@ -227,7 +268,54 @@ impl Streams {
                 list.push(PollFd::from_borrowed_fd(stream.socket.as_fd(), flags));
             }
         }
+        list.extend(self.closed.iter().map(closed_entry));
         Ok(())
+    }
+
+    /// Lets sockets go whose far end the daemon has closed.
+    fn forget_closed(&mut self) {
+        if self.closed.is_empty() {
+            return;
+        }
+        let gone = PollFlags::HUP | PollFlags::ERR;
+        let mut list: Vec<_> = self.closed.iter().map(closed_entry).collect();
+        // Should it fail, the next time will do.
+        let known = poll(&mut list, Some(&Timespec::default())).is_ok();
+        let is_gone: Vec<bool> = list
+            .iter()
+            .map(|entry| known && entry.revents().intersects(gone))
+            .collect();
+        let mut is_gone = is_gone.into_iter();
+        self.closed.retain(|_| !is_gone.next().unwrap_or(false));
+    }
+
+    /// How many streams the daemon has opened, and how many bytes of the newest the program had read: all of them if it
+    /// has closed it.
+    pub(crate) fn read_of_newest(&self, ram: &Region) -> (u32, u64) {
+        let newest = self.opened.checked_sub(1);
+        if newest.is_none() || self.waiting.iter().any(|waiting| waiting.number == newest) {
+            return (self.opened, 0);
+        }
+        let mut slots = self.slots.iter().enumerate();
+        let found = slots.find_map(|(slot, stream)| {
+            let stream = stream.as_ref().filter(|stream| stream.number == newest)?;
+            Some((slot, stream))
+        });
+        let Some((slot, stream)) = found else {
+            return (self.opened, u64::MAX);
+        };
+        let unread = guest_slot(ram, slot).ok().and_then(|guest| {
+            let is_current = guest.generation == stream.state.generation;
+            if is_current && guest.flags & guest_slot_flags::CLOSED != 0 {
+                return None;
+            }
+            let head = if is_current { guest.receive_head } else { 0 };
+            ring::used(head, stream.state.receive_tail, STREAM_RING_BYTES)
+        });
+        let read = unread.map_or(u64::MAX, |unread| {
+            stream.received_bytes.saturating_sub(unread.into())
+        });
+        (self.opened, read)
     }
 
     /// The sockets that still take bytes which the guest has written.
@@ -295,6 +383,7 @@ impl Stream {
                 }
                 Ok(count) => {
                     self.state.receive_tail = self.state.receive_tail.wrapping_add(count as u32);
+                    self.received_bytes += count as u64;
                     if count < length as usize {
                         break;
                     }
@@ -308,6 +397,11 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// Waits for the end of the far end only, which is always told.
+fn closed_entry(socket: &OwnedFd) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::empty())
 }
 
 /// Sends straight out of guest memory.
@@ -374,7 +468,7 @@ mod tests {
     #[test]
     fn a_closed_stream_with_unsent_bytes_waits_for_room_only_and_then_is_free() {
         let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
-        let mut streams = Streams::new();
+        let mut streams = Streams::new(false);
         let (mut peer, ours) = UnixStream::pair().unwrap();
         streams.add(ours.into());
         assert!(streams.serve(&ram, &mut Egress::default()).unwrap());
@@ -416,5 +510,53 @@ mod tests {
         }
         assert_eq!(received, guest.transmit_tail);
         assert!(polled(&streams, &ram).is_empty());
+    }
+
+    #[test]
+    fn a_closed_stream_ends_without_its_socket_going() {
+        let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
+        let mut streams = Streams::new(true);
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        streams.add(ours.into());
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        let guest = GuestSlot {
+            generation: 1,
+            flags: guest_slot_flags::CLOSED,
+            receive_head: 0,
+            transmit_tail: 0,
+        };
+        say(&ram, 0, guest);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the end is told");
+        assert_eq!(
+            polled(&streams, &ram),
+            [PollFlags::empty()],
+            "the socket is there"
+        );
+        assert_eq!(streams.read_of_newest(&ram), (1, u64::MAX));
+        drop(peer);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(polled(&streams, &ram).is_empty(), "and goes with the far end");
+    }
+
+    #[test]
+    fn what_the_program_has_read_is_known() {
+        let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
+        let mut streams = Streams::new(true);
+        assert_eq!(streams.read_of_newest(&ram), (0, 0));
+        let (mut peer, ours) = UnixStream::pair().unwrap();
+        streams.add(ours.into());
+        assert_eq!(streams.read_of_newest(&ram), (1, 0), "it waits for a slot");
+        peer.write_all(b"a request").unwrap();
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert_eq!(streams.read_of_newest(&ram), (1, 0), "the guest has not looked");
+        let guest = GuestSlot {
+            generation: 1,
+            flags: 0,
+            receive_head: 4,
+            transmit_tail: 0,
+        };
+        say(&ram, 0, guest);
+        assert_eq!(streams.read_of_newest(&ram), (1, 4));
     }
 }

@@ -17,6 +17,7 @@ fn template(program: &str) -> InstanceSpec {
     InstanceSpec {
         working_directory: "/".into(),
         rewrites_calls: true,
+        isolation: None,
         egress: Vec::new(),
         function: "hello".to_owned(),
         instance: String::new(),
@@ -25,6 +26,7 @@ fn template(program: &str) -> InstanceSpec {
         environment: Vec::new(),
         port: 8080,
         memory_bytes: 1 << 27,
+        processor_millis: 1000,
         ready_timeout: Duration::from_secs(10),
     }
 }

@@ -24,6 +24,8 @@ const UUID: &str = "53504f52-4500-4000-8000-000000000001";
 /// Taken as the time at which the image is made, 2100-01-01. Times of files later than that are set to it.
 const SOURCE_DATE_EPOCH: &str = "4102444800";
 
+/// How the tool says that the disk is full.
+const NO_ROOM: &str = "No space left on device";
 /// Longest message of the tool that is passed on, in characters.
 const MESSAGE_CHARS_MAX: usize = 2000;
 
@@ -60,6 +62,15 @@ pub enum ImageError {
         /// What the tool says.
         message: String,
     },
+    /// There is no room for the image.
+    #[error("{TOOL} cannot make a file system of {}", folder.display())]
+    NoRoom {
+        /// The folder.
+        folder: PathBuf,
+        /// What the host says.
+        #[source]
+        source: io::Error,
+    },
     /// What the tool made is no image that can be used.
     #[error("{TOOL} made something that is no file system of at most {IMAGE_BYTES_MAX} bytes")]
     Unusable,
@@ -85,9 +96,12 @@ pub fn make_image(folder: &Path, target: &Path, owners: Owners) -> Result<(), Im
         _ => ImageError::Start(error),
     })?;
     if !output.status.success() {
-        return Err(ImageError::Tool {
-            folder: folder.to_owned(),
-            message: message(&output),
+        let (folder, message) = (folder.to_owned(), message(&output));
+        return Err(if message.contains(NO_ROOM) {
+            let source = io::ErrorKind::StorageFull.into();
+            ImageError::NoRoom { folder, source }
+        } else {
+            ImageError::Tool { folder, message }
         });
     }
     match File::open(target) {

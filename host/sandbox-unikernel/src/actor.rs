@@ -2,17 +2,20 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
 use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::egress::{Egress, Say};
+use crate::launch::describe_loss;
 use crate::lines::Lines;
+use crate::supply::Taken;
 use crate::words::event;
 
 /// How long a monitor may take to report after it was asked to stop.
@@ -22,32 +25,39 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Actor {
     instance: String,
     memory_bytes: u64,
-    child: Child,
+    monitor: Taken,
     control: Arc<Channel>,
     log_channel: Channel,
     log: Arc<dyn LogSink>,
     lines: [(LogSource, Lines); 3],
     egress: Egress,
+    /// Streams that were opened.
+    opened: Arc<AtomicU32>,
+    /// How many of them the monitor knew, and how far the program had read the newest of those.
+    read: Option<(u32, u64)>,
 }
 
 impl Actor {
     pub(crate) fn new(
         spec: &InstanceSpec,
-        child: Child,
+        monitor: Taken,
         control: Arc<Channel>,
         log_channel: Channel,
         log: Arc<dyn LogSink>,
+        opened: Arc<AtomicU32>,
     ) -> Self {
         let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Platform];
         Self {
             instance: spec.instance.clone(),
             memory_bytes: spec.memory_bytes,
-            child,
+            monitor,
             control,
             log_channel,
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
             log,
             lines: sources.map(|source| (source, Lines::default())),
+            opened,
+            read: None,
         }
     }
 
@@ -80,7 +90,10 @@ impl Actor {
                                 let _ = control.send(&request, socket).await;
                             });
                         }
+                        Some(Event::Read { streams, newest_bytes }) => self.read = Some((streams, newest_bytes)),
                         Some(Event::Ended(end)) => break Some(end),
+                        // Nobody has asked for a probe of the jail.
+                        Some(Event::Jail(_)) => {}
                         None => break None,
                     }
                 }
@@ -131,10 +144,15 @@ impl Actor {
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
     async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
         // How it ended is asked again below.
-        let _ = self.kill().await;
+        let _ = self.monitor.process.kill().await;
         while let Some(length @ 1..) = self.control.try_receive(packet) {
-            if let Some(Event::Ended(end)) = event(&packet[..length]) {
-                return Some(end);
+            match event(&packet[..length]) {
+                Some(Event::Read {
+                    streams,
+                    newest_bytes,
+                }) => self.read = Some((streams, newest_bytes)),
+                Some(Event::Ended(end)) => return Some(end),
+                _ => {}
             }
         }
         None
@@ -143,11 +161,11 @@ impl Actor {
     /// The monitor has reported, or never will: see the process off, and the rest of the log.
     async fn finish(&mut self, end: Option<End>, stopping: Option<StopReason>) -> EndReport {
         let status = match &end {
-            Some(_) => match timeout(STOP_TIMEOUT, self.child.wait()).await {
+            Some(_) => match timeout(STOP_TIMEOUT, self.monitor.process.wait()).await {
                 Ok(status) => status,
-                Err(_) => self.kill().await,
+                Err(_) => self.monitor.process.kill().await,
             },
-            None => self.kill().await,
+            None => self.monitor.process.kill().await,
         };
         let mut text = vec![0; PACKET_BYTES_MAX];
         while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
@@ -159,15 +177,13 @@ impl Actor {
             (None, Some(reason)) => EndReport {
                 cause: stopped(reason),
                 details: Vec::new(),
+                read_bytes: None,
             },
-            (None, None) => {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                let summary = format!("the monitor process is gone ({status})");
-                EndReport {
-                    cause: EndCause::SandboxFailed { summary },
-                    details: Vec::new(),
-                }
-            }
+            (None, None) => EndReport {
+                cause: self.loss(status),
+                details: Vec::new(),
+                read_bytes: None,
+            },
         };
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
@@ -178,10 +194,16 @@ impl Actor {
         report
     }
 
-    async fn kill(&mut self) -> std::io::Result<std::process::ExitStatus> {
-        // Fails only if the process is gone already.
-        let _ = self.child.start_kill();
-        self.child.wait().await
+    /// Why a monitor has ended without a report.
+    fn loss(&self, status: std::io::Result<std::process::ExitStatus>) -> EndCause {
+        if self.monitor.group.as_ref().is_some_and(Group::was_out_of_memory) {
+            return EndCause::OutOfMemory {
+                limit_bytes: self.memory_bytes,
+            };
+        }
+        EndCause::SandboxFailed {
+            summary: status.map_or_else(|error| error.to_string(), describe_loss),
+        }
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {
@@ -197,7 +219,15 @@ impl Actor {
         EndReport {
             cause,
             details: end.details,
+            read_bytes: self.read_bytes(),
         }
+    }
+
+    /// How many bytes the program had read of the newest stream; none of one that the monitor did not take any more.
+    fn read_bytes(&self) -> Option<u64> {
+        let (streams, newest_bytes) = self.read?;
+        let is_newest = self.opened.load(Ordering::Acquire) <= streams;
+        Some(if is_newest { newest_bytes } else { 0 })
     }
 
     fn take_log(&mut self, packet: &[u8]) {
@@ -264,5 +294,6 @@ pub(crate) fn lost_report() -> EndReport {
     EndReport {
         cause: EndCause::SandboxFailed { summary },
         details: Vec::new(),
+        read_bytes: None,
     }
 }

@@ -1,23 +1,23 @@
 //! Starts a monitor process.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use spore_monitor::protocol::{PACKET_BYTES_MAX, Request, StartRequest};
+use spore_monitor::process::{Process, Spawn};
+use spore_monitor::protocol::{JailRequest, PACKET_BYTES_MAX, Request, StartRequest};
 use spore_sandbox::StartError;
 
-/// The program that is started as the monitor: this very one.
-const OWN_EXECUTABLE: &str = "/proc/self/exe";
-/// The hidden subcommand that runs [`spore_monitor::main`].
-const MONITOR_SUBCOMMAND: &str = "monitor";
+/// Number of the signal with which the kernel ends a process that made a call which its list does not have (SIGSYS).
+const KILLED_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
+const BAD_CALL_SIGNAL: i32 = 31;
 
-/// Our ends of a monitor's sockets, and the command that starts it.
+/// A monitor process that waits for its first request, and our ends of its sockets.
 pub(crate) struct Launch {
-    pub(crate) command: Command,
+    pub(crate) process: Process,
     pub(crate) control: OwnedFd,
     pub(crate) log: OwnedFd,
 }
@@ -33,33 +33,31 @@ pub(crate) fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
     pair.map_err(|error| host_error("making sockets")(error.into()))
 }
 
-/// Prepares a monitor process whose title is `title`.
-pub(crate) fn prepare(title: String) -> Result<Launch, StartError> {
+/// Starts a monitor process, if wanted within a cgroup of version 2. It ends with the calling thread at the latest.
+pub(crate) fn start(title: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
     let (control, monitor_control) = packet_sockets()?;
     set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
         .map_err(|error| host_error("making room in a socket")(error.into()))?;
     let (log, monitor_log) = packet_sockets()?;
-    let mut command = Command::new(OWN_EXECUTABLE);
-    command
-        .arg0(title)
-        .arg(MONITOR_SUBCOMMAND)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::from(monitor_control))
-        .stdout(Stdio::from(monitor_log))
-        .stderr(Stdio::inherit())
-        // An interrupt typed at the terminal is for the process that started the monitor.
-        .process_group(0);
+    let spawn = Spawn {
+        title,
+        control: monitor_control,
+        log: monitor_log,
+        cgroup,
+    };
+    let process = spawn
+        .start()
+        .map_err(host_error("starting the monitor process"))?;
     Ok(Launch {
-        command,
+        process,
         control,
         log,
     })
 }
 
 /// The encoded request that starts an instance.
-pub(crate) fn encode(request: StartRequest) -> Result<Vec<u8>, StartError> {
-    let packet = postcard::to_stdvec(&Request::Start(request))
+pub(crate) fn encode(instance: StartRequest, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+    let packet = postcard::to_stdvec(&Request::Start { instance, jail })
         .map_err(|error| host_error("encoding the request")(io::Error::other(error)))?;
     if packet.len() > PACKET_BYTES_MAX {
         return Err(too_large(packet.len()));
@@ -72,4 +70,27 @@ pub(crate) fn too_large(bytes: usize) -> StartError {
     let reason =
         format!("its arguments and environment take {bytes} bytes, which is too much: make them shorter");
     StartError::BadProgram { reason }
+}
+
+/// What is said of a monitor that has ended without a report.
+pub(crate) fn describe_loss(status: ExitStatus) -> String {
+    if status.signal() == Some(BAD_CALL_SIGNAL) {
+        "the monitor was stopped by its own list of system calls: it tried one that it never makes".into()
+    } else if status.signal() == Some(KILLED_SIGNAL) {
+        // The kernel does not tell who did it.
+        "the monitor process was killed, by hand or by the kernel because the host or a cgroup had no memory left".into()
+    } else {
+        format!("the monitor process is gone ({status})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forbidden_call_is_told_from_other_ends() {
+        assert!(describe_loss(ExitStatus::from_raw(BAD_CALL_SIGNAL)).contains("list of system calls"));
+        assert!(describe_loss(ExitStatus::from_raw(9)).contains("was killed"));
+    }
 }

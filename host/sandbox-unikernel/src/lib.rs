@@ -6,67 +6,196 @@
 //!        └──────────── end report ──────────────┘
 //! ```
 //!
+//! The process comes from a `supply` of ones that are made ahead of demand, each in a `cgroup` of its own.
+//!
 //! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
 //! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
 //!
 //! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
+mod cgroup;
 mod channel;
+mod confinement;
 mod egress;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod ingress;
 mod launch;
 mod lines;
 mod once;
+mod supply;
+mod watched;
 mod words;
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use spore_monitor::probe::{HostProbe, ProbeError, probe_host};
-use spore_monitor::protocol::{Request, RootKind, StartRequest};
+use spore_monitor::probe::{ProbeError, probe_host, probe_process};
+use spore_monitor::process::own_user;
+use spore_monitor::protocol::{self, IsolationChoice, JailRequest, Request, RootKind, StartRequest};
 use spore_sandbox::{
-    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Root, Sandbox, StartError,
-    StopReason,
+    ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
+    LogSink, Root, Sandbox, StartError, StopReason,
 };
 use tokio::net::UnixStream;
-use tokio::process::Command;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::Actor;
+use cgroup::Group;
 use channel::{Channel, is_gone};
+use confinement::Confinement;
+pub use confinement::layers;
 pub use egress::reaches_loopback;
+use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
+use supply::{Monitor, Supply, Taken};
+use watched::Watched;
 
-/// Starts unikernels on this machine's KVM.
+/// How instances are to be run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SandboxOptions {
+    /// What functions get that ask for nothing in particular; none is a virtual machine where there can be one.
+    pub isolation: Option<Isolation>,
+    /// Whether there may be nothing but virtual machines.
+    pub requires_virtual_machine: bool,
+    /// What the instances' cgroups go below: a path within each hierarchy; the daemon's own cgroup if there is none.
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+/// Starts unikernels, in virtual machines or in processes.
 pub struct UnikernelSandbox {
-    probe: HostProbe,
+    /// Why there can be no virtual machines, if there can be none.
+    no_virtual_machine: Option<String>,
+    default: Isolation,
+    requires_virtual_machine: bool,
+    confinement: Confinement,
+    supply: Arc<Supply>,
+}
+
+/// Why unikernels cannot be run as they are asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxError {
+    /// Virtual machines are asked for, and cannot be had.
+    #[error(
+        "this machine cannot run unikernels in virtual machines: leave out --require-vm and --isolation vm to run them \
+         in processes"
+    )]
+    NoVirtualMachine(#[source] ProbeError),
+    /// Neither form can be had.
+    #[error(
+        "this machine can run unikernels neither in virtual machines ({virtual_machine}) nor in processes"
+    )]
+    Neither {
+        /// Why not in virtual machines.
+        virtual_machine: String,
+        /// Why not in processes.
+        #[source]
+        process: ProbeError,
+    },
+    /// The process form cannot be had, and is asked for.
+    #[error("this machine cannot run unikernels in processes")]
+    NoProcess(#[source] ProbeError),
+    /// No monitor process can be started.
+    #[error("no monitor process can be started")]
+    Monitor(#[source] StartError),
+    /// No thread can be started.
+    #[error("no thread can be started")]
+    Thread(#[source] std::io::Error),
+    /// Both are asked for.
+    #[error("processes are no virtual machines: leave out either --isolation process or --require-vm")]
+    Contradiction,
 }
 
 impl UnikernelSandbox {
-    /// Checks that virtual machines can be run here.
+    /// Checks what can be run here, and how it can be confined.
     ///
     /// # Errors
     ///
-    /// If `/dev/kvm` is missing, cannot be opened or does not work.
-    pub fn new() -> Result<Self, ProbeError> {
-        Ok(Self { probe: probe_host()? })
+    /// If what is asked for cannot be had, or if no process can be started.
+    pub fn new(options: &SandboxOptions) -> Result<Self, SandboxError> {
+        let (isolation, requires_virtual_machine) = (options.isolation, options.requires_virtual_machine);
+        if requires_virtual_machine && isolation == Some(Isolation::Process) {
+            return Err(SandboxError::Contradiction);
+        }
+        let failure = match probe_host() {
+            Ok(_) => None,
+            Err(error) if requires_virtual_machine || isolation == Some(Isolation::VirtualMachine) => {
+                return Err(SandboxError::NoVirtualMachine(error));
+            }
+            Err(error) => Some(chain(&error)),
+        };
+        let default = match (isolation, &failure) {
+            (Some(isolation), _) => isolation,
+            (None, None) => Isolation::VirtualMachine,
+            (None, Some(_)) => Isolation::Process,
+        };
+        if default == Isolation::Process
+            && let Err(process) = probe_process()
+        {
+            return Err(match failure {
+                Some(virtual_machine) => SandboxError::Neither {
+                    virtual_machine,
+                    process,
+                },
+                None => SandboxError::NoProcess(process),
+            });
+        }
+        let (confinement, groups) =
+            confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
+        let supply = Supply::start(groups).map_err(SandboxError::Thread)?;
+        Ok(Self {
+            no_virtual_machine: failure,
+            default,
+            requires_virtual_machine,
+            confinement,
+            supply: Arc::new(supply),
+        })
     }
 
-    /// What the check found.
+    /// What functions get that ask for nothing in particular.
     #[must_use]
-    pub fn probe(&self) -> &HostProbe {
-        &self.probe
+    pub fn default_isolation(&self) -> Isolation {
+        self.default
+    }
+
+    /// Why there can be no virtual machines, if there can be none.
+    #[must_use]
+    pub fn why_no_virtual_machine(&self) -> Option<&str> {
+        self.no_virtual_machine.as_deref()
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    line
+}
+
+/// What the monitor is asked for.
+#[must_use]
+pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
+    match isolation {
+        None => IsolationChoice::Automatic,
+        Some(Isolation::VirtualMachine) => IsolationChoice::Only(protocol::Isolation::VirtualMachine),
+        Some(Isolation::Process) => IsolationChoice::Only(protocol::Isolation::Process),
     }
 }
 
 /// The encoded request that starts the instance.
-fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
-    launch::encode(StartRequest {
+fn start_request(spec: &InstanceSpec, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+    let instance = StartRequest {
         arguments: spec.arguments.clone(),
         environment: spec
             .environment
@@ -83,7 +212,18 @@ fn start_request(spec: &InstanceSpec) -> Result<Vec<u8>, StartError> {
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
-    })
+        isolation: isolation_choice(spec.isolation),
+        uses_dispatch: true,
+    };
+    launch::encode(instance, jail)
+}
+
+/// Limits what the instance takes from the host.
+fn limit(group: Option<&Group>, spec: &InstanceSpec) -> Result<(), StartError> {
+    let Some(group) = group else { return Ok(()) };
+    let memory_bytes = spore_monitor::allowed_bytes(spec.memory_bytes);
+    let limited = group.limit(memory_bytes, spec.processor_millis);
+    limited.map_err(host_error("limiting the instance's cgroup"))
 }
 
 #[async_trait]
@@ -92,18 +232,46 @@ impl Sandbox for UnikernelSandbox {
         "unikernel"
     }
 
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        let isolation = wanted.unwrap_or(self.default);
+        match (isolation, &self.no_virtual_machine) {
+            (Isolation::VirtualMachine, Some(reason)) => Err(IsolationError(format!(
+                "there can be no virtual machine here ({reason}): deploy the function with the isolation `process`"
+            ))),
+            (Isolation::Process, _) if self.requires_virtual_machine => Err(IsolationError(
+                "this daemon runs functions in virtual machines only: leave the isolation `process` out"
+                    .to_owned(),
+            )),
+            _ => Ok(isolation),
+        }
+    }
+
+    fn layers(&self) -> Vec<Layer> {
+        self.confinement.layers()
+    }
+
     async fn start(
         &self,
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
-        let request = start_request(&spec)?;
-        let launch = launch::prepare(format!("spore-monitor {} {}", spec.function, spec.instance))?;
-        let child = Command::from(launch.command)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(host_error("starting the monitor process"))?;
+        let Monitor { launch, group } = self.supply.take().await?;
+        let request = start_request(
+            &spec,
+            JailRequest {
+                title: format!("spore-monitor {} {}", spec.function, spec.instance),
+                user: own_user(launch.process.id()),
+                required: self.confinement.jail.active(),
+            },
+        );
+        let taken = Taken {
+            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            group,
+            supply: Arc::clone(&self.supply),
+        };
+        limit(taken.group.as_ref(), &spec)?;
+        let request = request?;
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
@@ -121,12 +289,21 @@ impl Sandbox for UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
-        let actor = Actor::new(&spec, child, Arc::clone(&control), log_channel, log);
+        let opened = Arc::new(AtomicU32::new(0));
+        let actor = Actor::new(
+            &spec,
+            taken,
+            Arc::clone(&control),
+            log_channel,
+            log,
+            Arc::clone(&opened),
+        );
         tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             control,
             commands,
+            opened,
             end,
         };
 
@@ -152,6 +329,8 @@ struct UnikernelInstance {
     id: String,
     control: Arc<Channel>,
     commands: mpsc::Sender<StopReason>,
+    /// Streams that were opened; the end report is about the newest.
+    opened: Arc<AtomicU32>,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -168,13 +347,16 @@ impl Instance for UnikernelInstance {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(ConnectError::Host)?;
         ours.set_nonblocking(true).map_err(ConnectError::Host)?;
         match self.control.send(&Request::Open, Some(theirs.into())).await {
-            Ok(()) => {}
+            Ok(()) => {
+                self.opened.fetch_add(1, Ordering::Release);
+            }
             Err(error) if is_gone(&error) => {
                 return Err(ConnectError::Ended(self.ended().await));
             }
             Err(error) => return Err(ConnectError::Host(error)),
         }
-        Ok(Box::new(UnixStream::from_std(ours).map_err(ConnectError::Host)?))
+        let stream = UnixStream::from_std(ours).map_err(ConnectError::Host)?;
+        Ok(Box::new(Ingress(stream)))
     }
 
     async fn ended(&self) -> EndReport {
@@ -214,13 +396,15 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
+            isolation: None,
+            processor_millis: 1000,
             ready_timeout: Duration::from_secs(1),
         }
     }
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10)).unwrap();
+        let packet = start_request(&spec(240 << 10), JailRequest::default()).unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -229,7 +413,7 @@ mod tests {
 
     #[test]
     fn an_environment_that_is_too_large_is_the_programs_fault() {
-        let error = start_request(&spec(PACKET_BYTES_MAX)).unwrap_err();
+        let error = start_request(&spec(PACKET_BYTES_MAX), JailRequest::default()).unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");
         assert!(error.to_string().contains("environment"), "{error}");
     }

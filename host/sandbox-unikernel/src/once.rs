@@ -8,17 +8,18 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, ExitStatus};
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
-use spore_monitor::protocol::{End, Event, LogOrigin, PACKET_BYTES_MAX, Request, StartRequest};
+use spore_monitor::process::{Process, own_user};
+use spore_monitor::protocol::{End, Event, JailRequest, LogOrigin, PACKET_BYTES_MAX, Request, StartRequest};
 use spore_sandbox::{EgressRule, StartError};
 
 use crate::egress::foreground::Foreground;
-use crate::launch::{self, host_error};
+use crate::launch;
 use crate::words;
 
 /// Why a run has no end that the monitor told of.
@@ -31,7 +32,7 @@ pub enum RunError {
     #[error("the program's output cannot be written")]
     Output(#[source] io::Error),
     /// The monitor process ended without a report.
-    #[error("the monitor process is gone ({0})")]
+    #[error("{}", launch::describe_loss(*.0))]
     Lost(ExitStatus),
     /// The host refused something meanwhile.
     #[error("the host failed: {what}")]
@@ -66,14 +67,15 @@ pub fn run_once(
     output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
 ) -> Result<End, RunError> {
     let name = request.arguments.first().cloned().unwrap_or_default();
-    let packet = launch::encode(request)?;
-    let mut launch = launch::prepare(format!("spore-monitor run {name}"))?;
-    let child = launch
-        .command
-        .spawn()
-        .map_err(host_error("starting the monitor process"))?;
-    // The command holds the monitor's ends of the sockets, whose end we want to see.
-    drop(launch.command);
+    let title = format!("spore-monitor run {name}");
+    let launch = launch::start(&title, None)?;
+    let jail = JailRequest {
+        title,
+        user: own_user(launch.process.id()),
+        // This run goes on with what there is.
+        required: Vec::new(),
+    };
+    let packet = launch::encode(request, jail)?;
     let control = Arc::new(launch.control);
     let outside = {
         let control = Arc::clone(&control);
@@ -87,7 +89,7 @@ pub fn run_once(
         })?
     };
     let mut monitor = Monitor {
-        child,
+        process: launch.process,
         control,
         log: launch.log,
         outside,
@@ -95,9 +97,9 @@ pub fn run_once(
     let result = monitor.serve(&packet, root.as_fd(), listener.as_ref(), output);
     if !matches!(result, Ok(Some(_))) {
         // Fails only if it is gone already.
-        let _ = monitor.child.kill();
+        let _ = monitor.process.kill();
     }
-    let status = monitor.child.wait().map_err(|source| RunError::Host {
+    let status = monitor.process.wait().map_err(|source| RunError::Host {
         what: "waiting for the monitor process",
         source,
     })?;
@@ -105,7 +107,7 @@ pub fn run_once(
 }
 
 struct Monitor {
-    child: Child,
+    process: Process,
     control: Arc<OwnedFd>,
     log: OwnedFd,
     outside: Foreground,
@@ -141,7 +143,8 @@ impl Monitor {
             }
             if moved[1] {
                 match self.receive(&mut buffer) {
-                    Some(Event::Ready) => {}
+                    // Nobody has asked for a probe of the jail.
+                    Some(Event::Ready | Event::Read { .. } | Event::Jail(_)) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
                     Some(Event::Ended(end)) => {
                         while self.take_output(&mut buffer, output)? {}
@@ -169,7 +172,7 @@ impl Monitor {
     fn last_word(&self, buffer: &mut [u8]) -> Result<Option<End>, RunError> {
         loop {
             match self.receive(buffer) {
-                Some(Event::Ready | Event::Connect(_)) => {}
+                Some(Event::Ready | Event::Read { .. } | Event::Connect(_) | Event::Jail(_)) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
                 None => return Ok(None),
             }

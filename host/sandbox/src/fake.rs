@@ -36,8 +36,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::{
-    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, LogLine, LogSink, LogSource,
-    Sandbox, StartError, StopReason,
+    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
+    LogLine, LogSink, LogSource, Sandbox, StartError, StopReason,
 };
 
 /// Bytes that a fake stream holds in each direction before its writer has to wait.
@@ -253,6 +253,13 @@ impl Sandbox for FakeSandbox {
         "fake"
     }
 
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        match wanted {
+            Some(Isolation::VirtualMachine) => Err(IsolationError("a fake has no virtual machine".into())),
+            _ => Ok(Isolation::Process),
+        }
+    }
+
     async fn start(
         &self,
         spec: InstanceSpec,
@@ -309,6 +316,7 @@ impl Shared {
                 *end = Some(EndReport {
                     cause,
                     details: Vec::new(),
+                    read_bytes: None,
                 });
             }
             first

@@ -18,9 +18,11 @@
 //! 3. Whatever the function does, only its own instance ends, and [`Instance::ended`] says why.
 //! 4. `stop` is idempotent; after it returns nothing of the instance is left. Dropping the last handle of an
 //!    instance has the same effect, without waiting for it.
-//! 5. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
+//! 5. A stream whose far end the program did not close ends with an error, not like one that it did.
+//! 6. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -57,6 +59,10 @@ pub struct InstanceSpec {
     pub port: u16,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
+    /// What is to be around the instance; none leaves it to the sandbox ([`Sandbox::isolation`]).
+    pub isolation: Option<Isolation>,
+    /// Upper bound of the processor time that the function can use, in thousandths of one processor.
+    pub processor_millis: u32,
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
 }
@@ -80,6 +86,45 @@ impl Root {
     }
 }
 
+/// What is around an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// A virtual machine.
+    VirtualMachine,
+    /// A process of the host's kernel.
+    Process,
+}
+
+impl Isolation {
+    /// The name as users write it: `vm` or `process`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VirtualMachine => "vm",
+            Self::Process => "process",
+        }
+    }
+
+    /// The isolation of this name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::VirtualMachine, Self::Process]
+            .into_iter()
+            .find(|isolation| isolation.name() == name)
+    }
+}
+
+impl fmt::Display for Isolation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// The isolation that is asked for cannot be had; one line that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct IsolationError(pub String);
+
 /// A two-way byte stream to the function's port.
 pub trait IngressStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> IngressStream for T {}
@@ -90,10 +135,32 @@ pub trait Sandbox: Send + Sync {
     /// Name of the kind as users write it, for example `unikernel`.
     fn kind(&self) -> &'static str;
 
+    /// The isolation that an instance gets for which this one is asked, or none in particular.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be had here, or is not allowed. An instance is then not started either.
+    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError>;
+
+    /// What keeps an instance apart on this machine, and what does so elsewhere but not here. Nothing if the sandbox
+    /// does not know.
+    fn layers(&self) -> Vec<Layer> {
+        Vec::new()
+    }
+
     /// Starts an instance and waits until it is ready (rule 1). Dropping the future gives the attempt up and
     /// removes everything that it had made.
     async fn start(&self, spec: InstanceSpec, log: Arc<dyn LogSink>)
     -> Result<Arc<dyn Instance>, StartError>;
+}
+
+/// One of the means by which a sandbox keeps its instances apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// What it is, in a few words.
+    pub name: String,
+    /// Why it is not there; none if it is.
+    pub missing: Option<String>,
 }
 
 /// A running instance of a function.
@@ -134,6 +201,9 @@ pub struct EndReport {
     pub cause: EndCause,
     /// More lines for the function's log, already written there: registers, addresses, symbols.
     pub details: Vec<String>,
+    /// How many bytes the program had read of the stream that was opened last; none if that is not known. What it had
+    /// not read can be sent to another instance.
+    pub read_bytes: Option<u64>,
 }
 
 /// What ended an instance; `Display` is the one line that a caller gets to see.
@@ -194,6 +264,9 @@ pub enum StartError {
         /// The port on which it should listen.
         port: u16,
     },
+    /// The isolation that is asked for cannot be had.
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
     /// The host refused something: no KVM, no memory, no descriptors. A retry may help.
     #[error("the host could not start an instance: {what}")]
     Host {

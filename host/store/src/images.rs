@@ -5,16 +5,19 @@
 //!                     └─ dropped, or digest wrong: nothing is left
 //! ```
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use oci_spec::image::{ImageIndex, ImageManifest};
-use redb::{Database, ReadableDatabase, TableDefinition};
+use redb::{TableDefinition, TableError};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::database::Database;
 use crate::files::persist;
 use crate::reference::Selector;
 use crate::{Digest, OpenError, RecordError, make_folder};
@@ -114,6 +117,25 @@ pub struct ImageStore {
     pub(crate) uploads: PathBuf,
     pub(crate) derived: PathBuf,
     database: Arc<Database>,
+    /// Blobs whose content was compared with their digest, and what their files looked like.
+    verified: Arc<Mutex<HashMap<Digest, Stamp>>>,
+}
+
+/// Length and time of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        })
+    }
 }
 
 impl ImageStore {
@@ -136,6 +158,7 @@ impl ImageStore {
             uploads,
             derived,
             database,
+            verified: Arc::default(),
         })
     }
 
@@ -159,8 +182,36 @@ impl ImageStore {
         if found != expected {
             return Err(FinishError::DigestMismatch { found, expected });
         }
-        persist(upload.file, &self.blob_path(expected))?;
+        let path = self.blob_path(expected);
+        persist(upload.file, &path)?;
+        self.note_verified(expected, Stamp::of(&File::open(path)?)?);
         Ok(())
+    }
+
+    fn note_verified(&self, digest: Digest, stamp: Stamp) {
+        let mut verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+        verified.insert(digest, stamp);
+    }
+
+    /// Length in bytes of a blob that need not be pushed; none if it is not there. Its content is compared with its digest
+    /// the first time, and when its file was written since: one that is damaged is removed, so that it is pushed again.
+    pub fn intact_blob(&self, digest: Digest) -> io::Result<Option<u64>> {
+        let Some((file, _)) = self.open_blob(digest)? else {
+            return Ok(None);
+        };
+        let stamp = Stamp::of(&file)?;
+        let known = {
+            let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
+            verified.get(&digest).copied()
+        };
+        if known != Some(stamp) {
+            if Digest::of_reader(file)? != digest {
+                self.remove_damaged(digest)?;
+                return Ok(None);
+            }
+            self.note_verified(digest, stamp);
+        }
+        Ok(Some(stamp.bytes))
     }
 
     /// Opens a blob; none if it is not there. The second part is its length in bytes.
@@ -232,36 +283,37 @@ impl ImageStore {
         digest: Digest,
     ) -> Result<(), RecordError> {
         let digest = digest.to_string();
-        let transaction = self.database.begin_write()?;
-        transaction
-            .open_table(MANIFESTS)?
-            .insert(digest.as_str(), media_type)?;
-        if let Selector::Tag(tag) = selector {
+        self.database.write(|transaction| {
             transaction
-                .open_table(TAGS)?
-                .insert(format!("{repository}:{tag}").as_str(), digest.as_str())?;
-        }
-        transaction.commit()?;
-        Ok(())
+                .open_table(MANIFESTS)?
+                .insert(digest.as_str(), media_type)?;
+            if let Selector::Tag(tag) = selector {
+                transaction
+                    .open_table(TAGS)?
+                    .insert(format!("{repository}:{tag}").as_str(), digest.as_str())?;
+            }
+            Ok(())
+        })
     }
 
     /// The digest that the selector chooses; none if no manifest was pushed under it.
     pub fn resolve(&self, repository: &str, selector: &Selector) -> Result<Option<Digest>, RecordError> {
-        let transaction = self.database.begin_read()?;
-        let text = match selector {
-            Selector::Digest(digest) => Some(digest.to_string()),
-            Selector::Tag(tag) => match transaction.open_table(TAGS) {
-                Ok(tags) => tags
-                    .get(format!("{repository}:{tag}").as_str())?
-                    .map(|digest| digest.value().to_owned()),
-                Err(redb::TableError::TableDoesNotExist(_)) => None,
-                Err(error) => return Err(error.into()),
-            },
-        };
-        let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) else {
-            return Ok(None);
-        };
-        Ok(media_type(&transaction, digest)?.map(|_| digest))
+        self.database.read(|transaction| {
+            let text = match selector {
+                Selector::Digest(digest) => Some(digest.to_string()),
+                Selector::Tag(tag) => match transaction.open_table(TAGS) {
+                    Ok(tags) => tags
+                        .get(format!("{repository}:{tag}").as_str())?
+                        .map(|digest| digest.value().to_owned()),
+                    Err(TableError::TableDoesNotExist(_)) => None,
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()) else {
+                return Ok(None);
+            };
+            Ok(media_type(transaction, digest)?.map(|_| digest))
+        })
     }
 
     /// The manifest that the selector chooses; none if none was pushed under it.
@@ -269,8 +321,9 @@ impl ImageStore {
         let Some(digest) = self.resolve(repository, selector)? else {
             return Ok(None);
         };
-        let transaction = self.database.begin_read().map_err(RecordError::from)?;
-        let media_type = media_type(&transaction, digest)?;
+        let media_type = self
+            .database
+            .read(|transaction| media_type(transaction, digest))?;
         let bytes = self.read_blob(digest, MAX_MANIFEST_BYTES)?;
         Ok(media_type.zip(bytes).map(|(media_type, bytes)| Manifest {
             digest,
@@ -281,31 +334,32 @@ impl ImageStore {
 
     /// Tags of a repository, in order.
     pub fn tags(&self, repository: &str) -> Result<Vec<String>, RecordError> {
-        let transaction = self.database.begin_read()?;
-        let table = match transaction.open_table(TAGS) {
-            Ok(table) => table,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            Err(error) => return Err(error.into()),
-        };
-        let prefix = format!("{repository}:");
-        let mut tags = Vec::new();
-        for row in table.range(prefix.as_str()..)? {
-            let (key, _) = row?;
-            let Some(tag) = key.value().strip_prefix(&prefix) else {
-                break;
+        self.database.read(|transaction| {
+            let table = match transaction.open_table(TAGS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
             };
-            tags.push(tag.to_owned());
-        }
-        Ok(tags)
+            let prefix = format!("{repository}:");
+            let mut tags = Vec::new();
+            for row in table.range(prefix.as_str()..)? {
+                let (key, _) = row?;
+                let Some(tag) = key.value().strip_prefix(&prefix) else {
+                    break;
+                };
+                tags.push(tag.to_owned());
+            }
+            Ok(tags)
+        })
     }
 }
 
-fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, RecordError> {
+fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, redb::Error> {
     match transaction.open_table(MANIFESTS) {
         Ok(table) => Ok(table
             .get(digest.to_string().as_str())?
             .map(|media_type| media_type.value().to_owned())),
-        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -5,7 +5,7 @@
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
-//!                          its root file system as `root.erofs`
+//!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
 
 mod archive;
+mod database;
 mod deployment;
 mod digest;
 mod elf;
@@ -26,11 +27,12 @@ mod records;
 mod reference;
 mod unpack;
 
+use std::fs::{File, TryLockError};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
 pub use digest::{Digest, DigestParseError};
 pub use elf::ElfError;
@@ -96,44 +98,52 @@ pub struct Store {
     pub images: ImageStore,
     /// Logs of the functions.
     pub logs: LogStore,
+    /// Held for as long as the directory is used. The database has a lock of its own, which it gives up for a moment
+    /// when it is opened anew.
+    _lock: Option<File>,
 }
 
 impl Store {
     /// Opens the directory, making it and what is missing in it.
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         make_folder(directory)?;
-        // The library panics over some kinds of damage; nothing of it is used after that.
-        let opening = AssertUnwindSafe(|| open_database(directory));
-        let (database, records) = catch_unwind(opening).unwrap_or_else(|_| {
-            let path = directory.join(DATABASE_FILE);
-            Err(OpenError::Damaged { path })
+        let lock = lock(directory)?;
+        let path = directory.join(DATABASE_FILE);
+        let database = Database::open(&path).map_err(|error| match error {
+            DatabaseOpenError::InUse => OpenError::InUse {
+                directory: directory.to_owned(),
+            },
+            DatabaseOpenError::Library(source) => OpenError::Database { path, source },
+            DatabaseOpenError::Damaged => OpenError::Damaged { path },
         })?;
-        let images = ImageStore::open(directory, database)?;
+        let database = Arc::new(database);
+        let images = ImageStore::open(directory, database.clone())?;
         let logs = directory.join("logs");
         make_folder(&logs)?;
         let logs = LogStore::open(&logs).map_err(|source| OpenError::Files { path: logs, source })?;
         Ok(Self {
-            records,
+            records: Records::new(database),
             images,
             logs,
+            _lock: lock,
         })
     }
 }
 
-fn open_database(directory: &Path) -> Result<(Arc<redb::Database>, Records), OpenError> {
-    let path = directory.join(DATABASE_FILE);
-    let database = redb::Database::create(&path).map_err(|error| match error {
-        redb::DatabaseError::DatabaseAlreadyOpen => OpenError::InUse {
+/// Locks the directory; none where folders cannot be locked, as on some network file systems.
+fn lock(directory: &Path) -> Result<Option<File>, OpenError> {
+    let files_error = |source| OpenError::Files {
+        path: directory.to_owned(),
+        source,
+    };
+    let folder = File::open(directory).map_err(files_error)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(Some(folder)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
             directory: directory.to_owned(),
-        },
-        other => OpenError::Database {
-            path: path.clone(),
-            source: Box::new(other.into()),
-        },
-    })?;
-    let database = Arc::new(database);
-    let records = Records::new(database.clone()).map_err(|source| OpenError::Database { path, source })?;
-    Ok((database, records))
+        }),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
 }
 
 /// Makes the folder, and those above it, unless it is there.

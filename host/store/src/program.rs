@@ -4,14 +4,17 @@
 //!   layers ──unpack──> folder ──one static program, nothing else──> derived/HEX/program
 //!                        └─────otherwise, mkfs.erofs─────────────> derived/HEX/root.erofs
 //! ```
+//!
+//! Beside each is a file that tells its length, time and digest: one that is not as it was made is made again.
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
-use spore_rootfs::{ImageError, Owners, is_intact, make_image};
+use serde::{Deserialize, Serialize};
+use spore_rootfs::{ImageError, Owners, make_image};
 use spore_sandbox::Root;
 use tempfile::{Builder, NamedTempFile};
 
@@ -24,6 +27,8 @@ use crate::unpack::{LayerError, Unpacker};
 /// Names of what is derived from an image: one of the two.
 const PROGRAM_FILE: &str = "program";
 const FILE_SYSTEM_FILE: &str = "root.erofs";
+/// What tells whether it is as it was made.
+const SEAL_FILE: &str = "seal.json";
 /// Longest configuration of an image, in bytes.
 const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
 /// Port of a function whose image exposes none.
@@ -122,7 +127,7 @@ impl ImageStore {
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
-        let root = match intact_root(&folder) {
+        let root = match intact_root(&folder, &self.uploads) {
             Some(root) => root,
             None => self.derive_root(&manifest.content, &config, &command, &folder)?,
         };
@@ -137,6 +142,12 @@ impl ImageStore {
             port: port(&config)?,
             working_directory: working_directory(&config),
         })
+    }
+
+    /// Whether what an instance runs is there as it was made.
+    pub fn is_intact(&self, root: &Root) -> bool {
+        let folder = root.path().parent().unwrap_or(&self.derived);
+        is_sealed(root.path(), folder, &self.uploads).unwrap_or(false)
     }
 
     /// The manifest; of an index, that for this platform.
@@ -283,23 +294,75 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
     found
 }
 
-/// Puts a file where the root is to be.
+/// Puts a file where the root is to be, and beside it what tells later whether it is the same.
 fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<Root> {
     file.as_file().set_permissions(Permissions::from_mode(0o444))?;
     fs::create_dir_all(folder)?;
+    let digest = Digest::of_reader(File::open(file.path())?)?;
+    let uploads = file.path().parent().unwrap_or(folder).to_owned();
     persist(file, root.path())?;
+    let seal = Seal::of(&File::open(root.path())?, digest)?;
+    seal.write(folder, &uploads)?;
     Ok(root)
 }
 
-/// What was derived earlier, if it is there and, as far as a look at it tells, undamaged.
-fn intact_root(folder: &Path) -> Option<Root> {
-    let program = folder.join(PROGRAM_FILE);
-    if File::open(&program).is_ok_and(|file| check_program(file) == Ok(Needs::Nothing)) {
-        return Some(Root::Program(program));
+/// What was derived earlier, if it is there and undamaged.
+fn intact_root(folder: &Path, uploads: &Path) -> Option<Root> {
+    let roots = [
+        Root::Program(folder.join(PROGRAM_FILE)),
+        Root::FileSystem(folder.join(FILE_SYSTEM_FILE)),
+    ];
+    roots
+        .into_iter()
+        .find(|root| is_sealed(root.path(), folder, uploads).unwrap_or(false))
+}
+
+/// Whether a file is the one that the seal in its folder is about. It is read only if it was written since: what
+/// changes by itself is the file system's to find.
+fn is_sealed(path: &Path, folder: &Path, uploads: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    let seal = Seal::read(folder)?;
+    let now = Seal::of(&file, seal.digest)?;
+    if now == seal {
+        return Ok(true);
     }
-    let image = folder.join(FILE_SYSTEM_FILE);
-    let is_usable = File::open(&image).is_ok_and(|file| is_intact(&file));
-    is_usable.then_some(Root::FileSystem(image))
+    if now.bytes != seal.bytes || Digest::of_reader(file)? != seal.digest {
+        return Ok(false);
+    }
+    // The same content, copied or restored. It is read again the next time if this fails.
+    let _ = now.write(folder, uploads);
+    Ok(true)
+}
+
+/// What a derived file is known by.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Seal {
+    digest: Digest,
+    bytes: u64,
+    modified_seconds: i64,
+    modified_nanoseconds: i64,
+}
+
+impl Seal {
+    fn of(file: &File, digest: Digest) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            digest,
+            bytes: metadata.len(),
+            modified_seconds: metadata.mtime(),
+            modified_nanoseconds: metadata.mtime_nsec(),
+        })
+    }
+
+    fn read(folder: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(folder.join(SEAL_FILE))?)?)
+    }
+
+    fn write(&self, folder: &Path, uploads: &Path) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(uploads)?;
+        serde_json::to_writer(&mut file, self)?;
+        persist(file, &folder.join(SEAL_FILE))
+    }
 }
 
 /// A part of an image with its digest.

@@ -1,10 +1,13 @@
 //! Function records in the embedded database.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition, TableError};
 
-use crate::FunctionRecord;
+use crate::database::Database;
+use crate::{DATABASE_ADVICE, FunctionRecord};
 
 /// Key: `NAME.NAMESPACE`; value: [`FunctionRecord`] as JSON.
 const FUNCTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("functions");
@@ -12,11 +15,32 @@ const FUNCTIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("functi
 /// Why records could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The database failed.
-    #[error("the database failed")]
-    Database(#[source] Box<redb::Error>),
+    /// The database file could not be read or written.
+    #[error("the database {} could not be read or written", path.display())]
+    Io {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The database file does not hold what was written.
+    #[error("the database {} is damaged: {DATABASE_ADVICE}", path.display())]
+    Damaged {
+        /// The database file.
+        path: PathBuf,
+    },
+    /// The database failed otherwise.
+    #[error("the database {} failed", path.display())]
+    Database {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<redb::Error>,
+    },
     /// A record is not what this version writes.
-    #[error("the record of function {key} cannot be read")]
+    #[error("the record of function {key} is damaged: deploy the function again, or remove it")]
     Unreadable {
         /// `NAME.NAMESPACE` of the function.
         key: String,
@@ -26,12 +50,6 @@ pub enum RecordError {
     },
 }
 
-impl<E: Into<redb::Error>> From<E> for RecordError {
-    fn from(error: E) -> Self {
-        Self::Database(Box::new(error.into()))
-    }
-}
-
 /// The function records. A change has reached the disk when its call returns.
 #[derive(Debug, Clone)]
 pub struct Records {
@@ -39,15 +57,8 @@ pub struct Records {
 }
 
 impl Records {
-    pub(crate) fn new(database: Arc<Database>) -> Result<Self, Box<redb::Error>> {
-        let create = || -> Result<(), redb::Error> {
-            let transaction = database.begin_write()?;
-            transaction.open_table(FUNCTIONS)?;
-            transaction.commit()?;
-            Ok(())
-        };
-        create().map_err(Box::new)?;
-        Ok(Self { database })
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self { database }
     }
 
     /// Writes or replaces the record of `key`.
@@ -56,33 +67,51 @@ impl Records {
             key: key.to_owned(),
             source,
         })?;
-        let transaction = self.database.begin_write()?;
-        transaction.open_table(FUNCTIONS)?.insert(key, value.as_slice())?;
-        transaction.commit()?;
-        Ok(())
+        self.database.write(|transaction| {
+            transaction.open_table(FUNCTIONS)?.insert(key, value.as_slice())?;
+            Ok(())
+        })
+    }
+
+    /// Whether there is a record of `key`, readable or not.
+    pub fn contains(&self, key: &str) -> Result<bool, RecordError> {
+        self.database
+            .read(|transaction| match transaction.open_table(FUNCTIONS) {
+                Ok(table) => Ok(table.get(key)?.is_some()),
+                Err(TableError::TableDoesNotExist(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            })
     }
 
     /// Removes the record of `key`; says whether there was one.
     pub fn remove(&self, key: &str) -> Result<bool, RecordError> {
-        let transaction = self.database.begin_write()?;
-        let existed = transaction.open_table(FUNCTIONS)?.remove(key)?.is_some();
-        transaction.commit()?;
-        Ok(existed)
+        self.database
+            .write(|transaction| Ok(transaction.open_table(FUNCTIONS)?.remove(key)?.is_some()))
     }
 
-    /// All records, ordered by key; of one that cannot be read, why.
-    pub fn all(&self) -> Result<Vec<Result<FunctionRecord, RecordError>>, RecordError> {
-        let transaction = self.database.begin_read()?;
-        let table = transaction.open_table(FUNCTIONS)?;
-        let mut records = Vec::new();
-        for row in table.iter()? {
-            let (key, value) = row?;
-            let record = serde_json::from_slice(value.value());
-            records.push(record.map_err(|source| RecordError::Unreadable {
-                key: key.value().to_owned(),
+    /// All records with their keys, ordered by key; of one that cannot be read, why.
+    #[allow(clippy::type_complexity)]
+    pub fn all(&self) -> Result<Vec<(String, Result<FunctionRecord, RecordError>)>, RecordError> {
+        let rows = self.database.read(|transaction| {
+            let table = match transaction.open_table(FUNCTIONS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            };
+            let mut rows = Vec::new();
+            for row in table.iter()? {
+                let (key, value) = row?;
+                rows.push((key.value().to_owned(), value.value().to_owned()));
+            }
+            Ok(rows)
+        })?;
+        let parse = |(key, value): (String, Vec<u8>)| {
+            let record = serde_json::from_slice(&value).map_err(|source| RecordError::Unreadable {
+                key: key.clone(),
                 source,
-            }));
-        }
-        Ok(records)
+            });
+            (key, record)
+        };
+        Ok(rows.into_iter().map(parse).collect())
     }
 }

@@ -44,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/architecture", &[]),
     ("tests/harness", &[]),
     ("tests/e2e", &[]),
+    ("tests/faults", &[]),
     ("tests/real", &["tests/harness"]),
     ("tests/linux", &[]),
     ("bench", &["tests/harness", "tests/real"]),

@@ -24,7 +24,7 @@ const ECONNREFUSED: &str = "error 111\n";
 
 fn outgoing(rules: &[String], arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
-    command.arg("run");
+    command.arg("run").args(spore_test_harness::isolation_options());
     for rule in rules {
         command.args(["--allow-egress", rule]);
     }

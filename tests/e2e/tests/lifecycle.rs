@@ -135,11 +135,11 @@ fn a_removed_function_leaves_no_process() {
         "--min 2 keeps two instances: {}",
         available_replicas(&daemon, "httpd")
     );
-    assert_eq!(process::virtual_machines(daemon.pid()), 2);
+    assert_eq!(process::guests(daemon.pid()), 2);
     daemon.spore_ok(&["remove", "httpd"]);
     let gone = wait_until(Duration::from_secs(15), || daemon.descendants().is_empty());
     assert!(gone, "removed, still there: {:?}", daemon.descendants());
-    assert_eq!(process::virtual_machines(daemon.pid()), 0);
+    assert_eq!(process::guests(daemon.pid()), 0);
 }
 
 fn an_invocation_in_flight_survives_a_replacement() {

@@ -36,6 +36,8 @@ impl Holdings {
             virtual_machines: process::virtual_machines(daemon.pid()),
             descriptors: process::open_descriptors(daemon.pid()),
         };
+        // The daemon keeps two monitors ready, each with descriptors, and makes them when it has nothing else to do.
+        wait_until(Duration::from_secs(5), || daemon.waiting_monitors().len() == 2);
         // The callers' connections are closed a moment after they left.
         let mut last = count();
         wait_until(Duration::from_secs(2), || {

@@ -1,16 +1,18 @@
-//! The end-to-end tests: the real daemon, real functions in real virtual machines, real HTTP.
+//! The end-to-end tests: the real daemon, real functions in real unikernels, real HTTP.
 //!
 //! Every test starts a daemon of its own, so the tests run at the same time and each can count what its daemon
-//! holds. Tests that start functions need `/dev/kvm`; where it is missing they are shown as ignored, by name.
+//! holds. Tests that start functions are shown as ignored, by name, where unikernels cannot be run in either form.
 //!
+//! `SPORE_TEST_ISOLATION` names the form, `vm` or `process`; otherwise it is the one that the daemon chooses.
 //! `SPORE_BIN` names the binary to test (otherwise a release build is made), `SPORE_TEST_INVOCATIONS` how many
 //! invocations the load test makes (10,000).
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use spore_test_harness::{kvm_is_usable, program};
+use spore_test_harness::{program, unikernels_can_run};
 
+mod confinement;
 mod deploy;
 mod egress;
 mod faults;
@@ -19,6 +21,7 @@ mod invoke;
 mod lifecycle;
 mod load;
 mod output;
+mod process;
 mod roots;
 mod run;
 
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let suites = [
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
+        confinement::TESTS,
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
@@ -63,11 +67,12 @@ fn main() -> ExitCode {
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,
+        process::TESTS,
         roots::TESTS,
         run::TESTS,
         load::TESTS,
     ];
-    let has_kvm = kvm_is_usable();
+    let can_run = unikernels_can_run();
     let trials = suites.into_iter().flatten().map(|test| {
         let name = test.name.trim_start_matches("e2e::");
         let run = test.run;
@@ -75,8 +80,8 @@ fn main() -> ExitCode {
             run();
             Ok(())
         });
-        // `spore serve` refuses to start without KVM, so nothing but the command line can be tested there.
-        trial.with_ignored_flag(test.starts_functions && !has_kvm)
+        // Without unikernels nothing but the command line can be tested.
+        trial.with_ignored_flag(test.starts_functions && !can_run)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     program::remove_built();

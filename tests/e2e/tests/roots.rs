@@ -120,7 +120,9 @@ fn a_program_of_a_root_file_system_runs_once() {
     let run = |arguments: &[&str]| {
         let mut command = Command::new(binary());
         command
-            .args(["run", "--rootfs", path_of(root.path()), "--", "ending"])
+            .arg("run")
+            .args(spore_test_harness::isolation_options())
+            .args(["--rootfs", path_of(root.path()), "--", "ending"])
             .args(arguments)
             .env("XDG_CACHE_HOME", cache.path());
         command.output().expect("the spore binary can be run")

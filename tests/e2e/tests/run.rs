@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use spore_test_harness::client;
 use spore_test_harness::daemon::binary;
 use spore_test_harness::process::descendants;
-use spore_test_harness::{program, wait_until};
+use spore_test_harness::{guests_are_processes, isolation_options, program, wait_until};
 
 use crate::{Test, with_functions, without_functions};
 
@@ -31,7 +31,8 @@ pub(crate) const TESTS_OF_THE_COMMAND_LINE: &[Test] =
 
 fn spore_run(options: &[&str], program: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary());
-    command.arg("run").args(options).arg(program).args(arguments);
+    command.arg("run").args(isolation_options());
+    command.args(options).arg(program).args(arguments);
     command.stdin(Stdio::null());
     command
 }
@@ -125,7 +126,7 @@ fn a_signal_ends_the_program_with_spore() {
     output.read_line(&mut line).expect("it has output");
     assert_eq!(line, "spinning\n");
     let monitors = descendants(run.id());
-    assert_eq!(monitors.len(), 1);
+    assert_eq!(monitors.len(), if guests_are_processes() { 2 } else { 1 });
     // A terminal sends SIGINT to the foreground, where the monitor is not. Here that may be ignored, as it is for whatever
     // a shell starts in the background, and SIGTERM does the same.
     kill_process(Pid::from_child(&run), Signal::TERM).expect("it is our child");

@@ -1,5 +1,6 @@
 //! A `spore serve` for one test: on a free port, with a data folder of its own, gone when the test is over.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -12,8 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::client::{self, Answer, RequestError};
-use crate::process::{ProcessIdentity, descendants};
-use crate::{repository, target_directory, wait_until};
+use crate::process::{ProcessIdentity, descendants, waits_for_instance};
+use crate::{isolation_options, repository, target_directory, wait_until};
 
 /// How long a daemon may take to listen: it probes the host first, on a machine that may be busy.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,12 +44,24 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// How a daemon is started.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// More options of `spore serve`.
+    pub options: Vec<String>,
+    /// More environment variables.
+    pub environment: Vec<(String, String)>,
+    /// A copy of the binary to start instead of [`binary`].
+    pub binary: Option<PathBuf>,
+    /// A command that prepares its process, sets limits for example, and becomes the command that follows it.
+    pub prefix: Vec<String>,
+}
+
 /// A running daemon.
 pub struct Daemon {
     process: Child,
     address: SocketAddr,
-    options: Vec<String>,
-    environment: Vec<(String, String)>,
+    setup: Setup,
     data: TempDir,
 }
 
@@ -60,24 +73,33 @@ impl Daemon {
 
     /// Starts a daemon with more options of `spore serve`.
     pub fn start_with(options: &[&str]) -> Daemon {
-        let options = options.iter().map(|&option| option.to_owned()).collect();
-        Daemon::start_as(options, Vec::new())
+        Daemon::start_as(Setup {
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+            ..Setup::default()
+        })
     }
 
     /// Starts a daemon with its defaults in an environment with these variables besides.
     pub fn start_with_environment(variables: &[(&str, &str)]) -> Daemon {
         let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
-        Daemon::start_as(Vec::new(), variables.iter().map(owned).collect())
+        Daemon::start_as(Setup {
+            environment: variables.iter().map(owned).collect(),
+            ..Setup::default()
+        })
     }
 
-    fn start_as(options: Vec<String>, environment: Vec<(String, String)>) -> Daemon {
-        let data = TempDir::with_prefix("spore-test-").expect("the temporary folder is writable");
-        let (process, address) = spawn(data.path(), &options, &environment);
+    /// Starts a daemon in this way.
+    pub fn start_as(setup: Setup) -> Daemon {
+        Daemon::start_in(data_folder(), setup)
+    }
+
+    /// Starts a daemon in this way, whose data is the folder `data` in the given one.
+    pub fn start_in(data: TempDir, setup: Setup) -> Daemon {
+        let (process, address) = spawn(data.path(), &setup);
         Daemon {
             process,
             address,
-            options,
-            environment,
+            setup,
             data,
         }
     }
@@ -92,14 +114,29 @@ impl Daemon {
         self.process.id()
     }
 
+    /// Starts the daemon again on the same data, in another way.
+    pub fn start_again_as(&mut self, setup: Setup) {
+        self.setup = setup;
+        self.start_again();
+    }
+
     /// Its data folder, as given to `--data`.
     pub fn data(&self) -> PathBuf {
         self.data.path().join("data")
     }
 
-    /// Its descendants: the monitors, one for each instance.
+    /// The monitors of its instances, and whatever else descends from it but for monitors that wait for an instance.
     pub fn descendants(&self) -> Vec<ProcessIdentity> {
-        descendants(self.pid()).into_iter().collect()
+        let all = descendants(self.pid()).into_iter();
+        all.filter(|identity| !waits_for_instance(identity)).collect()
+    }
+
+    /// The monitors that wait for an instance.
+    pub fn waiting_monitors(&self) -> Vec<ProcessIdentity> {
+        descendants(self.pid())
+            .into_iter()
+            .filter(waits_for_instance)
+            .collect()
     }
 
     /// Sends a request to the gateway, on a connection of its own.
@@ -195,7 +232,7 @@ impl Daemon {
     pub fn start_again(&mut self) {
         let ended = self.process.try_wait().expect("the daemon is our child");
         assert!(ended.is_some(), "the daemon still runs");
-        (self.process, self.address) = spawn(self.data.path(), &self.options, &self.environment);
+        (self.process, self.address) = spawn(self.data.path(), &self.setup);
     }
 }
 
@@ -216,19 +253,8 @@ impl Drop for Daemon {
 }
 
 /// Starts `spore serve` and waits until it says where it listens.
-fn spawn(data: &Path, options: &[String], environment: &[(String, String)]) -> (Child, SocketAddr) {
-    let log_path = data.join("daemon.log");
-    let log = std::fs::File::create(&log_path).expect("the data folder is writable");
-    let errors = log.try_clone().expect("a descriptor can be duplicated");
-    let mut command = Command::new(binary());
-    command
-        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-        .arg(data.join("data"))
-        .args(options);
-    let variables = environment.iter().map(|(name, value)| (name, value));
-    command.envs(variables).env("NO_COLOR", "1"); // the log is a file
-    let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
-    let mut process = process.expect("the spore binary can be run");
+fn spawn(data: &Path, setup: &Setup) -> (Child, SocketAddr) {
+    let (mut process, log_path) = spawn_unchecked(data, setup);
     let mut address = None;
     wait_until(START_TIMEOUT, || {
         address = announced_address(&std::fs::read_to_string(&log_path).unwrap_or_default());
@@ -243,6 +269,57 @@ fn spawn(data: &Path, options: &[String], environment: &[(String, String)]) -> (
         );
     };
     (process, address)
+}
+
+/// Starts `spore serve` where it has to fail, and returns what it wrote.
+pub fn failed_start(data: &Path) -> String {
+    let (mut process, log_path) = spawn_unchecked(data, &Setup::default());
+    let mut status = None;
+    wait_until(START_TIMEOUT, || {
+        status = process.try_wait().expect("the daemon is our child");
+        status.is_some()
+    });
+    let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+    let Some(status) = status else {
+        let _ = process.kill();
+        let _ = process.wait();
+        panic!("spore serve has started and must not:\n{log}");
+    };
+    assert!(!status.success(), "it says that all is well:\n{log}");
+    log
+}
+
+/// A folder for a daemon's data and log.
+pub fn data_folder() -> TempDir {
+    TempDir::with_prefix("spore-test-").expect("the temporary folder is writable")
+}
+
+fn spawn_unchecked(data: &Path, setup: &Setup) -> (Child, PathBuf) {
+    let log_path = data.join("daemon.log");
+    let log = std::fs::File::create(&log_path).expect("the data folder is writable");
+    let errors = log.try_clone().expect("a descriptor can be duplicated");
+    let program = setup.binary.as_deref().unwrap_or_else(|| binary());
+    let mut words = setup.prefix.iter().map(OsStr::new).chain([program.as_os_str()]);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
+        .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+        .arg(data.join("data"))
+        .args(own_isolation_options(&setup.options))
+        .args(&setup.options);
+    let variables = setup.environment.iter().map(|(name, value)| (name, value));
+    command.envs(variables).env("NO_COLOR", "1"); // the log is a file
+    let process = command.stdin(Stdio::null()).stdout(log).stderr(errors).spawn();
+    (process.expect("the spore binary can be run"), log_path)
+}
+
+/// The isolation that all daemons have, unless a test asks for one.
+fn own_isolation_options(options: &[String]) -> &'static [String] {
+    let names_one = |option: &String| option == "--isolation" || option == "--require-vm";
+    match options.iter().any(names_one) {
+        true => &[],
+        false => isolation_options(),
+    }
 }
 
 /// The address in the line that `spore serve` prints when it is ready.

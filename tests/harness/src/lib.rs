@@ -8,6 +8,7 @@
 //! A fixture that cannot be set up panics with what it tried, since no test could go on without it.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 pub mod client;
@@ -39,6 +40,42 @@ pub fn kvm_is_usable() -> bool {
         .write(true)
         .open("/dev/kvm")
         .is_ok()
+}
+
+/// Whether unikernels can be started here, in virtual machines or in processes, as `SPORE_TEST_ISOLATION` says.
+pub fn unikernels_can_run() -> bool {
+    match isolation_options() {
+        [] => kvm_is_usable() || has_process_form(),
+        [_, form] if form == "process" => has_process_form(),
+        _ => kvm_is_usable(),
+    }
+}
+
+/// Whether a guest is a process beside its monitor, rather than a virtual machine within it.
+pub fn guests_are_processes() -> bool {
+    match isolation_options() {
+        [_, form] => form == "process",
+        _ => !kvm_is_usable(),
+    }
+}
+
+fn has_process_form() -> bool {
+    let mut command = std::process::Command::new(daemon::binary());
+    let output = command.args(["info", "--json"]).output();
+    output.is_ok_and(|output| {
+        let info: Result<serde_json::Value, _> = serde_json::from_slice(&output.stdout);
+        info.is_ok_and(|info| info["process"].is_object())
+    })
+}
+
+/// Options for `spore serve` and `spore run`: `--isolation` with the form that `SPORE_TEST_ISOLATION` names, `vm` or
+/// `process`, if it does.
+pub fn isolation_options() -> &'static [String] {
+    static OPTIONS: OnceLock<Vec<String>> = OnceLock::new();
+    OPTIONS.get_or_init(|| match std::env::var("SPORE_TEST_ISOLATION") {
+        Ok(form) if !form.is_empty() => vec!["--isolation".to_owned(), form],
+        _ => Vec::new(),
+    })
 }
 
 /// Waits until `condition` holds and says whether it did before `timeout`.

@@ -43,6 +43,15 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
     found
 }
 
+/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet. Daemons keep a few.
+pub fn waits_for_instance(identity: &ProcessIdentity) -> bool {
+    let line = Process::new(identity.pid).and_then(|process| process.cmdline());
+    line.is_ok_and(|line| {
+        line.first()
+            .is_some_and(|title| title.starts_with("spore-monitor ready"))
+    })
+}
+
 /// How many descriptors a process has open.
 pub fn open_descriptors(pid: u32) -> usize {
     Process::new(pid as i32)
@@ -57,6 +66,20 @@ pub fn virtual_machines(pid: u32) -> usize {
         .map(|identity| identity.pid)
         .chain([pid as i32]);
     family.map(virtual_machines_of_one).sum()
+}
+
+/// How many guests the process and its descendants hold, in whichever form.
+pub fn guests(pid: u32) -> usize {
+    if !crate::guests_are_processes() {
+        return virtual_machines(pid);
+    }
+    // The children of monitors.
+    let monitors = descendants(pid);
+    let stat_of = |identity: &ProcessIdentity| Process::new(identity.pid).and_then(|process| process.stat());
+    let is_guest = |identity: &&ProcessIdentity| {
+        stat_of(identity).is_ok_and(|stat| monitors.iter().any(|monitor| monitor.pid == stat.ppid))
+    };
+    monitors.iter().filter(is_guest).count()
 }
 
 fn virtual_machines_of_one(pid: i32) -> usize {

@@ -10,13 +10,13 @@
 //!   `SPORE_LINUX_NATIVE_RUNS` says how often (3).
 //! - `SPORE_UPDATE_DOCS=1` rewrites `docs/system-calls.md` instead of checking it.
 //!
-//! Unikernels need `/dev/kvm`; where it is missing the tests that start some are shown as ignored, by name.
+//! Where unikernels cannot be run in either form, the tests that start some are shown as ignored, by name.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use spore_test_harness::kvm_is_usable;
+use spore_test_harness::unikernels_can_run;
 
 mod busybox;
 mod catalogue;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         busybox: busybox::Program::copy(),
     });
 
-    let is_ignored = matches!(mode, Mode::Compare) && !kvm_is_usable();
+    let is_ignored = matches!(mode, Mode::Compare) && !unikernels_can_run();
     let mut trials = own_tests(&suite, &programs, &commands, names);
     for program in programs {
         let suite = suite.clone();

@@ -12,7 +12,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use spore_test_harness::kvm_is_usable;
+use spore_test_harness::unikernels_can_run;
 use spore_test_real::programs::{self, Program};
 
 mod compare;
@@ -47,8 +47,8 @@ fn named(
     let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "1");
     let reason = if missing.is_some() {
         missing
-    } else if !is_native_only() && !kvm_is_usable() {
-        Some("no /dev/kvm".to_owned())
+    } else if !is_native_only() && !unikernels_can_run() {
+        Some("unikernels cannot be run here".to_owned())
     } else {
         (!is_fast && !is_set("SPORE_REAL_ALL")).then(|| "SPORE_REAL_ALL is not 1".to_owned())
     };

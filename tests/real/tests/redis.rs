@@ -18,7 +18,9 @@ pub(crate) fn run() -> Result<(), String> {
     } else {
         let mut command = Command::new(binary());
         command
-            .args(["run", "--memory", "256Mi", "--rootfs"])
+            .arg("run")
+            .args(spore_test_harness::isolation_options())
+            .args(["--memory", "256Mi", "--rootfs"])
             .arg(&root)
             .args(more_options());
         output(command.args([

@@ -13,6 +13,7 @@ use spore_builder::{FunctionName, Image};
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
 use spore_client::registry::{Content, Data};
+use spore_sandbox::Isolation;
 
 use super::source::build_program;
 use crate::arguments::DeployArguments;
@@ -23,6 +24,8 @@ const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
 pub(super) const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
 /// Annotation that is `false` if every system call is to trap.
 const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
+/// Annotation that says what is to be around the instances.
+const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
 /// Labels that bound the number of instances.
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
@@ -165,11 +168,13 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
         name,
         language: Language::C,
         memory: None,
+        cpu: None,
         timeout: None,
         port: None,
         scale: Scale::default(),
         allow_egress: Vec::new(),
         syscall_rewriting: None,
+        isolation: None,
         environment: BTreeMap::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
@@ -179,6 +184,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
 /// Flags go before the file: what is typed for this once is meant.
 fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> FunctionSettings {
     settings.memory = arguments.memory.clone().or(settings.memory);
+    settings.cpu = arguments.cpu.clone().or(settings.cpu);
     settings.timeout = arguments.timeout.clone().or(settings.timeout);
     settings.port = arguments.port.or(settings.port);
     settings.scale.min = arguments.min.or(settings.scale.min);
@@ -191,6 +197,9 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     }
     if arguments.no_syscall_rewriting {
         settings.syscall_rewriting = Some(false);
+    }
+    if let Some(isolation) = arguments.isolation {
+        settings.isolation = Some(Isolation::from(isolation).name().to_owned());
     }
     settings
 }
@@ -217,15 +226,18 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     if let Some(rewrites) = settings.syscall_rewriting {
         annotations.insert(REWRITING_ANNOTATION.to_owned(), rewrites.to_string());
     }
+    if let Some(isolation) = &settings.isolation {
+        annotations.insert(ISOLATION_ANNOTATION.to_owned(), isolation.clone());
+    }
     FunctionDeployment {
         service: settings.name.to_string(),
         image,
         env_vars: settings.environment.clone(),
         labels,
         annotations,
-        limits: settings.memory.clone().map(|memory| Resources {
-            memory: Some(memory),
-            cpu: None,
+        limits: (settings.memory.is_some() || settings.cpu.is_some()).then(|| Resources {
+            memory: settings.memory.clone(),
+            cpu: settings.cpu.clone(),
         }),
     }
 }
@@ -272,6 +284,7 @@ mod tests {
             serde_json::json!({"service": "resize", "image": "resize@sha256:0"})
         );
         settings.memory = Some("64Mi".into());
+        settings.cpu = Some("500m".into());
         settings.timeout = Some("3s".into());
         settings.scale = Scale {
             min: Some(0),
@@ -279,6 +292,7 @@ mod tests {
         };
         settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
         settings.syscall_rewriting = Some(false);
+        settings.isolation = Some("process".into());
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
         assert_eq!(
@@ -288,9 +302,9 @@ mod tests {
                 "labels": {"team": "images", "com.openfaas.scale.min": "0", "com.openfaas.scale.max": "7"},
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
-                    "dev.spore.syscall-rewriting": "false",
+                    "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
                 },
-                "limits": {"memory": "64Mi"},
+                "limits": {"memory": "64Mi", "cpu": "500m"},
             })
         );
     }

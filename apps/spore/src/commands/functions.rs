@@ -19,7 +19,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
     if arguments.json {
         return super::print_json(&serde_json::to_value(functions)?);
     }
-    let head = ["NAME", "INSTANCES", "INVOCATIONS", "AGE", "IMAGE"]
+    let head = ["NAME", "INSTANCES", "INVOCATIONS", "ISOLATION", "AGE", "IMAGE"]
         .map(str::to_owned)
         .to_vec();
     let now = Timestamp::now();
@@ -28,6 +28,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
             function.name.clone(),
             function.replicas.to_string(),
             function.invocation_count.to_string(),
+            function.isolation.clone(),
             age(&function.created_at, now),
             short_image(&function.image),
         ]
@@ -81,6 +82,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         .cloned()
         .filter(|rules| !rules.is_empty());
     let memory = function.limits.as_ref().and_then(|limits| limits.memory.clone());
+    let cpu = function.limits.as_ref().and_then(|limits| limits.cpu.clone());
     [
         ("name", function.name.clone()),
         ("url", format!("{}/function/{}", client.url(), function.name)),
@@ -95,12 +97,23 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ),
         ("invocations", function.invocation_count.to_string()),
         ("memory", memory.unwrap_or_else(|| "default".into())),
+        ("cpu", cpu.unwrap_or_else(|| "default".into())),
+        ("isolation", isolation_of(function)),
         ("root", root.to_owned()),
         ("egress", egress.unwrap_or_else(|| "none".into())),
     ]
     .into_iter()
     .map(|(name, value)| vec![name.to_owned(), value])
     .collect()
+}
+
+/// What is around the instances, in words.
+fn isolation_of(function: &FunctionStatus) -> String {
+    match function.isolation.as_str() {
+        "vm" => "vm (a virtual machine for each instance)".to_owned(),
+        "process" => "process (no virtual machine: the host's kernel is shared)".to_owned(),
+        other => other.to_owned(),
+    }
 }
 
 /// Removes a function.

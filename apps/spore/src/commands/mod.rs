@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
-        Command::Info(arguments) => info(arguments.json),
+        Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
@@ -56,11 +56,14 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     result
 }
 
-fn info(is_json: bool) -> anyhow::Result<ExitCode> {
-    if is_json {
-        print_json(&crate::unikernel::host_json()?)
+fn info(arguments: &crate::arguments::InfoArguments) -> anyhow::Result<ExitCode> {
+    let cgroup_parent = arguments.cgroup_parent.as_deref();
+    if arguments.json {
+        print_json(&crate::unikernel::host_json(cgroup_parent)?)
     } else {
-        print(&ensure_line_end(crate::unikernel::host_description()?))
+        print(&ensure_line_end(crate::unikernel::host_description(
+            cgroup_parent,
+        )?))
     }
 }
 

@@ -54,6 +54,8 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         rewrites_calls: !arguments.no_syscall_rewriting,
         reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
         limits_log: false,
+        isolation: unikernel::isolation_choice(arguments.isolation.map(Into::into)),
+        uses_dispatch: !arguments.no_syscall_user_dispatch,
     };
     let quiet = arguments.quiet;
     let mut output = |origin, text: &[u8]| pass_on(origin, text, quiet);

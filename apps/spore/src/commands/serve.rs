@@ -3,8 +3,10 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spore_gateway::{Daemon, DaemonConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
@@ -17,20 +19,37 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         .with_max_level(level(arguments.log))
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(crate::daemon_log::Limited::new(std::io::stderr))
+        // It would be told on standard error, which is what has failed: a log on a full disk must not end a thread.
+        .log_internal_errors(false)
         .init();
     let data = match &arguments.data {
         Some(data) => data.clone(),
         None => default_data_folder()?,
     };
-    let sandbox = crate::unikernel::sandbox()?;
+    let max_connections = connections_for(raise_descriptor_limit());
+    let sandbox = crate::unikernel::sandbox(
+        arguments.isolation.map(Into::into),
+        arguments.require_vm,
+        arguments.cgroup_parent.clone(),
+    )?;
+    for layer in sandbox.layers() {
+        if let Some(reason) = layer.missing {
+            tracing::warn!(layer = layer.name, reason, "instances are confined without it");
+        }
+    }
     let config = DaemonConfig {
         listen: arguments.listen,
         data: data.clone(),
         idle_timeout: arguments.idle_timeout,
+        ready_timeout: arguments.ready_timeout,
+        max_connections,
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
+        // A thread for work that blocks, once made, is kept: where no process can be made any more, the daemon could not
+        // even say so without one.
+        .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
         .context("the runtime could not be started")?;
@@ -61,6 +80,26 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
 /// that hand it to each other.
 fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
+/// Raises the limit of open files as far as it goes, as daemons do that need many, and returns it.
+fn raise_descriptor_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => raised.current,
+        Err(_) => limit.current,
+    }
+}
+
+/// Connections of clients that are served at a time under a limit of open files: half of them, so that there are some
+/// left for instances, files and connections to the outside.
+fn connections_for(descriptors: Option<u64>) -> usize {
+    let half = descriptors.unwrap_or(u64::MAX) / 2;
+    usize::try_from(half).unwrap_or(usize::MAX).max(1)
 }
 
 fn level(level: LogLevel) -> LevelFilter {

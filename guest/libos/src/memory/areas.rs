@@ -39,9 +39,7 @@ impl Protection {
 /// What is behind an area.
 #[derive(Clone)]
 pub(crate) enum Backing {
-    /// A stretch of the window: the frame of an address is fixed.
-    Window,
-    /// Frames of its own behind table entries, filled when first touched.
+    /// Frames of its own, filled when first touched.
     Anonymous,
     /// Part of a module (a file of the host), shared until a page is written: the page of `address` is that of the
     /// module's byte `address + offset`, modulo 2^64. The file ends before the module's byte `end`.
@@ -60,7 +58,7 @@ impl Backing {
     pub(crate) fn moved(self, from: u64, to: u64) -> Self {
         let shift = |offset: u64| offset.wrapping_add(from).wrapping_sub(to);
         match self {
-            Self::Window | Self::Anonymous => Self::Anonymous,
+            Self::Anonymous => Self::Anonymous,
             Self::Module { offset, end } => Self::Module {
                 offset: shift(offset),
                 end,
@@ -84,14 +82,14 @@ impl Backing {
 
     /// Whether nothing but memory is behind it, of which nobody else knows.
     pub(crate) fn is_anonymous(&self) -> bool {
-        matches!(self, Self::Window | Self::Anonymous)
+        matches!(self, Self::Anonymous)
     }
 }
 
 impl PartialEq for Backing {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Window, Self::Window) | (Self::Anonymous, Self::Anonymous) => true,
+            (Self::Anonymous, Self::Anonymous) => true,
             (
                 Self::Module { offset, end },
                 Self::Module {
@@ -203,22 +201,6 @@ impl Areas {
         self.covered_until(start, end) >= end
     }
 
-    /// The parts of the range where nothing is mapped, in order.
-    pub(crate) fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
-        let mut gaps = Vec::new();
-        let mut at = start;
-        for (area_start, area) in self.within(start, end) {
-            if area_start > at {
-                gaps.push((at, area_start));
-            }
-            at = area.end;
-        }
-        if at < end {
-            gaps.push((at, end));
-        }
-        gaps
-    }
-
     /// The stretch around `start..end`, where nothing is mapped, in which nothing is mapped either.
     pub(crate) fn free_around(&self, start: u64, end: u64) -> (u64, u64) {
         let before = self.0.range(..start).next_back();
@@ -312,9 +294,9 @@ mod tests {
             Protection::READ
         };
         let backing = if kind & 2 == 0 {
-            Backing::Window
-        } else {
             Backing::Anonymous
+        } else {
+            Backing::Module { offset: 0, end: 0 }
         };
         Area::new(end, protection, backing)
     }
@@ -353,8 +335,6 @@ mod tests {
                 let free = |from: u64, to: u64| model[from as usize..to as usize].iter().all(Option::is_none);
                 let place = (10..=70 - length).find(|&at| free(at, at + length));
                 prop_assert_eq!(areas.find_gap(10, 70, length), place);
-                let gaps: u64 = areas.gaps(5, 75).iter().map(|(start, end)| end - start).sum();
-                prop_assert_eq!(gaps, model[5..75].iter().filter(|page| page.is_none()).count() as u64);
             }
         }
     }

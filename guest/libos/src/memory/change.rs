@@ -2,8 +2,7 @@
 
 use alloc::vec::Vec;
 
-use spore_abi::layout::{PAGE_BYTES, WINDOW_BASE};
-use spore_machine::user;
+use spore_abi::layout::PAGE_BYTES;
 
 use super::areas::{Area, Backing, Protection};
 use super::space::{AddressSpace, check_range};
@@ -45,20 +44,7 @@ impl AddressSpace {
         let end = check_range(start, length)?;
         let is_whole = self.areas.covers(start, end);
         self.for_each_area(start, end, |space, start, area| {
-            let bytes = area.end - start;
-            if area.backing != Backing::Window {
-                space.release_entries(start, bytes)?;
-                return Ok(Some(area));
-            }
-            let is_writable = area.protection.contains(Protection::WRITE);
-            if !is_writable {
-                space.protect_entries(start, &area, Protection::READ_WRITE)?;
-                space.flush();
-            }
-            user::zero_window(start - WINDOW_BASE, bytes, space.ram_bytes);
-            if !is_writable {
-                space.protect_entries(start, &area, area.protection)?;
-            }
+            space.release_entries(start, area.end - start)?;
             Ok(Some(area))
         })?;
         if is_whole { Ok(()) } else { Err(Errno::ENOMEM) }
@@ -131,7 +117,7 @@ impl AddressSpace {
     /// Whether a page is in memory, for `mincore`.
     pub(crate) fn is_resident(&self, page: u64) -> bool {
         self.areas.find(page).is_some_and(|(_, area)| match area.backing {
-            Backing::Window | Backing::Module { .. } => true,
+            Backing::Module { .. } => true,
             Backing::Anonymous | Backing::Pages { .. } => self.tables.mapped(page).is_some(),
         })
     }

@@ -37,7 +37,7 @@ impl AddressSpace {
             Intent::Write => area.protection.contains(Protection::WRITE),
             Intent::Execute => area.protection.contains(Protection::EXECUTE),
         };
-        if !is_allowed || area.backing == Backing::Window {
+        if !is_allowed {
             return Err(AccessError::Forbidden);
         }
         let area = area.clone();
@@ -71,7 +71,6 @@ impl AddressSpace {
             let area = area.clone();
             let to = area.end.min(end);
             result = match area.backing {
-                Backing::Window => Ok(()),
                 Backing::Anonymous if all => self.fill_run(at, to, &area),
                 Backing::Anonymous => Ok(()),
                 Backing::Module { .. } if all && area.protection.contains(Protection::WRITE) => {
@@ -350,7 +349,7 @@ impl AddressSpace {
                     None => true,
                 }
             }
-            Backing::Window | Backing::Anonymous => false,
+            Backing::Anonymous => false,
         };
         let mapped = if is_copied {
             let mapped = self.with_tables(|tables| tables.map(page, gpa, 1, access, false));
@@ -368,7 +367,7 @@ impl AddressSpace {
 /// Whether a page of an area is not beyond the end of its file.
 fn reaches(page: u64, area: &Area) -> bool {
     match &area.backing {
-        Backing::Window | Backing::Anonymous => true,
+        Backing::Anonymous => true,
         Backing::Module { offset, end } => page.wrapping_add(*offset) < *end,
         Backing::Pages { pages, offset, .. } => pages.reaches(page.wrapping_add(*offset) / PAGE_BYTES),
     }

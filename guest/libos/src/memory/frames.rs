@@ -79,36 +79,6 @@ impl Frames {
         Some((gpa, length))
     }
 
-    /// Takes these very frames, zeroed, if all of them are free; whether it did.
-    pub(crate) fn take_exactly(&mut self, gpa: u64, bytes: u64) -> bool {
-        let Some(end) = gpa.checked_add(bytes) else {
-            return false;
-        };
-        let mut at = gpa;
-        while at < end {
-            let fresh_end = self.fresh.end_of(at);
-            match fresh_end.or_else(|| self.used_before.end_of(at)) {
-                Some(range_end) => at = range_end,
-                None => return false,
-            }
-        }
-        let mut at = gpa;
-        while at < end {
-            at = match self.used_before.end_of(at) {
-                Some(range_end) => {
-                    let range_end = range_end.min(end);
-                    user::zero_window(at, range_end - at, self.ram_bytes);
-                    range_end
-                }
-                None => self.fresh.end_of(at).unwrap_or(end),
-            };
-        }
-        self.fresh.remove(gpa, end);
-        self.used_before.remove(gpa, end);
-        self.free_bytes -= bytes;
-        true
-    }
-
     /// Gives frames back.
     pub(crate) fn give_back(&mut self, gpa: u64, bytes: u64) {
         self.used_before.insert(gpa, gpa + bytes);

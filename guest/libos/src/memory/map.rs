@@ -2,21 +2,17 @@
 
 use alloc::rc::Rc;
 
-use spore_abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, USER_BASE, USER_END, WINDOW_BASE};
-use spore_machine::user;
+use spore_abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, USER_BASE, USER_END};
 
 use super::areas::{Area, Backing, Label, Protection};
 use super::pages::Pages;
 use super::space::{AddressSpace, check_range, page_ceil, refused, touches_machine};
 use crate::errno::Errno;
 
-/// Anonymous mappings of these sizes are stretches of the window, whose frames are taken at once: the sizes that
-/// allocators map and unmap all the time. What is smaller has entries, so that an access after `munmap` faults, as on
-/// Linux; in the window it does not. What is larger is filled as it is touched, since programs ask for much and use
-/// little.
-const WINDOW_STRETCH: core::ops::RangeInclusive<u64> = 128 * 1024..=1 << 20;
-/// Anonymous mappings up to this size are filled at once: that is cheaper than one fault.
-const EAGER_BYTES: u64 = 64 * 1024;
+/// Anonymous mappings up to this size are filled at once: the sizes that allocators map and unmap all the time. That is
+/// cheaper than a fault or a few, and costs no memory of the host before it is touched. What is larger is filled as it
+/// is touched, since programs ask for much and use little.
+const EAGER_BYTES: u64 = 1 << 20;
 /// Where `MAP_32BIT` mappings are, as on Linux.
 const LOW_REGION: (u64, u64) = (0x4000_0000, 0x8000_0000);
 /// Module mappings up to this size are filled at once: that is cheaper than one fault.
@@ -83,10 +79,10 @@ impl Request {
         }
     }
 
-    /// Whether a stretch of the window can serve it: memory that is not executable, and not only reserved.
-    fn suits_window(&self) -> bool {
-        let plain = !self.protection.is_empty() && !self.protection.contains(Protection::EXECUTE);
-        plain && matches!(self.contents, Contents::Anonymous) && self.label.is_none()
+    /// Whether it is memory as allocators ask for it: not executable, and not only reserved.
+    fn is_plain(&self) -> bool {
+        let is_data = !self.protection.is_empty() && !self.protection.contains(Protection::EXECUTE);
+        is_data && matches!(self.contents, Contents::Anonymous) && self.label.is_none() && !self.no_reserve
     }
 
     /// The area that serves it at `start`, with table entries of its own.
@@ -159,7 +155,7 @@ impl AddressSpace {
         };
         let is_small_module =
             matches!(request.contents, Contents::Module { .. }) && length <= EAGER_MODULE_BYTES;
-        let is_small = request.suits_window() && length <= EAGER_BYTES && !request.no_reserve;
+        let is_small = request.is_plain() && length <= EAGER_BYTES;
         if request.populate || is_small_module || is_small {
             // As on Linux, what cannot be filled now is left to the first access.
             let _ = self.populate(start, start + length, request.populate || is_small);
@@ -169,24 +165,13 @@ impl AddressSpace {
 
     fn map_preferred(&mut self, wish: u64, length: u64, request: &Request) -> Option<u64> {
         let end = check_fixed(wish, length).ok()?;
-        let is_possible = !self.areas.overlaps(wish, end)
-            && (!touches_machine(wish, end) || (request.suits_window() && self.is_window(wish)));
-        if !is_possible {
+        if self.areas.overlaps(wish, end) {
             return None;
         }
         self.map_fixed(wish, length, request).ok()
     }
 
     fn map_anywhere(&mut self, length: u64, request: &Request) -> Result<u64, Errno> {
-        if request.suits_window() && WINDOW_STRETCH.contains(&length) && !request.no_reserve {
-            if length > self.frames.borrow().free_bytes() {
-                return Err(refused());
-            }
-            let taken = self.frames.borrow_mut().take(length);
-            if let Some(gpa) = taken {
-                return self.map_window(gpa, length, request.protection);
-            }
-        }
         // A mapping that can have large pages begins where one can be.
         let is_large = length >= LARGE_PAGE_BYTES && matches!(request.contents, Contents::Anonymous);
         let alignment = if is_large { LARGE_PAGE_BYTES } else { PAGE_BYTES };
@@ -195,79 +180,16 @@ impl AddressSpace {
         Ok(start)
     }
 
-    fn map_window(&mut self, gpa: u64, length: u64, protection: Protection) -> Result<u64, Errno> {
-        let start = WINDOW_BASE + gpa;
-        let whole = Area::new(start + length, Protection::READ_WRITE, Backing::Window);
-        self.areas.insert(start, whole);
-        if protection != Protection::READ_WRITE
-            && let Err(error) = self.protect(start, length, protection)
-        {
-            self.unmap(start, length)?;
-            return Err(error);
-        }
-        Ok(start)
-    }
-
-    /// Maps at `start`, and unmaps what was there.
+    /// Maps at `start`, and unmaps what was there. The addresses of the machine are not to be had.
     fn map_fixed(&mut self, start: u64, length: u64, request: &Request) -> Result<u64, Errno> {
         let end = check_fixed(start, length)?;
         if touches_machine(start, end) {
-            self.map_over_window(start, end, request)?;
-            return Ok(start);
+            return Err(Errno::ENOMEM);
         }
         self.unmap(start, length)?;
         self.free_addresses.remove(start, end);
         self.areas.insert(start, request.area(start, end));
         Ok(start)
-    }
-
-    /// Maps at addresses of the window. Those that the program does not have yet must be free.
-    fn map_over_window(&mut self, start: u64, end: u64, request: &Request) -> Result<(), Errno> {
-        if !self.is_window(start) || !self.is_window(end - 1) {
-            return Err(Errno::ENOMEM);
-        }
-        self.claim_window(start, end)?;
-        let anonymous = matches!(request.contents, Contents::Anonymous);
-        self.for_each_area(start, end, |space, start, area| {
-            space.restore_window(start, &area)?;
-            let bytes = area.end - start;
-            if !anonymous {
-                // The frames stay with the area, idle.
-                space.with_tables(|tables| tables.unmap(start, bytes / PAGE_BYTES, |_| {}))?;
-                return Ok(Some(Area::new(area.end, Protection::empty(), Backing::Anonymous)));
-            }
-            space.flush();
-            user::zero_window(start - WINDOW_BASE, bytes, space.ram_bytes);
-            Ok(Some(Area::new(area.end, Protection::READ_WRITE, Backing::Window)))
-        })?;
-        if anonymous {
-            return self.protect(start, end - start, request.protection);
-        }
-        self.areas.carve(start, end);
-        self.areas.insert(start, request.area(start, end));
-        Ok(())
-    }
-
-    /// Takes the frames of those addresses of the window that nothing is mapped at.
-    pub(super) fn claim_window(&mut self, start: u64, end: u64) -> Result<(), Errno> {
-        let gaps = self.areas.gaps(start, end);
-        for (index, &(from, to)) in gaps.iter().enumerate() {
-            let is_taken = self
-                .frames
-                .borrow_mut()
-                .take_exactly(from - WINDOW_BASE, to - from);
-            if !is_taken {
-                for &(from, to) in &gaps[..index] {
-                    self.frames.borrow_mut().give_back(from - WINDOW_BASE, to - from);
-                }
-                return Err(Errno::ENOMEM);
-            }
-        }
-        for (from, to) in gaps {
-            self.areas
-                .insert(from, Area::new(to, Protection::READ_WRITE, Backing::Window));
-        }
-        Ok(())
     }
 
     /// Removes mappings. Addresses without any are passed over.

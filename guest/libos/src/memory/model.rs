@@ -28,7 +28,7 @@ const RAM_BYTES: u64 = 64 << 20;
 const RESERVED_END: u64 = FREE_GPA + (2 << 20);
 const MODULE_PAGES: u64 = 24;
 const FILE_PAGES: u64 = 20;
-/// Where fixed mappings go: pages of an ordinary stretch, then pages of the window.
+/// Where fixed mappings go: pages of an ordinary stretch, then pages of the window, which are refused.
 const ORDINARY: u64 = 0x4000_0000;
 const STRETCH_PAGES: u64 = 40;
 
@@ -174,7 +174,7 @@ impl World {
 
     fn map(&mut self, place: u8, at: u64, pages: u64, kind: u8, number: u8) {
         let address = self.address(at);
-        // Some are large enough for the window.
+        // Some are longer than what is filled around a page that is touched.
         let pages = if place == 0 && at.is_multiple_of(2) {
             pages + 31
         } else {
@@ -209,7 +209,6 @@ impl World {
             assert_eq!(result, Err(Errno::EEXIST));
         }
         let Ok(start) = result else {
-            // Frames of the window may be in other hands.
             assert!(at >= STRETCH_PAGES || result == Err(Errno::EEXIST), "{result:?}");
             return;
         };
@@ -372,7 +371,7 @@ impl World {
 
     fn write(&mut self, address: u64, value: u64) {
         let Some(&page) = self.model.get(&address) else {
-            // What is free of the window is accessible nevertheless.
+            // The library OS's own view of RAM.
             if address < WINDOW_BASE {
                 assert_eq!(self.access(address, Intent::Write), Err(AccessError::Forbidden));
             }
@@ -526,7 +525,7 @@ fn an_address_space_that_ends_leaves_nothing() {
         let mut other = world.space.sibling().unwrap();
         other.activate();
         for place in [ORDINARY, 0x7fff_0000_0000] {
-            let request = Request::anonymous(Place::Fixed(place), 64 * PAGE_BYTES, Protection::READ_WRITE);
+            let request = Request::anonymous(Place::Fixed(place), 512 * PAGE_BYTES, Protection::READ_WRITE);
             other.map(&request).unwrap();
             other.fault(place, Intent::Write).unwrap();
         }

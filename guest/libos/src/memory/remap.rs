@@ -1,6 +1,6 @@
 //! `mremap`.
 
-use spore_abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES, WINDOW_BASE};
+use spore_abi::layout::{LARGE_PAGE_BYTES, PAGE_BYTES};
 
 use super::areas::{Area, Backing, Label};
 use super::map::{Contents, Place, Request};
@@ -77,10 +77,6 @@ impl AddressSpace {
         if check_range(start, new_length).is_err() || self.areas.overlaps(old_end, new_end) {
             return false;
         }
-        if area.backing == Backing::Window {
-            let is_free = self.is_window(new_end - 1) && self.claim_window(old_end, new_end).is_ok();
-            return is_free && self.protect(old_end, new_end - old_end, area.protection).is_ok();
-        }
         if touches_machine(start, new_end) {
             return false;
         }
@@ -109,27 +105,21 @@ impl AddressSpace {
             return Err(refused());
         }
         let target = self.make_room(start, new_length, area, how)?;
-        let moved = if area.backing == Backing::Window {
-            self.move_window(start, target, kept, area)
-        } else {
-            self.with_tables(|tables| tables.move_pages(start, target, kept / PAGE_BYTES))
-        };
+        let moved = self.with_tables(|tables| tables.move_pages(start, target, kept / PAGE_BYTES));
         if let Err(error) = moved {
             // Back, as far as it came; that takes no memory, since the tables are still there.
-            if area.backing != Backing::Window {
-                let _ = self.with_tables(|tables| tables.move_pages(target, start, kept / PAGE_BYTES));
-            }
+            let _ = self.with_tables(|tables| tables.move_pages(target, start, kept / PAGE_BYTES));
             self.unmap(target, new_length)?;
             return Err(error);
         }
-        self.drop_origin(start, kept, area)?;
+        self.drop_origin(start, kept)?;
         Ok(target)
     }
 
     /// An area like `area` elsewhere, with nothing in it.
     fn make_room(&mut self, start: u64, length: u64, area: &Area, how: Move) -> Result<u64, Errno> {
-        let mut contents = match area.backing.clone() {
-            Backing::Window | Backing::Anonymous => Contents::Anonymous,
+        let contents = match area.backing.clone() {
+            Backing::Anonymous => Contents::Anonymous,
             Backing::Module { offset, end } => Contents::Module {
                 offset: start.wrapping_add(offset),
                 end,
@@ -145,16 +135,7 @@ impl AddressSpace {
             },
         };
         let place = match how {
-            Move::To(target) => {
-                if touches_machine(target, target.saturating_add(length)) {
-                    // Not a stretch of the window: its entries are to lead elsewhere.
-                    contents = match contents {
-                        Contents::Anonymous => Contents::Module { offset: 0, end: 0 },
-                        other => other,
-                    };
-                }
-                Place::Fixed(target)
-            }
+            Move::To(target) => Place::Fixed(target),
             Move::Never | Move::IfNeeded => {
                 let alignment = if length >= LARGE_PAGE_BYTES {
                     LARGE_PAGE_BYTES
@@ -195,42 +176,10 @@ impl AddressSpace {
         Ok(target)
     }
 
-    /// Lets the entries of another place lead to the frames of a stretch of the window.
-    fn move_window(&mut self, start: u64, target: u64, bytes: u64, area: &Area) -> Result<(), Errno> {
-        let gpa = start - WINDOW_BASE;
-        let access = area.protection.access();
-        let Some(access) = access.or_else(|| super::areas::Protection::READ_WRITE.access()) else {
-            return Err(Errno::EINVAL);
-        };
-        let result = self.with_tables(|tables| tables.map(target, gpa, bytes / PAGE_BYTES, access, false));
-        if result.is_err() {
-            // The frames are the window's still.
-            self.with_tables(|tables| tables.unmap(target, bytes / PAGE_BYTES, |_| {}))?;
-            return result;
-        }
-        if area.protection.access().is_none() {
-            self.protect_entries(
-                target,
-                &Area {
-                    end: target + bytes,
-                    ..area.clone()
-                },
-                area.protection,
-            )?;
-        }
-        Ok(())
-    }
-
     /// Takes the area away whose contents have moved.
-    fn drop_origin(&mut self, start: u64, bytes: u64, moved: &Area) -> Result<(), Errno> {
-        let is_window = moved.backing == Backing::Window;
+    fn drop_origin(&mut self, start: u64, bytes: u64) -> Result<(), Errno> {
         self.change_areas(start, start + bytes, |space, start, area| {
-            if is_window {
-                // Its frames are in other hands.
-                space.restore_window(start, &area)?;
-            } else {
-                space.release(start, &area)?;
-            }
+            space.release(start, &area)?;
             Ok(None)
         })?;
         self.drop_tables(start, start + bytes);

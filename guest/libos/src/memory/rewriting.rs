@@ -1,4 +1,4 @@
-//! Call sites without traps: a `syscall` instruction that has trapped a few times is rewritten into a jump.
+//! Call sites without traps: a `syscall` instruction is rewritten into a jump when it traps for the first time.
 //!
 //! ```text
 //!   before   B8 number32           mov eax, number        after   FF 24 25 slot32    jmp [slot]
@@ -18,11 +18,8 @@
 //! two forms: correctness never depends on rewriting, and it can be switched off.
 //!
 //! Calls that only ask who the task is are answered by the slot itself, from [`spore_machine::identity`].
-//!
-//! A trap costs little where rewriting costs a copy of the page: so a site is rewritten when it has trapped
-//! [`TRAPS_MIN`] times, and what runs once at the start of a program stays shared.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 
 use linux_raw_sys::general as nr;
 use spore_abi::layout::PAGE_BYTES;
@@ -31,7 +28,7 @@ use spore_machine::identity::Identity;
 use spore_machine::{processor, user};
 
 use super::AddressSpace;
-use super::areas::{Backing, Protection};
+use super::areas::Protection;
 use super::map::{Place, Request};
 use crate::errno::Errno;
 
@@ -41,12 +38,8 @@ pub(crate) const SLOTS_BASE: u64 = 0x6_0000;
 pub(crate) const SLOTS_BYTES: u64 = 0x1_0000;
 /// Size of a slot, in bytes. The first one holds the address of the library OS's entry.
 const SLOT_BYTES: u64 = 32;
-/// Traps after which a site is rewritten.
-const TRAPS_MIN: u8 = 4;
-/// Sites whose traps are counted; with more, counting begins anew.
-const COUNTED_MAX: usize = 1024;
-/// Count of a site that cannot be rewritten.
-const HOPELESS: u8 = u8::MAX;
+/// Sites that are known to stay as they are; with more, they are looked at anew.
+const HOPELESS_MAX: usize = 1024;
 /// Length of the jump, and of what it replaces.
 const JUMP_BYTES: usize = 7;
 /// Bytes of the program that are looked at: those before the `syscall` instruction.
@@ -76,7 +69,8 @@ pub(crate) struct Rewriter {
     is_enabled: bool,
     /// Number of the slot, by the address of the `syscall` instruction.
     sites: BTreeMap<u64, u64>,
-    traps: BTreeMap<u64, u8>,
+    /// Sites that cannot be rewritten.
+    hopeless: BTreeSet<u64>,
 }
 
 impl Rewriter {
@@ -85,7 +79,7 @@ impl Rewriter {
         Self {
             is_enabled,
             sites: BTreeMap::new(),
-            traps: BTreeMap::new(),
+            hopeless: BTreeSet::new(),
         }
     }
 
@@ -94,17 +88,12 @@ impl Rewriter {
         self.is_enabled
     }
 
-    /// Counts a trap at `site`; whether it is time to rewrite it.
-    fn is_due(&mut self, site: u64) -> bool {
-        if self.traps.len() >= COUNTED_MAX {
-            self.traps.clear();
+    /// Remembers that a site cannot be rewritten.
+    fn give_up(&mut self, site: u64) {
+        if self.hopeless.len() >= HOPELESS_MAX {
+            self.hopeless.clear();
         }
-        let count = self.traps.entry(site).or_default();
-        if *count == HOPELESS {
-            return false;
-        }
-        *count += 1;
-        *count >= TRAPS_MIN
+        self.hopeless.insert(site);
     }
 }
 
@@ -172,13 +161,13 @@ fn slot(slot: u64, number: u32, after: u64) -> [u8; SLOT_BYTES as usize] {
 }
 
 impl AddressSpace {
-    /// The `syscall` instruction at `site` has trapped with this number: rewrites it if it is time and can be done.
+    /// The `syscall` instruction at `site` has trapped with this number: rewrites it if that can be done.
     pub(crate) fn note_trap(&mut self, site: u64, number: u64) {
-        if !self.rewriter.is_enabled || !self.rewriter.is_due(site) {
+        if !self.rewriter.is_enabled || self.rewriter.hopeless.contains(&site) {
             return;
         }
         if self.rewrite(site, number).is_none() {
-            self.rewriter.traps.insert(site, HOPELESS);
+            self.rewriter.give_up(site);
         }
     }
 
@@ -237,7 +226,6 @@ impl AddressSpace {
         let (_, area) = self.areas.find(address)?;
         let is_text = area.protection.contains(Protection::EXECUTE)
             && !area.protection.contains(Protection::WRITE)
-            && area.backing != Backing::Window
             && !area.backing.is_shared();
         if !is_text || address + bytes.len() as u64 > page + PAGE_BYTES {
             return None;
@@ -301,12 +289,12 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_due_after_some_traps_and_hopeless_ones_never() {
+    fn hopeless_sites_are_remembered_within_bounds() {
         let mut rewriter = Rewriter::new(true);
-        let due: alloc::vec::Vec<bool> = (0..TRAPS_MIN).map(|_| rewriter.is_due(7)).collect();
-        assert_eq!(due.iter().filter(|due| **due).count(), 1);
-        assert_eq!(due.last(), Some(&true));
-        rewriter.traps.insert(7, HOPELESS);
-        assert!((0..600).all(|_| !rewriter.is_due(7)));
+        for site in 0..3 * HOPELESS_MAX as u64 {
+            rewriter.give_up(site);
+            assert!(rewriter.hopeless.contains(&site));
+            assert!(rewriter.hopeless.len() <= HOPELESS_MAX);
+        }
     }
 }

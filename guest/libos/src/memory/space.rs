@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use spore_abi::layout::{
     FREE_GPA, LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES,
-    USER_END, WINDOW_BASE,
+    USER_END,
 };
 use spore_abi::pages::{BootPage, boot_flags};
 use spore_machine::paging::pools::Pools;
@@ -227,41 +227,12 @@ impl AddressSpace {
         self.flush();
     }
 
-    /// Whether an address is one of the window's, behind the library OS's part.
-    pub(super) fn is_window(&self, address: u64) -> bool {
-        (WINDOW_BASE + reserved::end_gpa()..WINDOW_BASE + self.ram_bytes).contains(&address)
-    }
-
     /// Gives back what is behind an area that is no more, and its addresses.
     pub(super) fn release(&mut self, start: u64, area: &Area) -> Result<(), Errno> {
         let bytes = area.end - start;
-        if self.is_window(start) {
-            self.restore_window(start, area)?;
-            self.released
-                .insert(start - WINDOW_BASE, start - WINDOW_BASE + bytes);
-            return Ok(());
-        }
         self.release_entries(start, bytes)?;
         let (from, to) = (start.max(TABLES_REGION.0), area.end.min(TABLES_REGION.1));
         self.free_addresses.insert(from, to);
-        Ok(())
-    }
-
-    /// Lets the addresses of an area in the window lead to their own frames again, writable.
-    pub(super) fn restore_window(&mut self, start: u64, area: &Area) -> Result<(), Errno> {
-        let bytes = area.end - start;
-        if area.backing != Backing::Window {
-            self.release_entries(start, bytes)?;
-            let access = Protection::READ_WRITE.access().ok_or(Errno::EINVAL)?;
-            let gpa = start - WINDOW_BASE;
-            return self.with_tables(|tables| tables.map(start, gpa, bytes / PAGE_BYTES, access, false));
-        }
-        if area.protection != Protection::READ_WRITE {
-            self.with_tables(|tables| {
-                let access = Protection::READ_WRITE.access();
-                tables.protect(start, bytes / PAGE_BYTES, access, false)
-            })?;
-        }
         Ok(())
     }
 

@@ -296,6 +296,23 @@ impl Tcp {
         }
     }
 
+    /// The line to the other side, for a call that moves bytes. A socket that has none and no error to tell gives
+    /// `unconnected`.
+    fn usable_line(&self, common: &Common, unconnected: Errno) -> Result<Line, Errno> {
+        match self.settle(common) {
+            Ok(()) => {}
+            Err(Errno::EINPROGRESS) => return Err(Errno::EAGAIN),
+            Err(error) => return Err(error),
+        }
+        match self.line() {
+            Err(Errno::ENOTCONN) => {
+                common.take_error()?;
+                Err(unconnected)
+            }
+            line => line,
+        }
+    }
+
     fn line(&self) -> Result<Line, Errno> {
         match &*self.state.borrow() {
             State::Connected(line) => Ok(line.clone()),
@@ -453,19 +470,7 @@ impl Protocol for Tcp {
         buffers: &mut Buffers,
         outgoing: &mut Outgoing,
     ) -> Result<u64, Errno> {
-        match self.settle(common) {
-            Ok(()) => {}
-            Err(Errno::EINPROGRESS) => return Err(Errno::EAGAIN),
-            Err(error) => return Err(error),
-        }
-        let line = match self.line() {
-            Err(Errno::ENOTCONN) => {
-                common.take_error()?;
-                return Err(Errno::EPIPE);
-            }
-            other => other?,
-        };
-        match line {
+        match self.usable_line(common, Errno::EPIPE)? {
             Line::Inside(end) => end.send(kernel, buffers, &mut outgoing.ancillary),
             Line::Outside(stream) => stream.write(kernel, buffers),
         }
@@ -478,19 +483,7 @@ impl Protocol for Tcp {
         buffers: &mut Buffers,
         peek: bool,
     ) -> Result<Incoming, Errno> {
-        match self.settle(common) {
-            Ok(()) => {}
-            Err(Errno::EINPROGRESS) => return Err(Errno::EAGAIN),
-            Err(error) => return Err(error),
-        }
-        let line = match self.line() {
-            Err(Errno::ENOTCONN) => {
-                common.take_error()?;
-                return Err(Errno::ENOTCONN);
-            }
-            other => other?,
-        };
-        match line {
+        match self.usable_line(common, Errno::ENOTCONN)? {
             Line::Inside(end) => end.receive(kernel, buffers, peek),
             Line::Outside(stream) => {
                 let count = stream.read(kernel, buffers, peek)?;

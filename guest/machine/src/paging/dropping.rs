@@ -54,7 +54,7 @@ impl PageTables {
             }
             table_gpa = value & ADDRESS;
             if upper == shift {
-                self.replace(entry, 0);
+                self.replace(entry, 0, (at, 1 << shift));
                 return self.retire(table_gpa, levels);
             }
         }
@@ -88,7 +88,7 @@ impl PageTables {
                 Lookup::Large(_) => at += LARGE_PAGE_BYTES,
                 Lookup::Table(table) => {
                     let entry = self.make_large_entry(at)?;
-                    self.replace(entry, 0);
+                    self.replace(entry, 0, (at, LARGE_PAGE_BYTES));
                     self.retired.push(table);
                     at += LARGE_PAGE_BYTES;
                 }

@@ -1,11 +1,12 @@
 //! What can go wrong at the registry, with the codes of the OCI distribution specification.
 
 use std::io;
+use std::path::Path;
 
 use http::StatusCode;
 use spore_store::{DigestParseError, FinishError, ManifestError, RecordError};
 
-use crate::errors::{ApiError, one_line};
+use crate::errors::{ApiError, shown};
 use crate::reply::{self, Answer};
 
 /// Why a request to the registry failed.
@@ -45,9 +46,9 @@ pub(super) enum RegistryError {
     Body(#[from] hyper::Error),
     #[error(transparent)]
     Manifested(#[from] ApiError),
-    #[error("the store failed")]
+    #[error("the image could not be recorded")]
     Record(#[from] RecordError),
-    #[error("the store failed")]
+    #[error("the blob could not be stored or read")]
     Io(#[from] io::Error),
     #[error("a task of the daemon was lost")]
     Lost(#[from] tokio::task::JoinError),
@@ -83,15 +84,18 @@ impl RegistryError {
         }
     }
 
-    /// The answer to the caller.
-    pub(super) fn answer(&self) -> Answer {
-        let ((status, code), message) = (self.status_and_code(), one_line(self));
-        if status.is_server_error() {
-            tracing::error!("{message}");
-        }
-        reply::json(
+    /// The answer to the caller; `data` is the data folder.
+    pub(super) fn answer(&self, data: &Path) -> Answer {
+        let (status, code) = self.status_and_code();
+        let (status, message, retry_helps) = shown(self, status, data);
+        let response = reply::json(
             status,
             &serde_json::json!({ "errors": [{ "code": code, "message": message }] }),
-        )
+        );
+        if retry_helps {
+            reply::retry_soon(response)
+        } else {
+            response
+        }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Ans
         Ok(target) => route(gateway, target, request).await,
         Err(error) => Err(error),
     };
-    let mut response = result.unwrap_or_else(|error| error.answer());
+    let mut response = result.unwrap_or_else(|error| error.answer(&gateway.data));
     let version = HeaderName::from_static("docker-distribution-api-version");
     response
         .headers_mut()
@@ -99,15 +99,25 @@ fn header(text: impl AsRef<str>) -> HeaderValue {
 
 async fn blob(gateway: &Gateway, digest: Digest, with_body: bool) -> Result<Answer, RegistryError> {
     let store = gateway.store.clone();
-    let blob = blocking(move || Ok(store.images.open_blob(digest)?)).await?;
-    let (file, length) = blob.ok_or(RegistryError::BlobUnknown {
+    let unknown = RegistryError::BlobUnknown {
         digest: digest.to_string(),
-    })?;
-    let mut response = Response::new(if with_body && length > 0 {
-        pieces_of(file)
+    };
+    let (length, body) = if with_body {
+        let blob = blocking(move || Ok(store.images.open_blob(digest)?)).await?;
+        let (file, length) = blob.ok_or(unknown)?;
+        (
+            length,
+            if length > 0 {
+                pieces_of(file)
+            } else {
+                GatewayBody::empty()
+            },
+        )
     } else {
-        GatewayBody::empty()
-    });
+        let length = blocking(move || Ok(store.images.intact_blob(digest)?)).await?;
+        (length.ok_or(unknown)?, GatewayBody::empty())
+    };
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

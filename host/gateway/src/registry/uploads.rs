@@ -140,7 +140,7 @@ async fn mounted(
     };
     let digest: Digest = digest.parse()?;
     let store = store.clone();
-    let here = blocking(move || Ok(store.images.open_blob(digest)?.is_some())).await?;
+    let here = blocking(move || Ok(store.images.intact_blob(digest)?.is_some())).await?;
     Ok(here.then(|| created(&format!("/v2/{repository}/blobs/{digest}"), digest)))
 }
 

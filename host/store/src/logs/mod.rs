@@ -57,7 +57,7 @@ impl LogStore {
         let log = lock(&self.functions).remove(key);
         match log {
             Some(log) => log.remove(),
-            None => Ok(()),
+            None => writer::remove_folder(&self.directory.join(key)),
         }
     }
 

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::record::LogRecord;
-use super::writer::{FunctionLog, Progress};
+use super::writer::{CURRENT_FILE, FunctionLog, OLD_FILE, Progress};
 
 /// Which lines of a log are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -89,6 +90,7 @@ fn read(
 ) -> io::Result<(Vec<LogRecord>, Position)> {
     let (old, current, rotations) = log.open_files()?;
     let mut lines = Lines {
+        directory: log.directory(),
         query,
         limit: position.map_or(query.tail, |_| None),
         records: VecDeque::new(),
@@ -103,11 +105,11 @@ fn read(
                     "lines were skipped here: the log grew faster".to_owned(),
                 ));
             }
-            lines.take(old, if missed { 0 } else { position.offset_bytes })?;
+            lines.take(old, OLD_FILE, if missed { 0 } else { position.offset_bytes })?;
         }
-        None => drop(lines.take(old, 0)?),
+        None => drop(lines.take(old, OLD_FILE, 0)?),
     }
-    let offset_bytes = lines.take(current, offset_bytes)?;
+    let offset_bytes = lines.take(current, CURRENT_FILE, offset_bytes)?;
     Ok((
         lines.records.into(),
         Position {
@@ -119,6 +121,7 @@ fn read(
 
 /// Collects wanted lines.
 struct Lines<'a> {
+    directory: &'a Path,
     query: &'a LogQuery,
     limit: Option<usize>,
     records: VecDeque<LogRecord>,
@@ -126,7 +129,7 @@ struct Lines<'a> {
 
 impl Lines<'_> {
     /// Takes all complete lines of the file from the offset on and returns the offset behind them.
-    fn take(&mut self, file: Option<File>, offset_bytes: u64) -> io::Result<u64> {
+    fn take(&mut self, file: Option<File>, name: &str, offset_bytes: u64) -> io::Result<u64> {
         let Some(mut file) = file else {
             return Ok(offset_bytes);
         };
@@ -134,23 +137,41 @@ impl Lines<'_> {
         let mut reader = BufReader::new(file);
         let mut end = offset_bytes;
         let mut line = Vec::new();
+        let mut damaged = 0;
         loop {
             line.clear();
             let read = reader.read_until(b'\n', &mut line)?;
             if line.last() != Some(&b'\n') {
+                self.tell_of_damage(name, damaged);
                 return Ok(end);
             }
             end += read as u64;
-            // A torn line of a daemon that was killed is passed over.
             let Ok(record) = serde_json::from_slice::<LogRecord>(&line) else {
+                damaged += u64::from(line.len() > 1);
                 continue;
             };
+            self.tell_of_damage(name, std::mem::take(&mut damaged));
             if self.query.wants(&record) {
-                self.records.push_back(record);
+                self.push(record);
             }
-            if self.limit.is_some_and(|limit| self.records.len() > limit) {
-                self.records.pop_front();
-            }
+        }
+    }
+
+    fn push(&mut self, record: LogRecord) {
+        self.records.push_back(record);
+        if self.limit.is_some_and(|limit| self.records.len() > limit) {
+            self.records.pop_front();
+        }
+    }
+
+    /// A daemon that is killed, or a full disk, leaves a line cut in two; more than that is somebody else's doing.
+    fn tell_of_damage(&mut self, name: &str, lines: u64) {
+        if lines > 0 {
+            let file = self.directory.join(name);
+            self.push(LogRecord::of_platform(format!(
+                "{lines} damaged lines of {} are left out here",
+                file.display()
+            )));
         }
     }
 }

@@ -1,9 +1,12 @@
 //! From the instances to the files.
+//!
+//! A line that cannot be written, because the disk is full or the file cannot be opened, is counted and forgotten: the
+//! first line after it that can be written is one of the platform's which tells how many are missing.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak, mpsc};
 use std::time::Instant;
 
@@ -14,6 +17,8 @@ use super::allowance::Allowance;
 use super::lock;
 use super::record::LogRecord;
 
+pub(super) const CURRENT_FILE: &str = "current.jsonl";
+pub(super) const OLD_FILE: &str = "old.jsonl";
 /// Longest a log file grows before it becomes the old one, in bytes.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 /// Most text that waits to be written, per function, in bytes.
@@ -104,6 +109,14 @@ pub(super) struct Files {
     /// How often `current.jsonl` became `old.jsonl` since the daemon started.
     pub(super) rotations: u64,
     removed: bool,
+    /// Lines that could not be written since the last one that could, and why the first of them was not.
+    lost: Option<Lost>,
+}
+
+#[derive(Debug)]
+struct Lost {
+    lines: usize,
+    reason: String,
 }
 
 /// The log of one function.
@@ -122,6 +135,17 @@ impl fmt::Debug for FunctionLog {
             .debug_struct("FunctionLog")
             .field("directory", &self.directory)
             .finish_non_exhaustive()
+    }
+}
+
+impl Lost {
+    /// The line that tells of it, as stored.
+    fn note(&self) -> Vec<u8> {
+        let Self { lines, reason } = self;
+        let text = format!("{lines} lines are missing here: they could not be stored ({reason})");
+        let mut note = serde_json::to_vec(&LogRecord::of_platform(text)).unwrap_or_default();
+        note.push(b'\n');
+        note
     }
 }
 
@@ -168,23 +192,44 @@ impl FunctionLog {
                 Err(error) => tracing::error!(%error, "a log line could not be encoded"),
             }
         }
-        if let Err(error) = self.append(&batch) {
-            tracing::warn!(directory = %self.directory.display(), %error, "log lines could not be stored");
-        }
+        self.append(&mut lock(&self.files), &batch);
         self.progress.send_modify(|progress| progress.batches += 1);
     }
 
-    fn append(&self, batch: &[u8]) -> io::Result<()> {
-        let mut files = lock(&self.files);
+    /// Adds complete lines to the file, and before them how many are missing; counts those that cannot be written.
+    fn append(&self, files: &mut Files, batch: &[u8]) {
         if files.removed {
-            return Ok(());
+            return;
         }
-        if files.current.is_some() && files.current_bytes + batch.len() as u64 > MAX_FILE_BYTES {
+        let note = files.lost.as_ref().map_or_else(Vec::new, Lost::note);
+        let lines = [&note[..], batch].concat();
+        let mut written = 0;
+        if let Err(error) = self.write(files, &lines, &mut written) {
+            // Opened anew, the file gets an end for the line that may have been cut in two.
             files.current = None;
-            fs::rename(
-                self.directory.join("current.jsonl"),
-                self.directory.join("old.jsonl"),
-            )?;
+            let missing = &batch[written.saturating_sub(note.len())..];
+            let missing = missing.iter().filter(|&&byte| byte == b'\n').count();
+            if written < note.len() {
+                if let Some(lost) = &mut files.lost {
+                    lost.lines += missing;
+                }
+                return;
+            }
+            let directory = self.directory.display();
+            tracing::warn!(%directory, %error, "log lines are lost until they can be stored again");
+            files.lost = Some(Lost {
+                lines: missing,
+                reason: error.to_string(),
+            });
+        } else if !note.is_empty() {
+            files.lost = None;
+        }
+    }
+
+    fn write(&self, files: &mut Files, lines: &[u8], written: &mut usize) -> io::Result<()> {
+        if files.current.is_some() && files.current_bytes + lines.len() as u64 > MAX_FILE_BYTES {
+            files.current = None;
+            fs::rename(self.directory.join(CURRENT_FILE), self.directory.join(OLD_FILE))?;
             files.rotations += 1;
         }
         if files.current.is_none() {
@@ -192,17 +237,27 @@ impl FunctionLog {
             files.current = Some(file);
             files.current_bytes = bytes;
         }
-        if let Some(file) = &mut files.current {
-            file.write_all(batch)?;
+        let Some(file) = &mut files.current else {
+            return Ok(());
+        };
+        while *written < lines.len() {
+            match file.write(&lines[*written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    *written += count;
+                    files.current_bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
-        files.current_bytes += batch.len() as u64;
         Ok(())
     }
 
     /// Opens the current file for appending; a line that a dying daemon left unfinished is ended first.
     fn open_current(&self) -> io::Result<(File, u64)> {
         fs::create_dir_all(&self.directory)?;
-        let path = self.directory.join("current.jsonl");
+        let path = self.directory.join(CURRENT_FILE);
         let mut file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -221,15 +276,23 @@ impl FunctionLog {
         Ok((file, bytes))
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Opens the old and the current file for reading; the number tells how often they were rotated up to now.
     pub(super) fn open_files(&self) -> io::Result<(Option<File>, Option<File>, u64)> {
-        let files = lock(&self.files);
+        let mut files = lock(&self.files);
+        if files.lost.is_some() {
+            // Whoever reads now should hear of the gap, if there is room again to say so.
+            self.append(&mut files, &[]);
+        }
         let open = |name| match File::open(self.directory.join(name)) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
-        Ok((open("old.jsonl")?, open("current.jsonl")?, files.rotations))
+        Ok((open(OLD_FILE)?, open(CURRENT_FILE)?, files.rotations))
     }
 
     /// Deletes the files; later lines are dropped.
@@ -237,12 +300,17 @@ impl FunctionLog {
         let mut files = lock(&self.files);
         files.removed = true;
         files.current = None;
-        let removed = match fs::remove_dir_all(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
+        let removed = remove_folder(&self.directory);
         drop(files);
         self.progress.send_modify(|progress| progress.removed = true);
         removed
+    }
+}
+
+/// Removes a log's folder, if it is there.
+pub(super) fn remove_folder(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -39,12 +39,13 @@ async fn tasks() -> Result<String, Failure> {
     Ok(format!("{count} {sum} {}", answer.await?))
 }
 
-/// Timers in the order of their durations, and one that is too late.
+/// Timers in the order of their durations, which differ by more than a busy machine lets a thread wait, and one that is
+/// too late.
 async fn timers() -> Result<String, Failure> {
     let mut sleepers = JoinSet::new();
     for number in (0..8_u64).rev() {
         sleepers.spawn(async move {
-            tokio::time::sleep(Duration::from_millis(number * 5)).await;
+            tokio::time::sleep(Duration::from_millis(number * 50)).await;
             number
         });
     }

@@ -1,0 +1,84 @@
+//! Namespaces of its own, and a root in which there is nothing.
+
+use std::io;
+
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, mount_move, unmount,
+};
+use rustix::process::{chdir, chroot, getpid, pivot_root};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::{JailReport, Layer};
+
+const NAMESPACES: [(Layer, UnshareFlags); 5] = [
+    (Layer::MountNamespace, UnshareFlags::NEWNS),
+    (Layer::NetworkNamespace, UnshareFlags::NEWNET),
+    (Layer::IpcNamespace, UnshareFlags::NEWIPC),
+    (Layer::UtsNamespace, UnshareFlags::NEWUTS),
+    (Layer::CgroupNamespace, UnshareFlags::NEWCGROUP),
+];
+
+/// A folder that is there wherever a monitor could be started, and needs not be there afterwards.
+const MOUNT_POINT: &str = "/proc";
+
+/// Why there is no PID namespace, as far as the process itself can tell.
+#[derive(Debug, thiserror::Error)]
+#[error("the kernel allows this user none")]
+struct NoPidNamespace;
+
+/// Enters namespaces and the empty root, as far as they are to be had.
+pub(super) fn enter(report: &mut JailReport) {
+    // The PID namespace is made with the process; its first process has the number 1.
+    let is_first = getpid().is_init();
+    report.note(
+        Layer::PidNamespace,
+        if is_first { Ok(()) } else { Err(NoPidNamespace) },
+    );
+    let all = NAMESPACES
+        .iter()
+        .fold(UnshareFlags::empty(), |all, (_, flag)| all | *flag);
+    let together = separate(all);
+    for (layer, flag) in NAMESPACES {
+        // Together they cost less; one by one they tell which is not to be had.
+        report.note(layer, together.or_else(|_| separate(flag)));
+    }
+    let root = if report.is_active(Layer::MountNamespace) {
+        empty_root()
+    } else {
+        Err(io::Error::other("it takes a mount namespace"))
+    };
+    report.note(Layer::EmptyRoot, root);
+}
+
+fn separate(flags: UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: the process has one thread, and shares neither its descriptors nor memory that depends on a namespace.
+    unsafe { unshare_unsafe(flags) }
+}
+
+/// Makes an empty, read-only file system the root, and lets go of the one before.
+fn empty_root() -> io::Result<()> {
+    // Nothing that is mounted here shows elsewhere, and the other way round.
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    // One inode: its root.
+    mount(
+        "none",
+        MOUNT_POINT,
+        "tmpfs",
+        flags,
+        c"size=4k,nr_inodes=1,mode=0555",
+    )?;
+    chdir(MOUNT_POINT)?;
+    match pivot_root(".", ".") {
+        // The old root lies on the new one now.
+        Ok(()) => unmount(".", UnmountFlags::DETACH)?,
+        // A root in the kernel's own first file system (initramfs) cannot be exchanged, only covered.
+        Err(Errno::INVAL) => {
+            mount_move(".", "/")?;
+            chroot(".")?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(chdir("/")?)
+}

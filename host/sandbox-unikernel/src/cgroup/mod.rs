@@ -1,0 +1,422 @@
+//! A cgroup for each instance: monitor and guest together take no more memory and processor time than they may.
+//!
+//! ```text
+//!   the daemon's own cgroup, or the one named with --cgroup-parent
+//!     └─ spore/              all daemons that run there
+//!          └─ PID-TIME/      one daemon; locked by it for as long as it lives
+//!               └─ NUMBER/   one instance, from before its monitor starts until that has ended
+//! ```
+//!
+//! In version 1 that tree is in the hierarchies of `memory`, `cpu` and `pids`; in version 2 there is one. A daemon that
+//! was killed leaves its folder, without the lock: the next one removes it.
+//!
+//! In version 2 a cgroup has either processes or children with controllers, so the daemon moves itself to a child of its
+//! cgroup, `spore-daemon`, if it is alone in there.
+
+mod layout;
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use spore_sandbox::{Layer, StartError};
+
+use crate::launch::{Launch, host_error};
+use layout::{Controller, Hierarchy, Version, hierarchies};
+
+/// The folder of all daemons.
+const FOLDER: &str = "spore";
+/// Where the daemon itself goes in version 2.
+const DAEMON_FOLDER: &str = "spore-daemon";
+/// Period of the limit of processor time, in microseconds: the kernel's default, and that of container runtimes.
+const PERIOD_US: u64 = 100_000;
+/// Least processor time in a period that the kernel takes, in microseconds.
+const QUOTA_US_MIN: u64 = 1_000;
+/// Processes (and threads) of an instance: its monitor, and room for a helper of another kind of instance.
+const PROCESSES_MAX: u32 = 4;
+/// How often, and after what pause, the removal of a cgroup is tried again whose processes have not quite gone.
+const REMOVALS: u32 = 100;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Why there are no cgroups.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CgroupError {
+    #[error("no hierarchy with memory, cpu or pids is mounted where this process is")]
+    None,
+    #[error("{path} cannot be {what}")]
+    Refused {
+        path: PathBuf,
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "the cgroup {path} holds other processes besides this one: start the daemon in one of its own, or name one with \
+         --cgroup-parent"
+    )]
+    Shared { path: PathBuf },
+    #[error("a process cannot be kept in one")]
+    Trial(#[source] Box<StartError>),
+}
+
+fn refused(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> CgroupError {
+    let path = path.to_path_buf();
+    move |source| CgroupError::Refused { path, what, source }
+}
+
+/// This daemon's folder in a hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    version: Version,
+    controllers: Vec<Controller>,
+    folder: PathBuf,
+}
+
+/// The cgroups of this daemon's instances. Dropping it removes its folders, if no instance is left.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    places: Vec<Place>,
+    /// Tells other daemons that the folder is in use.
+    _lock: File,
+}
+
+impl Groups {
+    /// Makes the daemon's folder, below its own cgroup or the one named.
+    pub(crate) fn new(named: Option<&Path>) -> Result<Self, CgroupError> {
+        let read = |path: &str| fs::read_to_string(path).map_err(refused(Path::new(path), "read"));
+        let (mounts, memberships) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
+        let controllers_of = |folder: &Path| {
+            // A folder that is not there yet has what is in the one above.
+            let existing = folder.ancestors().find(|folder| folder.exists());
+            let file = existing.map(|folder| folder.join("cgroup.controllers"));
+            file.and_then(|file| fs::read_to_string(file).ok())
+                .unwrap_or_default()
+        };
+        Self::within(&hierarchies(&mounts, &memberships, named, controllers_of))
+    }
+
+    fn within(hierarchies: &[Hierarchy]) -> Result<Self, CgroupError> {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = format!("{}-{}", std::process::id(), since_epoch.as_millis());
+        let first = hierarchies.first().ok_or(CgroupError::None)?;
+        // Nobody else makes or removes anything meanwhile.
+        let shared = first.parent.join(FOLDER);
+        let _turn = lock(&make_folder(&shared)?)?;
+        let mut places = Vec::new();
+        let mut own_lock = None;
+        for hierarchy in hierarchies {
+            let shared = make_folder(&hierarchy.parent.join(FOLDER))?;
+            let folder = make_folder(&shared.join(&name))?;
+            if own_lock.is_none() {
+                own_lock = Some(lock(&folder)?);
+            }
+            if hierarchy.version == Version::Two {
+                enable_below(hierarchy)?;
+                for folder in [&shared, &folder] {
+                    enable(folder, &hierarchy.controllers).map_err(refused(folder, "given controllers"))?;
+                }
+            }
+            places.push(Place {
+                version: hierarchy.version,
+                controllers: hierarchy.controllers.clone(),
+                folder,
+            });
+        }
+        let _lock = own_lock.ok_or(CgroupError::None)?;
+        Ok(Self { places, _lock })
+    }
+
+    /// What is limited, as layers.
+    pub(crate) fn layers(&self) -> Vec<Layer> {
+        let version_of = |controller: &Controller| {
+            let mut places = self.places.iter();
+            places
+                .find(|place| place.controllers.contains(controller))
+                .map(|place| place.version)
+        };
+        let layer = |controller: Controller| match version_of(&controller) {
+            Some(version) => Layer {
+                name: format!("{}, {version}", layer_name(controller)),
+                missing: None,
+            },
+            None => Layer {
+                name: layer_name(controller),
+                missing: Some(format!("no hierarchy has the controller `{}`", controller.name())),
+            },
+        };
+        Controller::ALL.map(layer).into()
+    }
+
+    /// What daemons may have left that are gone.
+    pub(crate) fn stale(&self) -> Stale {
+        let places = self.places.iter().map(|place| place.folder.clone());
+        Stale(places.collect())
+    }
+
+    /// A cgroup to try things with.
+    pub(crate) fn trial(&self) -> Result<Group, CgroupError> {
+        let folder = || {
+            self.places
+                .first()
+                .map(|place| place.folder.clone())
+                .unwrap_or_default()
+        };
+        self.make("0").map_err(|error| refused(&folder(), "used")(error))
+    }
+
+    /// Makes the cgroup of an instance.
+    pub(crate) fn make(&self, name: &str) -> io::Result<Group> {
+        let folders = self.places.iter().map(|place| Place {
+            folder: place.folder.join(name),
+            ..place.clone()
+        });
+        let group = Group {
+            places: folders.collect(),
+        };
+        let made = group
+            .places
+            .iter()
+            .try_for_each(|place| fs::create_dir(&place.folder));
+        if let Err(error) = made.and_then(|()| group.set(Controller::Processes, PROCESSES_MAX.into())) {
+            group.remove();
+            return Err(error);
+        }
+        Ok(group)
+    }
+}
+
+fn layer_name(controller: Controller) -> String {
+    match controller {
+        Controller::Memory => "cgroup for memory",
+        Controller::Processor => "cgroup for processor time",
+        Controller::Processes => "cgroup for processes",
+    }
+    .into()
+}
+
+/// The layers that are not there without cgroups.
+pub(crate) fn missing_layers(error: &CgroupError) -> Vec<Layer> {
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        source = cause.source();
+    }
+    let layer = |controller| Layer {
+        name: layer_name(controller),
+        missing: Some(reason.clone()),
+    };
+    Controller::ALL.map(layer).into()
+}
+
+/// The folders of a daemon, one in each hierarchy, beside which those of others may lie that are gone.
+#[derive(Debug)]
+pub(crate) struct Stale(Vec<PathBuf>);
+
+impl Stale {
+    /// Removes what daemons have left that are gone; whether nothing of it remains.
+    pub(crate) fn remove(&self) -> bool {
+        let Some(shared) = self.0.first().and_then(|folder| folder.parent()) else {
+            return true;
+        };
+        // Without the folder nothing is left.
+        let Ok(_turn) = lock(shared) else { return true };
+        let mut is_clean = true;
+        for folder in self.0.iter().filter_map(|folder| folder.parent()) {
+            for name in names(folder) {
+                let is_alive = File::open(shared.join(&name))
+                    .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
+                if is_alive {
+                    continue;
+                }
+                let stale = folder.join(&name);
+                for group in names(&stale) {
+                    // What is left shows in the removal of the folder itself.
+                    let _ = fs::remove_dir(stale.join(group));
+                }
+                is_clean &= fs::remove_dir(&stale).is_ok();
+            }
+        }
+        is_clean
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for place in &self.places {
+            // Where instances are left, or other daemons, the next start removes it.
+            let _ = fs::remove_dir(&place.folder);
+            if let Some(shared) = place.folder.parent() {
+                let _ = fs::remove_dir(shared);
+            }
+        }
+    }
+}
+
+/// Names of the cgroups below one.
+fn names(folder: &Path) -> Vec<std::ffi::OsString> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name())
+        .collect()
+}
+
+fn make_folder(folder: &Path) -> Result<PathBuf, CgroupError> {
+    fs::create_dir_all(folder).map_err(refused(folder, "made"))?;
+    Ok(folder.to_path_buf())
+}
+
+/// Waits for the lock of a folder.
+fn lock(folder: &Path) -> Result<File, CgroupError> {
+    let file = File::open(folder).map_err(refused(folder, "opened"))?;
+    flock(&file, FlockOperation::LockExclusive).map_err(|error| refused(folder, "locked")(error.into()))?;
+    Ok(file)
+}
+
+/// Lets the children of a cgroup have these controllers.
+fn enable(folder: &Path, controllers: &[Controller]) -> io::Result<()> {
+    let names: Vec<_> = controllers
+        .iter()
+        .map(|controller| format!("+{}", controller.name()))
+        .collect();
+    fs::write(folder.join("cgroup.subtree_control"), names.join(" "))
+}
+
+/// Lets children of the parent have its controllers, from which this process moves out if need be.
+fn enable_below(hierarchy: &Hierarchy) -> Result<(), CgroupError> {
+    let parent = &hierarchy.parent;
+    let failure = match enable(parent, &hierarchy.controllers) {
+        Ok(()) => return Ok(()),
+        Err(error) => error,
+    };
+    if hierarchy.is_root || Errno::from_io_error(&failure) != Some(Errno::BUSY) {
+        return Err(refused(parent, "given controllers")(failure));
+    }
+    let own = make_folder(&parent.join(DAEMON_FOLDER))?;
+    // 0 stands for the process that writes.
+    fs::write(own.join("cgroup.procs"), "0").map_err(refused(&own, "entered"))?;
+    enable(parent, &hierarchy.controllers).map_err(|_| {
+        // Others are in there: everything as before.
+        let _ = fs::write(parent.join("cgroup.procs"), "0");
+        let _ = fs::remove_dir(&own);
+        CgroupError::Shared { path: parent.clone() }
+    })
+}
+
+/// The cgroup of one instance.
+#[derive(Debug)]
+pub(crate) struct Group {
+    places: Vec<Place>,
+}
+
+impl Group {
+    /// Starts a process in the group: born there where that is possible, else moved there before it is returned.
+    pub(crate) fn start_within(
+        &self,
+        start: impl Fn(Option<BorrowedFd<'_>>) -> Result<Launch, StartError>,
+    ) -> Result<Launch, StartError> {
+        let unified = self.places.iter().find(|place| place.version == Version::Two);
+        let folder = unified.and_then(|place| File::open(&place.folder).ok());
+        let born = folder
+            .as_ref()
+            .and_then(|folder| start(Some(folder.as_fd())).ok());
+        let is_born = born.is_some();
+        let launch = match born {
+            Some(launch) => launch,
+            None => start(None)?,
+        };
+        let moved = self
+            .places
+            .iter()
+            .filter(|place| !is_born || place.version == Version::One)
+            .try_for_each(|place| {
+                fs::write(place.folder.join("cgroup.procs"), launch.process.id().to_string())
+            });
+        if let Err(error) = moved {
+            // Fails only if it is gone already.
+            let _ = launch.process.kill();
+            let _ = launch.process.wait();
+            return Err(host_error("moving the monitor process to its cgroup")(error));
+        }
+        Ok(launch)
+    }
+
+    /// Limits memory, in bytes, and processor time, in thousandths of a processor.
+    pub(crate) fn limit(&self, memory_bytes: u64, processor_millis: u32) -> io::Result<()> {
+        self.set(Controller::Memory, memory_bytes)?;
+        self.set(Controller::Processor, processor_millis.into())
+    }
+
+    fn set(&self, controller: Controller, limit: u64) -> io::Result<()> {
+        let Some(place) = self
+            .places
+            .iter()
+            .find(|place| place.controllers.contains(&controller))
+        else {
+            return Ok(());
+        };
+        let write = |file: &str, text: String| fs::write(place.folder.join(file), text);
+        let quota_us = (limit.saturating_mul(PERIOD_US) / 1000).max(QUOTA_US_MIN);
+        match (controller, place.version) {
+            (Controller::Memory, Version::One) => {
+                write("memory.limit_in_bytes", limit.to_string())?;
+                // Where swap is accounted, none may be used on top.
+                let _ = write("memory.memsw.limit_in_bytes", limit.to_string());
+                Ok(())
+            }
+            (Controller::Memory, Version::Two) => {
+                write("memory.max", limit.to_string())?;
+                // As above; and all processes of an instance end together.
+                let _ = write("memory.swap.max", "0".into());
+                let _ = write("memory.oom.group", "1".into());
+                Ok(())
+            }
+            (Controller::Processor, Version::One) => {
+                write("cpu.cfs_period_us", PERIOD_US.to_string())?;
+                write("cpu.cfs_quota_us", quota_us.to_string())
+            }
+            (Controller::Processor, Version::Two) => write("cpu.max", format!("{quota_us} {PERIOD_US}")),
+            (Controller::Processes, _) => write("pids.max", limit.to_string()),
+        }
+    }
+
+    /// Whether the kernel has ended a process of the group because the group was out of memory.
+    pub(crate) fn was_out_of_memory(&self) -> bool {
+        let mut memory = self
+            .places
+            .iter()
+            .filter(|place| place.controllers.contains(&Controller::Memory));
+        memory.any(|place| {
+            let file = match place.version {
+                Version::One => "memory.oom_control",
+                Version::Two => "memory.events",
+            };
+            let text = fs::read_to_string(place.folder.join(file)).unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+            count.is_some_and(|count| count.trim() != "0")
+        })
+    }
+
+    /// Removes the group. Its processes have ended, or are about to.
+    pub(crate) fn remove(&self) {
+        for place in &self.places {
+            for _ in 0..REMOVALS {
+                match fs::remove_dir(&place.folder) {
+                    Err(error) if Errno::from_io_error(&error) == Some(Errno::BUSY) => {
+                        std::thread::sleep(REMOVAL_PAUSE);
+                    }
+                    // Whatever else is in the way, the next start of a daemon tries again.
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

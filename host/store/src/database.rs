@@ -1,0 +1,176 @@
+//! The embedded database of a data directory, which goes on after a failure of the disk.
+//!
+//! ```text
+//!   open ──work fails by the disk, or panics──> closed ──next work──> opened anew ──> open
+//!     └─the file is another one than before─────^ ^         └─ cannot be opened: the error, and the next work tries
+//!                                                 └──────────────┘
+//! ```
+//!
+//! After a failed write the library takes no other until the file is opened anew, be there room on the disk again or
+//! not. A damaged page can make it panic; nothing of what it held in memory is used after that.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use crate::RecordError;
+
+/// Why the database could not be opened.
+pub(crate) enum DatabaseOpenError {
+    /// Another process has it open.
+    InUse,
+    /// The file cannot be read, or is not a database.
+    Library(Box<redb::Error>),
+    /// It is damaged in a way that the library did not foresee.
+    Damaged,
+}
+
+impl<E: Into<redb::Error>> From<E> for DatabaseOpenError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            other => Self::Library(Box::new(other)),
+        }
+    }
+}
+
+/// The database. One piece of work is done after the other.
+#[derive(Debug)]
+pub(crate) struct Database {
+    path: PathBuf,
+    /// None after a failure.
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    database: redb::Database,
+    /// Device and inode of the file, if they could be had.
+    identity: Option<(u64, u64)>,
+}
+
+impl Open {
+    /// Opens the file and reads all of it, so that damage is found now and not in the middle of some change.
+    fn new(
+        path: &Path,
+        open: impl FnOnce(&Path) -> Result<redb::Database, redb::DatabaseError>,
+    ) -> Result<Self, DatabaseOpenError> {
+        let opening = AssertUnwindSafe(|| {
+            let mut database = open(path)?;
+            if !database.check_integrity()? {
+                tracing::warn!(path = %path.display(), "the database was damaged and has repaired itself");
+            }
+            let identity = identity(path);
+            Ok(Self { database, identity })
+        });
+        catch_unwind(opening).unwrap_or(Err(DatabaseOpenError::Damaged))
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+fn close(open: &mut Option<Open>) {
+    let closed = open.take();
+    // What it does at its end may fail as the work before did.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(closed)));
+}
+
+impl Database {
+    /// Opens the file, making it if it is not there.
+    pub(crate) fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
+        let open = Open::new(path, |path| redb::Database::create(path))?;
+        Ok(Self {
+            path: path.to_owned(),
+            open: Mutex::new(Some(open)),
+        })
+    }
+
+    /// Does work that reads.
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, RecordError> {
+        self.with(|database| work(&database.begin_read()?))
+    }
+
+    /// Does work that writes. Its changes have reached the disk when this returns; if it fails there are none.
+    pub(crate) fn write<T>(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, RecordError> {
+        self.with(|database| {
+            let transaction = database.begin_write()?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        })
+    }
+
+    fn with<T>(
+        &self,
+        work: impl FnOnce(&redb::Database) -> Result<T, redb::Error>,
+    ) -> Result<T, RecordError> {
+        let mut guard = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if guard
+            .as_ref()
+            .is_some_and(|open| open.identity != identity(&self.path))
+        {
+            tracing::warn!(path = %self.path.display(), "the database was removed or replaced");
+            close(&mut guard);
+        }
+        let result = {
+            let open = self.opened(&mut guard)?;
+            catch_unwind(AssertUnwindSafe(|| work(&open.database)))
+        };
+        if !matches!(result, Ok(Ok(_))) {
+            close(&mut guard);
+        }
+        match result {
+            Ok(result) => result.map_err(|error| self.failed(error)),
+            Err(_) => Err(self.damaged()),
+        }
+    }
+
+    /// Opens the file again if it was closed after a failure. A file that is gone is not made anew: an empty database
+    /// would hide what was lost.
+    fn opened<'a>(&self, open: &'a mut Option<Open>) -> Result<&'a Open, RecordError> {
+        match open {
+            Some(open) => Ok(open),
+            None => {
+                let again = Open::new(&self.path, |path| redb::Database::open(path));
+                let again = again.map_err(|error| match error {
+                    DatabaseOpenError::InUse => self.failed(redb::Error::DatabaseAlreadyOpen),
+                    DatabaseOpenError::Library(error) => self.failed(*error),
+                    DatabaseOpenError::Damaged => self.damaged(),
+                })?;
+                tracing::info!(path = %self.path.display(), "the database was opened again");
+                Ok(open.insert(again))
+            }
+        }
+    }
+
+    fn failed(&self, error: redb::Error) -> RecordError {
+        let path = self.path.clone();
+        match error {
+            redb::Error::Io(source) => RecordError::Io { path, source },
+            redb::Error::Corrupted(_) => RecordError::Damaged { path },
+            other => RecordError::Database {
+                path,
+                source: Box::new(other),
+            },
+        }
+    }
+
+    fn damaged(&self) -> RecordError {
+        RecordError::Damaged {
+            path: self.path.clone(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What confines the monitors of a real daemon, as `/proc` and the cgroup files tell it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::StatusCode;
+use spore_test_harness::daemon::Daemon;
+use spore_test_harness::process::ProcessIdentity;
+use spore_test_harness::{program, wait_until};
+
+use crate::{Test, with_functions};
+
+pub(crate) const TESTS: &[Test] = with_functions![
+    a_monitor_holds_nothing_but_what_it_needs,
+    a_forbidden_call_is_told_in_the_log_or_cannot_be_caused,
+    limits_are_in_the_cgroup_and_go_with_the_instance,
+    what_a_killed_daemon_left_is_removed_by_the_next,
+    a_limit_that_is_none_is_refused,
+];
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The layers that the daemon says are there.
+fn active_layers(daemon: &Daemon) -> BTreeSet<String> {
+    let info = daemon.get("/system/info").json();
+    let layers = info["layers"].as_array().expect("the API lists layers").iter();
+    layers
+        .filter(|layer| layer["active"] == true)
+        .map(|layer| layer["name"].as_str().expect("a layer has a name").to_owned())
+        .collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{name} is missing in {status}"))
+        .trim()
+}
+
+fn only_monitor(daemon: &Daemon) -> ProcessIdentity {
+    let monitors = daemon.descendants();
+    assert_eq!(monitors.len(), 1, "{monitors:?}");
+    monitors[0]
+}
+
+fn a_monitor_holds_nothing_but_what_it_needs() {
+    let daemon = Daemon::start();
+    daemon.deploy("httpd", &program::build("httpd"), &[]);
+    assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
+    let layers = active_layers(&daemon);
+    let process = PathBuf::from(format!("/proc/{}", only_monitor(&daemon).pid));
+    let status = read(process.join("status"));
+    assert!(
+        layers.contains("system call list") && layers.contains("no capabilities"),
+        "{layers:?}"
+    );
+    assert_eq!(field(&status, "Seccomp:"), "2");
+    assert_eq!(field(&status, "NoNewPrivs:"), "1");
+    for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
+        assert_eq!(field(&status, set), "0000000000000000", "{set}");
+    }
+    // What follows is shown to root only: the process is not dumpable.
+    if !is_root() {
+        assert!(
+            std::fs::read_dir(process.join("fd")).is_err(),
+            "anybody can look into it"
+        );
+        return;
+    }
+    assert_eq!(field(&status, "CapBnd:"), "0000000000000000");
+    assert!(!field(&status, "Uid:").starts_with("0\t"), "it is still root");
+    let namespace = |process: &Path, name: &str| {
+        std::fs::read_link(process.join("ns").join(name)).expect("every process has namespaces")
+    };
+    for name in ["mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        let (its, ours) = (
+            namespace(&process, name),
+            namespace(Path::new("/proc/self"), name),
+        );
+        assert_ne!(its, ours, "{name}");
+    }
+    let root: Vec<_> = std::fs::read_dir(process.join("root"))
+        .expect("it has a root")
+        .collect();
+    assert!(root.is_empty(), "{root:?}");
+    let descriptors: BTreeSet<String> = std::fs::read_dir(process.join("fd"))
+        .expect("it is there")
+        .map(|entry| {
+            let target = std::fs::read_link(entry.expect("it is there").path()).expect("it is there");
+            let text = target.display().to_string();
+            text.split(':').next().unwrap_or_default().to_owned()
+                + text.split_once("kvm").map_or("", |(_, rest)| rest)
+        })
+        .collect();
+    let expected = ["/dev/null", "anon_inode-vcpu", "anon_inode-vm", "socket"];
+    let unexpected: Vec<_> = descriptors
+        .iter()
+        .filter(|name| !expected.iter().any(|expected| name.starts_with(expected)))
+        .collect();
+    assert!(unexpected.is_empty(), "{descriptors:?}");
+    let limits = read(process.join("limits"));
+    for limit in ["Max processes", "Max file size", "Max core file size"] {
+        let values: Vec<_> = field(&limits, limit).split_whitespace().take(2).collect();
+        assert_eq!(values, ["0", "0"], "{limit}");
+    }
+}
+
+/// A guest cannot make its monitor do anything that the list does not have: after all that `misbehave` can do, no log
+/// tells of such an end.
+fn a_forbidden_call_is_told_in_the_log_or_cannot_be_caused() {
+    let daemon = Daemon::start();
+    crate::faults::deploy_misbehave(&daemon, &[]);
+    for path in [
+        "/abort",
+        "/null-call",
+        "/stack-overflow",
+        "/exit",
+        "/illegal-instruction",
+    ] {
+        daemon.get(&format!("/function/misbehave{path}"));
+    }
+    let log = daemon.spore_ok(&["logs", "misbehave"]);
+    assert!(!log.contains("list of system calls"), "{log}");
+}
+
+/// Folders of the cgroup of a process that have these controllers, by version.
+fn cgroups(pid: i32) -> Vec<(String, PathBuf)> {
+    let mounts = read("/proc/self/mountinfo");
+    let memberships = read(format!("/proc/{pid}/cgroup"));
+    let mount_of = |controller: &str| {
+        mounts.lines().find_map(|line| {
+            let (place, kind) = line.split_once(" - cgroup ")?;
+            let has = kind
+                .split(' ')
+                .nth(1)?
+                .split(',')
+                .any(|option| option == controller);
+            has.then(|| PathBuf::from(place.split(' ').nth(4).expect("a mount has a place")))
+        })
+    };
+    let each = memberships.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (fields.next()?, fields.next()?);
+        let controller = controllers.split(',').next()?;
+        Some((
+            controllers.to_owned(),
+            mount_of(controller)?.join(path.trim_start_matches('/')),
+        ))
+    });
+    each.filter(|(_, folder)| folder.join("cgroup.procs").exists())
+        .collect()
+}
+
+fn cgroup_of(pid: i32, controller: &str) -> Option<PathBuf> {
+    let mut all = cgroups(pid).into_iter();
+    all.find(|(controllers, _)| controllers.split(',').any(|name| name == controller))
+        .map(|(_, folder)| folder)
+}
+
+/// Version 1 only: the machines with version 2 alone are covered by the unit tests of the files.
+fn limits_are_in_the_cgroup_and_go_with_the_instance() {
+    let daemon = Daemon::start();
+    let options = ["--memory", "64Mi", "--cpu", "500m"];
+    daemon.deploy("httpd", &program::build("httpd"), &options);
+    assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
+    let layers = active_layers(&daemon);
+    if !layers.contains("cgroup for memory, version 1") {
+        eprintln!("no cgroups of version 1 here: {layers:?}");
+        return;
+    }
+    let pid = only_monitor(&daemon).pid;
+    let folders = ["memory", "cpu", "pids"].map(|name| cgroup_of(pid, name).expect("it is in a cgroup"));
+    let [memory, processor, processes] = &folders;
+    assert!(
+        memory.components().any(|part| part.as_os_str() == "spore"),
+        "{memory:?}"
+    );
+    let limit: u64 = read(memory.join("memory.limit_in_bytes"))
+        .trim()
+        .parse()
+        .expect("a number");
+    assert!((64 << 20..(64 << 20) + (96 << 20)).contains(&limit), "{limit}");
+    assert_eq!(read(processor.join("cpu.cfs_quota_us")).trim(), "50000");
+    assert_eq!(read(processor.join("cpu.cfs_period_us")).trim(), "100000");
+    assert_eq!(read(processes.join("pids.max")).trim(), "4");
+    daemon.spore_ok(&["remove", "httpd"]);
+    let gone = wait_until(Duration::from_secs(15), || {
+        folders.iter().all(|folder| !folder.exists())
+    });
+    assert!(gone, "the instance is gone, its cgroups are not: {folders:?}");
+}
+
+fn what_a_killed_daemon_left_is_removed_by_the_next() {
+    let mut daemon = Daemon::start();
+    daemon.deploy("httpd", &program::build("httpd"), &[]);
+    assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
+    let Some(memory) = cgroup_of(only_monitor(&daemon).pid, "memory") else {
+        eprintln!("no cgroups of version 1 here");
+        return;
+    };
+    if !active_layers(&daemon).contains("cgroup for memory, version 1") {
+        return;
+    }
+    let own = memory.parent().expect("the daemon's folder").to_path_buf();
+    let everyone = [daemon.descendants(), daemon.waiting_monitors()].concat();
+    daemon.kill();
+    let gone = wait_until(Duration::from_secs(2), || {
+        !everyone.iter().any(ProcessIdentity::is_alive)
+    });
+    assert!(
+        gone,
+        "2 s after kill -9 of the daemon, of {everyone:?} some are alive"
+    );
+    daemon.start_again();
+    let removed = wait_until(Duration::from_secs(10), || !own.exists());
+    assert!(removed, "{} is still there", own.display());
+    assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
+}
+
+fn a_limit_that_is_none_is_refused() {
+    let daemon = Daemon::start();
+    let program = program::build("httpd");
+    let path = program.to_str().expect("UTF-8");
+    let output = daemon.spore(&["deploy", "httpd", "--binary", path, "--cpu", "much"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && text.contains("CPU limit `much`"),
+        "{text}"
+    );
+}

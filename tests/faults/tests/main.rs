@@ -1,0 +1,92 @@
+//! Kills, full disks, limits and damage: what must not be lost, and who must not notice.
+//!
+//! Every test starts a daemon of its own. Those that start functions need `/dev/kvm`; those that make mounts or control
+//! groups need the superuser; where these cannot be had, they are shown as ignored, by name.
+//!
+//! | variable | what it sets |
+//! |---|---|
+//! | `SPORE_BIN` | the binary to test; otherwise a release build is made |
+//! | `SPORE_FAULTS_KILLS` | how often the daemon is killed at a random moment (5) |
+//! | `SPORE_FAULTS_SEED` | the seed of these moments; otherwise one is drawn and printed |
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use spore_test_harness::{kvm_is_usable, program};
+
+mod damage;
+mod deployments;
+mod disk;
+mod fixtures;
+mod groups;
+mod guests;
+mod kill_daemon;
+mod kill_monitor;
+mod limits;
+
+/// What a test needs of the machine besides KVM.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Nothing,
+    /// The superuser, to make mounts.
+    Mounts,
+    /// A place in the control groups of this controller.
+    Groups(&'static str),
+}
+
+/// One test: its name, what it needs, and its code, which panics if something is wrong.
+struct Test {
+    name: &'static str,
+    needs: Needs,
+    run: fn(),
+}
+
+/// The tests of a module.
+macro_rules! tests {
+    ($needs:expr; $($name:ident),+ $(,)?) => {
+        &[$(crate::Test {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            needs: $needs,
+            run: $name,
+        }),+]
+    };
+}
+pub(crate) use tests;
+
+fn is_met(needs: Needs) -> bool {
+    let is_superuser = rustix::process::geteuid().is_root();
+    match needs {
+        Needs::Nothing => true,
+        Needs::Mounts => is_superuser,
+        Needs::Groups(controller) => is_superuser && groups::is_there(controller),
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let suites = [
+        damage::TESTS,
+        deployments::TESTS,
+        disk::TESTS,
+        guests::TESTS,
+        kill_daemon::TESTS,
+        kill_monitor::TESTS,
+        limits::TESTS,
+        limits::TESTS_OF_PROCESSES,
+        limits::TESTS_OF_USERS,
+        limits::TESTS_OF_MEMORY,
+    ];
+    let has_kvm = kvm_is_usable();
+    let trials = suites.into_iter().flatten().map(|test| {
+        let run = test.run;
+        let name = test.name.trim_start_matches("faults::");
+        let trial = Trial::test(name, move || {
+            run();
+            Ok(())
+        });
+        trial.with_ignored_flag(!has_kvm || !is_met(test.needs))
+    });
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    program::remove_built();
+    conclusion.exit_code()
+}
