@@ -18,6 +18,9 @@ mod layers;
 mod messages;
 mod rings;
 
+use std::path::Path;
+use std::{fs, io};
+
 /// One untrusted input.
 pub struct Target {
     /// Its name, for `fuzz/run`.
@@ -28,6 +31,21 @@ pub struct Target {
     pub seeds: fn() -> Vec<Vec<u8>>,
     /// Whether a run is so slow that the short run makes fewer.
     pub is_slow: bool,
+}
+
+impl Target {
+    /// Writes the seeds into a folder, one file each.
+    ///
+    /// # Errors
+    ///
+    /// If the folder or a file cannot be made.
+    pub fn write_seeds(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        for (index, seed) in (self.seeds)().iter().enumerate() {
+            fs::write(folder.join(format!("seed-{index:02}")), seed)?;
+        }
+        Ok(())
+    }
 }
 
 /// All targets.

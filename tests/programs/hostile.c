@@ -194,6 +194,7 @@ static void switch_to(uint64_t table)
 }
 
 static void table_at_the_end(void) { switch_to(-4096ul); }
+static void table_of_ones(void) { switch_to(-1ul); }
 static void table_unaligned(void) { switch_to(TABLES_GPA + 8); }
 static void table_in_the_monitor(void) { switch_to(MONITOR_GPA + 0x8000); }
 static void table_of_garbage(void) { switch_to(0); }
@@ -264,6 +265,13 @@ static void fill(uint64_t place, size_t bytes)
 		words[index] = 0xa5a5a5a5a5a5a5a5;
 	ring(NOTIFY);
 	ring(WAIT);
+}
+
+/* Every index, length, number and address is the greatest that there is. */
+static void guest_page_of_ones(void)
+{
+	memset((void *)GUEST_PAGE, 0xff, 0x2000);
+	ring(NOTIFY);
 }
 
 static void guest_page(void) { fill(GUEST_PAGE, 0x2000); }
@@ -349,6 +357,7 @@ static const struct {
 	{"log-unknown-origin", log_unknown_origin}, {"log-garbage", log_garbage}, {"log-flood", log_flood},
 	{"unknown-request", unknown_request}, {"narrow-doorbell", narrow_doorbell},
 	{"many-doorbells", many_doorbells}, {"other-port", other_port}, {"table-at-the-end", table_at_the_end},
+	{"table-of-ones", table_of_ones}, {"guest-page-of-ones", guest_page_of_ones},
 	{"table-unaligned", table_unaligned}, {"table-in-the-monitor", table_in_the_monitor},
 	{"table-of-garbage", table_of_garbage}, {"wait-for-ever", wait_for_ever}, {"exit-unknown", exit_unknown},
 	{"exit-faulted", exit_faulted}, {"exit-signalled", exit_signalled}, {"exit-bad-program", exit_bad_program},

@@ -338,7 +338,10 @@ impl Stage {
                 tv_nsec: 0,
             };
             let ready = poll(&mut list, Some(&no_time)).unwrap_or(0);
-            idle_wakes = if ready > 0 && !has_news { idle_wakes + 1 } else { 0 };
+            if ready == 0 && !has_news {
+                return true;
+            }
+            idle_wakes = if has_news { 0 } else { idle_wakes + 1 };
             assert!(
                 idle_wakes < ROUNDS,
                 "the monitor is woken for ever and has nothing to do"

@@ -45,6 +45,8 @@ mod memory;
 pub mod probe;
 pub mod process;
 pub mod protocol;
+#[cfg(test)]
+mod races;
 mod report;
 mod run;
 mod start;

@@ -191,9 +191,14 @@ fn symbol(program: &[u8], address: u64) -> Option<String> {
     if nearest.size() > 0 && offset >= nearest.size() {
         return None;
     }
-    let name = printable(nearest.name_bytes().ok()?);
-    let name: String = name.chars().take(SYMBOL_CHARS_MAX).collect();
-    Some(format!("{name}+{offset:#x}"))
+    Some(format!("{}+{offset:#x}", shown_name(nearest.name_bytes().ok()?)))
+}
+
+/// A symbol's name as it is shown. A damaged file may have one that is as long as itself.
+fn shown_name(name: &[u8]) -> String {
+    const CHARACTER_BYTES_MAX: usize = 4;
+    let start = &name[..name.len().min(SYMBOL_CHARS_MAX * CHARACTER_BYTES_MAX)];
+    printable(start).chars().take(SYMBOL_CHARS_MAX).collect()
 }
 
 /// Text from the guest or its program, without anything that a terminal or a log would act on.
@@ -259,6 +264,14 @@ mod tests {
     fn a_file_that_is_no_program_has_no_symbols() {
         assert_eq!(place(b"", 0x1234), "0x1234");
         assert_eq!(place(b"#!/bin/sh\nexit 0\n", 0x1234), "0x1234");
+    }
+
+    #[test]
+    fn long_names_of_symbols_are_cut() {
+        assert_eq!(shown_name(b"main"), "main");
+        assert_eq!(shown_name(&[0xff; 1 << 20]).chars().count(), SYMBOL_CHARS_MAX);
+        let wide = "\u{10348}".repeat(200);
+        assert_eq!(shown_name(wide.as_bytes()), "\u{10348}".repeat(SYMBOL_CHARS_MAX));
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::egress::{Egress, Say};
 use crate::launch::describe_loss;
 use crate::lines::Lines;
 use crate::supply::Taken;
+use crate::words::event;
 
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -263,11 +264,6 @@ async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<us
     channel.readable().await?;
     tokio::task::yield_now().await;
     channel.receive(buffer).await
-}
-
-/// The message in a packet; none if it is empty, which is the end of the socket, or damaged.
-fn event(packet: &[u8]) -> Option<Event> {
-    postcard::from_bytes(packet).ok()
 }
 
 /// Writes lines of the platform's to an instance's log.

@@ -9,6 +9,7 @@ use crate::egress::datagrams::take_datagram;
 use crate::egress::dns::{self, Answer, Wanted};
 use crate::egress::policy::{self, Policy};
 use crate::lines::Lines;
+use crate::words;
 
 /// Longest answer of the name server: what everybody takes, and some more for a long name.
 const REPLY_BYTES_MAX: usize = 1232 + 512;
@@ -134,6 +135,13 @@ pub fn control_packet(packet: &[u8]) -> bool {
     if let Some(request) = &request {
         let again = postcard::to_stdvec(request).expect("a message can be written");
         assert_eq!(postcard::from_bytes(&again).as_ref(), Ok(request));
+    }
+    if let Some(Event::Ended(end)) = words::event(packet) {
+        let shown = format!("{:?}{}", end.cause, end.details.concat());
+        assert!(
+            shown.len() < 512 << 10 && !shown.contains('\n'),
+            "a report is lines"
+        );
     }
     event.is_some() || request.is_some()
 }

@@ -26,6 +26,7 @@ mod lines;
 mod once;
 mod supply;
 mod watched;
+mod words;
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -20,6 +20,7 @@ use spore_sandbox::{EgressRule, StartError};
 
 use crate::egress::foreground::Foreground;
 use crate::launch;
+use crate::words;
 
 /// Why a run has no end that the monitor told of.
 #[derive(Debug, thiserror::Error)]
@@ -203,7 +204,7 @@ impl Monitor {
         loop {
             match recv(&self.control, &mut *buffer, RecvFlags::empty()) {
                 Ok((0, _)) => return None,
-                Ok((length, _)) => return postcard::from_bytes(&buffer[..length]).ok(),
+                Ok((length, _)) => return words::event(&buffer[..length]),
                 // The kernel says once that the monitor has left something unread; its report is still to come.
                 Err(Errno::INTR | Errno::CONNRESET) => {}
                 Err(_) => return None,

@@ -62,6 +62,8 @@ const CRIMES: &[Crime] = &[
         "general protection fault",
     ),
     Crime("table-at-the-end", NO_TABLE, NO_TABLE),
+    Crime("table-of-ones", NO_TABLE, NO_TABLE),
+    Crime("guest-page-of-ones", LOG, LOG),
     Crime("table-unaligned", NO_TABLE, NO_TABLE),
     Crime("table-in-the-monitor", NO_TABLE, NO_TABLE),
     Crime("table-of-garbage", ANYTHING, ANYTHING),
@@ -146,7 +148,7 @@ fn crimes_of_a_single_run_are_reported() {
 
 fn crimes_of_a_function_end_its_own_instance_only() {
     let daemon = Daemon::start();
-    daemon.deploy("hostile", &program::build("hostile"), &["--timeout", "20s"]);
+    daemon.deploy("hostile", &program::build("hostile"), &["--timeout", "5s"]);
     daemon.deploy("neighbour", &program::build("httpd"), &[]);
     let identity = daemon.get("/function/neighbour/identity").text();
     for Crime(crime, _, expected) in CRIMES.iter().chain(CRIMES_OF_FUNCTIONS) {

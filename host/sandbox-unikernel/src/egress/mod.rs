@@ -41,6 +41,8 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(10);
 const LOOKUPS_MAX: usize = 16;
 /// Connections and ways for datagrams that come about or are served at a time, for each instance.
 const TASKS_MAX: usize = 64;
+/// The same with those that are only refused: more has no monitor of ours, which waits for the answers.
+const REFUSALS_MAX: usize = 4 * TASKS_MAX;
 /// Ways for datagrams of one instance.
 const DATAGRAM_WAYS_MAX: usize = 48;
 /// Lines about denied connections that may come at once, and how long it takes until one more may.
@@ -103,6 +105,9 @@ impl Egress {
         answer: impl FnOnce(Request, Option<OwnedFd>) -> F + Send + 'static,
     ) {
         while self.tasks.try_join_next().is_some() {}
+        if self.tasks.len() >= REFUSALS_MAX {
+            return;
+        }
         let place = connect.place;
         let respond = move |result: Result<OwnedFd, Errno>| match result {
             Ok(socket) => (Request::Connected { place, error: 0 }, Some(socket)),
@@ -252,6 +257,11 @@ impl Desk {
             count => format!(" ({count} more were denied before)"),
         };
         drop(lines);
+        // A name may hold anything.
+        let what: String = what
+            .chars()
+            .map(|c| if c.is_control() { '?' } else { c })
+            .collect();
         (self.say)(format!(
             "{what} was denied: no egress rule allows it (--allow-egress){unsaid}"
         ));
@@ -322,12 +332,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_monitor_that_hears_no_answer_is_not_answered_for_ever() {
+        let (mut egress, _) = egress("");
+        let request = Connect {
+            place: 5,
+            kind: ConnectKind::Stream,
+            address: [1; 16],
+            port: 80,
+        };
+        for _ in 0..10_000 {
+            egress.serve(request, |_, _| std::future::pending());
+        }
+        assert_eq!(egress.tasks.len(), REFUSALS_MAX);
+    }
+
+    #[tokio::test]
     async fn lines_about_denied_connections_are_bounded() {
         let (mut egress, lines) = egress("");
         for _ in 0..50 {
             connect(&mut egress, "192.0.2.1".parse().unwrap(), 80).await;
         }
         assert!(lines.lock().unwrap().len() <= LINES_BURST as usize + 1);
+    }
+
+    #[test]
+    fn what_was_denied_is_told_in_one_line() {
+        let (egress, lines) = egress("");
+        egress.desk.denied("the name a\nb\x1b[2J");
+        let lines = lines.lock().unwrap();
+        assert!(lines[0].starts_with("the name a?b?[2J was denied"), "{lines:?}");
     }
 
     #[test]
