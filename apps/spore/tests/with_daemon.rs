@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spore_gateway::{Daemon, DaemonConfig};
 use spore_sandbox::{
-    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, LogSink, Sandbox, StartError,
-    StopReason,
+    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
+    LogSink, Sandbox, StartError, StopReason,
 };
 
 /// Runs the program of an instance as a process on a loopback port. No isolation: for this test's own functions.
@@ -34,6 +34,10 @@ fn host_error(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 impl Sandbox for ProcessSandbox {
     fn kind(&self) -> &'static str {
         "process"
+    }
+
+    fn isolation(&self, _: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        Ok(Isolation::Process)
     }
 
     async fn start(&self, spec: InstanceSpec, _: Arc<dyn LogSink>) -> Result<Arc<dyn Instance>, StartError> {
