@@ -109,9 +109,9 @@ target_directory() {
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
 }
 
-# kvm_is_usable: whether this user can open /dev/kvm for reading and writing.
+# kvm_is_usable: whether /dev/kvm is KVM's (device 10:232), and this user can open it for reading and writing.
 kvm_is_usable() {
-  [ -e /dev/kvm ] && { : <>/dev/kvm; } 2>/dev/null
+  [ "$(stat -c %t:%T /dev/kvm 2>/dev/null)" = a:e8 ] && { : <>/dev/kvm; } 2>/dev/null
 }
 
 # wait_for_exit PID SECONDS: whether the child ended in time.

@@ -33,22 +33,26 @@ pub fn target_directory() -> PathBuf {
         .to_path_buf()
 }
 
-/// Whether this user can open `/dev/kvm`, without which no unikernel starts.
+/// Whether this user can open `/dev/kvm`, and it is KVM's (it may be covered by another device).
 pub fn kvm_is_usable() -> bool {
-    std::fs::OpenOptions::new()
+    const KVM: (u32, u32) = (10, 232);
+    let device = rustix::fs::stat("/dev/kvm").map(|status| status.st_rdev);
+    let is_kvm = device.is_ok_and(|number| (rustix::fs::major(number), rustix::fs::minor(number)) == KVM);
+    let file = std::fs::OpenOptions::new()
         .read(true)
         .write(true)
-        .open("/dev/kvm")
-        .is_ok()
+        .open("/dev/kvm");
+    is_kvm && file.is_ok()
 }
 
 /// Whether unikernels can be started here, in virtual machines or in processes, as `SPORE_TEST_ISOLATION` says.
 pub fn unikernels_can_run() -> bool {
-    match isolation_options() {
+    static CAN_RUN: OnceLock<bool> = OnceLock::new();
+    *CAN_RUN.get_or_init(|| match isolation_options() {
         [] => kvm_is_usable() || has_process_form(),
         [_, form] if form == "process" => has_process_form(),
         _ => kvm_is_usable(),
-    }
+    })
 }
 
 /// Whether a guest is a process beside its monitor, rather than a virtual machine within it.
