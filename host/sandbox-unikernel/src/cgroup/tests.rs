@@ -10,6 +10,7 @@ fn hierarchy(version: Version, controllers: &[Controller], parent: &Path) -> Hie
         version,
         controllers: controllers.to_vec(),
         parent: parent.to_path_buf(),
+        home: parent.to_path_buf(),
         is_root: true,
     }
 }
