@@ -36,6 +36,9 @@ const DAEMON_FOLDER: &str = "spore-daemon";
 const PERIOD_US: u64 = 100_000;
 /// Least processor time in a period that the kernel takes, in microseconds.
 const QUOTA_US_MIN: u64 = 1_000;
+/// What all instances together weigh when processor time is short, in processes of the daemon's kind. With the weight of
+/// one, an instance that wakes up on a busy machine waits for everybody else.
+const WEIGHT: u64 = 4;
 /// Processes (and threads) of an instance: its monitor, and room for a helper of another kind of instance.
 const PROCESSES_MAX: u32 = 4;
 /// How often, and after what pause, the removal of a cgroup is tried again whose processes have not quite gone.
@@ -120,6 +123,16 @@ impl Groups {
                 enable_below(hierarchy)?;
                 for folder in [&shared, &folder] {
                     enable(folder, &hierarchy.controllers).map_err(refused(folder, "given controllers"))?;
+                }
+            }
+            if hierarchy.controllers.contains(&Controller::Processor) {
+                let (file, one) = match hierarchy.version {
+                    Version::One => ("cpu.shares", 1024),
+                    Version::Two => ("cpu.weight", 100),
+                };
+                for folder in [&shared, &folder] {
+                    let weight = (WEIGHT * one).to_string();
+                    fs::write(folder.join(file), weight).map_err(refused(folder, "given a weight"))?;
                 }
             }
             places.push(Place {
