@@ -58,7 +58,6 @@ fn processor_requests() -> [u32; 6] {
         opcode::write::<kvm_sregs>(TYPE, 0x84),      // KVM_SET_SREGS
         opcode::read::<kvm_vcpu_events>(TYPE, 0x9f), // KVM_GET_VCPU_EVENTS
     ]
-    .map(|request| request as u32)
 }
 
 /// The list for a process with this boundary.
