@@ -7,6 +7,7 @@
 //!
 //! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
 //! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
+//! - [`neighbour`]: a function beside one that spins;
 //! - [`rounds`]: the order in which it is measured;
 //! - [`machine`]: what it was measured on;
 //! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
@@ -24,6 +25,7 @@ use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 mod container;
 mod footprint;
 mod machine;
+mod neighbour;
 mod record;
 mod report;
 mod rounds;
@@ -48,9 +50,10 @@ enum Command {
         /// Where the results go; a folder DATE-MACHINE is made there.
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
-        /// Only one half: starts, warm invocations and the loop in C, or language runtimes and what is under them.
+        /// Only one part: starts, warm invocations and the loop in C; language runtimes and what is under them; or a
+        /// warm function beside one that spins.
         #[arg(long)]
-        only: Option<Half>,
+        only: Option<Part>,
         /// Fails if a promised figure is not met.
         #[arg(long)]
         check: bool,
@@ -66,9 +69,10 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Half {
+enum Part {
     Basics,
     Runtimes,
+    Neighbour,
 }
 
 fn main() -> Result<ExitCode> {
@@ -86,18 +90,22 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-/// Runs all series, or one half of them, and returns the folder with their samples.
-fn measure(repetitions: u32, output: &Path, only: Option<Half>) -> Result<PathBuf> {
+/// Runs all series, or one part of them, and returns the folder with their samples.
+fn measure(repetitions: u32, output: &Path, only: Option<Part>) -> Result<PathBuf> {
     let set_up = subject::SetUp::new()?;
     let machine = machine::describe(&set_up.daemon)?;
     let folder = output.join(format!("{}-{}", machine.date, machine.host));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     record::write(&folder.join("machine.json"), &machine)?;
 
-    if only != Some(Half::Runtimes) {
+    let wants = |part| only.is_none_or(|only| only == part);
+    if wants(Part::Basics) {
         measure_basics(&set_up, repetitions, &folder)?;
     }
-    if only != Some(Half::Basics) {
+    if wants(Part::Neighbour) {
+        measure_neighbour(&set_up, repetitions * 10, &folder)?;
+    }
+    if wants(Part::Runtimes) {
         measure_runtimes(&set_up, repetitions.min(40), &folder)?;
     }
     Ok(folder)
@@ -126,6 +134,13 @@ fn measure_basics(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> R
     let series = rounds::run("compute", false, repetitions.min(40), &mut compute)?;
     record::write(&folder.join(format!("{}.json", series.name)), &series)?;
     Ok(())
+}
+
+/// A warm function beside one that spins.
+fn measure_neighbour(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> Result<()> {
+    let mut subjects = neighbour::subjects(set_up)?;
+    let series = rounds::run("neighbour", false, repetitions, &mut subjects)?;
+    record::write(&folder.join(format!("{}.json", series.name)), &series)
 }
 
 /// The series about language runtimes and about the system under them, one program after the other.

@@ -126,6 +126,16 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         let both = p50(name, OWN).zip(p50(name, "process"))?;
         Some((both.0 - both.1) / 1024.0 / 1024.0)
     };
+    let neighbour = || {
+        let series = series
+            .iter()
+            .find(|series| series.name == "neighbour-back-to-back")?;
+        let p99 = |name: &str| {
+            let subject = series.subjects.iter().find(|subject| subject.name == name)?;
+            quantile(&subject.samples, 0.99).map(|ns| ns as f64)
+        };
+        Some(p99(OWN)? / p99("spore, alone")?)
+    };
     let getpid_ns = p50("getpid-back-to-back", OWN).map(|ns| ns / CALLS_QUOTED as f64);
     let promise = |what, unit, at_most, found| Promise {
         what,
@@ -153,6 +163,12 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
             own_ms("warm-back-to-back"),
         ),
         promise("warm invocation, p50, lone", "ms", 0.5, own_ms("warm-lone")),
+        promise(
+            "warm invocation beside one that spins, to alone, p99",
+            "times",
+            2.0,
+            neighbour(),
+        ),
         promise(
             "compute loop, guest to native, p50",
             "times",

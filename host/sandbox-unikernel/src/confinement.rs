@@ -51,33 +51,36 @@ pub fn layers(cgroup_parent: Option<&Path>) -> Result<Vec<Layer>, StartError> {
 
 /// Sends a process to jail, in a cgroup if there can be any, and asks how it went.
 pub(crate) fn find(cgroup_parent: Option<&Path>) -> Result<(Confinement, Option<Groups>), StartError> {
-    let groups = Groups::new(cgroup_parent);
-    if let Ok(groups) = &groups {
+    // A thread of its own visits the cgroup in which the process is born, and ends after it.
+    let found = std::thread::scope(|scope| scope.spawn(|| find_here(cgroup_parent)).join());
+    found.unwrap_or_else(|_| {
+        let source = std::io::Error::other("the thread that tries it is gone");
+        Err(host_error("confining a process")(source))
+    })
+}
+
+fn find_here(cgroup_parent: Option<&Path>) -> Result<(Confinement, Option<Groups>), StartError> {
+    let trial = Groups::new(cgroup_parent).and_then(|groups| {
         remove_stale(groups.stale());
-    }
-    let trial = groups.and_then(|groups| {
         let group = groups.trial()?;
-        Ok((groups, group))
-    });
-    let (jail, cgroup, groups) = match trial {
-        Err(error) => (probe(&launch::start(TITLE, None)?)?, Err(error), None),
-        Ok((groups, group)) => {
-            let outcome = probe_within(&group);
-            group.remove();
-            match outcome {
-                Ok(jail) => (jail, Ok(()), Some(groups)),
-                Err(error) => {
-                    let error = CgroupError::Trial(Box::new(error));
-                    (probe(&launch::start(TITLE, None)?)?, Err(error), None)
-                }
-            }
+        let jail = probe_within(&group);
+        group.remove();
+        match jail {
+            Ok(jail) => Ok((jail, groups)),
+            Err(error) => Err(CgroupError::Trial(Box::new(error))),
         }
-    };
-    let cgroup = match cgroup {
-        Ok(()) => groups.as_ref().map_or(Vec::new(), Groups::layers),
-        Err(error) => crate::cgroup::missing_layers(&error),
-    };
-    Ok((Confinement { jail, cgroup }, groups))
+    });
+    Ok(match trial {
+        Ok((jail, groups)) => {
+            let cgroup = groups.layers();
+            (Confinement { jail, cgroup }, Some(groups))
+        }
+        Err(error) => {
+            let jail = probe(&launch::start(TITLE, None)?)?;
+            let cgroup = crate::cgroup::missing_layers(&error);
+            (Confinement { jail, cgroup }, None)
+        }
+    })
 }
 
 const TITLE: &str = "spore-monitor probe";

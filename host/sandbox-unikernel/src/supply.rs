@@ -7,8 +7,7 @@
 //! ```
 //!
 //! A process that waits for its first request has been started, has its namespaces and its empty root, and is in a
-//! cgroup of its own. All that takes a few milliseconds, and a cgroup of version 1 alone some ten when nothing else was
-//! attached for a while; here nobody waits for it.
+//! cgroup of its own. All that takes a few milliseconds, for which nobody waits here.
 //!
 //! One thread makes all monitors, for as long as there is a supply: the kernel ends a monitor when the thread that
 //! started it ends.

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     limits_are_in_the_cgroup_and_go_with_the_instance,
     what_a_killed_daemon_left_is_removed_by_the_next,
     a_limit_that_is_none_is_refused,
+    an_ordinary_user_is_confined_too,
 ];
 
 fn read(path: impl AsRef<Path>) -> String {
@@ -234,4 +235,56 @@ fn a_limit_that_is_none_is_refused() {
         !output.status.success() && text.contains("CPU limit `much`"),
         "{text}"
     );
+}
+
+/// A member of the group that may use KVM needs nothing else. The group and its device are made for the test alone.
+fn an_ordinary_user_is_confined_too() {
+    if !is_root() {
+        eprintln!("the test must be root to become somebody else");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), everybody).expect("the folder is ours");
+    std::fs::create_dir(place("device")).expect("the folder is ours");
+    std::fs::copy(spore_test_harness::daemon::binary(), place("spore")).expect("the folder is ours");
+    std::fs::copy(program::build("ending"), place("program")).expect("the folder is ours");
+    let script = "mount --make-rprivate / && mount -t tmpfs -o mode=755 none \"$1/device\" &&
+        mknod -m 660 \"$1/device/kvm\" c 10 232 && chgrp 4242 \"$1/device/kvm\" &&
+        mount --bind \"$1/device/kvm\" /dev/kvm && cd / &&
+        setpriv --reuid=65533 --regid=65533 --groups=4242 \"$1/spore\" info --json &&
+        setpriv --reuid=65533 --regid=65533 --groups=4242 \"$1/spore\" run \"$1/program\" exit 0 >&2";
+    let output = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(folder.path())
+        .output()
+        .expect("unshare is there");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let layers = info["layers"].as_array().expect("a list");
+    let state = |name: &str| {
+        let layer = layers.iter().find(|layer| layer["name"] == name);
+        layer.unwrap_or_else(|| panic!("{name} is not listed")).clone()
+    };
+    // These take no rights at all. The others take user namespaces, which not every machine gives to everybody.
+    for name in [
+        "no capabilities",
+        "no new privileges",
+        "not dumpable",
+        "resource limits",
+        "system call list",
+    ] {
+        assert_eq!(state(name)["active"], true, "{}", state(name));
+    }
+    let has_namespaces = state("own user")["active"] == true;
+    for name in [
+        "PID namespace",
+        "mount namespace",
+        "network namespace",
+        "empty root",
+    ] {
+        assert_eq!(state(name)["active"], has_namespaces, "{}", state(name));
+    }
 }

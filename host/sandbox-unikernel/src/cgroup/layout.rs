@@ -49,6 +49,8 @@ pub(crate) struct Hierarchy {
     pub(crate) controllers: Vec<Controller>,
     /// This process's own cgroup, or the one that was named instead.
     pub(crate) parent: PathBuf,
+    /// This process's own cgroup.
+    pub(crate) home: PathBuf,
     /// Whether the parent is the hierarchy's root, which may hold processes beside cgroups.
     pub(crate) is_root: bool,
 }
@@ -71,6 +73,7 @@ pub(crate) fn hierarchies(
             let Some(own) = membership(memberships, mount) else {
                 continue;
             };
+            let home = mount.point.join(&own);
             let path = named.map_or(own, |named| {
                 named.strip_prefix("/").unwrap_or(named).to_path_buf()
             });
@@ -90,6 +93,7 @@ pub(crate) fn hierarchies(
                 version,
                 controllers,
                 parent,
+                home,
                 is_root: path.as_os_str().is_empty(),
             });
         }

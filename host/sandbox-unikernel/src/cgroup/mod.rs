@@ -36,6 +36,9 @@ const DAEMON_FOLDER: &str = "spore-daemon";
 const PERIOD_US: u64 = 100_000;
 /// Least processor time in a period that the kernel takes, in microseconds.
 const QUOTA_US_MIN: u64 = 1_000;
+/// What all instances together weigh when processor time is short, in processes of the daemon's kind. With the weight of
+/// one, an instance that wakes up on a busy machine waits for everybody else.
+const WEIGHT: u64 = 4;
 /// Processes (and threads) of an instance: its monitor, and room for a helper of another kind of instance.
 const PROCESSES_MAX: u32 = 4;
 /// How often, and after what pause, the removal of a cgroup is tried again whose processes have not quite gone.
@@ -74,6 +77,8 @@ struct Place {
     version: Version,
     controllers: Vec<Controller>,
     folder: PathBuf,
+    /// Where the daemon itself is.
+    home: PathBuf,
 }
 
 /// The cgroups of this daemon's instances. Dropping it removes its folders, if no instance is left.
@@ -120,10 +125,21 @@ impl Groups {
                     enable(folder, &hierarchy.controllers).map_err(refused(folder, "given controllers"))?;
                 }
             }
+            if hierarchy.controllers.contains(&Controller::Processor) {
+                let (file, one) = match hierarchy.version {
+                    Version::One => ("cpu.shares", 1024),
+                    Version::Two => ("cpu.weight", 100),
+                };
+                for folder in [&shared, &folder] {
+                    let weight = (WEIGHT * one).to_string();
+                    fs::write(folder.join(file), weight).map_err(refused(folder, "given a weight"))?;
+                }
+            }
             places.push(Place {
                 version: hierarchy.version,
                 controllers: hierarchy.controllers.clone(),
                 folder,
+                home: hierarchy.home.clone(),
             });
         }
         let _lock = own_lock.ok_or(CgroupError::None)?;
@@ -315,35 +331,34 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts a process in the group: born there where that is possible, else moved there before it is returned.
+    /// Starts a process in the group, in which it is born. The calling thread visits the group for that in version 1: the
+    /// kernel lets a thread move *itself* without waiting for all others, which takes some 10 ms otherwise.
     pub(crate) fn start_within(
         &self,
-        start: impl Fn(Option<BorrowedFd<'_>>) -> Result<Launch, StartError>,
+        start: impl FnOnce(Option<BorrowedFd<'_>>) -> Result<Launch, StartError>,
     ) -> Result<Launch, StartError> {
         let unified = self.places.iter().find(|place| place.version == Version::Two);
-        let folder = unified.and_then(|place| File::open(&place.folder).ok());
-        let born = folder
-            .as_ref()
-            .and_then(|folder| start(Some(folder.as_fd())).ok());
-        let is_born = born.is_some();
-        let launch = match born {
-            Some(launch) => launch,
-            None => start(None)?,
-        };
-        let moved = self
-            .places
-            .iter()
-            .filter(|place| !is_born || place.version == Version::One)
-            .try_for_each(|place| {
-                fs::write(place.folder.join("cgroup.procs"), launch.process.id().to_string())
-            });
-        if let Err(error) = moved {
-            // Fails only if it is gone already.
-            let _ = launch.process.kill();
-            let _ = launch.process.wait();
-            return Err(host_error("moving the monitor process to its cgroup")(error));
+        let folder = unified.map(|place| File::open(&place.folder)).transpose();
+        let folder = folder.map_err(host_error("opening a cgroup"))?;
+        let visited = || self.places.iter().filter(|place| place.version == Version::One);
+        // 0 stands for the thread that writes.
+        let launch = visited()
+            .try_for_each(|place| fs::write(place.folder.join("tasks"), "0"))
+            .map_err(host_error("entering a cgroup"))
+            .and_then(|()| start(folder.as_ref().map(AsFd::as_fd)));
+        let mut is_back = Ok(());
+        for place in visited() {
+            is_back = is_back.and(fs::write(place.home.join("tasks"), "0"));
         }
-        Ok(launch)
+        match (launch, is_back) {
+            (Ok(launch), Err(error)) => {
+                // Fails only if it is gone already.
+                let _ = launch.process.kill();
+                let _ = launch.process.wait();
+                Err(host_error("leaving a cgroup")(error))
+            }
+            (launch, _) => launch,
+        }
     }
 
     /// Limits memory, in bytes, and processor time, in thousandths of a processor.

@@ -10,6 +10,7 @@ fn hierarchy(version: Version, controllers: &[Controller], parent: &Path) -> Hie
         version,
         controllers: controllers.to_vec(),
         parent: parent.to_path_buf(),
+        home: parent.to_path_buf(),
         is_root: true,
     }
 }
@@ -150,4 +151,49 @@ fn without_a_hierarchy_the_reason_is_told() {
             .iter()
             .all(|layer| layer.missing.as_deref().unwrap().contains("no hierarchy"))
     );
+}
+
+/// A real hierarchy of version 2, if one is mounted where this user may make cgroups; its controllers do not matter.
+#[test]
+fn a_process_is_born_in_a_real_cgroup_of_version_two() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts
+        .lines()
+        .find(|line| line.contains(" - cgroup2 "))
+        .and_then(|line| line.split(' ').nth(4));
+    let Some(mount) = mount else {
+        eprintln!("skipped: no such hierarchy is mounted");
+        return;
+    };
+    let name = format!("spore-unit-test-{}", std::process::id());
+    let folder = Path::new(mount).join(&name);
+    if let Err(error) = fs::create_dir(&folder) {
+        eprintln!("skipped: {error}");
+        return;
+    }
+    let group = Group {
+        places: vec![Place {
+            version: Version::Two,
+            controllers: Vec::new(),
+            folder: folder.clone(),
+            home: PathBuf::from(mount),
+        }],
+    };
+    let launch = group
+        .start_within(|folder| {
+            assert!(folder.is_some(), "it is to be born there");
+            crate::launch::start("spore-test", folder)
+        })
+        .unwrap();
+    // It may have ended already; where it was is known until it is waited for.
+    let memberships = fs::read_to_string(format!("/proc/{}/cgroup", launch.process.id())).unwrap();
+    launch.process.wait().unwrap();
+    group.remove();
+    assert!(
+        memberships
+            .lines()
+            .any(|line| line.starts_with("0::") && line.ends_with(&name)),
+        "{memberships}"
+    );
+    assert!(!folder.exists());
 }
