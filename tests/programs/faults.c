@@ -11,6 +11,7 @@
  *   /hold?bytes=N  touches N bytes and keeps them, answers "ok"
  *   /endless       a body without length and end     /two-parts     such a body of two parts, then closes
  *   /retire?ms=N   answers "ok", and exits after N milliseconds, whatever arrives meanwhile
+ *   /wait?ms=N     answers "ok" after N milliseconds
  *   /half          reads the head only, then exits with status 4
  */
 #include <netinet/in.h>
@@ -133,6 +134,8 @@ static int serve(int fd)
 		puts("a line");
 		fflush(stdout);
 	}
+	if (!strncmp(path, "/wait", 5))
+		usleep(number("ms=") * 1000);
 	put_ok(fd);
 	if (!strncmp(path, "/retire", 7)) {
 		usleep(number("ms=") * 1000);

@@ -156,6 +156,8 @@ pub enum ApiError {
 
 fn refusal(status: StatusCode, message: &str) -> String {
     match registry_message(message).as_deref().unwrap_or(message) {
+        // The answer to a HEAD has no text.
+        "" if status.is_server_error() => format!("the gateway answered {status}: its log says why"),
         "" => format!("the gateway answered {status}"),
         message => format!("the gateway answered {status}: {message}"),
     }

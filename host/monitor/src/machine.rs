@@ -59,6 +59,9 @@ pub(crate) enum MachineError {
     Features,
 }
 
+/// How often in a row KVM may refuse for now to run a processor.
+const REFUSALS_MAX: u32 = 1000;
+
 fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
     move |source| MachineError::Kvm { what, source }
 }
@@ -81,6 +84,8 @@ pub(crate) enum Exit {
     Interrupted,
     /// It did something that no guest of ours does; one line.
     Unexpected(String),
+    /// The host does not let it run.
+    Refused(MachineError),
 }
 
 /// A virtual machine. Fields are dropped in order: the machine before its memory.
@@ -96,6 +101,8 @@ pub(crate) struct Machine {
     /// First unused byte of the page-table pool.
     pub(crate) page_tables_used_gpa: u64,
     pub(crate) time_stamp_khz: u64,
+    /// How often in a row KVM could not run the processor for now.
+    refusals: u32,
 }
 
 impl Machine {
@@ -204,6 +211,7 @@ impl Machine {
             extended_state,
             page_tables_used_gpa,
             time_stamp_khz,
+            refusals: 0,
         })
     }
 
@@ -275,7 +283,18 @@ impl Machine {
                 Exit::Unexpected("KVM cannot emulate an instruction of the guest".into())
             }
             Ok(other) => Exit::Unexpected(format!("the processor stopped: {}", exit_name(&other))),
-            Err(error) if error.errno() == libc::EINTR || error.errno() == libc::EAGAIN => Exit::Interrupted,
+            Err(error) if error.errno() == libc::EINTR => Exit::Interrupted,
+            // KVM makes threads of its own when a processor runs first. Where there may be none, it says so for ever.
+            Err(error) if error.errno() == libc::EAGAIN => {
+                self.refusals += 1;
+                if self.refusals > REFUSALS_MAX {
+                    return Exit::Refused(kvm_error("run the processor")(error));
+                }
+                Exit::Interrupted
+            }
+            Err(error) if error.errno() == libc::ENOMEM => {
+                return Exit::Refused(kvm_error("run the processor")(error));
+            }
             Err(error) if error.errno() == libc::EFAULT => {
                 Exit::Unexpected("access to memory that the host cannot provide".into())
             }
@@ -283,6 +302,8 @@ impl Machine {
         };
         if matches!(exit, Exit::Interrupted) {
             self.forget_tick();
+        } else {
+            self.refusals = 0;
         }
         exit
     }

@@ -147,6 +147,7 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
             Exit::Interrupted => {}
             Exit::Exception => return Err(ProbeError::Unusable(describe_exception(&machine).into())),
             Exit::Unexpected(what) => return Err(ProbeError::Unusable(what.into())),
+            Exit::Refused(error) => return Err(unusable(error)),
         }
     }
     samples_us.sort_by(f64::total_cmp);

@@ -156,6 +156,7 @@ impl Instance {
             Exit::Exception => self.exception()?,
             Exit::Interrupted => self.tick()?,
             Exit::Unexpected(what) => return Err(Failure::Unexpected(what)),
+            Exit::Refused(error) => return Err(FormError::from(error).into()),
         }
         Ok(None)
     }

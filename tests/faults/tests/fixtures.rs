@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use spore_test_harness::client::{self, Answer};
 use spore_test_harness::daemon::Daemon;
-use spore_test_harness::process::ProcessIdentity;
+use spore_test_harness::process::{ProcessIdentity, descendants};
 use spore_test_harness::{program, wait_until};
 
 /// How long anything may take on a busy machine that takes a moment otherwise.
@@ -64,9 +64,14 @@ pub(crate) fn wait_for_end(process: ProcessIdentity) {
 
 /// Waits until a process computes: the guest runs, not the set-up of its machine.
 pub(crate) fn wait_until_it_computes(process: ProcessIdentity) {
-    let ticks = || {
-        let stat = procfs::process::Process::new(process.pid).and_then(|process| process.stat());
+    let ticks_of = |pid| {
+        let stat = procfs::process::Process::new(pid).and_then(|process| process.stat());
         stat.map_or(0, |stat| stat.utime + stat.stime)
+    };
+    // The guest may be a process of its own, below its monitor.
+    let ticks = || {
+        let guests = descendants(process.pid as u32);
+        ticks_of(process.pid) + guests.iter().map(|guest| ticks_of(guest.pid)).sum::<u64>()
     };
     let before = ticks();
     let computes = wait_until(PATIENCE, || ticks() > before + 10);

@@ -66,7 +66,7 @@ fn monitors_end_with_the_daemon_whatever_they_do() {
     }
     signal(monitor(&daemon, "stopped"), Signal::STOP);
     let monitors = daemon.descendants();
-    assert_eq!(monitors.len(), 5, "{}", daemon.log());
+    assert!(monitors.len() >= 5, "{monitors:?}: {}", daemon.log());
     kill_and_see_monitors_end(&mut daemon, &monitors);
     requests.into_iter().for_each(broken_off);
     daemon.start_again();

@@ -400,7 +400,8 @@ impl Group {
         }
     }
 
-    /// Whether the kernel has ended a process of the group because the group was out of memory.
+    /// Whether the kernel has ended a process of the group because the group was out of memory, rather than one that it
+    /// lies in, or the host.
     pub(crate) fn was_out_of_memory(&self) -> bool {
         let mut memory = self
             .places
@@ -412,8 +413,16 @@ impl Group {
                 Version::Two => "memory.events",
             };
             let text = fs::read_to_string(place.folder.join(file)).unwrap_or_default();
-            let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-            count.is_some_and(|count| count.trim() != "0")
+            let is_counted = |name| {
+                let count = text.lines().find_map(|line| line.strip_prefix(name));
+                count.is_some_and(|count| count.trim() != "0")
+            };
+            let is_full = match place.version {
+                Version::One => fs::read_to_string(place.folder.join("memory.failcnt"))
+                    .is_ok_and(|count| count.trim() != "0"),
+                Version::Two => is_counted("oom "),
+            };
+            is_full && is_counted("oom_kill ")
         })
     }
 

@@ -103,7 +103,7 @@ fn an_end_by_the_memory_limit_is_told_from_others() {
         (
             version_two(&folder.path().join("2")),
             "memory.events",
-            "low 0\nmax 7\noom 0\noom_kill 0\noom_group_kill 0\n",
+            "low 0\nmax 7\noom 0\noom_kill 1\noom_group_kill 1\n",
             "low 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 1\n",
         ),
     ] {
@@ -114,6 +114,10 @@ fn an_end_by_the_memory_limit_is_told_from_others() {
         fs::write(place.join(file), none).unwrap();
         assert!(!group.was_out_of_memory());
         fs::write(place.join(file), one).unwrap();
+        // By another limit than its own, in version 1.
+        fs::write(place.join("memory.failcnt"), "0\n").unwrap();
+        assert_eq!(group.was_out_of_memory(), file == "memory.events");
+        fs::write(place.join("memory.failcnt"), "3\n").unwrap();
         assert!(group.was_out_of_memory());
     }
 }
