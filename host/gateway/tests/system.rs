@@ -39,6 +39,7 @@ async fn deployed_function_is_echoed_as_it_was_sent() {
     expected["name"] = json!("hello");
     expected["namespace"] = json!("openfaas-fn");
     expected["labels"]["faas_function"] = json!("hello");
+    expected["isolation"] = json!("process");
     assert_eq!(one, expected);
     fixture.get("/function/hello").await;
     let (_, list) = fixture.get("/system/functions?namespace=openfaas-fn").await;
@@ -58,12 +59,31 @@ async fn unset_fields_are_absent_except_labels_and_annotations() {
     names.sort();
     assert_eq!(
         names,
-        ["annotations", "createdAt", "image", "labels", "name", "namespace"]
+        [
+            "annotations",
+            "createdAt",
+            "image",
+            "isolation",
+            "labels",
+            "name",
+            "namespace"
+        ]
     );
     assert_eq!(
         (&one["annotations"], &one["labels"]),
         (&json!({}), &json!({ "faas_function": "hello" }))
     );
+}
+
+#[tokio::test]
+async fn an_isolation_that_cannot_be_had_is_refused_at_the_deployment() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    fixture.push("hello", &static_program()).await;
+    for isolation in ["vm", "jail"] {
+        let asks = deployment(json!({ "annotations": { "dev.spore.isolation": isolation } }));
+        let (status, _) = fixture.json(Method::POST, "/system/functions", &asks).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{isolation}");
+    }
 }
 
 #[tokio::test]
