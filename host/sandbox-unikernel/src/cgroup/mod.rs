@@ -105,12 +105,11 @@ impl Groups {
     }
 
     fn within(hierarchies: &[Hierarchy]) -> Result<Self, CgroupError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{}-{}", std::process::id(), since_epoch.as_millis());
         let first = hierarchies.first().ok_or(CgroupError::None)?;
         // Nobody else makes or removes anything meanwhile.
         let shared = first.parent.join(FOLDER);
         let _turn = lock(&make_folder(&shared)?)?;
+        let name = unused_name(&shared)?;
         let mut places = Vec::new();
         let mut own_lock = None;
         for hierarchy in hierarchies {
@@ -269,6 +268,20 @@ impl Drop for Groups {
             if let Some(shared) = place.folder.parent() {
                 let _ = fs::remove_dir(shared);
             }
+        }
+    }
+}
+
+/// Makes a folder of a name that no other daemon has, in a container with process numbers of its own either.
+fn unused_name(shared: &Path) -> Result<String, CgroupError> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut number = since_epoch.as_millis();
+    loop {
+        let name = format!("{}-{number}", std::process::id());
+        match fs::create_dir(shared.join(&name)) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(refused(&shared.join(&name), "made")(error)),
         }
     }
 }
