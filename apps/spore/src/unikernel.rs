@@ -43,7 +43,7 @@ pub(crate) fn host_description(cgroup_parent: Option<&Path>) -> anyhow::Result<S
     text.push_str("\n\nwhat confines an instance\n");
     for Layer { name, missing } in layers(cgroup_parent)? {
         let state = missing.map_or("yes".into(), |reason| format!("no: {reason}"));
-        writeln!(text, "  {name:36}{state}")?;
+        writeln!(text, "  {name:38}{state}")?;
     }
     Ok(text)
 }
