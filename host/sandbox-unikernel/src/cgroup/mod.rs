@@ -105,45 +105,27 @@ impl Groups {
     }
 
     fn within(hierarchies: &[Hierarchy]) -> Result<Self, CgroupError> {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{}-{}", std::process::id(), since_epoch.as_millis());
         let first = hierarchies.first().ok_or(CgroupError::None)?;
         // Nobody else makes or removes anything meanwhile.
         let shared = first.parent.join(FOLDER);
         let _turn = lock(&make_folder(&shared)?)?;
-        let mut places = Vec::new();
-        let mut own_lock = None;
+        let name = unused_name(&shared)?;
+        // What was made goes again if the rest cannot be made.
+        let mut groups = Self {
+            places: Vec::new(),
+            _lock: lock(&shared.join(&name))?,
+        };
         for hierarchy in hierarchies {
-            let shared = make_folder(&hierarchy.parent.join(FOLDER))?;
-            let folder = make_folder(&shared.join(&name))?;
-            if own_lock.is_none() {
-                own_lock = Some(lock(&folder)?);
-            }
-            if hierarchy.version == Version::Two {
-                enable_below(hierarchy)?;
-                for folder in [&shared, &folder] {
-                    enable(folder, &hierarchy.controllers).map_err(refused(folder, "given controllers"))?;
-                }
-            }
-            if hierarchy.controllers.contains(&Controller::Processor) {
-                let (file, one) = match hierarchy.version {
-                    Version::One => ("cpu.shares", 1024),
-                    Version::Two => ("cpu.weight", 100),
-                };
-                for folder in [&shared, &folder] {
-                    let weight = (WEIGHT * one).to_string();
-                    fs::write(folder.join(file), weight).map_err(refused(folder, "given a weight"))?;
-                }
-            }
-            places.push(Place {
+            let folder = make_folder(&hierarchy.parent.join(FOLDER).join(&name))?;
+            groups.places.push(Place {
                 version: hierarchy.version,
                 controllers: hierarchy.controllers.clone(),
                 folder,
                 home: hierarchy.home.clone(),
             });
+            prepare(hierarchy, &name)?;
         }
-        let _lock = own_lock.ok_or(CgroupError::None)?;
-        Ok(Self { places, _lock })
+        Ok(groups)
     }
 
     /// What is limited, as layers.
@@ -269,6 +251,43 @@ impl Drop for Groups {
             if let Some(shared) = place.folder.parent() {
                 let _ = fs::remove_dir(shared);
             }
+        }
+    }
+}
+
+/// Passes the controllers on to the children of the daemon's folder, and gives all of them together their weight.
+fn prepare(hierarchy: &Hierarchy, name: &str) -> Result<(), CgroupError> {
+    let shared = hierarchy.parent.join(FOLDER);
+    let folders = [&shared, &shared.join(name)];
+    if hierarchy.version == Version::Two {
+        enable_below(hierarchy)?;
+        for folder in folders {
+            enable(folder, &hierarchy.controllers).map_err(refused(folder, "given controllers"))?;
+        }
+    }
+    if hierarchy.controllers.contains(&Controller::Processor) {
+        let (file, one) = match hierarchy.version {
+            Version::One => ("cpu.shares", 1024),
+            Version::Two => ("cpu.weight", 100),
+        };
+        for folder in folders {
+            let weight = (WEIGHT * one).to_string();
+            fs::write(folder.join(file), weight).map_err(refused(folder, "given a weight"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a folder of a name that no other daemon has, in a container with process numbers of its own either.
+fn unused_name(shared: &Path) -> Result<String, CgroupError> {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut number = since_epoch.as_millis();
+    loop {
+        let name = format!("{}-{number}", std::process::id());
+        match fs::create_dir(shared.join(&name)) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(refused(&shared.join(&name), "made")(error)),
         }
     }
 }
