@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -66,6 +66,10 @@ pub fn run_once(
     egress: Vec<EgressRule>,
     output: &mut dyn FnMut(LogOrigin, &[u8]) -> io::Result<()>,
 ) -> Result<End, RunError> {
+    let root = read_only(root).map_err(|source| RunError::Host {
+        what: "opening the root for reading",
+        source,
+    })?;
     let name = request.arguments.first().cloned().unwrap_or_default();
     let title = format!("spore-monitor run {name}");
     let launch = launch::start(&title, None)?;
@@ -104,6 +108,15 @@ pub fn run_once(
         source,
     })?;
     result?.ok_or(RunError::Lost(status))
+}
+
+/// The same file with a descriptor that cannot write: no monitor gets another one.
+fn read_only(file: File) -> io::Result<File> {
+    use rustix::fs::{OFlags, fcntl_getfl};
+    if fcntl_getfl(&file)? & OFlags::ACCMODE == OFlags::RDONLY {
+        return Ok(file);
+    }
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 struct Monitor {

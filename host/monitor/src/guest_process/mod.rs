@@ -24,7 +24,8 @@ mod layers;
 use std::fs::File;
 use std::io;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -387,15 +388,32 @@ fn memory_file(name: &std::ffi::CStr, bytes: u64) -> io::Result<OwnedFd> {
 }
 
 /// The program's file as a descriptor that can be read and executed, and not written: a shared mapping of it then cannot
-/// be made writable. It is the file itself, or a copy in memory if the file lies where nothing may be executed.
+/// be made writable. Where the file can be written, or lies where nothing may be executed, it is a copy in memory that is
+/// nobody else's.
 fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<File> {
     use rustix::fs::{OFlags, fcntl_getfl};
+    let file = File::from(program.try_clone_to_owned()?);
+    let is_read_only = fcntl_getfl(program)? & OFlags::ACCMODE == OFlags::RDONLY;
+    if is_read_only && may_be_executed(&file)? {
+        return Ok(file);
+    }
+    let copy = File::from(memory_file(c"spore-program", bytes)?);
+    let mut at = 0;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        // The descriptor's own position belongs to the daemon as well.
+        let count = file.read_at(&mut buffer, at)?;
+        if count == 0 {
+            return Ok(copy);
+        }
+        copy.write_all_at(&buffer[..count], at)?;
+        at += count as u64;
+    }
+}
+
+/// Whether the file lies where files may be executed.
+fn may_be_executed(file: &File) -> io::Result<bool> {
     use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-    let file = if fcntl_getfl(program)? & OFlags::ACCMODE == OFlags::RDONLY {
-        File::from(program.try_clone_to_owned()?)
-    } else {
-        opened_for_reading(program)?
-    };
     let protection = ProtFlags::READ | ProtFlags::EXEC;
     let length = PAGE_BYTES as usize;
     // SAFETY: a new mapping at an address of the kernel's choice, which nobody uses.
@@ -405,26 +423,18 @@ fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<File> {
             length,
             protection,
             MapFlags::SHARED,
-            &file,
+            file,
             0,
         )
     } {
         Ok(page) => {
             // SAFETY: the mapping made just now.
             unsafe { munmap(page, length) }?;
-            Ok(file)
+            Ok(true)
         }
-        Err(Errno::PERM | Errno::ACCESS) => {
-            let copy = File::from(memory_file(c"spore-program", bytes)?);
-            io::copy(&mut &file, &mut &copy)?;
-            opened_for_reading(copy.as_fd())
-        }
+        Err(Errno::PERM | Errno::ACCESS) => Ok(false),
         Err(error) => Err(error.into()),
     }
-}
-
-fn opened_for_reading(file: BorrowedFd<'_>) -> io::Result<File> {
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Whether the monitor's own root is an empty one already.

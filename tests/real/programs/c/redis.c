@@ -146,6 +146,7 @@ int main(int count, char **arguments) {
                             "GET none", "INCR counter", "INCRBY counter 41", "LPUSH letters a b c", "LRANGE letters 0 -1",
                             "HSET hash one 1 two 2", "HGETALL hash", "ZADD scores 3 c 1 a 2 b", "ZRANGE scores 0 -1 WITHSCORES",
                             "SADD set x", "SISMEMBER set x", "EXPIRE greeting 100", "TTL greeting", "PEXPIRE counter 1",
+                            "EXISTS counter",
                             "SETRANGE greeting 1 a", "EVAL \"return redis.call('get', KEYS[1]) .. ARGV[1]\" 1 greeting ?",
                             "BITCOUNT greeting", "NOSUCHCOMMAND", "MULTI", "INCR inside", "EXEC", "DBSIZE"};
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
