@@ -535,8 +535,15 @@ mod tests {
         );
         assert_eq!(streams.read_of_newest(&ram), (1, u64::MAX));
         drop(peer);
-        streams.serve(&ram, &mut Egress::default()).unwrap();
-        assert!(polled(&streams, &ram).is_empty(), "and goes with the far end");
+        // Another test's child may have a copy of the far end for a moment.
+        for _ in 0..1000 {
+            streams.serve(&ram, &mut Egress::default()).unwrap();
+            if polled(&streams, &ram).is_empty() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("it goes with the far end");
     }
 
     #[test]
