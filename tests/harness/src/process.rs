@@ -10,7 +10,7 @@ pub struct ProcessIdentity {
     /// Process number.
     pub pid: i32,
     /// Start time, in clock ticks since boot.
-    start_ticks: u64,
+    pub start_ticks: u64,
 }
 
 impl ProcessIdentity {
