@@ -53,6 +53,7 @@ mod start;
 mod streams;
 mod tables;
 
+pub use run::chain;
 pub use start::{allowed_bytes, main};
 
 /// A value of the auxiliary vector; 0 if it is not there.

@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
+use spore_monitor::chain;
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
 use spore_monitor::protocol::{self, IsolationChoice, JailRequest, Request, RootKind, StartRequest};
@@ -169,18 +170,6 @@ impl UnikernelSandbox {
     pub fn why_no_virtual_machine(&self) -> Option<&str> {
         self.no_virtual_machine.as_deref()
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    line
 }
 
 /// What the monitor is asked for.
