@@ -212,6 +212,9 @@ pub struct HostPage {
     pub changed_slots: u64,
     /// Places whose request was answered since the guest last looked, one bit each; the guest clears it.
     pub answered_egress: u64,
+    /// How often this memory was given to a new instance: 0 in one that was booted. Where it has grown the boot page
+    /// holds a new seed, and whatever must be different in every instance is made anew.
+    pub generation: u64,
     /// The event being delivered.
     pub upcall: Upcall,
     /// Answers to requests for connections to the outside.
@@ -321,7 +324,7 @@ const _: () = assert!(
     "Upcall changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<HostPage>() == 232 + 8 * EGRESS_PLACES + 16 * STREAM_SLOTS,
+    size_of::<HostPage>() == 240 + 8 * EGRESS_PLACES + 16 * STREAM_SLOTS,
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -50,6 +50,8 @@ pub(crate) struct Kernel {
     pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
     pub(crate) random: Random,
+    /// The generation of the memory that `random` and `boot_id` belong to.
+    pub(crate) generation: u64,
     pub(crate) ready: Rc<ReadyQueue>,
     pub(crate) budget: Rc<Budget>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
@@ -108,6 +110,7 @@ pub fn start() -> ! {
         frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
+        generation: shared::generation(),
         futexes: Futexes::new(&ready),
         ready,
         budget: Rc::default(),

@@ -10,6 +10,7 @@ use crate::calls::{self, Answer};
 use crate::kernel::Kernel;
 use crate::memory::space::AccessError;
 use crate::process::{FIRST_PROCESS, ProcessId};
+use crate::random::Random;
 use crate::signals::SignalInfo;
 use crate::signals::delivery::Delivered;
 use crate::signals::exceptions::{self, Found};
@@ -59,6 +60,17 @@ impl Kernel {
             .map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
         self.notify_due = false;
         shared::wait(deadline_ns);
+        self.renew_clone();
+    }
+
+    /// Makes anew what no two instances may share, if this memory has become another instance's while it waited.
+    fn renew_clone(&mut self) {
+        let generation = shared::generation();
+        if generation != self.generation {
+            self.generation = generation;
+            self.random = Random::new(shared::boot().seed);
+            self.random.fill(&mut self.boot_id);
+        }
     }
 
     fn begin_slice(&mut self) {

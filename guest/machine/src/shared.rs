@@ -59,6 +59,12 @@ pub fn clock() -> Clock {
     }
 }
 
+/// How often this memory was given to a new instance.
+#[must_use]
+pub fn generation() -> u64 {
+    load!((*HOST).generation)
+}
+
 /// The event that was delivered last.
 #[must_use]
 pub fn upcall() -> Upcall {

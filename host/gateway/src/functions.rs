@@ -467,6 +467,7 @@ fn template(
         environment,
         working_directory: program.working_directory,
         rewrites_calls: settings.rewrites_calls,
+        is_cloned: settings.is_cloned,
         isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,

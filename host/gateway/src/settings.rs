@@ -26,6 +26,7 @@ const SCALE_MAX: &str = "com.openfaas.scale.max";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
+const CLONING: &str = "dev.spore.snapshot";
 const ISOLATION: &str = "dev.spore.isolation";
 const EGRESS: &str = "dev.spore.allow-egress";
 
@@ -71,6 +72,7 @@ pub(crate) struct Settings {
     pub(crate) memory_bytes: u64,
     pub(crate) processor_millis: u32,
     pub(crate) rewrites_calls: bool,
+    pub(crate) is_cloned: bool,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) egress: Vec<EgressRule>,
 }
@@ -124,6 +126,7 @@ impl Settings {
             isolation: isolation(&deployment.annotations)?,
             processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
+            is_cloned: switch(&deployment.annotations, CLONING)?.unwrap_or(false),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }

@@ -8,7 +8,7 @@ use crate::jail::GuestHandle;
 use crate::kick;
 use crate::machine::{Exit, ExtendedState, Machine, MachineError};
 use crate::memory::{OutOfRange, Region};
-use crate::protocol::Isolation;
+use crate::protocol::{Isolation, ProcessorState};
 use crate::tables;
 
 /// A guest in one of its forms.
@@ -127,6 +127,15 @@ impl Form {
         match self {
             Self::VirtualMachine(machine) => machine.forget_tick(),
             Self::Process(process) => process.forget_tick(),
+        }
+    }
+
+    /// What a snapshot needs to know of the processor of a guest that waits; nothing of a process, whose snapshot would
+    /// have to be copied.
+    pub(crate) fn state(&mut self) -> Result<Option<ProcessorState>, FormError> {
+        match self {
+            Self::VirtualMachine(machine) => Ok(Some(machine.state()?)),
+            Self::Process(_) => Ok(None),
         }
     }
 

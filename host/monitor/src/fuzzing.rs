@@ -153,7 +153,7 @@ impl Stage {
             ram,
             streams: Streams::new(true),
             egress: Egress::default(),
-            log: Log::new(ours, true),
+            log: Log::new(ours, true, 0),
             daemon,
             peers: Vec::new(),
             tail: 0,

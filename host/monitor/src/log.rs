@@ -76,11 +76,11 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// A log that goes to this socket, with or without limits.
-    pub(crate) fn new(socket: OwnedFd, is_limited: bool) -> Self {
+    /// A log that goes to this socket, with or without limits. The guest's ring has been read up to `head`.
+    pub(crate) fn new(socket: OwnedFd, is_limited: bool, head: u32) -> Self {
         Self {
             socket,
-            head: 0,
+            head,
             batch: Batch::default(),
             allowance: Allowance::new(),
             is_limited,
@@ -320,7 +320,7 @@ mod tests {
             let ram = Region::anonymous(2 << 20, 4096).unwrap();
             Self {
                 ram,
-                log: Log::new(ours, true),
+                log: Log::new(ours, true, 0),
                 daemon,
                 tail: 0,
             }

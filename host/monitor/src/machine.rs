@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry,
-    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use rustix::fs::{fstat, ftruncate};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
 use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::Registers;
@@ -16,6 +17,7 @@ use spore_abi::pages::Registers;
 use crate::image::Image;
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
+use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use crate::tables;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
@@ -57,6 +59,50 @@ pub(crate) enum MachineError {
     TooSmall(#[from] OutOfRange),
     #[error("the processor's features cannot be described")]
     Features,
+    #[error("the snapshot cannot be used: {0}")]
+    Snapshot(&'static str),
+}
+
+/// Where the memory of a machine comes from; see [`crate::protocol::MemorySource`].
+pub(crate) enum Memory<'a> {
+    /// Zeroed memory.
+    Fresh,
+    /// This file, which is empty and gets as long as the memory.
+    Within(BorrowedFd<'a>),
+    /// A private copy of this file.
+    CopyOf(BorrowedFd<'a>, &'a Snapshot),
+}
+
+impl Memory<'_> {
+    fn make(&self, ram_bytes: u64) -> Result<Region, MachineError> {
+        let anonymous =
+            || Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory);
+        match self {
+            Self::Fresh => anonymous(),
+            Self::Within(file) => {
+                ftruncate(file, ram_bytes).map_err(|error| MachineError::Memory(error.into()))?;
+                Region::shared(*file, ram_bytes as usize).map_err(MachineError::Memory)
+            }
+            Self::CopyOf(file, snapshot) => {
+                let file_bytes = fstat(file)
+                    .map_err(|error| MachineError::Memory(error.into()))?
+                    .st_size;
+                if snapshot.ram_bytes != ram_bytes || u64::try_from(file_bytes) != Ok(ram_bytes) {
+                    return Err(MachineError::Snapshot("its memory has another size"));
+                }
+                if snapshot.extents.len() > SNAPSHOT_EXTENTS_MAX {
+                    return Err(MachineError::Snapshot("it consists of too many parts"));
+                }
+                let ram = anonymous()?;
+                for &(start, length) in &snapshot.extents {
+                    let length = usize::try_from(length)
+                        .map_err(|_| MachineError::Snapshot("a part of it is beyond its end"))?;
+                    ram.overlay(*file, start, length).map_err(MachineError::Memory)?;
+                }
+                Ok(ram)
+            }
+        }
+    }
 }
 
 /// How often in a row KVM may refuse for now to run a processor.
@@ -114,11 +160,11 @@ impl Machine {
         ram_bytes: u64,
         frames_bytes: u64,
         program: Option<(BorrowedFd<'_>, u64)>,
+        memory: &Memory<'_>,
     ) -> Result<Self, MachineError> {
         let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
         let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
-        let ram =
-            Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory)?;
+        let ram = memory.make(ram_bytes)?;
         let monitor_area =
             Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
         let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
@@ -136,9 +182,14 @@ impl Machine {
         let frames_gpa = ram_bytes.saturating_sub(frames_bytes) + SMALL_PAGES_BYTES;
         let frames_gpa = frames_gpa.next_multiple_of(LARGE_PAGE_BYTES);
         ram.advise_large_pages(frames_gpa, ram_bytes.saturating_sub(frames_gpa) as usize);
-        ram.write_bytes(IMAGE_GPA, image.bytes)?;
-        let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
-        let page_tables_used_gpa = tables::fill_guest_tables(&ram, image_range, program_bytes)?;
+        let page_tables_used_gpa = match memory {
+            Memory::CopyOf(..) => 0,
+            Memory::Fresh | Memory::Within(_) => {
+                ram.write_bytes(IMAGE_GPA, image.bytes)?;
+                let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
+                tables::fill_guest_tables(&ram, image_range, program_bytes)?
+            }
+        };
 
         let mut slots = vec![(0, &ram, 0), (MONITOR_GPA, &monitor_area, 0)];
         slots.extend(
@@ -200,7 +251,7 @@ impl Machine {
                 .map_err(kvm_error("tell the clock rate"))?,
         );
 
-        Ok(Self {
+        let mut machine = Self {
             processor,
             special,
             _virtual_machine: virtual_machine,
@@ -212,6 +263,58 @@ impl Machine {
             page_tables_used_gpa,
             time_stamp_khz,
             refusals: 0,
+        };
+        if let Memory::CopyOf(_, snapshot) = memory {
+            machine.set_state(&snapshot.processor)?;
+        }
+        Ok(machine)
+    }
+
+    /// What a snapshot needs to know of the processor, which stands at a doorbell.
+    pub(crate) fn state(&mut self) -> Result<ProcessorState, MachineError> {
+        // The registers are right only when KVM has finished the instruction (KVM API, KVM_EXIT_IO).
+        self.run_nothing();
+        let registers = self.registers()?;
+        let special = self.processor.get_sregs().map_err(kvm_error("read registers"))?;
+        let extended = self
+            .processor
+            .get_xsave()
+            .map_err(kvm_error("read extended registers"))?;
+        Ok(ProcessorState {
+            general: registers.general,
+            instruction_pointer: registers.rip,
+            flags: registers.rflags,
+            fs_base: special.fs.base,
+            gs_base: special.gs.base,
+            top_table_gpa: self.special.cr3 & !CR3_FLUSH_BIT,
+            extended_state: extended.region.to_vec(),
+        })
+    }
+
+    /// Sets the processor to what [`Machine::state`] has said of another one.
+    fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
+        if !self.switch_tables(state.top_table_gpa)? {
+            return Err(MachineError::Snapshot(
+                "its page tables are not within its memory",
+            ));
+        }
+        let mut extended = kvm_xsave::default();
+        if extended.region.len() != state.extended_state.len() {
+            return Err(MachineError::Snapshot("its extended registers have another size"));
+        }
+        extended.region.copy_from_slice(&state.extended_state);
+        // SAFETY: the state is as long as KVM takes it to be without the dynamic features, none of which is enabled.
+        unsafe { self.processor.set_xsave(&extended) }.map_err(kvm_error("set extended registers"))?;
+        let mut special = self.special;
+        special.fs.base = state.fs_base;
+        special.gs.base = state.gs_base;
+        self.processor
+            .set_sregs(&special)
+            .map_err(kvm_error("set special registers"))?;
+        self.set_registers(&Registers {
+            general: state.general,
+            rip: state.instruction_pointer,
+            rflags: state.flags,
         })
     }
 
@@ -236,6 +339,11 @@ impl Machine {
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12
     /// start a thread then, in this process, which its limits would not allow later.
     pub(crate) fn warm_up(&mut self) {
+        self.run_nothing();
+    }
+
+    /// Enters KVM without running the guest.
+    fn run_nothing(&mut self) {
         if let Some(kick) = &self.kick {
             kick.set();
             // It returns at once, and what else it may say it says again when the guest is to run.

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::ptr;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
+use spore_abi::layout::PAGE_BYTES;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// A stretch of guest-physical memory.
@@ -63,6 +64,22 @@ impl Region {
             mapping: (base, length),
             is_file: false,
         })
+    }
+
+    /// Replaces a range of anonymous memory by a private copy of the same range of a file, which is read and copied as it
+    /// is touched. The file never gets shorter.
+    pub(crate) fn overlay(&self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<()> {
+        let is_whole = offset.is_multiple_of(PAGE_BYTES) && (length as u64).is_multiple_of(PAGE_BYTES);
+        let place = match self.place(offset, length) {
+            Ok(place) if is_whole && length > 0 => place,
+            _ => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: the range lies within our own mapping, to which no reference exists; its pages change, its length
+        // and protection do not.
+        unsafe { mmap(place.cast(), length, protection, flags, file, offset) }?;
+        Ok(())
     }
 
     /// The first `length` bytes of a file, read-only. Beyond the end of the file is nothing: the caller has checked

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::guest_process::{self, GuestProcess};
 use crate::image::Image;
-use crate::machine::{Exit, Machine, MachineError};
+use crate::machine::{Exit, Machine, MachineError, Memory};
 use crate::tables;
 use spore_abi::layout::{FREE_GPA, IMAGE_GPA, PAGE_BYTES, WINDOW_BASE};
 use spore_abi::pages::ImageHeader;
@@ -137,7 +137,8 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let unusable = |error: MachineError| ProbeError::Unusable(Box::new(error));
     let kvm = Kvm::new().map_err(ProbeError::NoKvm)?;
     let started = Instant::now();
-    let mut machine = Machine::new(&kvm, &exiting_image(), FREE_GPA, 0, None).map_err(unusable)?;
+    let mut machine =
+        Machine::new(&kvm, &exiting_image(), FREE_GPA, 0, None, &Memory::Fresh).map_err(unusable)?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     let mut samples_us = Vec::with_capacity(ROUND_TRIPS);
     for _ in 0..ROUND_TRIPS {

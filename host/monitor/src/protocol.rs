@@ -9,7 +9,8 @@
 //!                                <──      Jail                  the only answer; then the process exits
 //!
 //!     Start + root file          ──>
-//!                                <──      Ready                 (or Ended)
+//!     Memory + memory file       ──>                            if the request says that it follows
+//!                                <──      Ready                 (or Captured, or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
@@ -46,6 +47,8 @@ pub enum Request {
         /// How to be confined.
         jail: JailRequest,
     },
+    /// Right after [`Request::Start`], where [`StartRequest::memory`] is not [`MemorySource::Fresh`]. Attached is the file.
+    Memory,
     /// Connect the attached stream socket with the function's port.
     Open,
     /// The answer to [`Event::Connect`] of this place: the attached stream socket, or an error number of Linux.
@@ -85,6 +88,8 @@ pub struct StartRequest {
     pub memory_bytes: u64,
     /// What the attached file is.
     pub root: RootKind,
+    /// Where its memory comes from.
+    pub memory: MemorySource,
     /// Whether call sites are rewritten after their first trap.
     pub rewrites_calls: bool,
     /// Loopback addresses on which nobody listens in the guest are asked for like any others.
@@ -95,6 +100,51 @@ pub struct StartRequest {
     pub isolation: IsolationChoice,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
     pub uses_dispatch: bool,
+}
+
+/// Where the memory of an instance comes from. Only virtual machines have another one than fresh memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemorySource {
+    /// It is zeroed memory, and the program is booted.
+    Fresh,
+    /// The program is booted within the attached file, which is empty. When it is ready the instance ends with
+    /// [`Event::Captured`], and the file is a snapshot; unless the program has done what no snapshot holds.
+    Captured,
+    /// It is a private copy of the attached file, a snapshot, and goes on from there.
+    Cloned(Snapshot),
+}
+
+/// What a snapshot has besides the memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Length of the memory, in bytes.
+    pub ram_bytes: u64,
+    /// The stretches of the file that hold something (start and length, in bytes), in order; the rest is zero.
+    pub extents: Vec<(u64, u64)>,
+    /// The registers.
+    pub processor: ProcessorState,
+}
+
+/// Most stretches of a snapshot: each is a mapping of its own in every clone.
+pub const SNAPSHOT_EXTENTS_MAX: usize = 256;
+
+/// The registers of a guest that waits, at CPL 3. What else a processor has is the same in every guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessorState {
+    /// rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8 … r15.
+    pub general: [u64; 16],
+    /// Instruction pointer.
+    pub instruction_pointer: u64,
+    /// Flags.
+    pub flags: u64,
+    /// Base of FS.
+    pub fs_base: u64,
+    /// Base of GS.
+    pub gs_base: u64,
+    /// Guest-physical address of the top-level page table.
+    pub top_table_gpa: u64,
+    /// The extended state, as `xsave` writes it (Intel SDM volume 1, 13.4), in 32-bit words.
+    pub extended_state: Vec<u32>,
 }
 
 /// What is around a guest.
@@ -148,6 +198,10 @@ pub enum StopReason {
 pub enum Event {
     /// The program waits, and listens on the function's port.
     Ready,
+    /// The program is ready, its memory is a snapshot now, and the instance ends. The stretches are left to the daemon.
+    Captured(Snapshot),
+    /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
+    NotCaptured(String),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
     /// The guest will not run again; this is how much of its streams the program had read.

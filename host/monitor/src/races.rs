@@ -63,7 +63,8 @@ impl Drop for Ends<'_> {
 fn serve(ram: &Region) -> usize {
     let kind = SocketType::SEQPACKET;
     let (ours, daemon) = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-    let (mut streams, mut egress, mut log) = (Streams::new(false), Egress::default(), Log::new(ours, true));
+    let (mut streams, mut egress, mut log) =
+        (Streams::new(false), Egress::default(), Log::new(ours, true, 0));
     let (near, _far) = UnixStream::pair().unwrap();
     streams.add(near.into());
     let mut packet = vec![0; 256 * 1024];

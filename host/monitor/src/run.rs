@@ -8,7 +8,9 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
-use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
+use spore_abi::pages::{
+    Clock, EGRESS_PLACES, EgressRequest, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind,
+};
 
 use crate::egress::Egress;
 use crate::form::{Form, FormError};
@@ -16,7 +18,7 @@ use crate::image::Image;
 use crate::log::{DamagedRing, Log};
 use crate::machine::Exit;
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, Request, StopReason};
+use crate::protocol::{Cause, End, Event, Request, Snapshot, StopReason};
 use crate::report::{self, Fault};
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
@@ -44,6 +46,8 @@ pub(crate) struct Instance {
     pub(crate) egress: Egress,
     pub(crate) memory_bytes: u64,
     pub(crate) is_ready: bool,
+    /// It is to become a snapshot when it is ready.
+    pub(crate) captures: bool,
     /// A request of the guest's was answered with an error since it last ran.
     pub(crate) has_answered: bool,
     pub(crate) clock: Clock,
@@ -57,6 +61,8 @@ enum Failure {
     Stop(StopReason),
     #[error("the daemon is gone")]
     DaemonGone,
+    #[error("its memory is a snapshot")]
+    Captured,
     #[error(transparent)]
     Form(#[from] FormError),
     #[error(transparent)]
@@ -231,7 +237,7 @@ impl Instance {
     fn tick(&mut self) -> Result<(), Failure> {
         self.receive_requests()?;
         self.serve()?;
-        self.report_ready()?;
+        self.report_ready(false)?;
         let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
         if wants_kicks == 0 {
             return Ok(());
@@ -288,18 +294,52 @@ impl Instance {
 
     /// Tells the daemon once that the function's port is listened on. A program that waits does so at its first wait;
     /// one that polls without ever waiting, at the first tick.
-    fn report_ready(&mut self) -> Result<(), Failure> {
+    fn report_ready(&mut self, is_waiting: bool) -> Result<(), Failure> {
         let listening: u32 = guest_field!(self, listening)?;
         if listening == 1 && !self.is_ready {
             self.is_ready = true;
+            if self.captures {
+                self.capture(is_waiting)?;
+            }
             start::send(&self.control, &Event::Ready)?;
         }
         Ok(())
     }
 
+    /// Makes the guest, which is ready, a snapshot, and so ends it; unless the program has done what none holds.
+    fn capture(&mut self, is_waiting: bool) -> Result<(), Failure> {
+        self.serve()?;
+        let log_tail: u32 = guest_field!(self, log_tail)?;
+        let log_head: u32 = self.machine.ram().read(host_field!(log_head))?;
+        let requests: [EgressRequest; EGRESS_PLACES] = guest_field!(self, egress)?;
+        let reason = if !is_waiting {
+            Some("it accepts connections without ever waiting for one")
+        } else if self.streams.were_used() || requests.iter().any(|request| request.sequence != 0) {
+            Some("it has connected to the outside before it was ready")
+        } else if log_head != log_tail {
+            Some("its log cannot be read as fast as it writes")
+        } else {
+            None
+        };
+        let event = match (reason, self.machine.state()?) {
+            (None, Some(processor)) => Event::Captured(Snapshot {
+                ram_bytes: self.machine.ram().length(),
+                extents: Vec::new(),
+                processor,
+            }),
+            (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
+            (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
+        };
+        start::send(&self.control, &event)?;
+        match event {
+            Event::Captured(_) => Err(Failure::Captured),
+            _ => Ok(()),
+        }
+    }
+
     /// The guest waits: sleep until it has news or its deadline has passed.
     fn wait(&mut self) -> Result<(), Failure> {
-        self.report_ready()?;
+        self.report_ready(true)?;
         let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
         let unseen_slots: u64 = self.machine.ram().read(host_field!(changed_slots))?;
         let unseen_answers: u64 = self.machine.ram().read(host_field!(answered_egress))?;
@@ -383,7 +423,7 @@ impl Instance {
     fn describe(&mut self, failure: Failure) -> End {
         let mut details = Vec::new();
         let cause = match failure {
-            Failure::Stop(StopReason::NotNeeded) | Failure::DaemonGone => Cause::Stopped,
+            Failure::Stop(StopReason::NotNeeded) | Failure::DaemonGone | Failure::Captured => Cause::Stopped,
             Failure::Stop(StopReason::TimedOut) => {
                 details.push(self.whereabouts());
                 Cause::Stopped

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -27,11 +27,11 @@ use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, JailReport, Layer};
 use crate::kick;
 use crate::log::Log;
-use crate::machine::{Machine, MachineError};
+use crate::machine::{Machine, MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
-    Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, PACKET_BYTES_MAX, Request,
-    RootKind, StartRequest,
+    Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource, PACKET_BYTES_MAX,
+    Request, RootKind, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
@@ -94,8 +94,16 @@ pub fn main() -> ExitCode {
         // The daemon has given up, or is no daemon: nobody hears us.
         _ => return ExitCode::FAILURE,
     };
+    let memory = match (&start.memory, start.memory == MemorySource::Fresh) {
+        (_, true) => None,
+        _ => match receive_blocking(&control) {
+            Ok(Some((Received::Message(Request::Memory), Some(memory)))) => Some(memory),
+            _ => return ExitCode::FAILURE,
+        },
+    };
     jail.set_title(&request.title);
-    let instance = prepare(start, program, kvm, request.user, &control, log)
+    let files = Files { program, memory };
+    let instance = prepare(start, files, kvm, request.user, &control, log)
         .and_then(|instance| confine(instance, jail, &request, &control));
     let end = match instance {
         Ok(instance) => instance.run(),
@@ -161,10 +169,17 @@ fn say_on_log(text: &str) {
     let _ = send_packet(log, &packet, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
+/// The files that come with a request to start.
+struct Files {
+    program: File,
+    /// See [`MemorySource`].
+    memory: Option<OwnedFd>,
+}
+
 /// Makes the machine and fills its shared pages.
 fn prepare(
     start: StartRequest,
-    program: File,
+    files: Files,
     kvm: Result<Kvm, kvm_ioctls::Error>,
     user: Option<u32>,
     control: &OwnedFd,
@@ -172,7 +187,8 @@ fn prepare(
 ) -> Result<Instance, StartError> {
     let io_error = |what| move |source| StartError::Io { what, source };
     let image = Image::library_os()?;
-    let program_bytes = program
+    let program_bytes = files
+        .program
         .metadata()
         .map_err(io_error("the program's file cannot be read"))?
         .len();
@@ -181,8 +197,13 @@ fn prepare(
             "its file has {program_bytes} bytes"
         )));
     }
-    let machine = make_form(&image, &start, kvm, user, &program, program_bytes)?;
-    let clock = write_shared_pages(&machine, &start, program_bytes)?;
+    let machine = make_form(&image, &start, kvm, user, &files, program_bytes)?;
+    let (clock, log_head) = match start.memory {
+        MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
+        MemorySource::Fresh | MemorySource::Captured => {
+            (write_shared_pages(&machine, &start, program_bytes)?, 0)
+        }
+    };
     let control = control
         .try_clone()
         .map_err(io_error("the control socket cannot be shared"))?;
@@ -190,13 +211,14 @@ fn prepare(
         machine,
         image,
         control,
-        log: Log::new(log, start.limits_log),
+        log: Log::new(log, start.limits_log, log_head),
         // It is the daemon that limits the log.
         streams: Streams::new(start.limits_log),
         egress: Egress::default(),
         has_answered: false,
         memory_bytes: start.memory_bytes,
         is_ready: false,
+        captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
     })
@@ -208,18 +230,23 @@ fn make_form(
     start: &StartRequest,
     kvm: Result<Kvm, kvm_ioctls::Error>,
     user: Option<u32>,
-    program: &File,
+    files: &Files,
     program_bytes: u64,
 ) -> Result<Form, StartError> {
     let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let program = (program.as_fd(), program_bytes);
+    let program = (files.program.as_fd(), program_bytes);
+    let memory = match (&start.memory, &files.memory) {
+        (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
+        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
+        _ => Memory::Fresh,
+    };
     let process = || -> Result<Form, StartError> {
         let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
         Ok(Form::Process(Box::new(process)))
     };
     let virtual_machine = || -> Result<Form, StartError> {
         let kvm = kvm.map_err(StartError::Kvm)?;
-        let mut machine = Machine::new(&kvm, image, ram_bytes, start.memory_bytes, Some(program))?;
+        let mut machine = Machine::new(&kvm, image, ram_bytes, start.memory_bytes, Some(program), &memory)?;
         kick::install().map_err(|source| StartError::Io {
             what: "the timer signal cannot be handled",
             source,
@@ -292,13 +319,6 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
     }
     machine.ram().write_bytes(START_BLOCK_GPA, &block)?;
 
-    let mut seed = [0; 32];
-    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
-        StartError::Io {
-            what: "no randomness",
-            source: error.into(),
-        }
-    })?;
     let boot = BootPage {
         magic: BOOT_MAGIC,
         abi_version: spore_abi::ABI_VERSION,
@@ -314,18 +334,11 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
         flags: flags(start),
         extended_state_mask: machine.extended_state().mask,
         extended_state_bytes: machine.extended_state().bytes,
-        seed,
+        seed: seed()?,
     };
     machine.ram().write(BOOT_PAGE_GPA, boot)?;
 
-    let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
-    let clock = Clock {
-        tsc_base: time_stamp(),
-        monotonic_base_ns,
-        realtime_base_ns,
-        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz().max(1),
-        sequence: 0,
-    };
+    let clock = clock(machine, 0);
     machine.ram().write(
         HOST_PAGE_GPA,
         HostPage {
@@ -339,6 +352,43 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
     )?;
     machine.ram().write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
     Ok(clock)
+}
+
+/// Makes a copy of a snapshot another instance than all the others: its clocks and its randomness are its own. Also how
+/// far the log had been read.
+fn renew_shared_pages(machine: &Form) -> Result<(Clock, u32), StartError> {
+    const SEED_GPA: u64 = BOOT_PAGE_GPA + offset_of!(BootPage, seed) as u64;
+    let ram = machine.ram();
+    ram.write(SEED_GPA, seed()?)?;
+    let mut host: HostPage = ram.read(HOST_PAGE_GPA)?;
+    host.clock = clock(machine, host.clock.sequence.wrapping_add(1));
+    host.generation = host.generation.wrapping_add(1);
+    ram.write(HOST_PAGE_GPA, host)?;
+    Ok((host.clock, host.log_head))
+}
+
+/// Fresh randomness for an instance.
+fn seed() -> Result<[u8; 32], StartError> {
+    let mut seed = [0; 32];
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).map_err(|error| {
+        StartError::Io {
+            what: "no randomness",
+            source: error.into(),
+        }
+    })?;
+    Ok(seed)
+}
+
+/// The clocks as they are now.
+fn clock(machine: &Form, sequence: u64) -> Clock {
+    let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
+    Clock {
+        tsc_base: time_stamp(),
+        monotonic_base_ns,
+        realtime_base_ns,
+        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz().max(1),
+        sequence,
+    }
 }
 
 /// The boot flags that a request asks for.

@@ -117,6 +117,11 @@ impl Streams {
         });
     }
 
+    /// Whether there has been any stream.
+    pub(crate) fn were_used(&self) -> bool {
+        !self.waiting.is_empty() || self.generations.iter().any(|&generation| generation != 0)
+    }
+
     /// The generation of a slot, for a guest that is made up.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn generation(&self, slot: usize) -> u32 {

@@ -17,6 +17,7 @@ fn template(program: &str) -> InstanceSpec {
     InstanceSpec {
         working_directory: "/".into(),
         rewrites_calls: true,
+        is_cloned: false,
         isolation: None,
         egress: Vec::new(),
         function: "hello".to_owned(),

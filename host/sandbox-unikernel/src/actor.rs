@@ -21,6 +21,16 @@ use crate::words::event;
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a start has come to.
+pub(crate) enum Readiness {
+    /// The program listens.
+    Ready,
+    /// It did, and the instance has ended: its memory is a snapshot.
+    Captured(Box<protocol::Snapshot>),
+    /// The program listens, but cannot be made a snapshot.
+    NotCaptured,
+}
+
 /// Owns the process, its sockets and the log.
 pub(crate) struct Actor {
     instance: String,
@@ -65,10 +75,11 @@ impl Actor {
     pub(crate) async fn run(
         mut self,
         mut commands: mpsc::Receiver<StopReason>,
-        ready: oneshot::Sender<Result<(), StartError>>,
+        ready: oneshot::Sender<Result<Readiness, StartError>>,
         report: watch::Sender<Option<EndReport>>,
     ) {
         let mut ready = Some(ready);
+        let mut captured = None;
         let mut stopping: Option<StopReason> = None;
         let mut packet = vec![0; PACKET_BYTES_MAX];
         let mut text = vec![0; PACKET_BYTES_MAX];
@@ -80,7 +91,16 @@ impl Actor {
                         Some(Event::Ready) => {
                             if let Some(ready) = ready.take() {
                                 // Nobody waits any more if the start was given up.
-                                let _ = ready.send(Ok(()));
+                                let _ = ready.send(Ok(Readiness::Ready));
+                            }
+                        }
+                        Some(Event::Captured(snapshot)) => captured = Some(snapshot),
+                        Some(Event::NotCaptured(reason)) => {
+                            let text = format!("no snapshot can be made, so each instance is booted: {reason}");
+                            self.write(LogSource::Platform, text);
+                            if let Some(ready) = ready.take() {
+                                // As above.
+                                let _ = ready.send(Ok(Readiness::NotCaptured));
                             }
                         }
                         Some(Event::Connect(connect)) => {
@@ -130,12 +150,13 @@ impl Actor {
         });
         let end_report = self.finish(end, stopping).await;
         if let Some(ready) = ready {
-            let error = match bad_program {
-                Some(reason) => StartError::BadProgram { reason },
-                None => StartError::EndedEarly(end_report.clone()),
+            let started = match (captured, bad_program) {
+                (Some(snapshot), _) => Ok(Readiness::Captured(Box::new(snapshot))),
+                (None, Some(reason)) => Err(StartError::BadProgram { reason }),
+                (None, None) => Err(StartError::EndedEarly(end_report.clone())),
             };
             // Nobody waits any more if the start was given up.
-            let _ = ready.send(Err(error));
+            let _ = ready.send(started);
         }
         // Nobody may be interested any more.
         let _ = report.send(Some(end_report));

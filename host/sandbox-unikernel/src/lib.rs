@@ -24,11 +24,13 @@ mod ingress;
 mod launch;
 mod lines;
 mod once;
+mod snapshots;
 mod supply;
 mod watched;
 mod words;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,7 +40,9 @@ use rustix::io::Errno;
 use spore_monitor::chain;
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
-use spore_monitor::protocol::{self, IsolationChoice, JailRequest, Request, RootKind, StartRequest};
+use spore_monitor::protocol::{
+    self, IsolationChoice, JailRequest, MemorySource, Request, RootKind, StartRequest,
+};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, Root, Sandbox, StartError, StopReason,
@@ -46,7 +50,7 @@ use spore_sandbox::{
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use actor::Actor;
+use actor::{Actor, Readiness};
 use cgroup::Group;
 use channel::{Channel, is_gone};
 use confinement::Confinement;
@@ -55,6 +59,7 @@ pub use egress::reaches_loopback;
 use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
+use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Supply, Taken};
 use watched::Watched;
 
@@ -77,6 +82,7 @@ pub struct UnikernelSandbox {
     requires_virtual_machine: bool,
     confinement: Confinement,
     supply: Arc<Supply>,
+    snapshots: Snapshots,
 }
 
 /// Why unikernels cannot be run as they are asked for.
@@ -156,6 +162,7 @@ impl UnikernelSandbox {
             requires_virtual_machine,
             confinement,
             supply: Arc::new(supply),
+            snapshots: Snapshots::default(),
         })
     }
 
@@ -183,7 +190,11 @@ pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
 }
 
 /// The encoded request that starts the instance.
-fn start_request(spec: &InstanceSpec, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+fn start_request(
+    spec: &InstanceSpec,
+    jail: JailRequest,
+    memory: MemorySource,
+) -> Result<Vec<u8>, StartError> {
     let instance = StartRequest {
         arguments: spec.arguments.clone(),
         environment: spec
@@ -198,6 +209,7 @@ fn start_request(spec: &InstanceSpec, jail: JailRequest) -> Result<Vec<u8>, Star
             Root::Program(_) => RootKind::Program,
             Root::FileSystem(_) => RootKind::FileSystem,
         },
+        memory,
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
@@ -244,22 +256,92 @@ impl Sandbox for UnikernelSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
+        let is_cloned =
+            spec.is_cloned && self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
+        let resident = match is_cloned {
+            true => self.snapshot(&spec, &log).await?,
+            false => None,
+        };
+        let memory = match &resident {
+            Some(resident) => Given::Clone(resident),
+            None => Given::Fresh,
+        };
+        match self.run(&spec, memory, log).await? {
+            (instance, Readiness::Ready) => Ok(Arc::new(instance)),
+            (_, Readiness::Captured(_) | Readiness::NotCaptured) => Err(snapshots::unasked()),
+        }
+    }
+}
+
+/// What an instance gets as its memory.
+enum Given<'a> {
+    Fresh,
+    /// It becomes a snapshot within this file.
+    Capture(&'a OwnedFd),
+    Clone(&'a Resident),
+}
+
+impl UnikernelSandbox {
+    /// The snapshot of which the instances are copies; it is made if there is none yet. None if none can be made.
+    async fn snapshot(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+    ) -> Result<Option<Arc<Resident>>, StartError> {
+        let cell = self.snapshots.cell(spec);
+        let made = cell.get_or_try_init(|| async {
+            let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
+            let given = Given::Capture(&file);
+            let (instance, readiness) = self.run(spec, given, Arc::clone(log)).await?;
+            match readiness {
+                Readiness::Captured(snapshot) => {
+                    let resident =
+                        Resident::new(file, *snapshot).map_err(host_error("sealing a snapshot"))?;
+                    Ok(Some(Arc::new(resident)))
+                }
+                Readiness::NotCaptured => {
+                    instance.stop(StopReason::NotNeeded).await;
+                    Ok(None)
+                }
+                Readiness::Ready => Err(snapshots::unasked()),
+            }
+        });
+        made.await.cloned()
+    }
+
+    /// Starts an instance and waits until it is ready, or a snapshot.
+    async fn run(
+        &self,
+        spec: &InstanceSpec,
+        given: Given<'_>,
+        log: Arc<dyn LogSink>,
+    ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
+        let (memory, memory_file) = match given {
+            Given::Fresh => (MemorySource::Fresh, None),
+            Given::Capture(file) => (MemorySource::Captured, Some(file)),
+            Given::Clone(resident) => (
+                MemorySource::Cloned(resident.snapshot.clone()),
+                Some(&resident.file),
+            ),
+        };
+        let memory_file = memory_file
+            .map(OwnedFd::try_clone)
+            .transpose()
+            .map_err(host_error("sharing the memory file"))?;
         let Monitor { launch, group } = self.supply.take().await?;
-        let request = start_request(
-            &spec,
-            JailRequest {
-                title: format!("spore-monitor {} {}", spec.function, spec.instance),
-                user: own_user(launch.process.id()),
-                required: self.confinement.jail.active(),
-            },
-        );
+        let jail = JailRequest {
+            title: format!("spore-monitor {} {}", spec.function, spec.instance),
+            user: own_user(launch.process.id()),
+            required: self.confinement.jail.active(),
+        };
+        let request = start_request(spec, jail, memory);
         let taken = Taken {
             process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
             group,
             supply: Arc::clone(&self.supply),
         };
-        limit(taken.group.as_ref(), &spec)?;
+        limit(taken.group.as_ref(), spec)?;
         let request = request?;
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
@@ -274,13 +356,17 @@ impl Sandbox for UnikernelSandbox {
                 }
                 error => host_error("sending the program")(error),
             })?;
+        if memory_file.is_some() {
+            let sent = control.send(&Request::Memory, memory_file).await;
+            sent.map_err(host_error("sending the memory file"))?;
+        }
 
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
         let opened = Arc::new(AtomicU32::new(0));
         let actor = Actor::new(
-            &spec,
+            spec,
             taken,
             Arc::clone(&control),
             log_channel,
@@ -297,7 +383,7 @@ impl Sandbox for UnikernelSandbox {
         };
 
         match tokio::time::timeout(spec.ready_timeout, ready).await {
-            Ok(Ok(Ok(()))) => Ok(Arc::new(instance)),
+            Ok(Ok(Ok(readiness))) => Ok((instance, readiness)),
             Ok(Ok(Err(error))) => Err(error),
             // The actor always answers, unless the runtime is going down under it.
             Ok(Err(_)) => Err(StartError::EndedEarly(actor::lost_report())),
@@ -382,6 +468,7 @@ mod tests {
             environment: vec![("KEY".into(), "v".repeat(value_bytes))],
             working_directory: "/".into(),
             rewrites_calls: true,
+            is_cloned: false,
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
@@ -393,7 +480,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10), JailRequest::default()).unwrap();
+        let packet = start_request(&spec(240 << 10), JailRequest::default(), MemorySource::Fresh).unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -402,7 +489,12 @@ mod tests {
 
     #[test]
     fn an_environment_that_is_too_large_is_the_programs_fault() {
-        let error = start_request(&spec(PACKET_BYTES_MAX), JailRequest::default()).unwrap_err();
+        let error = start_request(
+            &spec(PACKET_BYTES_MAX),
+            JailRequest::default(),
+            MemorySource::Fresh,
+        )
+        .unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");
         assert!(error.to_string().contains("environment"), "{error}");
     }

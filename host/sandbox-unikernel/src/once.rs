@@ -156,8 +156,14 @@ impl Monitor {
             }
             if moved[1] {
                 match self.receive(&mut buffer) {
-                    // Nobody has asked for a probe of the jail.
-                    Some(Event::Ready | Event::Read { .. } | Event::Jail(_)) => {}
+                    // Nobody has asked for a probe of the jail, or for a snapshot.
+                    Some(
+                        Event::Ready
+                        | Event::Read { .. }
+                        | Event::Jail(_)
+                        | Event::Captured(_)
+                        | Event::NotCaptured(_),
+                    ) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
                     Some(Event::Ended(end)) => {
                         while self.take_output(&mut buffer, output)? {}
@@ -185,7 +191,14 @@ impl Monitor {
     fn last_word(&self, buffer: &mut [u8]) -> Result<Option<End>, RunError> {
         loop {
             match self.receive(buffer) {
-                Some(Event::Ready | Event::Read { .. } | Event::Connect(_) | Event::Jail(_)) => {}
+                Some(
+                    Event::Ready
+                    | Event::Read { .. }
+                    | Event::Connect(_)
+                    | Event::Jail(_)
+                    | Event::Captured(_)
+                    | Event::NotCaptured(_),
+                ) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
                 None => return Ok(None),
             }

@@ -54,6 +54,8 @@ pub struct InstanceSpec {
     pub working_directory: String,
     /// Whether a sandbox that catches system calls may change the program's code to do so at less cost.
     pub rewrites_calls: bool,
+    /// Whether instances may be copies of one that was booted once, where a sandbox can make them so.
+    pub is_cloned: bool,
     /// Where the function may connect to; nowhere if there are no rules.
     pub egress: Vec<EgressRule>,
     /// TCP port on which the function listens inside the sandbox.

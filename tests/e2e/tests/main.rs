@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::{program, unikernels_can_run};
 
+mod clones;
 mod confinement;
 mod deploy;
 mod egress;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
     let suites = [
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
+        clones::TESTS,
         confinement::TESTS,
         deploy::TESTS,
         egress::TESTS,

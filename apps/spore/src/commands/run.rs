@@ -12,7 +12,7 @@ use spore_rootfs::{Owners, cached_image};
 
 use crate::arguments::RunArguments;
 use crate::output::print_error;
-use crate::unikernel::{self, Cause, End, LogOrigin, RootKind, RunError, StartRequest};
+use crate::unikernel::{self, Cause, End, LogOrigin, MemorySource, RootKind, RunError, StartRequest};
 
 /// Exit status for errors of ours, as other tools that run programs in sandboxes have it.
 const OWN_FAILURE: u8 = 125;
@@ -51,6 +51,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         port: arguments.port.unwrap_or(DEFAULT_PORT),
         memory_bytes,
         root: kind,
+        memory: MemorySource::Fresh,
         rewrites_calls: !arguments.no_syscall_rewriting,
         reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
         limits_log: false,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_vcpu_events};
+use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave};
 use rustix::ioctl::opcode;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -48,7 +48,7 @@ pub enum ListError {
 }
 
 /// The requests to KVM that the monitor makes while its guest runs, all to the virtual processor.
-fn processor_requests() -> [u32; 6] {
+fn processor_requests() -> [u32; 7] {
     const TYPE: u8 = KVMIO as u8;
     [
         opcode::none(TYPE, 0x80),                    // KVM_RUN
@@ -57,6 +57,7 @@ fn processor_requests() -> [u32; 6] {
         opcode::read::<kvm_sregs>(TYPE, 0x83),       // KVM_GET_SREGS
         opcode::write::<kvm_sregs>(TYPE, 0x84),      // KVM_SET_SREGS
         opcode::read::<kvm_vcpu_events>(TYPE, 0x9f), // KVM_GET_VCPU_EVENTS
+        opcode::read::<kvm_xsave>(TYPE, 0xa4),       // KVM_GET_XSAVE
     ]
 }
 

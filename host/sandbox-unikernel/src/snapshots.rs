@@ -1,0 +1,157 @@
+//! Snapshots: the memory of instances that were booted once and stopped when they were ready. Others are private copies.
+//!
+//! ```text
+//!   start ──> cell of this function as it is configured ──empty──> boot within an empty file ──> sealed file + registers
+//!               └──filled──> clone                                   └── cannot be captured ──> every instance is booted
+//! ```
+//!
+//! A snapshot lives in memory, for as long as the daemon does or until too many others were made. Whoever starts an
+//! instance while its snapshot is being made waits for that.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
+use rustix::io::Errno;
+use spore_monitor::protocol::{SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_sandbox::{InstanceSpec, StartError};
+use tokio::sync::OnceCell;
+
+/// How many snapshots are kept; beyond that the one that was made first goes.
+const KEPT: usize = 64;
+/// Stretches with a gap that is not longer than this, in bytes, are one.
+const GAP_BYTES: u64 = 16 << 10;
+
+/// The snapshot of a function, once it is known whether there can be one.
+pub(crate) type Cell = Arc<OnceCell<Option<Arc<Resident>>>>;
+
+/// A snapshot.
+#[derive(Debug)]
+pub(crate) struct Resident {
+    /// Nobody can write to it any more.
+    pub(crate) file: OwnedFd,
+    pub(crate) snapshot: Snapshot,
+}
+
+/// The snapshots of all functions.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+}
+
+impl Snapshots {
+    /// The place for the snapshot of instances like this one.
+    pub(crate) fn cell(&self, spec: &InstanceSpec) -> Cell {
+        // Everything that an instance can see of its configuration is in here but its own name.
+        let key = InstanceSpec {
+            instance: String::new(),
+            ..spec.clone()
+        };
+        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, cell)) = cells.iter().find(|(known, _)| *known == key) {
+            return Arc::clone(cell);
+        }
+        if cells.len() >= KEPT {
+            cells.pop_front();
+        }
+        let cell = Cell::default();
+        cells.push_back((key, Arc::clone(&cell)));
+        cell
+    }
+}
+
+impl Resident {
+    /// A snapshot within a file to which nobody writes any more.
+    pub(crate) fn new(file: OwnedFd, mut snapshot: Snapshot) -> io::Result<Self> {
+        // Refused if somebody could still write to it.
+        fcntl_add_seals(
+            &file,
+            SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+        )?;
+        snapshot.extents = joined(&stretches(&file)?, GAP_BYTES);
+        Ok(Self { file, snapshot })
+    }
+}
+
+/// An empty file in memory.
+pub(crate) fn empty_file() -> io::Result<OwnedFd> {
+    Ok(memfd_create(
+        "spore-snapshot",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?)
+}
+
+/// What is said of a monitor that does with its memory what nobody has asked for.
+pub(crate) fn unasked() -> StartError {
+    let source = io::Error::other("it has not done with the memory what it was asked to");
+    StartError::Host {
+        what: "agreeing with the monitor about a snapshot",
+        source,
+    }
+}
+
+/// The stretches of a file that hold something (lseek(2), SEEK_DATA).
+fn stretches(file: &OwnedFd) -> io::Result<Vec<(u64, u64)>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    loop {
+        let start = match seek(file, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            // Nothing more.
+            Err(Errno::NXIO) => return Ok(found),
+            Err(error) => return Err(error.into()),
+        };
+        at = seek(file, SeekFrom::Hole(start))?;
+        found.push((start, at - start));
+    }
+}
+
+/// Joins stretches (start and length) with small gaps, and more of them if there would be too many.
+fn joined(stretches: &[(u64, u64)], gap_bytes: u64) -> Vec<(u64, u64)> {
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for &(start, length) in stretches {
+        match joined.last_mut() {
+            Some((last, last_length)) if start - (*last + *last_length) <= gap_bytes => {
+                *last_length = start + length - *last;
+            }
+            _ => joined.push((start, length)),
+        }
+    }
+    if joined.len() > SNAPSHOT_EXTENTS_MAX {
+        return self::joined(&joined, gap_bytes.saturating_mul(2));
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn the_stretches_of_a_file_are_found() {
+        let file = empty_file().unwrap();
+        let file = std::fs::File::from(file);
+        file.set_len(1 << 20).unwrap();
+        for page in [0, 1, 7, 200] {
+            file.write_all_at(&[1], page * 4096).unwrap();
+        }
+        let found = stretches(&file.into()).unwrap();
+        assert_eq!(found, [(0, 8192), (7 * 4096, 4096), (200 * 4096, 4096)]);
+        assert_eq!(joined(&found, 4096), found);
+        assert_eq!(joined(&found, 5 * 4096), [(0, 8 * 4096), (200 * 4096, 4096)]);
+    }
+
+    #[test]
+    fn there_are_never_too_many_stretches() {
+        let many: Vec<_> = (0..10_000).map(|index| (index * 1_000_000, 4096)).collect();
+        let joined = joined(&many, GAP_BYTES);
+        assert!((1..=SNAPSHOT_EXTENTS_MAX).contains(&joined.len()));
+        assert_eq!(joined[0].0, 0);
+        let last = joined.last().unwrap();
+        assert_eq!(last.0 + last.1, 9_999 * 1_000_000 + 4096);
+    }
+}
