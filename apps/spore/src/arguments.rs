@@ -208,6 +208,9 @@ pub(crate) struct DeployArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// Boot the function once, and make every instance a copy of that moment: see docs/snapshots.md for what it shares
+    #[arg(long)]
+    pub(crate) snapshot: bool,
     /// What is to be around the instances [default: what the daemon was started with]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,

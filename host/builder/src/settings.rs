@@ -34,6 +34,7 @@ struct SettingsFile {
     #[serde(default)]
     allow_egress: Vec<String>,
     syscall_rewriting: Option<bool>,
+    snapshot: Option<bool>,
     isolation: Option<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
@@ -74,6 +75,8 @@ pub struct FunctionSettings {
     pub allow_egress: Vec<String>,
     /// Whether call sites may be rewritten so that system calls do not trap.
     pub syscall_rewriting: Option<bool>,
+    /// Whether instances are copies of one that was booted once.
+    pub snapshot: Option<bool>,
     /// What is to be around the instances, `vm` or `process`; none leaves it to the daemon.
     pub isolation: Option<String>,
     /// Environment variables.
@@ -157,6 +160,7 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         scale: file.scale,
         allow_egress: file.allow_egress,
         syscall_rewriting: file.syscall_rewriting,
+        snapshot: file.snapshot,
         isolation: file.isolation,
         environment: file.env,
         labels: file.labels,
@@ -222,7 +226,7 @@ mod tests {
     fn all_settings_are_read() {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
-             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nisolation = \"process\"\n\
+             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
@@ -232,6 +236,7 @@ mod tests {
         assert_eq!(settings.port, Some(9000));
         assert_eq!(settings.allow_egress, ["db:5432"]);
         assert_eq!(settings.syscall_rewriting, Some(false));
+        assert_eq!(settings.snapshot, Some(true));
         assert_eq!(settings.isolation.as_deref(), Some("process"));
         assert_eq!(
             settings.scale,

@@ -265,10 +265,12 @@ mod tests {
             (Duration::from_secs(60), 128 << 20)
         );
         assert!(plain.rewrites_calls && plain.egress.is_empty() && plain.isolation.is_none());
+        assert!(!plain.is_cloned);
         let set = settings(&deployment(
             &[],
             &[
                 (REWRITING, "false"),
+                (CLONING, "true"),
                 (EGRESS, "db:5432,10.0.0.0/8"),
                 (ISOLATION, "process"),
             ],
@@ -276,6 +278,7 @@ mod tests {
         let set = set.expect("valid");
         assert_eq!(set.isolation, Some(Isolation::Process));
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
+        assert!(set.is_cloned);
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
         assert_eq!((set.limits.min_instances, set.limits.max_instances), (2, 3));

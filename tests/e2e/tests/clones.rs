@@ -17,12 +17,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
 ];
 
 /// Instances are removed as soon as they have answered: each request finds a new one.
-const CLONED: &[&str] = &[
-    "--annotation",
-    "dev.spore.idle-timeout=0s",
-    "--annotation",
-    "dev.spore.snapshot=true",
-];
+const CLONED: &[&str] = &["--annotation", "dev.spore.idle-timeout=0s", "--snapshot"];
 
 /// What `programs/cloned.c` tells.
 struct Told {

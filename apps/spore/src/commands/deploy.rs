@@ -24,6 +24,7 @@ const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
 pub(super) const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
 /// Annotation that is `false` if every system call is to trap.
 const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
+const SNAPSHOT_ANNOTATION: &str = "dev.spore.snapshot";
 /// Annotation that says what is to be around the instances.
 const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
 /// Labels that bound the number of instances.
@@ -174,6 +175,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
         scale: Scale::default(),
         allow_egress: Vec::new(),
         syscall_rewriting: None,
+        snapshot: None,
         isolation: None,
         environment: BTreeMap::new(),
         labels: BTreeMap::new(),
@@ -197,6 +199,9 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     }
     if arguments.no_syscall_rewriting {
         settings.syscall_rewriting = Some(false);
+    }
+    if arguments.snapshot {
+        settings.snapshot = Some(true);
     }
     if let Some(isolation) = arguments.isolation {
         settings.isolation = Some(Isolation::from(isolation).name().to_owned());
@@ -225,6 +230,9 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     }
     if let Some(rewrites) = settings.syscall_rewriting {
         annotations.insert(REWRITING_ANNOTATION.to_owned(), rewrites.to_string());
+    }
+    if let Some(is_cloned) = settings.snapshot {
+        annotations.insert(SNAPSHOT_ANNOTATION.to_owned(), is_cloned.to_string());
     }
     if let Some(isolation) = &settings.isolation {
         annotations.insert(ISOLATION_ANNOTATION.to_owned(), isolation.clone());
@@ -292,6 +300,7 @@ mod tests {
         };
         settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
         settings.syscall_rewriting = Some(false);
+        settings.snapshot = Some(true);
         settings.isolation = Some("process".into());
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
@@ -303,6 +312,7 @@ mod tests {
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
+                    "dev.spore.snapshot": "true",
                 },
                 "limits": {"memory": "64Mi", "cpu": "500m"},
             })
