@@ -111,7 +111,7 @@ pub enum MemorySource {
     /// [`Event::Captured`], and the file is a snapshot; unless the program has done what no snapshot holds.
     Captured,
     /// It is a private copy of the attached file, a snapshot, and goes on from there.
-    Cloned(Snapshot),
+    Cloned(Box<Snapshot>),
 }
 
 /// What a snapshot has besides the memory.
@@ -199,7 +199,7 @@ pub enum Event {
     /// The program waits, and listens on the function's port.
     Ready,
     /// The program is ready, its memory is a snapshot now, and the instance ends. The stretches are left to the daemon.
-    Captured(Snapshot),
+    Captured(Box<Snapshot>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].

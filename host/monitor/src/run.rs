@@ -322,11 +322,11 @@ impl Instance {
             None
         };
         let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Snapshot {
+            (None, Some(processor)) => Event::Captured(Box::new(Snapshot {
                 ram_bytes: self.machine.ram().length(),
                 extents: Vec::new(),
                 processor,
-            }),
+            })),
             (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
             (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
         };

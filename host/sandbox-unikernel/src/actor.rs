@@ -151,7 +151,7 @@ impl Actor {
         let end_report = self.finish(end, stopping).await;
         if let Some(ready) = ready {
             let started = match (captured, bad_program) {
-                (Some(snapshot), _) => Ok(Readiness::Captured(Box::new(snapshot))),
+                (Some(snapshot), _) => Ok(Readiness::Captured(snapshot)),
                 (None, Some(reason)) => Err(StartError::BadProgram { reason }),
                 (None, None) => Err(StartError::EndedEarly(end_report.clone())),
             };

@@ -321,7 +321,7 @@ impl UnikernelSandbox {
             Given::Fresh => (MemorySource::Fresh, None),
             Given::Capture(file) => (MemorySource::Captured, Some(file)),
             Given::Clone(resident) => (
-                MemorySource::Cloned(resident.snapshot.clone()),
+                MemorySource::Cloned(Box::new(resident.snapshot.clone())),
                 Some(&resident.file),
             ),
         };
