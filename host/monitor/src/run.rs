@@ -118,6 +118,8 @@ impl Instance {
         };
         self.drain(match &end.cause {
             Cause::Stopped => STOPPED_DRAIN_TIMEOUT,
+            // Memory may be short, and this process holds the guest's.
+            Cause::Killed(_) => Duration::ZERO,
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
             _ => UNLIMITED_DRAIN_TIMEOUT,
         });

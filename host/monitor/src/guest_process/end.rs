@@ -15,6 +15,25 @@ const OWN_FAULTS: [i32; 5] = [
     libc::SIGSEGV,
 ];
 
+extern "C" fn on_end(_signal: libc::c_int) {}
+
+/// Lets the end of a child interrupt this process's waits, so that it is seen at once. The guest's memory is the
+/// monitor's as well: where the kernel killed the guest for want of memory, there is more only when the monitor has gone.
+pub(crate) fn be_interrupted() -> io::Result<()> {
+    // SAFETY: all zero is a value of the structure; the handler does nothing.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_end as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        libc::sigaction(libc::SIGCHLD, &raw const action, std::ptr::null_mut())
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// How a guest's process has ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessEnd {

@@ -43,7 +43,7 @@ use crate::image::Image;
 use crate::machine::{Exit, ExtendedState, extended_state};
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
-pub(crate) use end::ProcessEnd;
+pub(crate) use end::{ProcessEnd, be_interrupted};
 pub(crate) use layers::Layers;
 
 /// How long the guest may run before the monitor looks after the rings.
@@ -249,7 +249,10 @@ impl GuestProcess {
             }
             let left = self.tick_at.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                futex(self.turn(), libc::FUTEX_WAIT, turn::GUEST, Some(left));
+                let is_interrupted = futex(self.turn(), libc::FUTEX_WAIT, turn::GUEST, Some(left));
+                if is_interrupted && let Some(end) = self.end() {
+                    return end.exit();
+                }
                 continue;
             }
             if let Some(end) = self.end() {
@@ -328,15 +331,16 @@ impl Drop for GuestProcess {
     }
 }
 
-/// Waits at a word or wakes who waits there. Whoever waits looks at the word again, whatever comes back.
-fn futex(word: &AtomicU32, operation: i32, value: u32, timeout: Option<Duration>) {
+/// Waits at a word or wakes who waits there; whether a signal interrupted it. Whoever waits looks at the word again.
+fn futex(word: &AtomicU32, operation: i32, value: u32, timeout: Option<Duration>) -> bool {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the word is valid as long as the reference, the timeout until the call returns.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, timeout, 0, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, timeout, 0, 0) };
+    result < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }
 
 /// Two connected sockets: for the monitor, and for its child.
