@@ -116,10 +116,12 @@ impl Instance {
                 Err(failure) => break self.describe(failure),
             }
         };
+        // Memory may be short, and this process holds the guest's: nothing else first, as if it were killed itself.
+        if matches!(end.cause, Cause::Killed(_)) {
+            return end;
+        }
         self.drain(match &end.cause {
             Cause::Stopped => STOPPED_DRAIN_TIMEOUT,
-            // Memory may be short, and this process holds the guest's.
-            Cause::Killed(_) => Duration::ZERO,
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
             _ => UNLIMITED_DRAIN_TIMEOUT,
         });
