@@ -1,8 +1,10 @@
 //! The two forms of a guest: a virtual machine, or a process. The loop knows them by what they have in common.
 
+use std::os::fd::BorrowedFd;
+
 use spore_abi::pages::{Registers, Upcall, upcall_kind};
 
-use crate::guest_process::{GuestProcess, ProcessError};
+use crate::guest_process::{GuestProcess, ProcessEnd, ProcessError};
 use crate::image::Image;
 use crate::jail::GuestHandle;
 use crate::kick;
@@ -93,6 +95,22 @@ impl Form {
         match self {
             Self::VirtualMachine(machine) => GuestHandle::Processor(machine.processor_descriptor()),
             Self::Process(process) => GuestHandle::Process(process.id()),
+        }
+    }
+
+    /// What can be polled for an end of the guest that is not its own doing.
+    pub(crate) fn watch(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::VirtualMachine(_) => None,
+            Self::Process(process) => process.watch(),
+        }
+    }
+
+    /// Such an end, if it has come.
+    pub(crate) fn end(&self) -> Option<ProcessEnd> {
+        match self {
+            Self::VirtualMachine(_) => None,
+            Self::Process(process) => process.end(),
         }
     }
 

@@ -14,6 +14,7 @@ use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
 use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::Registers;
 
+use crate::guest_process::ProcessEnd;
 use crate::image::Image;
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
@@ -132,6 +133,8 @@ pub(crate) enum Exit {
     Unexpected(String),
     /// The host does not let it run.
     Refused(MachineError),
+    /// Its process has ended by no doing of its own.
+    Lost(ProcessEnd),
 }
 
 /// A virtual machine. Fields are dropped in order: the machine before its memory.

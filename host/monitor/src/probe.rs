@@ -149,6 +149,7 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
             Exit::Exception => return Err(ProbeError::Unusable(describe_exception(&machine).into())),
             Exit::Unexpected(what) => return Err(ProbeError::Unusable(what.into())),
             Exit::Refused(error) => return Err(unusable(error)),
+            Exit::Lost(end) => return Err(ProbeError::Unusable(end.into())),
         }
     }
     samples_us.sort_by(f64::total_cmp);

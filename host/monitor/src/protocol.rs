@@ -264,6 +264,8 @@ pub enum Cause {
     },
     /// The function's memory was used up.
     OutOfMemory,
+    /// Somebody killed the guest's process, or the kernel did for want of memory; one line.
+    Killed(String),
     /// The program cannot be run; one line.
     BadProgram(String),
     /// The library OS or the monitor failed; one line.

@@ -14,6 +14,7 @@ use spore_abi::pages::{
 
 use crate::egress::Egress;
 use crate::form::{Form, FormError};
+use crate::guest_process::ProcessEnd;
 use crate::image::Image;
 use crate::log::{DamagedRing, Log};
 use crate::machine::Exit;
@@ -81,6 +82,8 @@ enum Failure {
     NoTable(u64),
     #[error("the control socket fails")]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Lost(#[from] ProcessEnd),
     #[error("waiting fails")]
     Poll(#[source] Errno),
 }
@@ -119,6 +122,10 @@ impl Instance {
                 Err(failure) => break self.describe(failure),
             }
         };
+        // Memory may be short, and this process holds the guest's: nothing else first, as if it were killed itself.
+        if matches!(end.cause, Cause::Killed(_)) {
+            return end;
+        }
         self.drain(match &end.cause {
             Cause::Stopped => STOPPED_DRAIN_TIMEOUT,
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
@@ -162,6 +169,7 @@ impl Instance {
             Exit::Exception => self.exception()?,
             Exit::Interrupted => self.tick()?,
             Exit::Unexpected(what) => return Err(Failure::Unexpected(what)),
+            Exit::Lost(end) => return Err(end.into()),
             Exit::Refused(error) => return Err(FormError::from(error).into()),
         }
         Ok(None)
@@ -364,13 +372,20 @@ impl Instance {
     /// Sleeps until a socket moves; whether the control socket has.
     fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
         let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        let watch = self.machine.watch();
+        list.extend(watch.map(|watch| PollFd::from_borrowed_fd(watch, PollFlags::IN)));
         list.extend(self.log.poll_entry());
         self.streams.poll_list(self.machine.ram(), &mut list)?;
         let timeout = timeout.into_iter().chain(self.log.until_report()).min();
         match poll(&mut list, timeout.map(timespec).as_ref()) {
-            Ok(_) => Ok(!list[0].revents().is_empty()),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(Failure::Poll(error)),
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(false),
+            Err(error) => return Err(Failure::Poll(error)),
+        }
+        let has_ended = watch.is_some() && !list[1].revents().is_empty();
+        match has_ended.then(|| self.machine.end()).flatten() {
+            Some(end) => Err(end.into()),
+            None => Ok(!list[0].revents().is_empty()),
         }
     }
 
@@ -442,6 +457,7 @@ impl Instance {
                 signal: None,
                 summary: chain(&failure),
             },
+            Failure::Lost(ProcessEnd::Killed(_)) => Cause::Killed(chain(&failure)),
             other => Cause::Failed(chain(&other)),
         };
         End { cause, details }

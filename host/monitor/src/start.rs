@@ -22,7 +22,7 @@ use zerocopy::FromZeros;
 
 use crate::egress::Egress;
 use crate::form::Form;
-use crate::guest_process::{GuestProcess, ProcessError};
+use crate::guest_process::{self, GuestProcess, ProcessError};
 use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, JailReport, Layer};
 use crate::kick;
@@ -241,6 +241,10 @@ fn make_form(
         _ => Memory::Fresh,
     };
     let process = || -> Result<Form, StartError> {
+        guest_process::be_interrupted().map_err(|source| StartError::Io {
+            what: "the signal of a child's end cannot be handled",
+            source,
+        })?;
         let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
         Ok(Form::Process(Box::new(process)))
     };

@@ -201,7 +201,7 @@ impl Actor {
                 read_bytes: None,
             },
             (None, None) => EndReport {
-                cause: self.loss(status),
+                cause: self.loss(status.map_or_else(|error| error.to_string(), describe_loss)),
                 details: Vec::new(),
                 read_bytes: None,
             },
@@ -215,16 +215,15 @@ impl Actor {
         report
     }
 
-    /// Why a monitor has ended without a report.
-    fn loss(&self, status: std::io::Result<std::process::ExitStatus>) -> EndCause {
+    /// Why an instance has ended of which a process was killed, or a monitor has ended without a report: its own cgroup
+    /// had no memory left, or what `summary` says.
+    fn loss(&self, summary: String) -> EndCause {
         if self.monitor.group.as_ref().is_some_and(Group::was_out_of_memory) {
             return EndCause::OutOfMemory {
                 limit_bytes: self.memory_bytes,
             };
         }
-        EndCause::SandboxFailed {
-            summary: status.map_or_else(|error| error.to_string(), describe_loss),
-        }
+        EndCause::SandboxFailed { summary }
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {
@@ -235,6 +234,7 @@ impl Actor {
             Cause::OutOfMemory => EndCause::OutOfMemory {
                 limit_bytes: self.memory_bytes,
             },
+            Cause::Killed(summary) => self.loss(summary),
             Cause::BadProgram(summary) | Cause::Failed(summary) => EndCause::SandboxFailed { summary },
         };
         EndReport {

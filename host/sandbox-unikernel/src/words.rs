@@ -23,6 +23,7 @@ fn fit(end: End) -> End {
             signal,
             summary: line(&summary),
         },
+        Cause::Killed(reason) => Cause::Killed(line(&reason)),
         Cause::BadProgram(reason) => Cause::BadProgram(line(&reason)),
         Cause::Failed(reason) => Cause::Failed(line(&reason)),
         other @ (Cause::Stopped | Cause::Exited(_) | Cause::OutOfMemory) => other,

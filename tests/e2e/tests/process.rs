@@ -20,6 +20,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     a_forged_page_ends_the_guest,
     a_guest_process_holds_its_memory_and_nothing_else,
     a_guest_ends_with_its_monitor,
+    a_guest_that_is_killed_is_no_crash_and_its_monitor_ends,
     seccomp_catches_calls_as_dispatch_does,
     each_function_has_the_isolation_that_it_asks_for,
     a_daemon_that_requires_virtual_machines_has_nothing_else,
@@ -170,6 +171,17 @@ fn a_guest_process_holds_its_memory_and_nothing_else() {
         let of = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("root may look");
         assert_ne!(of(guest.pid), of(monitor.pid), "{kind}");
     }
+}
+
+fn a_guest_that_is_killed_is_no_crash_and_its_monitor_ends() {
+    let (daemon, monitor, guest) = daemon_with_a_guest();
+    let guest_pid = Pid::from_raw(guest.pid).expect("a number");
+    kill_process(guest_pid, Signal::KILL).expect("the guest runs");
+    // Nobody asks for it: that the function waits must not keep its memory.
+    assert!(wait_until(Duration::from_secs(10), || !monitor.is_alive()));
+    daemon.wait_for_log("httpd", "the guest's process was killed");
+    assert!(!daemon.spore_ok(&["logs", "httpd"]).contains("crashed"));
+    assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
 }
 
 fn a_guest_ends_with_its_monitor() {

@@ -1,18 +1,19 @@
 //! Kills, full disks, limits and damage: what must not be lost, and who must not notice.
 //!
-//! Every test starts a daemon of its own. Those that start functions need `/dev/kvm`; those that make mounts or control
-//! groups need the superuser; where these cannot be had, they are shown as ignored, by name.
+//! Every test starts a daemon of its own, and functions in virtual machines or processes, whichever can be had; those that
+//! make mounts or control groups need the superuser. Where these cannot be had, they are shown as ignored, by name.
 //!
 //! | variable | what it sets |
 //! |---|---|
 //! | `SPORE_BIN` | the binary to test; otherwise a release build is made |
+//! | `SPORE_TEST_ISOLATION` | `vm` or `process`, for the form that is not the default here |
 //! | `SPORE_FAULTS_KILLS` | how often the daemon is killed at a random moment (5) |
 //! | `SPORE_FAULTS_SEED` | the seed of these moments; otherwise one is drawn and printed |
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use spore_test_harness::{kvm_is_usable, program};
+use spore_test_harness::{program, unikernels_can_run};
 
 mod damage;
 mod deployments;
@@ -24,7 +25,7 @@ mod kill_daemon;
 mod kill_monitor;
 mod limits;
 
-/// What a test needs of the machine besides KVM.
+/// What a test needs of the machine besides unikernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Nothing,
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         limits::TESTS_OF_USERS,
         limits::TESTS_OF_MEMORY,
     ];
-    let has_kvm = kvm_is_usable();
+    let can_run = unikernels_can_run();
     let trials = suites.into_iter().flatten().map(|test| {
         let run = test.run;
         let name = test.name.trim_start_matches("faults::");
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
             run();
             Ok(())
         });
-        trial.with_ignored_flag(!has_kvm || !is_met(test.needs))
+        trial.with_ignored_flag(!can_run || !is_met(test.needs))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     program::remove_built();

@@ -154,7 +154,7 @@ fn report(end: End, memory_bytes: u64, quiet: bool) -> anyhow::Result<u8> {
             summary,
         } => bail!("the program damaged its machine: {summary}"),
         Cause::BadProgram(reason) => bail!("the program cannot run here: {reason}"),
-        Cause::Failed(reason) => bail!("{reason}"),
+        Cause::Killed(reason) | Cause::Failed(reason) => bail!("{reason}"),
         Cause::Stopped => bail!("the program was stopped"),
     };
     if !quiet {

@@ -11,6 +11,7 @@ pub(super) const RT_SIGPROCMASK: u64 = 14;
 pub(super) const SIGALTSTACK: u64 = 131;
 pub(super) const PRCTL: u64 = 157;
 const FUTEX: u64 = 202;
+pub(super) const EXIT_GROUP: u64 = 231;
 
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;

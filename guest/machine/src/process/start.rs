@@ -10,7 +10,7 @@ use spore_abi::layout::{
 };
 use spore_abi::process::{AREA_BYTES, FILTER, RAM_ALIAS_BASE, SIGNAL_STACK, SIGNAL_STACK_BYTES, TICK_SIGNAL};
 
-use super::calls::{MUNMAP, PRCTL, RT_SIGACTION, RT_SIGPROCMASK, SIGALTSTACK, system_call};
+use super::calls::{EXIT_GROUP, MUNMAP, PRCTL, RT_SIGACTION, RT_SIGPROCMASK, SIGALTSTACK, system_call};
 use super::{load, signals};
 use crate::{processor, shared};
 
@@ -177,9 +177,11 @@ fn unmap(start: u64, end: u64) {
     unmap(middle, end);
 }
 
-/// Ends the process if a call has failed that must not.
+/// Ends the process if a call has failed that must not. Its status tells the monitor the error's number.
 fn must(result: i64) {
     if result < 0 {
+        // SAFETY: ends the process. The seccomp program, which has no such call, is not there yet.
+        unsafe { system_call(EXIT_GROUP, [result.unsigned_abs(), 0, 0, 0, 0, 0]) };
         // SAFETY: an exception, with or without a handler, that the monitor hears of.
         unsafe { core::arch::asm!("ud2", options(noreturn)) };
     }

@@ -14,10 +14,12 @@ use spore_abi::process::{
 };
 
 use super::layers::Layers;
-use super::{ProcessError, receive};
+use super::{ProcessEnd, ProcessError, host_error, receive};
 
-/// First of the numbers to which descriptors are moved out of the way.
-const SPARE_DESCRIPTOR: i32 = 64;
+/// Where the gate is until the guest starts.
+const GATE_DESCRIPTOR: i32 = MODULE_DESCRIPTOR + 1;
+/// First of the numbers to which descriptors are moved out of the way: a low one, for there may be few.
+const SPARE_DESCRIPTOR: i32 = GATE_DESCRIPTOR + 1;
 /// Address space of a guest process, in multiples of its memory: the window, the alias, and as much for its programs'
 /// mappings. What does not fit leaves the cache of translations and comes back when it is touched.
 const ADDRESS_SPACE_MEMORIES: u64 = 6;
@@ -52,6 +54,10 @@ pub(crate) enum Step {
     Privileges,
     /// Becoming another user.
     User,
+    /// Keeping its descriptors, and closing all others.
+    Descriptors,
+    /// Mapping its memory and its module.
+    Memory,
 }
 
 impl Step {
@@ -61,14 +67,22 @@ impl Step {
             Self::ParentDeath => "be made to end with the monitor",
             Self::Privileges => "give up its privileges",
             Self::User => "become its own user",
+            Self::Descriptors => "keep its own descriptors only",
+            Self::Memory => "map its memory",
         }
     }
 
     fn from_number(number: u8) -> Self {
-        [Self::ParentDeath, Self::Privileges, Self::User]
-            .into_iter()
-            .find(|step| *step as u8 == number)
-            .unwrap_or(Self::None)
+        [
+            Self::ParentDeath,
+            Self::Privileges,
+            Self::User,
+            Self::Descriptors,
+            Self::Memory,
+        ]
+        .into_iter()
+        .find(|step| *step as u8 == number)
+        .unwrap_or(Self::None)
     }
 }
 
@@ -170,11 +184,11 @@ struct Report {
 const REPORT_BYTES: usize = 8;
 
 /// Takes the child's report.
-pub(super) fn receive_report(gate: &OwnedFd) -> Result<Layers, ProcessError> {
+pub(super) fn receive_report(gate: &OwnedFd, child: libc::pid_t) -> Result<Layers, ProcessError> {
     let mut packet = [0; REPORT_BYTES];
-    match receive(gate, &mut packet) {
-        Ok(REPORT_BYTES) => {}
-        _ => return Err(ProcessError::NoReport),
+    if receive(gate, &mut packet).map_err(host_error("hear from the guest's process"))? == 0 {
+        // The child keeps its end for as long as it lives.
+        return Err(ProcessError::NoReport(ProcessEnd::wait_for(child)));
     }
     let [layers @ .., step, low, high, _] = packet;
     match Step::from_number(step) {
@@ -190,7 +204,14 @@ fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32) ->
     // SAFETY: closes the monitor's end in the child, where nothing uses it.
     unsafe { libc::close(gate) };
     block_signals();
-    let (layers, result) = confine(plan, flags);
+    let (layers, mut result) = confine(plan, flags);
+    let mut gate = childs_gate;
+    if result.is_ok() {
+        (gate, result) = keep_own_descriptors(plan, gate);
+    }
+    if result.is_ok() && !map_layout(plan) {
+        result = Err(Step::Memory);
+    }
     let (step, error) = match result {
         Ok(()) => (Step::None, 0),
         Err(step) => (step, last_error()),
@@ -203,19 +224,11 @@ fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32) ->
     let mut word = 0_u8;
     // SAFETY: sends a plain structure without padding, and receives into a byte. Without an answer there is no monitor.
     unsafe {
-        libc::send(
-            childs_gate,
-            (&raw const report).cast(),
-            REPORT_BYTES,
-            libc::MSG_NOSIGNAL,
-        );
-        if libc::recv(childs_gate, (&raw mut word).cast(), 1, 0) != 1 {
+        libc::send(gate, (&raw const report).cast(), REPORT_BYTES, libc::MSG_NOSIGNAL);
+        if libc::recv(gate, (&raw mut word).cast(), 1, 0) != 1 {
             libc::_exit(1);
         }
-    }
-    if !keep_own_descriptors(plan) || !map_layout(plan) {
-        // SAFETY: ends this process.
-        unsafe { libc::_exit(2) };
+        libc::close(gate);
     }
     limit_resources(plan);
     if let Some(sequence) = plan.sequence {
@@ -344,24 +357,32 @@ fn drop_privileges() -> bool {
     }
 }
 
-/// Keeps the two descriptors of the layout and closes all others; whether it did.
-fn keep_own_descriptors(plan: &Plan<'_>) -> bool {
-    let moved = [&plan.ram, &plan.module, &plan.area].map(|file| {
+/// Keeps the two descriptors of the layout and the gate, and closes all others; the gate's number from then on.
+fn keep_own_descriptors(plan: &Plan<'_>, gate: i32) -> (i32, Result<(), Step>) {
+    let [ram, module, area] = [&plan.ram, &plan.module, &plan.area].map(AsRawFd::as_raw_fd);
+    let moved = [ram, module, area, gate].map(|descriptor| {
         // SAFETY: makes a descriptor.
-        unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, SPARE_DESCRIPTOR) }
+        unsafe { libc::fcntl(descriptor, libc::F_DUPFD, SPARE_DESCRIPTOR) }
     });
-    let [ram, module, area] = moved;
     if moved.iter().any(|&descriptor| descriptor < 0) {
-        return false;
+        return (gate, Err(Step::Descriptors));
+    }
+    let [ram, module, area, gate] = moved;
+    if !map(PROCESS_PAGE, AREA_BYTES, area, libc::PROT_READ | libc::PROT_WRITE) {
+        return (gate, Err(Step::Memory));
     }
     // SAFETY: whatever had these numbers is closed, in this process, which does not use it.
-    unsafe {
+    let are_placed = unsafe {
         libc::dup2(ram, RAM_DESCRIPTOR) == RAM_DESCRIPTOR
             && libc::dup2(module, MODULE_DESCRIPTOR) == MODULE_DESCRIPTOR
-            && map(PROCESS_PAGE, AREA_BYTES, area, libc::PROT_READ | libc::PROT_WRITE)
-            && close_range(0, RAM_DESCRIPTOR as u32 - 1)
-            && close_range(MODULE_DESCRIPTOR as u32 + 1, u32::MAX)
+            && libc::dup2(gate, GATE_DESCRIPTOR) == GATE_DESCRIPTOR
+    };
+    if !are_placed {
+        return (gate, Err(Step::Descriptors));
     }
+    let are_closed =
+        close_range(0, RAM_DESCRIPTOR as u32 - 1) && close_range(SPARE_DESCRIPTOR as u32, u32::MAX);
+    (GATE_DESCRIPTOR, are_closed.then_some(()).ok_or(Step::Descriptors))
 }
 
 fn close_range(first: u32, last: u32) -> bool {

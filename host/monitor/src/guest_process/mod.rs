@@ -3,9 +3,10 @@
 //! ```text
 //!   monitor                                   guest process (a copy of the monitor, then nothing of it)
 //!     RAM, process page: memory files  ────>  the same files at the layout's addresses
-//!     clone ───────────────────────────────>  namespaces, no capabilities        (child.rs)
+//!     clone ───────────────────────────────>  namespaces, no capabilities, maps  (child.rs)
+//!                                             the layout
 //!                                      <────  report: which layers are active
-//!     go (first run) ──────────────────────>  maps the layout, jumps into the image
+//!     go (first run) ──────────────────────>  jumps into the image
 //!                                             unmaps the rest, signal handlers,  (guest/machine: process)
 //!                                             Syscall User Dispatch, seccomp
 //!     run: turn ───────────────────────────>  runs
@@ -18,6 +19,7 @@
 
 mod child;
 mod clock;
+mod end;
 pub(crate) mod filter;
 mod layers;
 
@@ -31,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::{Registers, Upcall, upcall_kind};
 use spore_abi::process::{self as abi, ProcessPage, stop, turn};
@@ -40,6 +43,7 @@ use crate::image::Image;
 use crate::machine::{Exit, ExtendedState, extended_state};
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
+pub(crate) use end::{ProcessEnd, be_interrupted};
 pub(crate) use layers::Layers;
 
 /// How long the guest may run before the monitor looks after the rings.
@@ -59,7 +63,7 @@ pub(crate) enum ProcessError {
         source: io::Error,
     },
     #[error("the guest's process has ended before its start")]
-    NoReport,
+    NoReport(#[source] ProcessEnd),
     #[error("the guest's process cannot {}", .step.what())]
     Child {
         step: child::Step,
@@ -82,6 +86,8 @@ fn host_error<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> ProcessEr
 /// A guest in a process of its own. Dropping it ends it.
 pub(crate) struct GuestProcess {
     child: libc::pid_t,
+    /// What can be polled for the child's end, where the kernel gives it.
+    watch: Option<OwnedFd>,
     ram: Region,
     area: Region,
     program: Region,
@@ -158,6 +164,9 @@ impl GuestProcess {
         drop(childs_gate);
         let mut this = Self {
             child,
+            // Made while the child cannot have been waited for, so that the number is its. Without, its end is seen when
+            // it should run.
+            watch: Pid::from_raw(child).and_then(|child| pidfd_open(child, PidfdFlags::empty()).ok()),
             ram,
             area,
             program,
@@ -168,7 +177,7 @@ impl GuestProcess {
             time_stamp_khz: clock::time_stamp_khz(),
             layers: Layers::default(),
         };
-        this.layers = child::receive_report(&gate)?;
+        this.layers = child::receive_report(&gate, this.child)?;
         this.gate = Some(gate);
         Ok(this)
     }
@@ -181,6 +190,16 @@ impl GuestProcess {
     /// The number of its process.
     pub(crate) fn id(&self) -> i32 {
         self.child
+    }
+
+    /// What can be polled for its end.
+    pub(crate) fn watch(&self) -> Option<BorrowedFd<'_>> {
+        self.watch.as_ref().map(OwnedFd::as_fd)
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn end(&self) -> Option<ProcessEnd> {
+        ProcessEnd::of(self.child)
     }
 
     /// Memory that is mapped for it in the monitor, in bytes.
@@ -230,11 +249,14 @@ impl GuestProcess {
             }
             let left = self.tick_at.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                futex(self.turn(), libc::FUTEX_WAIT, turn::GUEST, Some(left));
+                let is_interrupted = futex(self.turn(), libc::FUTEX_WAIT, turn::GUEST, Some(left));
+                if is_interrupted && let Some(end) = self.end() {
+                    return end.exit();
+                }
                 continue;
             }
-            if let Some(end) = self.end_of_child() {
-                return Exit::Unexpected(end);
+            if let Some(end) = self.end() {
+                return end.exit();
             }
             self.forget_tick();
             // SAFETY: the child is ours and was not waited for, so that the number is still its.
@@ -297,38 +319,6 @@ impl GuestProcess {
         // lives. The guest accesses the word atomically, or spoils its own instance.
         unsafe { AtomicU32::from_ptr(self.area.host_address() as *mut u32) }
     }
-
-    /// How the child has ended, if it has.
-    fn end_of_child(&self) -> Option<String> {
-        let mut information = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        // The child stays to be waited for, so that its number is not another's.
-        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        // SAFETY: the structure is ours, and all zero is one of its values.
-        let (code, status) = unsafe {
-            if libc::waitid(
-                libc::P_PID,
-                self.child as libc::id_t,
-                information.as_mut_ptr(),
-                flags,
-            ) != 0
-            {
-                return Some("its process is gone".into());
-            }
-            let information = information.assume_init();
-            if information.si_pid() == 0 {
-                return None;
-            }
-            (information.si_code, information.si_status())
-        };
-        Some(match (code, status) {
-            (libc::CLD_EXITED, status) => format!("its process has exited with status {status}"),
-            (_, libc::SIGSYS) => "its process has made a system call that it may not make".into(),
-            (_, signal) => format!(
-                "its process was ended by {}",
-                crate::report::signal_name(signal as u32)
-            ),
-        })
-    }
 }
 
 impl Drop for GuestProcess {
@@ -341,15 +331,16 @@ impl Drop for GuestProcess {
     }
 }
 
-/// Waits at a word or wakes who waits there. Whoever waits looks at the word again, whatever comes back.
-fn futex(word: &AtomicU32, operation: i32, value: u32, timeout: Option<Duration>) {
+/// Waits at a word or wakes who waits there; whether a signal interrupted it. Whoever waits looks at the word again.
+fn futex(word: &AtomicU32, operation: i32, value: u32, timeout: Option<Duration>) -> bool {
     let timeout = timeout.map(|timeout| libc::timespec {
         tv_sec: timeout.as_secs() as libc::time_t,
         tv_nsec: timeout.subsec_nanos().into(),
     });
     let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the word is valid as long as the reference, the timeout until the call returns.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, timeout, 0, 0) };
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), operation, value, timeout, 0, 0) };
+    result < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
 }
 
 /// Two connected sockets: for the monitor, and for its child.
