@@ -50,7 +50,7 @@ struct egress {
 	volatile uint8_t address[16];
 };
 static struct slot *const slots = (struct slot *)(GUEST_PAGE + 1064);
-static struct slot *const host_slots = (struct slot *)(HOST_PAGE + 488);
+static struct slot *const host_slots = (struct slot *)(HOST_PAGE + 496);
 static struct egress *const places = (struct egress *)(GUEST_PAGE + 296);
 static volatile uint64_t *const deadline = (uint64_t *)(GUEST_PAGE + 0);
 static volatile uint64_t *const top_table = (uint64_t *)(GUEST_PAGE + 8);
@@ -237,7 +237,7 @@ static void end_with(uint32_t kind, uint32_t code)
 	exit_record[1] = code;
 	exit_record[2] = 0xffffffff;
 	memset((void *)(exit_record + 4), 0x1b, 240);
-	memset((void *)(HOST_PAGE + 64), 0xff, 168);
+	memset((void *)(HOST_PAGE + 72), 0xff, 168);
 	ring(EXIT);
 }
 
