@@ -31,6 +31,7 @@
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
 mod allowance;
+mod capture;
 mod egress;
 mod form;
 #[cfg(feature = "fuzzing")]

@@ -8,9 +8,7 @@ use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
-use spore_abi::pages::{
-    Clock, EGRESS_PLACES, EgressRequest, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind,
-};
+use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
 
 use crate::egress::Egress;
 use crate::form::{Form, FormError};
@@ -19,7 +17,7 @@ use crate::image::Image;
 use crate::log::{DamagedRing, Log};
 use crate::machine::Exit;
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, Request, Snapshot, StopReason};
+use crate::protocol::{Cause, End, Event, Request, StopReason};
 use crate::report::{self, Fault};
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
@@ -57,7 +55,7 @@ pub(crate) struct Instance {
 
 /// Why the loop cannot go on.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+pub(crate) enum Failure {
     #[error("the instance is asked to stop")]
     Stop(StopReason),
     #[error("the daemon is gone")]
@@ -176,7 +174,7 @@ impl Instance {
     }
 
     /// Serves log and streams; whether the guest has news.
-    fn serve(&mut self) -> Result<bool, Failure> {
+    pub(crate) fn serve(&mut self) -> Result<bool, Failure> {
         // Answers first: a caller waits for them, nobody for the log.
         let has_news = self.streams.serve(self.machine.ram(), &mut self.egress)?;
         let has_news = self.serve_egress()? || has_news || std::mem::take(&mut self.has_answered);
@@ -312,37 +310,6 @@ impl Instance {
             start::send(&self.control, &Event::Ready)?;
         }
         Ok(())
-    }
-
-    /// Makes the guest, which is ready, a snapshot, and so ends it; unless the program has done what none holds.
-    fn capture(&mut self, is_waiting: bool) -> Result<(), Failure> {
-        self.serve()?;
-        let log_tail: u32 = guest_field!(self, log_tail)?;
-        let log_head: u32 = self.machine.ram().read(host_field!(log_head))?;
-        let requests: [EgressRequest; EGRESS_PLACES] = guest_field!(self, egress)?;
-        let reason = if !is_waiting {
-            Some("it accepts connections without ever waiting for one")
-        } else if self.streams.were_used() || requests.iter().any(|request| request.sequence != 0) {
-            Some("it has connected to the outside before it was ready")
-        } else if log_head != log_tail {
-            Some("its log cannot be read as fast as it writes")
-        } else {
-            None
-        };
-        let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(Snapshot {
-                ram_bytes: self.machine.ram().length(),
-                extents: Vec::new(),
-                processor,
-            })),
-            (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
-            (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
-        };
-        start::send(&self.control, &event)?;
-        match event {
-            Event::Captured(_) => Err(Failure::Captured),
-            _ => Ok(()),
-        }
     }
 
     /// The guest waits: sleep until it has news or its deadline has passed.

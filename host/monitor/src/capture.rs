@@ -1,0 +1,41 @@
+//! The moment at which an instance becomes a snapshot (`docs/snapshots.md`).
+
+use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
+use spore_abi::pages::{GuestPage, HostPage};
+
+use crate::protocol::{Event, Snapshot};
+use crate::run::{Failure, Instance};
+use crate::start;
+
+impl Instance {
+    /// Makes the guest, which is ready, a snapshot, and so ends it; unless the program has done what none holds.
+    pub(crate) fn capture(&mut self, is_waiting: bool) -> Result<(), Failure> {
+        self.serve()?;
+        let ram = self.machine.ram();
+        let guest: GuestPage = ram.read(GUEST_PAGE_GPA)?;
+        let host: HostPage = ram.read(HOST_PAGE_GPA)?;
+        let reason = if !is_waiting {
+            Some("it accepts connections without ever waiting for one")
+        } else if self.streams.were_used() || guest.egress.iter().any(|request| request.sequence != 0) {
+            Some("it has connected to the outside before it was ready")
+        } else if host.log_head != guest.log_tail {
+            Some("its log cannot be read as fast as it writes")
+        } else {
+            None
+        };
+        let event = match (reason, self.machine.state()?) {
+            (None, Some(processor)) => Event::Captured(Box::new(Snapshot {
+                ram_bytes: self.machine.ram().length(),
+                extents: Vec::new(),
+                processor,
+            })),
+            (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
+            (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
+        };
+        start::send(&self.control, &event)?;
+        match event {
+            Event::Captured(_) => Err(Failure::Captured),
+            _ => Ok(()),
+        }
+    }
+}
