@@ -3,7 +3,7 @@
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{GuestPage, HostPage};
 
-use crate::protocol::{Event, Snapshot};
+use crate::protocol::Event;
 use crate::run::{Failure, Instance};
 use crate::start;
 
@@ -24,11 +24,7 @@ impl Instance {
             None
         };
         let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(Snapshot {
-                ram_bytes: self.machine.ram().length(),
-                extents: Vec::new(),
-                processor,
-            })),
+            (None, Some(processor)) => Event::Captured(Box::new(processor)),
             (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
             (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
         };

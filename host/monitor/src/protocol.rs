@@ -117,8 +117,6 @@ pub enum MemorySource {
 /// What a snapshot has besides the memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Length of the memory, in bytes.
-    pub ram_bytes: u64,
     /// The stretches of the file that hold something (start and length, in bytes), in order; the rest is zero.
     pub extents: Vec<(u64, u64)>,
     /// The registers.
@@ -198,8 +196,8 @@ pub enum StopReason {
 pub enum Event {
     /// The program waits, and listens on the function's port.
     Ready,
-    /// The program is ready, its memory is a snapshot now, and the instance ends. The stretches are left to the daemon.
-    Captured(Box<Snapshot>),
+    /// The program is ready, its memory is a snapshot now, and the instance ends.
+    Captured(Box<ProcessorState>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].

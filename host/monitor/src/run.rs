@@ -385,7 +385,8 @@ impl Instance {
         self.clock.tsc_base = tsc;
         self.clock.monotonic_base_ns = monotonic_ns.max(shown_ns);
         self.clock.realtime_base_ns = realtime_ns;
-        self.clock.sequence += 1;
+        // In a clone it began with what the guest had left in the page.
+        self.clock.sequence = self.clock.sequence.wrapping_add(1);
         self.clock_set_at = Instant::now();
         Ok(self.machine.ram().write(host_field!(clock), self.clock)?)
     }

@@ -94,12 +94,13 @@ pub fn main() -> ExitCode {
         // The daemon has given up, or is no daemon: nobody hears us.
         _ => return ExitCode::FAILURE,
     };
-    let memory = match (&start.memory, start.memory == MemorySource::Fresh) {
-        (_, true) => None,
-        _ => match receive_blocking(&control) {
+    let memory = if start.memory == MemorySource::Fresh {
+        None
+    } else {
+        match receive_blocking(&control) {
             Ok(Some((Received::Message(Request::Memory), Some(memory)))) => Some(memory),
             _ => return ExitCode::FAILURE,
-        },
+        }
     };
     jail.set_title(&request.title);
     let files = Files { program, memory };
@@ -266,6 +267,8 @@ fn make_form(
             other => other,
         }),
         IsolationChoice::Only(Isolation::Process) => process(),
+        // A process would find nothing of the snapshot in its memory.
+        IsolationChoice::Automatic if matches!(start.memory, MemorySource::Cloned(_)) => virtual_machine(),
         IsolationChoice::Automatic => match virtual_machine() {
             Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) => process(),
             other => other,

@@ -26,7 +26,7 @@ pub(crate) enum Readiness {
     /// The program listens.
     Ready,
     /// It did, and the instance has ended: its memory is a snapshot.
-    Captured(Box<protocol::Snapshot>),
+    Captured(Box<protocol::ProcessorState>),
     /// The program listens, but cannot be made a snapshot.
     NotCaptured,
 }
@@ -94,7 +94,7 @@ impl Actor {
                                 let _ = ready.send(Ok(Readiness::Ready));
                             }
                         }
-                        Some(Event::Captured(snapshot)) => captured = Some(snapshot),
+                        Some(Event::Captured(processor)) => captured = Some(processor),
                         Some(Event::NotCaptured(reason)) => {
                             let text = format!("no snapshot can be made, so each instance is booted: {reason}");
                             self.write(LogSource::Platform, text);
@@ -151,7 +151,7 @@ impl Actor {
         let end_report = self.finish(end, stopping).await;
         if let Some(ready) = ready {
             let started = match (captured, bad_program) {
-                (Some(snapshot), _) => Ok(Readiness::Captured(snapshot)),
+                (Some(processor), _) => Ok(Readiness::Captured(processor)),
                 (None, Some(reason)) => Err(StartError::BadProgram { reason }),
                 (None, None) => Err(StartError::EndedEarly(end_report.clone())),
             };

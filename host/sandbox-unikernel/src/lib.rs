@@ -258,27 +258,23 @@ impl Sandbox for UnikernelSandbox {
     ) -> Result<Arc<dyn Instance>, StartError> {
         let is_cloned =
             spec.is_cloned && self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
-        let resident = match is_cloned {
-            true => self.snapshot(&spec, &log).await?,
-            false => None,
+        let resident = if is_cloned {
+            self.snapshot(&spec, &log).await?
+        } else {
+            None
         };
-        let memory = match &resident {
-            Some(resident) => Given::Clone(resident),
-            None => Given::Fresh,
+        let (memory, file) = match &resident {
+            Some(resident) => (
+                MemorySource::Cloned(Box::new(resident.snapshot.clone())),
+                Some(&resident.file),
+            ),
+            None => (MemorySource::Fresh, None),
         };
-        match self.run(&spec, memory, log).await? {
+        match self.run(&spec, memory, file, log).await? {
             (instance, Readiness::Ready) => Ok(Arc::new(instance)),
             (_, Readiness::Captured(_) | Readiness::NotCaptured) => Err(snapshots::unasked()),
         }
     }
-}
-
-/// What an instance gets as its memory.
-enum Given<'a> {
-    Fresh,
-    /// It becomes a snapshot within this file.
-    Capture(&'a OwnedFd),
-    Clone(&'a Resident),
 }
 
 impl UnikernelSandbox {
@@ -291,12 +287,13 @@ impl UnikernelSandbox {
         let cell = self.snapshots.cell(spec);
         let made = cell.get_or_try_init(|| async {
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
-            let given = Given::Capture(&file);
-            let (instance, readiness) = self.run(spec, given, Arc::clone(log)).await?;
+            let (instance, readiness) = self
+                .run(spec, MemorySource::Captured, Some(&file), Arc::clone(log))
+                .await?;
             match readiness {
-                Readiness::Captured(snapshot) => {
+                Readiness::Captured(processor) => {
                     let resident =
-                        Resident::new(file, *snapshot).map_err(host_error("sealing a snapshot"))?;
+                        Resident::new(file, *processor).map_err(host_error("sealing a snapshot"))?;
                     Ok(Some(Arc::new(resident)))
                 }
                 Readiness::NotCaptured => {
@@ -309,22 +306,15 @@ impl UnikernelSandbox {
         made.await.cloned()
     }
 
-    /// Starts an instance and waits until it is ready, or a snapshot.
+    /// Starts an instance and waits until it is ready, or a snapshot. `memory_file` is the one that `memory` speaks of.
     async fn run(
         &self,
         spec: &InstanceSpec,
-        given: Given<'_>,
+        memory: MemorySource,
+        memory_file: Option<&OwnedFd>,
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
-        let (memory, memory_file) = match given {
-            Given::Fresh => (MemorySource::Fresh, None),
-            Given::Capture(file) => (MemorySource::Captured, Some(file)),
-            Given::Clone(resident) => (
-                MemorySource::Cloned(Box::new(resident.snapshot.clone())),
-                Some(&resident.file),
-            ),
-        };
         let memory_file = memory_file
             .map(OwnedFd::try_clone)
             .transpose()

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
 use rustix::io::Errno;
-use spore_monitor::protocol::{SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
 
@@ -64,13 +64,14 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, mut snapshot: Snapshot) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, processor: ProcessorState) -> io::Result<Self> {
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
             SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
         )?;
-        snapshot.extents = joined(&stretches(&file)?, GAP_BYTES);
+        let extents = joined(&stretches(&file)?, GAP_BYTES);
+        let snapshot = Snapshot { extents, processor };
         Ok(Self { file, snapshot })
     }
 }

@@ -185,7 +185,8 @@ fn check_crowd(daemon: &Daemon, function: &str) {
     assert!(refused > 0, "there may be no more processes");
 }
 
-/// Lets everybody use KVM where there is it, in a mount namespace of the daemon's own, and makes the daemon one of an ordinary user.
+/// Lets everybody use KVM, if it is there, in a mount namespace of the daemon's own, and makes the daemon one of an
+/// ordinary user.
 const AS_AN_ORDINARY_USER: &str = r#"user=$1 folder=$2 && shift 2 &&
     if [ -e /dev/kvm ]; then
         mount -t tmpfs tmpfs /mnt && cp -a /dev/kvm /mnt/kvm && chmod 666 /mnt/kvm && mount --bind /mnt/kvm /dev/kvm

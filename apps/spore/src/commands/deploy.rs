@@ -24,6 +24,7 @@ const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
 pub(super) const EGRESS_ANNOTATION: &str = "dev.spore.allow-egress";
 /// Annotation that is `false` if every system call is to trap.
 const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
+/// Annotation that is `true` if instances are to be copies of one that was booted once.
 const SNAPSHOT_ANNOTATION: &str = "dev.spore.snapshot";
 /// Annotation that says what is to be around the instances.
 const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
