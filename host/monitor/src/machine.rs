@@ -1,4 +1,6 @@
-//! The virtual machine: made, set to its first instruction, and run from exit to exit.
+//! The virtual machine: made, loaded, and run from exit to exit.
+//!
+//! One that is made and not yet loaded belongs to no function: it is the *shell* that waits for one (`docs/snapshots.md`).
 
 use std::fmt::{self, Write as _};
 use std::io;
@@ -6,20 +8,22 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
     KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry,
-    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs, kvm_xsave,
+    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
-use rustix::fs::{fstat, ftruncate};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
-use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
+use spore_abi::layout::{LARGE_PAGE_BYTES, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::Registers;
 
 use crate::guest_process::ProcessEnd;
 use crate::image::Image;
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
-use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use crate::tables;
+
+mod contents;
+
+pub(crate) use contents::Memory;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -40,8 +44,10 @@ const EXTENDED_STATE_SERVED: u64 = 0xe7;
 /// A bit of CR3 that means nothing here; changing it makes the host forget translations.
 const CR3_FLUSH_BIT: u64 = 1 << 3;
 
-/// How much of the programs' memory, from its start, the host backs with small pages.
-const SMALL_PAGES_BYTES: u64 = 12 << 20;
+/// The memory slots (KVM API, KVM_SET_USER_MEMORY_REGION).
+const RAM_SLOT: u32 = 0;
+const MONITOR_SLOT: u32 = 1;
+const PROGRAM_SLOT: u32 = 2;
 
 /// Why a virtual machine could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -62,48 +68,6 @@ pub(crate) enum MachineError {
     Features,
     #[error("the snapshot cannot be used: {0}")]
     Snapshot(&'static str),
-}
-
-/// Where the memory of a machine comes from; see [`crate::protocol::MemorySource`].
-pub(crate) enum Memory<'a> {
-    /// Zeroed memory.
-    Fresh,
-    /// This file, which is empty and gets as long as the memory.
-    Within(BorrowedFd<'a>),
-    /// A private copy of this file.
-    CopyOf(BorrowedFd<'a>, &'a Snapshot),
-}
-
-impl Memory<'_> {
-    fn make(&self, ram_bytes: u64) -> Result<Region, MachineError> {
-        let anonymous =
-            || Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory);
-        match self {
-            Self::Fresh => anonymous(),
-            Self::Within(file) => {
-                ftruncate(file, ram_bytes).map_err(|error| MachineError::Memory(error.into()))?;
-                Region::shared(*file, ram_bytes as usize).map_err(MachineError::Memory)
-            }
-            Self::CopyOf(file, snapshot) => {
-                let file_bytes = fstat(file)
-                    .map_err(|error| MachineError::Memory(error.into()))?
-                    .st_size;
-                if u64::try_from(file_bytes) != Ok(ram_bytes) {
-                    return Err(MachineError::Snapshot("its memory has another size"));
-                }
-                if snapshot.extents.len() > SNAPSHOT_EXTENTS_MAX {
-                    return Err(MachineError::Snapshot("it consists of too many parts"));
-                }
-                let ram = anonymous()?;
-                for &(start, length) in &snapshot.extents {
-                    let length = usize::try_from(length)
-                        .map_err(|_| MachineError::Snapshot("a part of it is beyond its end"))?;
-                    ram.overlay(*file, start, length).map_err(MachineError::Memory)?;
-                }
-                Ok(ram)
-            }
-        }
-    }
 }
 
 /// How often in a row KVM may refuse for now to run a processor.
@@ -141,11 +105,11 @@ pub(crate) enum Exit {
 pub(crate) struct Machine {
     processor: VcpuFd,
     special: kvm_sregs,
-    _virtual_machine: VmFd,
+    virtual_machine: VmFd,
     pub(crate) ram: Region,
     pub(crate) monitor_area: Region,
     program: Option<Region>,
-    kick: Option<ImmediateExit>,
+    kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     /// First unused byte of the page-table pool.
     pub(crate) page_tables_used_gpa: u64,
@@ -155,63 +119,16 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine with `ram_bytes` of memory (rounded up to large pages), the last `frames_bytes` of it for programs, with
-    /// the image and a program of `program_bytes`, set to the image's first instruction.
-    pub(crate) fn new(
-        kvm: &Kvm,
-        image: &Image,
-        ram_bytes: u64,
-        frames_bytes: u64,
-        program: Option<(BorrowedFd<'_>, u64)>,
-        memory: &Memory<'_>,
-    ) -> Result<Self, MachineError> {
+    /// A machine with `ram_bytes` of memory (rounded up to large pages) and nothing in it, whose processor is set to the
+    /// image's first instruction. It knows no program yet: see [`Machine::load`].
+    pub(crate) fn new(kvm: &Kvm, image: &Image, ram_bytes: u64) -> Result<Self, MachineError> {
         let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
         let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
-        let ram = memory.make(ram_bytes)?;
+        let ram =
+            Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory)?;
         let monitor_area =
             Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
-        let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
-        let program = match program {
-            Some((file, _)) => {
-                Some(Region::file(file, program_bytes as usize).map_err(MachineError::Memory)?)
-            }
-            None => None,
-        };
-
         let places = tables::fill_monitor_area(&monitor_area)?;
-        ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
-        // A page that is touched first costs a fault in KVM, some 6 µs on a PVM host. Programs that take more than a little
-        // memory touch thousands, one beside the other; for the others large pages would be mostly waste.
-        let frames_gpa = ram_bytes.saturating_sub(frames_bytes) + SMALL_PAGES_BYTES;
-        let frames_gpa = frames_gpa.next_multiple_of(LARGE_PAGE_BYTES);
-        ram.advise_large_pages(frames_gpa, ram_bytes.saturating_sub(frames_gpa) as usize);
-        let page_tables_used_gpa = match memory {
-            Memory::CopyOf(..) => 0,
-            Memory::Fresh | Memory::Within(_) => {
-                ram.write_bytes(IMAGE_GPA, image.bytes)?;
-                let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
-                tables::fill_guest_tables(&ram, image_range, program_bytes)?
-            }
-        };
-
-        let mut slots = vec![(0, &ram, 0), (MONITOR_GPA, &monitor_area, 0)];
-        slots.extend(
-            program
-                .as_ref()
-                .map(|region| (MODULES_GPA, region, kvm_bindings::KVM_MEM_READONLY)),
-        );
-        for (slot, (guest_phys_addr, region, flags)) in (0..).zip(slots) {
-            let region = kvm_userspace_memory_region {
-                slot,
-                flags,
-                guest_phys_addr,
-                memory_size: region.length(),
-                userspace_addr: region.host_address(),
-            };
-            // SAFETY: the regions are mappings of this length that live as long as the machine (field order), and
-            // the slots do not overlap (asserted in spore_abi::layout).
-            unsafe { virtual_machine.set_user_memory_region(region) }.map_err(kvm_error("map memory"))?;
-        }
 
         let processor = virtual_machine
             .create_vcpu(0)
@@ -253,72 +170,40 @@ impl Machine {
                 .get_tsc_khz()
                 .map_err(kvm_error("tell the clock rate"))?,
         );
+        // SAFETY: the processor's descriptor is open for the length of the call.
+        let kick = ImmediateExit::of(unsafe { BorrowedFd::borrow_raw(processor.as_raw_fd()) })
+            .map_err(MachineError::Kick)?;
 
-        let mut machine = Self {
+        let machine = Self {
             processor,
             special,
-            _virtual_machine: virtual_machine,
+            virtual_machine,
             ram,
             monitor_area,
-            program,
-            kick: None,
+            program: None,
+            kick,
             extended_state,
-            page_tables_used_gpa,
+            page_tables_used_gpa: 0,
             time_stamp_khz,
             refusals: 0,
         };
-        if let Memory::CopyOf(_, snapshot) = memory {
-            machine.set_state(&snapshot.processor)?;
-        }
+        machine.map(RAM_SLOT, 0, &machine.ram, 0)?;
+        machine.map(MONITOR_SLOT, MONITOR_GPA, &machine.monitor_area, 0)?;
         Ok(machine)
     }
 
-    /// What a snapshot needs to know of the processor, which stands at a doorbell.
-    pub(crate) fn state(&mut self) -> Result<ProcessorState, MachineError> {
-        // The registers are right only when KVM has finished the instruction (KVM API, KVM_EXIT_IO).
-        self.run_nothing();
-        let registers = self.registers()?;
-        let special = self.processor.get_sregs().map_err(kvm_error("read registers"))?;
-        let extended = self
-            .processor
-            .get_xsave()
-            .map_err(kvm_error("read extended registers"))?;
-        Ok(ProcessorState {
-            general: registers.general,
-            instruction_pointer: registers.rip,
-            flags: registers.rflags,
-            fs_base: special.fs.base,
-            gs_base: special.gs.base,
-            top_table_gpa: self.special.cr3 & !CR3_FLUSH_BIT,
-            extended_state: extended.region.to_vec(),
-        })
-    }
-
-    /// Sets the processor to what [`Machine::state`] has said of another one.
-    fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
-        if !self.switch_tables(state.top_table_gpa)? {
-            return Err(MachineError::Snapshot(
-                "its page tables are not within its memory",
-            ));
-        }
-        let mut extended = kvm_xsave::default();
-        if extended.region.len() != state.extended_state.len() {
-            return Err(MachineError::Snapshot("its extended registers have another size"));
-        }
-        extended.region.copy_from_slice(&state.extended_state);
-        // SAFETY: the state is as long as KVM takes it to be without the dynamic features, none of which is enabled.
-        unsafe { self.processor.set_xsave(&extended) }.map_err(kvm_error("set extended registers"))?;
-        let mut special = self.special;
-        special.fs.base = state.fs_base;
-        special.gs.base = state.gs_base;
-        self.processor
-            .set_sregs(&special)
-            .map_err(kvm_error("set special registers"))?;
-        self.set_registers(&Registers {
-            general: state.general,
-            rip: state.instruction_pointer,
-            rflags: state.flags,
-        })
+    /// Shows the guest a region of ours, which the machine keeps.
+    fn map(&self, slot: u32, guest_phys_addr: u64, region: &Region, flags: u32) -> Result<(), MachineError> {
+        let region = kvm_userspace_memory_region {
+            slot,
+            flags,
+            guest_phys_addr,
+            memory_size: region.length(),
+            userspace_addr: region.host_address(),
+        };
+        // SAFETY: the regions are mappings of this length that live as long as the machine (field order), and the slots
+        // do not overlap (asserted in spore_abi::layout).
+        unsafe { self.virtual_machine.set_user_memory_region(region) }.map_err(kvm_error("map memory"))
     }
 
     /// Number of the processor's descriptor.
@@ -331,14 +216,6 @@ impl Machine {
         self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
     }
 
-    /// Lets ticks interrupt [`Machine::run`] from now on.
-    pub(crate) fn arm_kicks(&mut self) -> Result<(), MachineError> {
-        // SAFETY: the processor's descriptor is open as long as the processor lives.
-        let processor = unsafe { BorrowedFd::borrow_raw(self.processor.as_raw_fd()) };
-        self.kick = Some(ImmediateExit::of(processor).map_err(MachineError::Kick)?);
-        Ok(())
-    }
-
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12
     /// start a thread then, in this process, which its limits would not allow later.
     pub(crate) fn warm_up(&mut self) {
@@ -347,19 +224,15 @@ impl Machine {
 
     /// Enters KVM without running the guest.
     fn run_nothing(&mut self) {
-        if let Some(kick) = &self.kick {
-            kick.set();
-            // It returns at once, and what else it may say it says again when the guest is to run.
-            let _ = self.run();
-            self.forget_tick();
-        }
+        self.kick.set();
+        // It returns at once, and what else it may say it says again when the guest is to run.
+        let _ = self.run();
+        self.forget_tick();
     }
 
     /// Forgets a tick that has come: what it asks for has just been done.
     pub(crate) fn forget_tick(&self) {
-        if let Some(kick) = &self.kick {
-            kick.clear();
-        }
+        self.kick.clear();
     }
 
     /// The program's file, as it is mapped: whole pages, zeros behind its end.

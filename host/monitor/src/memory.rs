@@ -66,16 +66,26 @@ impl Region {
         })
     }
 
+    /// Replaces anonymous memory, all of it, by a file of the same length that is shared with whoever maps it. It never
+    /// gets shorter.
+    pub(crate) fn share(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        self.replace(file, MapFlags::SHARED, 0, self.length)
+    }
+
     /// Replaces a range of anonymous memory by a private copy of the same range of a file, which is read and copied as it
     /// is touched. The file never gets shorter.
     pub(crate) fn overlay(&self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<()> {
+        self.replace(file, MapFlags::PRIVATE | MapFlags::NORESERVE, offset, length)
+    }
+
+    fn replace(&self, file: BorrowedFd<'_>, flags: MapFlags, offset: u64, length: usize) -> io::Result<()> {
         let is_whole = offset.is_multiple_of(PAGE_BYTES) && (length as u64).is_multiple_of(PAGE_BYTES);
         let place = match self.place(offset, length) {
             Ok(place) if is_whole && length > 0 => place,
             _ => return Err(io::ErrorKind::InvalidInput.into()),
         };
         let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        let flags = flags | MapFlags::FIXED;
         // SAFETY: the range lies within our own mapping, to which no reference exists; its pages change, its length
         // and protection do not.
         unsafe { mmap(place.cast(), length, protection, flags, file, offset) }?;

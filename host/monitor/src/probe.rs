@@ -137,8 +137,9 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let unusable = |error: MachineError| ProbeError::Unusable(Box::new(error));
     let kvm = Kvm::new().map_err(ProbeError::NoKvm)?;
     let started = Instant::now();
-    let mut machine =
-        Machine::new(&kvm, &exiting_image(), FREE_GPA, 0, None, &Memory::Fresh).map_err(unusable)?;
+    let image = exiting_image();
+    let mut machine = Machine::new(&kvm, &image, FREE_GPA).map_err(unusable)?;
+    machine.load(&image, 0, None, &Memory::Fresh).map_err(unusable)?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     let mut samples_us = Vec::with_capacity(ROUND_TRIPS);
     for _ in 0..ROUND_TRIPS {

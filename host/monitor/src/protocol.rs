@@ -8,8 +8,8 @@
 //!     Probe                      ──>
 //!                                <──      Jail                  the only answer; then the process exits
 //!
-//!     Start + root file          ──>
-//!     Memory + memory file       ──>                            if the request says that it follows
+//!     Prepare                    ──>                            where instances run in virtual machines
+//!     Start + root file          ──>                            and the memory file, if it says so
 //!                                <──      Ready                 (or Captured, or Ended)
 //!     Open + stream socket       ──>                            as often as wanted
 //!                                <──      Connect               the guest wants to connect out
@@ -40,15 +40,17 @@ pub enum Request {
         /// As in [`JailRequest::user`].
         user: Option<u32>,
     },
-    /// Make the virtual machine and run the program. Attached is the file of its root.
+    /// Make an empty virtual machine, and give up what rights its guest will not need. Before [`Request::Start`], which
+    /// then can ask for nothing but virtual machines.
+    Prepare(Preparation),
+    /// Make the guest and run the program. Attached is the file of its root; a second one where
+    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`].
     Start {
         /// What to run.
         instance: StartRequest,
         /// How to be confined.
         jail: JailRequest,
     },
-    /// Right after [`Request::Start`], where [`StartRequest::memory`] is not [`MemorySource::Fresh`]. Attached is the file.
-    Memory,
     /// Connect the attached stream socket with the function's port.
     Open,
     /// The answer to [`Event::Connect`] of this place: the attached stream socket, or an error number of Linux.
@@ -62,12 +64,24 @@ pub enum Request {
     Stop(StopReason),
 }
 
+/// Most descriptors that a packet has attached.
+pub const ATTACHMENTS_MAX: usize = 2;
+
+/// What is known of an instance before it is known which one it will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preparation {
+    /// Its likely limit of memory, in bytes. With another one the virtual machine is made again.
+    pub memory_bytes: u64,
+    /// As in [`JailRequest::user`].
+    pub user: Option<u32>,
+}
+
 /// How a monitor process is to be confined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JailRequest {
     /// Title of the process.
     pub title: String,
-    /// User (and group) that it becomes, where the daemon is root.
+    /// User (and group) that it becomes, where the daemon is root; the same as was prepared.
     pub user: Option<u32>,
     /// Layers without which it must not run: those that a probe has found here.
     pub required: Vec<Layer>,

@@ -1,6 +1,7 @@
 //! The loop: run the guest, serve what it asks, wait with it, end it.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -39,12 +40,14 @@ const NS_PER_S: u64 = 1_000_000_000;
 pub(crate) struct Instance {
     pub(crate) machine: Form,
     pub(crate) image: Image,
-    pub(crate) control: OwnedFd,
+    pub(crate) control: Rc<OwnedFd>,
     pub(crate) log: Log,
     pub(crate) streams: Streams,
     pub(crate) egress: Egress,
     pub(crate) memory_bytes: u64,
     pub(crate) is_ready: bool,
+    /// It goes on from a snapshot.
+    pub(crate) is_clone: bool,
     /// It is to become a snapshot when it is ready.
     pub(crate) captures: bool,
     /// A request of the guest's was answered with an error since it last ran.
@@ -113,12 +116,15 @@ pub(crate) fn host_clocks_ns() -> (u64, u64) {
 impl Instance {
     /// Runs until the instance ends, and says how.
     pub(crate) fn run(mut self) -> End {
-        let mut end = loop {
-            match self.step() {
-                Ok(None) => {}
-                Ok(Some(end)) => break end,
-                Err(failure) => break self.describe(failure),
-            }
+        let mut end = match self.first_news() {
+            Ok(()) => loop {
+                match self.step() {
+                    Ok(None) => {}
+                    Ok(Some(end)) => break end,
+                    Err(failure) => break self.describe(failure),
+                }
+            },
+            Err(failure) => self.describe(failure),
         };
         // Memory may be short, and this process holds the guest's: nothing else first, as if it were killed itself.
         if matches!(end.cause, Cause::Killed(_)) {
@@ -145,6 +151,15 @@ impl Instance {
     fn missing_calls(&self) -> Option<String> {
         let count: u32 = guest_field!(self, missing_calls).ok()?;
         (count > 0).then(|| format!("{count} system calls failed with ENOSYS because they are not served"))
+    }
+
+    /// A guest that is a clone waits: a connection that has been opened already is there when it goes on.
+    fn first_news(&mut self) -> Result<(), Failure> {
+        if self.is_clone {
+            self.receive_requests()?;
+            self.serve()?;
+        }
+        Ok(())
     }
 
     /// Runs the guest up to its next exit and serves that; an end if the guest asked for it.

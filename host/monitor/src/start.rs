@@ -5,6 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use kvm_ioctls::Kvm;
@@ -13,8 +14,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send as send_packet,
 };
 use spore_abi::layout::{
-    BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
-    RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
+    BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, LARGE_PAGE_BYTES, MODULES_BYTES_MAX,
+    PAGE_TABLES_GPA, RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
 use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
 use spore_abi::process::form;
@@ -24,14 +25,14 @@ use crate::egress::Egress;
 use crate::form::Form;
 use crate::guest_process::{self, GuestProcess, ProcessError};
 use crate::image::Image;
-use crate::jail::{Boundary, GuestHandle, Jail, JailReport, Layer};
+use crate::jail::{Boundary, GuestHandle, Jail, Layer, Stripped};
 use crate::kick;
 use crate::log::Log;
 use crate::machine::{Machine, MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
-    Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource, PACKET_BYTES_MAX,
-    Request, RootKind, StartRequest,
+    ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
+    PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
@@ -68,12 +69,18 @@ enum StartError {
     },
     #[error("{0}")]
     BadProgram(String),
+    #[error("the file that is to be its memory is missing")]
+    NoMemoryFile,
+    #[error("a monitor that was made ready for a virtual machine is asked for a process")]
+    NoRights,
     #[error("a layer of the jail that others have is missing here: {layer} ({reason})")]
     Jail { layer: Layer, reason: String },
 }
 
 /// The number of the log socket's descriptor: standard output.
 const LOG_DESCRIPTOR: i32 = 1;
+/// Largest packet that follows a request to start: all are a few bytes long.
+const LATER_PACKET_BYTES_MAX: usize = 1024;
 /// Longest message about a panic, in bytes.
 const PANIC_BYTES_MAX: usize = 1000;
 
@@ -85,27 +92,34 @@ pub fn main() -> ExitCode {
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // SAFETY: the daemon gives these two descriptors to the process for this purpose; nothing else here uses them.
     let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(LOG_DESCRIPTOR)) };
-    let (mut jail, kvm) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), Kvm::new);
-    let (start, request, program) = match receive_blocking(&control) {
-        Ok(Some((Received::Message(Request::Start { instance, jail }), Some(program)))) => {
-            (instance, jail, File::from(program))
-        }
-        Ok(Some((Received::Message(Request::Probe { user }), _))) => return probe(jail, user, &control),
-        // The daemon has given up, or is no daemon: nobody hears us.
-        _ => return ExitCode::FAILURE,
+    let control = Rc::new(control);
+    let (jail, kvm) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), Kvm::new);
+    let mut waiting = Waiting {
+        rights: Rights::Held(jail),
+        machine: None,
     };
-    let memory = if start.memory == MemorySource::Fresh {
-        None
-    } else {
-        match receive_blocking(&control) {
-            Ok(Some((Received::Message(Request::Memory), Some(memory)))) => Some(memory),
+    let (start, request, files) = loop {
+        let (message, mut attachments) = match receive_blocking(&control) {
+            Ok(Some((Received::Message(message), attachments))) => (message, attachments.into_iter()),
+            // The daemon has given up, or is no daemon: nobody hears us.
+            _ => return ExitCode::FAILURE,
+        };
+        match (message, attachments.next()) {
+            (Request::Prepare(preparation), _) => waiting = waiting.prepare(&preparation, &kvm, &control),
+            (Request::Start { instance, jail }, Some(program)) => {
+                let files = Files {
+                    program: File::from(program),
+                    memory: attachments.next(),
+                };
+                break (instance, jail, files);
+            }
+            (Request::Probe { user }, _) => return probe(waiting.rights, user, &control),
             _ => return ExitCode::FAILURE,
         }
     };
-    jail.set_title(&request.title);
-    let files = Files { program, memory };
-    let instance = prepare(start, files, kvm, request.user, &control, log)
-        .and_then(|instance| confine(instance, jail, &request, &control));
+    waiting.rights.set_title(&request.title);
+    let instance = prepare(start, files, kvm, &mut waiting, &request, &control, log)
+        .and_then(|instance| confine(instance, waiting.rights, &request));
     let end = match instance {
         Ok(instance) => instance.run(),
         Err(StartError::BadProgram(reason)) => End {
@@ -123,34 +137,122 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// A monitor process that has not yet been asked to start an instance. With a machine it is a *shell*.
+struct Waiting {
+    rights: Rights,
+    /// A virtual machine with nothing in it.
+    machine: Option<Machine>,
+}
+
+/// What a monitor process may do besides what its guest needs.
+enum Rights {
+    Held(Jail),
+    GivenUp(Stripped),
+}
+
+impl Waiting {
+    /// Makes a shell. Where there can be no virtual machine nothing happens: whether that matters is known when an
+    /// instance is asked for.
+    fn prepare(
+        self,
+        preparation: &Preparation,
+        kvm: &Result<Kvm, kvm_ioctls::Error>,
+        control: &OwnedFd,
+    ) -> Self {
+        let made = Image::library_os()
+            .map_err(StartError::from)
+            .and_then(|image| make_machine(kvm.as_ref(), &image, ram_bytes(preparation.memory_bytes)?));
+        match (made, self.rights) {
+            (Ok(mut machine), Rights::Held(jail)) => {
+                let boundary = Boundary {
+                    guest: GuestHandle::Processor(machine.processor_descriptor()),
+                    control: control.as_raw_fd(),
+                };
+                let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
+                Self {
+                    rights: Rights::GivenUp(stripped),
+                    machine: Some(machine),
+                }
+            }
+            (_, rights) => Self {
+                rights,
+                machine: None,
+            },
+        }
+    }
+
+    /// A machine with so much memory: the one that is there, or another one.
+    fn take_machine(
+        &mut self,
+        kvm: Result<&Kvm, &kvm_ioctls::Error>,
+        image: &Image,
+        ram_bytes: u64,
+    ) -> Result<Machine, StartError> {
+        let fits = |machine: &Machine| machine.ram.length() == ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
+        if let Some(machine) = self.machine.take().filter(fits) {
+            return Ok(machine);
+        }
+        let mut machine = make_machine(kvm, image, ram_bytes)?;
+        if matches!(self.rights, Rights::GivenUp(_)) {
+            machine.warm_up();
+        }
+        Ok(machine)
+    }
+}
+
+impl Rights {
+    fn set_title(&mut self, title: &str) {
+        match self {
+            Self::Held(jail) => jail.set_title(title),
+            Self::GivenUp(stripped) => stripped.set_title(title),
+        }
+    }
+
+    /// Gives up what is left. `last` as [`Jail::give_up`] has it.
+    fn give_up(self, boundary: Boundary, user: Option<u32>, last: impl FnOnce()) -> Stripped {
+        match self {
+            Self::Held(jail) => jail.give_up(boundary, user, say_on_log, last),
+            Self::GivenUp(stripped) => stripped,
+        }
+    }
+}
+
+/// Makes a virtual machine that ticks can interrupt.
+fn make_machine(
+    kvm: Result<&Kvm, &kvm_ioctls::Error>,
+    image: &Image,
+    ram_bytes: u64,
+) -> Result<Machine, StartError> {
+    let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
+    let machine = Machine::new(kvm, image, ram_bytes)?;
+    kick::install().map_err(|source| StartError::Io {
+        what: "the timer signal cannot be handled",
+        source,
+    })?;
+    Ok(machine)
+}
+
 /// Goes to jail with nothing to run, and tells what became of each layer.
-fn probe(jail: Jail, user: Option<u32>, control: &OwnedFd) -> ExitCode {
+fn probe(rights: Rights, user: Option<u32>, control: &OwnedFd) -> ExitCode {
     let boundary = Boundary {
         guest: GuestHandle::None,
-        controls: [control.as_raw_fd(); 2],
-        user,
-        guest_bytes: 0,
+        control: control.as_raw_fd(),
     };
-    match send(control, &Event::Jail(jail.seal(boundary, say_on_log, || {}))) {
+    let report = rights.give_up(boundary, user, || {}).seal(&boundary, 0);
+    match send(control, &Event::Jail(report)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
 /// Gives up everything that the instance does not need: the next thing that happens is its first instruction.
-fn confine(
-    mut instance: Instance,
-    jail: Jail,
-    request: &JailRequest,
-    control: &OwnedFd,
-) -> Result<Instance, StartError> {
+fn confine(mut instance: Instance, rights: Rights, request: &JailRequest) -> Result<Instance, StartError> {
     let boundary = Boundary {
         guest: instance.machine.guest(),
-        controls: [control.as_raw_fd(), instance.control.as_raw_fd()],
-        user: request.user,
-        guest_bytes: instance.machine.mapped_bytes(),
+        control: instance.control.as_raw_fd(),
     };
-    let report: JailReport = jail.seal(boundary, say_on_log, || instance.machine.warm_up());
+    let stripped = rights.give_up(boundary, request.user, || instance.machine.warm_up());
+    let report = stripped.seal(&boundary, instance.machine.mapped_bytes());
     match report.first_missing(&request.required) {
         None => Ok(instance),
         Some((layer, reason)) => Err(StartError::Jail { layer, reason }),
@@ -177,41 +279,41 @@ struct Files {
     memory: Option<OwnedFd>,
 }
 
-/// Makes the machine and fills its shared pages.
+/// Makes the guest and fills its shared pages.
 fn prepare(
     start: StartRequest,
     files: Files,
     kvm: Result<Kvm, kvm_ioctls::Error>,
-    user: Option<u32>,
-    control: &OwnedFd,
+    waiting: &mut Waiting,
+    jail: &JailRequest,
+    control: &Rc<OwnedFd>,
     log: OwnedFd,
 ) -> Result<Instance, StartError> {
-    let io_error = |what| move |source| StartError::Io { what, source };
     let image = Image::library_os()?;
     let program_bytes = files
         .program
         .metadata()
-        .map_err(io_error("the program's file cannot be read"))?
+        .map_err(|source| StartError::Io {
+            what: "the program's file cannot be read",
+            source,
+        })?
         .len();
     if program_bytes == 0 || program_bytes > MODULES_BYTES_MAX {
         return Err(StartError::BadProgram(format!(
             "its file has {program_bytes} bytes"
         )));
     }
-    let machine = make_form(&image, &start, kvm, user, &files, program_bytes)?;
+    let machine = make_form(&image, &start, kvm, waiting, jail.user, &files, program_bytes)?;
     let (clock, log_head) = match start.memory {
         MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
         MemorySource::Fresh | MemorySource::Captured => {
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
     };
-    let control = control
-        .try_clone()
-        .map_err(io_error("the control socket cannot be shared"))?;
     Ok(Instance {
         machine,
         image,
-        control,
+        control: Rc::clone(control),
         log: Log::new(log, start.limits_log, log_head),
         // It is the daemon that limits the log.
         streams: Streams::new(start.limits_log),
@@ -219,6 +321,7 @@ fn prepare(
         has_answered: false,
         memory_bytes: start.memory_bytes,
         is_ready: false,
+        is_clone: matches!(start.memory, MemorySource::Cloned(_)),
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
@@ -230,6 +333,7 @@ fn make_form(
     image: &Image,
     start: &StartRequest,
     kvm: Result<Kvm, kvm_ioctls::Error>,
+    waiting: &mut Waiting,
     user: Option<u32>,
     files: &Files,
     program_bytes: u64,
@@ -237,11 +341,16 @@ fn make_form(
     let ram_bytes = ram_bytes(start.memory_bytes)?;
     let program = (files.program.as_fd(), program_bytes);
     let memory = match (&start.memory, &files.memory) {
+        (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
         (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
-        _ => Memory::Fresh,
+        (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
+    let keeps_rights = matches!(waiting.rights, Rights::Held(_));
     let process = || -> Result<Form, StartError> {
+        if !keeps_rights {
+            return Err(StartError::NoRights);
+        }
         guest_process::be_interrupted().map_err(|source| StartError::Io {
             what: "the signal of a child's end cannot be handled",
             source,
@@ -249,14 +358,9 @@ fn make_form(
         let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
         Ok(Form::Process(Box::new(process)))
     };
-    let virtual_machine = || -> Result<Form, StartError> {
-        let kvm = kvm.map_err(StartError::Kvm)?;
-        let mut machine = Machine::new(&kvm, image, ram_bytes, start.memory_bytes, Some(program), &memory)?;
-        kick::install().map_err(|source| StartError::Io {
-            what: "the timer signal cannot be handled",
-            source,
-        })?;
-        machine.arm_kicks()?;
+    let mut virtual_machine = || -> Result<Form, StartError> {
+        let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
+        machine.load(image, start.memory_bytes, Some(program), &memory)?;
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
     match start.isolation {
@@ -270,7 +374,9 @@ fn make_form(
         // A process would find nothing of the snapshot in its memory.
         IsolationChoice::Automatic if matches!(start.memory, MemorySource::Cloned(_)) => virtual_machine(),
         IsolationChoice::Automatic => match virtual_machine() {
-            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) => process(),
+            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) if keeps_rights => {
+                process()
+            }
             other => other,
         },
     }
@@ -445,27 +551,21 @@ pub(crate) fn send(control: &OwnedFd, event: &Event) -> Result<(), ControlError>
 
 /// The next message, with the descriptor attached to it; `None` if there is none now.
 pub(crate) fn receive(control: &OwnedFd) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
-    receive_with(control.as_fd(), RecvFlags::DONTWAIT)
+    let received = receive_with(control.as_fd(), RecvFlags::DONTWAIT, LATER_PACKET_BYTES_MAX)?;
+    Ok(received.map(|(received, attachments)| (received, attachments.into_iter().next())))
 }
 
-fn receive_blocking(control: &OwnedFd) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
-    receive_with(control.as_fd(), RecvFlags::empty())
+fn receive_blocking(control: &OwnedFd) -> Result<Option<(Received, Vec<OwnedFd>)>, ControlError> {
+    receive_with(control.as_fd(), RecvFlags::empty(), PACKET_BYTES_MAX)
 }
 
 fn receive_with(
     control: BorrowedFd<'_>,
     flags: RecvFlags,
-) -> Result<Option<(Received, Option<OwnedFd>)>, ControlError> {
-    // Only the first message is long; the others are a few bytes.
-    let mut packet = vec![
-        0;
-        if flags.contains(RecvFlags::DONTWAIT) {
-            1024
-        } else {
-            PACKET_BYTES_MAX
-        }
-    ];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    bytes_max: usize,
+) -> Result<Option<(Received, Vec<OwnedFd>)>, ControlError> {
+    let mut packet = vec![0; bytes_max];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut slices = [IoSliceMut::new(&mut packet)];
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
@@ -475,14 +575,16 @@ fn receive_with(
         Err(error) => return Err(ControlError::Socket(error)),
     };
     if received.bytes == 0 {
-        return Ok(Some((Received::Closed, None)));
+        return Ok(Some((Received::Closed, Vec::new())));
     }
-    let attachment = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-        _ => None,
-    });
+    let mut attachments = Vec::new();
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+            attachments.extend(descriptors);
+        }
+    }
     let request = postcard::from_bytes(&packet[..received.bytes])?;
-    Ok(Some((Received::Message(request), attachment)))
+    Ok(Some((Received::Message(request), attachments)))
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
-use spore_monitor::protocol::Request;
+use spore_monitor::protocol::{ATTACHMENTS_MAX, Request};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
@@ -33,18 +33,18 @@ impl Channel {
     /// Sends a request with a descriptor.
     pub(crate) async fn send(&self, request: &Request, attachment: Option<OwnedFd>) -> io::Result<()> {
         let packet = postcard::to_stdvec(request).map_err(io::Error::other)?;
-        self.send_packet(&packet, attachment).await
+        let attachments: Vec<_> = attachment.iter().map(AsFd::as_fd).collect();
+        self.send_packet(&packet, &attachments).await
     }
 
-    /// Sends an encoded request with a descriptor.
-    pub(crate) async fn send_packet(&self, packet: &[u8], attachment: Option<OwnedFd>) -> io::Result<()> {
+    /// Sends an encoded request with descriptors.
+    pub(crate) async fn send_packet(&self, packet: &[u8], attachments: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.0
             .async_io(Interest::WRITABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
                 let mut ancillary = SendAncillaryBuffer::new(&mut space);
-                let descriptors = attachment.as_ref().map(|attachment| [attachment.as_fd()]);
-                if let Some(descriptors) = &descriptors {
-                    ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+                if !attachments.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(attachments)) {
+                    return Err(io::ErrorKind::InvalidInput.into());
                 }
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
                 sendmsg(&self.0, &[IoSlice::new(packet)], &mut ancillary, flags)?;

@@ -5,10 +5,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use spore_monitor::process::{Process, Spawn};
-use spore_monitor::protocol::{JailRequest, PACKET_BYTES_MAX, Request, StartRequest};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use spore_monitor::process::{Process, Spawn, own_user};
+use spore_monitor::protocol::{JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
 use spore_sandbox::StartError;
 
 /// Number of the signal with which the kernel ends a process that made a call which its list does not have (SIGSYS).
@@ -53,6 +54,22 @@ pub(crate) fn start(title: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launc
         control,
         log,
     })
+}
+
+impl Launch {
+    /// Lets the monitor make a virtual machine for an instance that may use `memory_bytes`, before it is known which one
+    /// that will be.
+    pub(crate) fn prepare(&self, memory_bytes: u64) -> Result<(), StartError> {
+        let preparation = Preparation {
+            memory_bytes,
+            user: own_user(self.process.id()),
+        };
+        let packet = postcard::to_stdvec(&Request::Prepare(preparation))
+            .map_err(|error| host_error("encoding a request")(io::Error::other(error)))?;
+        retry_on_intr(|| send(&self.control, &packet, SendFlags::NOSIGNAL))
+            .map_err(|error| host_error("asking a process")(error.into()))?;
+        Ok(())
+    }
 }
 
 /// The encoded request that starts an instance.

@@ -17,6 +17,7 @@ mod actor;
 mod cgroup;
 mod channel;
 mod confinement;
+mod demand;
 mod egress;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -30,7 +31,8 @@ mod watched;
 mod words;
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::iter;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -51,7 +53,6 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use actor::{Actor, Readiness};
-use cgroup::Group;
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
@@ -60,7 +61,7 @@ use ingress::Ingress;
 use launch::host_error;
 pub use once::{RunError, run_once};
 use snapshots::{Resident, Snapshots};
-use supply::{Monitor, Supply, Taken};
+use supply::{Monitor, Supply, Taken, Wanted};
 use watched::Watched;
 
 /// How instances are to be run.
@@ -155,7 +156,7 @@ impl UnikernelSandbox {
         }
         let (confinement, groups) =
             confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
-        let supply = Supply::start(groups).map_err(SandboxError::Thread)?;
+        let supply = Supply::start(groups, default).map_err(SandboxError::Thread)?;
         Ok(Self {
             no_virtual_machine: failure,
             default,
@@ -217,14 +218,6 @@ fn start_request(
         uses_dispatch: true,
     };
     launch::encode(instance, jail)
-}
-
-/// Limits what the instance takes from the host.
-fn limit(group: Option<&Group>, spec: &InstanceSpec) -> Result<(), StartError> {
-    let Some(group) = group else { return Ok(()) };
-    let memory_bytes = spore_monitor::allowed_bytes(spec.memory_bytes);
-    let limited = group.limit(memory_bytes, spec.processor_millis);
-    limited.map_err(host_error("limiting the instance's cgroup"))
 }
 
 #[async_trait]
@@ -315,29 +308,41 @@ impl UnikernelSandbox {
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
-        let memory_file = memory_file
-            .map(OwnedFd::try_clone)
-            .transpose()
-            .map_err(host_error("sharing the memory file"))?;
-        let Monitor { launch, group } = self.supply.take().await?;
+        let wanted = Wanted {
+            isolation: self.isolation(spec.isolation).unwrap_or(self.default),
+            memory_bytes: spec.memory_bytes,
+            processor_millis: spec.processor_millis,
+        };
+        let Monitor {
+            launch,
+            group,
+            made_for,
+        } = self.supply.take(wanted).await?;
         let jail = JailRequest {
             title: format!("spore-monitor {} {}", spec.function, spec.instance),
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
+        // It was ready when its snapshot was made: what is opened now is there when it goes on.
+        let is_clone = matches!(memory, MemorySource::Cloned(_));
         let request = start_request(spec, jail, memory);
         let taken = Taken {
             process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
             group,
             supply: Arc::clone(&self.supply),
         };
-        limit(taken.group.as_ref(), spec)?;
+        if made_for != wanted {
+            wanted.limit(taken.group.as_ref())?;
+        }
         let request = request?;
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
+        let files: Vec<_> = iter::once(program.as_fd())
+            .chain(memory_file.map(AsFd::as_fd))
+            .collect();
         control
-            .send_packet(&request, Some(program.into()))
+            .send_packet(&request, &files)
             .await
             .map_err(|error| match error {
                 // The host's limit (net.core.wmem_max) is lower than ours.
@@ -346,10 +351,6 @@ impl UnikernelSandbox {
                 }
                 error => host_error("sending the program")(error),
             })?;
-        if memory_file.is_some() {
-            let sent = control.send(&Request::Memory, memory_file).await;
-            sent.map_err(host_error("sending the memory file"))?;
-        }
 
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
@@ -372,6 +373,9 @@ impl UnikernelSandbox {
             end,
         };
 
+        if is_clone {
+            return Ok((instance, Readiness::Ready));
+        }
         match tokio::time::timeout(spec.ready_timeout, ready).await {
             Ok(Ok(Ok(readiness))) => Ok((instance, readiness)),
             Ok(Ok(Err(error))) => Err(error),
@@ -474,7 +478,7 @@ mod tests {
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
-        channel.send_packet(&packet, None).await.unwrap();
+        channel.send_packet(&packet, &[]).await.unwrap();
     }
 
     #[test]

@@ -59,10 +59,11 @@ pub fn open_descriptors(pid: u32) -> usize {
         .expect("the process runs and is ours")
 }
 
-/// How many virtual machines the process and its descendants hold.
+/// How many virtual machines the process and its descendants hold, but for those that wait for an instance.
 pub fn virtual_machines(pid: u32) -> usize {
     let family = descendants(pid)
         .into_iter()
+        .filter(|identity| !waits_for_instance(identity))
         .map(|identity| identity.pid)
         .chain([pid as i32]);
     family.map(virtual_machines_of_one).sum()

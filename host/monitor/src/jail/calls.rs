@@ -80,7 +80,6 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         name,
         alternatives,
     };
-    let controls = boundary.controls.map(|control| vec![Is(0, control as u32)]);
     let (readable_writable, private) = (
         (libc::PROT_READ | libc::PROT_WRITE) as u32,
         (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32,
@@ -120,7 +119,11 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         // Its streams, its log and the daemon.
         with(libc::SYS_ppoll, "ppoll", &[Null(3)]),
         any(libc::SYS_restart_syscall, "restart_syscall"),
-        one_of(libc::SYS_recvmsg, "recvmsg", controls.to_vec()),
+        one_of(
+            libc::SYS_recvmsg,
+            "recvmsg",
+            vec![vec![Is(0, boundary.control as u32)]],
+        ),
         with(libc::SYS_recvfrom, "recvfrom", &[Null(4)]),
         with(libc::SYS_sendto, "sendto", &[Null(4)]),
         any(libc::SYS_shutdown, "shutdown"),
@@ -193,22 +196,35 @@ impl Condition {
     }
 }
 
-/// Puts the list into force for this thread, for good (seccomp(2)). A call that is not on it ends the process.
-///
-/// # Errors
-///
-/// If the kernel has no such lists.
-pub fn restrict(boundary: &Boundary) -> Result<(), ListError> {
-    let mut rules = BTreeMap::new();
-    for call in list(boundary) {
-        rules.insert(call.number, call.rules()?);
+/// The list as the kernel takes it.
+pub struct List(BpfProgram);
+
+impl List {
+    /// Translates the list.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be translated.
+    pub fn translate(boundary: &Boundary) -> Result<Self, ListError> {
+        let mut rules = BTreeMap::new();
+        for call in list(boundary) {
+            rules.insert(call.number, call.rules()?);
+        }
+        let filter = SeccompFilter::new(
+            rules,
+            SeccompAction::KillProcess,
+            SeccompAction::Allow,
+            TargetArch::x86_64,
+        )?;
+        Ok(Self(filter.try_into()?))
     }
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::KillProcess,
-        SeccompAction::Allow,
-        TargetArch::x86_64,
-    )?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(seccompiler::apply_filter(&program)?)
+
+    /// Allows nothing but the calls on the list from now on.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not take it.
+    pub fn put_into_force(&self) -> Result<(), ListError> {
+        Ok(seccompiler::apply_filter(&self.0)?)
+    }
 }

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!   start, descriptors closed, /dev/kvm opened
-//!     │  Jail::enter   namespaces, empty root                        before the request to start
+//!     │  Jail::enter      namespaces, empty root
 //!     v
-//!   request to start; the virtual machine is made
-//!     │  Jail::seal    own user, no capabilities, limits, Landlock,  right before the first instruction of the guest
-//!     v                and last the list of system calls
+//!   the guest is made: an empty virtual machine ahead of the request to start, or what that asks for
+//!     │  Jail::give_up    own user, no capabilities, Landlock
+//!     v
+//!   the guest is loaded with what the request to start has brought
+//!     │  Stripped::seal   limits, and last the list of system calls    right before the first instruction of the guest
+//!     v
 //!   the guest runs
 //! ```
 //!
@@ -32,6 +35,7 @@ mod namespaces;
 mod privileges;
 mod title;
 
+use calls::{List, ListError};
 pub use privileges::DESCRIPTORS_MAX;
 
 /// A means by which a monitor process is confined.
@@ -88,8 +92,8 @@ impl Layer {
         Self::NoNewPrivileges,
         Self::NotDumpable,
         Self::EndsWithDaemon,
-        Self::ResourceLimits,
         Self::Landlock,
+        Self::ResourceLimits,
         Self::SystemCalls,
     ];
 }
@@ -180,16 +184,12 @@ pub enum GuestHandle {
 }
 
 /// What a sealed process may still use.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Boundary {
     /// What it runs.
     pub guest: GuestHandle,
-    /// Numbers of the descriptors on which descriptors may come in.
-    pub controls: [i32; 2],
-    /// The user (and group) that it becomes, if the daemon is root.
-    pub user: Option<u32>,
-    /// Memory that is mapped for the guest, in bytes.
-    pub guest_bytes: u64,
+    /// Number of the descriptor on which descriptors may come in.
+    pub control: i32,
 }
 
 /// A process on its way into jail.
@@ -199,6 +199,14 @@ pub struct Jail {
     /// Where standard error will lead to.
     nowhere: Option<File>,
     is_in_user_namespace: bool,
+}
+
+/// A process that has given up its rights, and can still make every system call.
+pub struct Stripped {
+    report: JailReport,
+    title: Option<title::Title>,
+    /// The list of system calls for this boundary, ready to be put into force.
+    list: (Boundary, Result<List, ListError>),
 }
 
 impl Jail {
@@ -232,18 +240,17 @@ impl Jail {
         }
     }
 
-    /// Gives up everything but what `boundary` says and [`calls`] lists. Panics are told with `say` from here on, since
-    /// standard error leads nowhere. `last` does what has to be done without capabilities, and before limits are set.
+    /// Gives up user and capabilities, and translates the list of system calls for `boundary`. `user` is the user (and
+    /// group) that the process becomes, if the daemon is root. Panics are told with `say` from here on, since standard
+    /// error leads nowhere. `last` does what has to be done without capabilities, and before limits are set.
     #[must_use]
-    pub fn seal(self, boundary: Boundary, say: fn(&str), last: impl FnOnce()) -> JailReport {
-        let mut report = self.give_up(&boundary, say, last);
-        report.note(Layer::SystemCalls, calls::restrict(&boundary));
-        report
-    }
-
-    /// All of [`Jail::seal`] but the list of system calls: what holds even without.
-    #[must_use]
-    pub fn give_up(self, boundary: &Boundary, say: fn(&str), last: impl FnOnce()) -> JailReport {
+    pub fn give_up(
+        self,
+        boundary: Boundary,
+        user: Option<u32>,
+        say: fn(&str),
+        last: impl FnOnce(),
+    ) -> Stripped {
         let mut report = self.report;
         std::panic::set_hook(Box::new(move |panic| {
             say(&format!("the monitor failed: {panic}"));
@@ -256,7 +263,7 @@ impl Jail {
             let _ = rustix::stdio::dup2_stderr(nowhere.as_fd());
         }
         drop(self.nowhere);
-        privileges::give_up(&mut report, boundary.user, self.is_in_user_namespace);
+        privileges::give_up(&mut report, user, self.is_in_user_namespace);
         report.note(
             Layer::NotDumpable,
             set_dumpable_behavior(DumpableBehavior::NotDumpable),
@@ -267,11 +274,51 @@ impl Jail {
             set_parent_process_death_signal(Some(Signal::KILL)),
         );
         last();
-        report.note(Layer::ResourceLimits, privileges::limit(boundary.guest_bytes));
         // The guest's process is outside of what Landlock puts around the monitor, and has to be interrupted.
         let may_signal = matches!(boundary.guest, GuestHandle::Process(_));
         report.note(Layer::Landlock, landlocked::deny_everything(may_signal));
-        report
+        Stripped {
+            report,
+            title: self.title,
+            list: (boundary, List::translate(&boundary)),
+        }
+    }
+}
+
+impl Stripped {
+    /// Shows the process under this title from now on.
+    pub fn set_title(&mut self, title: &str) {
+        if let Some(place) = &mut self.title {
+            place.set(title);
+        }
+    }
+
+    /// Sets limits, for a process in which `guest_bytes` are mapped for the guest, and leaves nothing but what `boundary`
+    /// says and [`calls`] lists.
+    #[must_use]
+    pub fn seal(mut self, boundary: &Boundary, guest_bytes: u64) -> JailReport {
+        self.limit(guest_bytes);
+        let (for_boundary, list) = self.list;
+        let list = if for_boundary == *boundary {
+            list
+        } else {
+            List::translate(boundary)
+        };
+        let outcome = list.and_then(|list| list.put_into_force());
+        self.report.note(Layer::SystemCalls, outcome);
+        self.report
+    }
+
+    /// All of [`Stripped::seal`] but the list of system calls: what holds even without.
+    #[must_use]
+    pub fn seal_without_list(mut self, guest_bytes: u64) -> JailReport {
+        self.limit(guest_bytes);
+        self.report
+    }
+
+    fn limit(&mut self, guest_bytes: u64) {
+        self.report
+            .note(Layer::ResourceLimits, privileges::limit(guest_bytes));
     }
 }
 

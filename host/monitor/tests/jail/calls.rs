@@ -38,12 +38,7 @@ const FORMS: [(&str, GuestHandle); 2] = [
 ];
 
 fn boundary(guest: GuestHandle) -> Boundary {
-    Boundary {
-        guest,
-        controls: [0, 9],
-        user: None,
-        guest_bytes: 0,
-    }
+    Boundary { guest, control: 0 }
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -229,7 +224,9 @@ fn can_make(boundary: &Boundary, number: i64, arguments: [u64; 6]) -> bool {
         assert!(child >= 0, "a process can be started");
         if child == 0 {
             seccompiler::apply_filter(&harmless()).expect("there are lists");
-            calls::restrict(boundary).expect("there are lists");
+            calls::List::translate(boundary)
+                .and_then(|list| list.put_into_force())
+                .expect("there are lists");
             let [a, b, c, d, e, f] = arguments;
             libc::syscall(number, a, b, c, d, e, f);
             libc::syscall(libc::SYS_exit_group, 0);

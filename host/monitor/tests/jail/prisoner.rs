@@ -71,14 +71,13 @@ pub(crate) fn main() -> ExitCode {
     let root = root.expect("the warder has made the file");
     let boundary = Boundary {
         guest: GuestHandle::None,
-        controls: [control.as_raw_fd(); 2],
-        user: user.parse().ok(),
-        guest_bytes: 0,
+        control: control.as_raw_fd(),
     };
+    let stripped = jail.give_up(boundary, user.parse().ok(), |_| {}, || {});
     let report: JailReport = if depth == "Whole" {
-        jail.seal(boundary, |_| {}, || {})
+        stripped.seal(&boundary, 0)
     } else {
-        jail.give_up(&boundary, |_| {}, || {})
+        stripped.seal_without_list(0)
     };
     let answer = attempts::attempt(task, &report, root.as_fd());
     match send(control, answer.as_bytes(), SendFlags::NOSIGNAL) {

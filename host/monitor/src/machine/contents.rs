@@ -1,0 +1,142 @@
+//! What a machine runs: memory, image, program; and what a snapshot has of a processor.
+
+use std::os::fd::BorrowedFd;
+
+use kvm_bindings::kvm_xsave;
+use rustix::fs::{fstat, ftruncate};
+use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES};
+use spore_abi::pages::Registers;
+
+use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, kvm_error};
+use crate::image::Image;
+use crate::memory::Region;
+use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use crate::tables;
+
+/// How much of the programs' memory, from its start, the host backs with small pages.
+const SMALL_PAGES_BYTES: u64 = 12 << 20;
+
+/// Where the memory of a machine comes from; see [`crate::protocol::MemorySource`].
+pub(crate) enum Memory<'a> {
+    /// Zeroed memory.
+    Fresh,
+    /// This file, which is empty and gets as long as the memory.
+    Within(BorrowedFd<'a>),
+    /// A private copy of this file.
+    CopyOf(BorrowedFd<'a>, &'a Snapshot),
+}
+
+impl Memory<'_> {
+    /// Fills the memory of a machine, which nobody has touched.
+    fn fill(&self, ram: &Region) -> Result<(), MachineError> {
+        match self {
+            Self::Fresh => Ok(()),
+            Self::Within(file) => {
+                ftruncate(file, ram.length()).map_err(|error| MachineError::Memory(error.into()))?;
+                ram.share(*file).map_err(MachineError::Memory)
+            }
+            Self::CopyOf(file, snapshot) => {
+                let file_bytes = fstat(file)
+                    .map_err(|error| MachineError::Memory(error.into()))?
+                    .st_size;
+                if u64::try_from(file_bytes) != Ok(ram.length()) {
+                    return Err(MachineError::Snapshot("its memory has another size"));
+                }
+                if snapshot.extents.len() > SNAPSHOT_EXTENTS_MAX {
+                    return Err(MachineError::Snapshot("it consists of too many parts"));
+                }
+                for &(start, length) in &snapshot.extents {
+                    let length = usize::try_from(length)
+                        .map_err(|_| MachineError::Snapshot("a part of it is beyond its end"))?;
+                    ram.overlay(*file, start, length).map_err(MachineError::Memory)?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Machine {
+    /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program of
+    /// so many bytes.
+    pub(crate) fn load(
+        &mut self,
+        image: &Image,
+        frames_bytes: u64,
+        program: Option<(BorrowedFd<'_>, u64)>,
+        memory: &Memory<'_>,
+    ) -> Result<(), MachineError> {
+        let ram_bytes = self.ram.length();
+        let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
+        if let Some((file, _)) = program {
+            let region = Region::file(file, program_bytes as usize).map_err(MachineError::Memory)?;
+            self.map(PROGRAM_SLOT, MODULES_GPA, &region, kvm_bindings::KVM_MEM_READONLY)?;
+            self.program = Some(region);
+        }
+        memory.fill(&self.ram)?;
+        self.ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
+        // A page that is touched first costs a fault in KVM, some 6 µs on a PVM host. Programs that take more than a little
+        // memory touch thousands, one beside the other; for the others large pages would be mostly waste.
+        let frames_gpa = ram_bytes.saturating_sub(frames_bytes) + SMALL_PAGES_BYTES;
+        let frames_gpa = frames_gpa.next_multiple_of(LARGE_PAGE_BYTES);
+        self.ram
+            .advise_large_pages(frames_gpa, ram_bytes.saturating_sub(frames_gpa) as usize);
+        match memory {
+            Memory::CopyOf(_, snapshot) => self.set_state(&snapshot.processor)?,
+            Memory::Fresh | Memory::Within(_) => {
+                self.ram.write_bytes(IMAGE_GPA, image.bytes)?;
+                let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
+                self.page_tables_used_gpa = tables::fill_guest_tables(&self.ram, image_range, program_bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a snapshot needs to know of the processor, which stands at a doorbell.
+    pub(crate) fn state(&mut self) -> Result<ProcessorState, MachineError> {
+        // The registers are right only when KVM has finished the instruction (KVM API, KVM_EXIT_IO).
+        self.run_nothing();
+        let registers = self.registers()?;
+        let special = self.processor.get_sregs().map_err(kvm_error("read registers"))?;
+        let extended = self
+            .processor
+            .get_xsave()
+            .map_err(kvm_error("read extended registers"))?;
+        Ok(ProcessorState {
+            general: registers.general,
+            instruction_pointer: registers.rip,
+            flags: registers.rflags,
+            fs_base: special.fs.base,
+            gs_base: special.gs.base,
+            top_table_gpa: self.special.cr3 & !CR3_FLUSH_BIT,
+            extended_state: extended.region.to_vec(),
+        })
+    }
+
+    /// Sets the processor to what [`Machine::state`] has said of another one.
+    fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
+        if !self.switch_tables(state.top_table_gpa)? {
+            return Err(MachineError::Snapshot(
+                "its page tables are not within its memory",
+            ));
+        }
+        let mut extended = kvm_xsave::default();
+        if extended.region.len() != state.extended_state.len() {
+            return Err(MachineError::Snapshot("its extended registers have another size"));
+        }
+        extended.region.copy_from_slice(&state.extended_state);
+        // SAFETY: the state is as long as KVM takes it to be without the dynamic features, none of which is enabled.
+        unsafe { self.processor.set_xsave(&extended) }.map_err(kvm_error("set extended registers"))?;
+        let mut special = self.special;
+        special.fs.base = state.fs_base;
+        special.gs.base = state.gs_base;
+        self.processor
+            .set_sregs(&special)
+            .map_err(kvm_error("set special registers"))?;
+        self.set_registers(&Registers {
+            general: state.general,
+            rip: state.instruction_pointer,
+            rflags: state.flags,
+        })
+    }
+}
