@@ -26,6 +26,9 @@
 
 enum { IDLE_CONNECTIONS_MAX = 16 };
 
+/* Buffers of an answer: what they begin with, and up to what size they are kept for the next one. */
+enum { BUFFER_BYTES = 4000, KEPT_BYTES_MAX = 64 * 1024 };
+
 int spore_write_all(int socket, struct iovec *parts, int count) {
     while (count > 0) {
         ssize_t written = writev(socket, parts, count);
@@ -154,9 +157,40 @@ static void refuse(struct connection *connection, int status) {
     }
 }
 
+/* The buffers of the last answer, for the next one. The C library gives small stretches of memory back to the system at
+ * once, and that costs more than all the rest of a small answer. */
+static struct spore_response kept = SPORE_RESPONSE_INIT;
+
+/* An empty response, with buffers. */
+static struct spore_response take_response(void) {
+    struct spore_response response = kept;
+    kept = (struct spore_response)SPORE_RESPONSE_INIT;
+    return response;
+}
+
+/* Keeps the buffers of a response, unless they are large. */
+static void keep_response(struct spore_response *response) {
+    if (response->body_capacity > KEPT_BYTES_MAX || response->headers_capacity > KEPT_BYTES_MAX) {
+        spore_response_free(response);
+        return;
+    }
+    struct spore_response empty = SPORE_RESPONSE_INIT;
+    empty.body = response->body;
+    empty.body_capacity = response->body_capacity;
+    empty.headers = response->headers;
+    empty.headers_capacity = response->headers_capacity;
+    kept = empty;
+}
+
+/* Makes buffers before the first request. Without them everything works. */
+static void make_buffers(void) {
+    spore_reserve(&kept.body, &kept.body_capacity, 0, BUFFER_BYTES);
+    spore_reserve(&kept.headers, &kept.headers_capacity, 0, BUFFER_BYTES);
+}
+
 /* Runs the handler and writes its answer. */
 static int answer(const struct connection *connection, const struct spore_request *request, const struct framing *framing) {
-    struct spore_response response = SPORE_RESPONSE_INIT;
+    struct spore_response response = take_response();
     int result = handle(request, &response);
     if (result != 0 || response.has_failed || response.status < 200 || response.status > 599) {
         if (response.has_failed) {
@@ -172,7 +206,7 @@ static int answer(const struct connection *connection, const struct spore_reques
     /* What the handler printed belongs to the log now, not when the buffer happens to be full. */
     fflush(stdout);
     int outcome = write_response(connection->socket, &response, strcmp(request->method, "HEAD") == 0, framing);
-    spore_response_free(&response);
+    keep_response(&response);
     return outcome;
 }
 
@@ -317,5 +351,6 @@ __attribute__((weak)) int main(void) {
     spore_body_bytes_max = number_from_environment("SPORE_BODY_BYTES_MAX", spore_body_bytes_max, SIZE_MAX / 8);
     const char *address = getenv("SPORE_ADDRESS");
     size_t port = number_from_environment("PORT", 8080, UINT16_MAX);
+    make_buffers();
     serve_forever(listen_on(address != NULL && *address != '\0' ? address : "0.0.0.0", (uint16_t)port));
 }
