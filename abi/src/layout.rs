@@ -45,10 +45,15 @@ pub const LOG_RING_GPA: u64 = 0x4_0000;
 /// Size of the log ring, in bytes; a power of two.
 pub const LOG_RING_BYTES: u32 = 0x1_0000;
 
-/// Guest-physical address of the library OS image.
+/// Guest-physical address of the library OS's data.
+pub const IMAGE_DATA_GPA: u64 = 0x10_0000;
+/// Room for it, zero-initialised data included, in bytes.
+pub const IMAGE_DATA_BYTES_MAX: u64 = 0x10_0000;
+
+/// Guest-physical address of the library OS's code and constants: a large page, to which nobody writes.
 pub const IMAGE_GPA: u64 = 0x20_0000;
-/// Room for the image with its zero-initialised data, in bytes.
-pub const IMAGE_BYTES_MAX: u64 = 0x20_0000;
+/// Room for them, in bytes.
+pub const IMAGE_BYTES_MAX: u64 = LARGE_PAGE_BYTES;
 
 /// Guest-physical address of the page-table pool.
 pub const PAGE_TABLES_GPA: u64 = 0x40_0000;
@@ -98,7 +103,9 @@ pub const fn transmit_ring_gpa(slot: usize) -> u64 {
 }
 
 const _: () = assert!(STREAM_RING_BYTES.is_power_of_two() && LOG_RING_BYTES.is_power_of_two());
-const _: () = assert!(LOG_RING_GPA + LOG_RING_BYTES as u64 <= IMAGE_GPA);
+const _: () = assert!(LOG_RING_GPA + LOG_RING_BYTES as u64 <= IMAGE_DATA_GPA);
+const _: () = assert!(IMAGE_DATA_GPA + IMAGE_DATA_BYTES_MAX <= IMAGE_GPA);
+const _: () = assert!(IMAGE_GPA.is_multiple_of(LARGE_PAGE_BYTES));
 const _: () = assert!(START_BLOCK_GPA + START_BLOCK_BYTES <= LOG_RING_GPA);
 const _: () = assert!(IMAGE_GPA + IMAGE_BYTES_MAX <= PAGE_TABLES_GPA);
 const _: () = assert!(PAGE_TABLES_GPA + PAGE_TABLES_BYTES <= STREAMS_GPA);

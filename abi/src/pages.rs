@@ -305,10 +305,10 @@ pub struct ImageHeader {
     pub user_copy_end: u64,
     /// Where it goes on after a page fault.
     pub user_copy_failed: u64,
-    /// End of the initialised part of the image.
-    pub loaded_end: u64,
-    /// End of the zero-initialised part.
+    /// End of its code and constants.
     pub end: u64,
+    /// End of its data, zero-initialised data included.
+    pub data_end: u64,
 }
 
 /// First word of an image.

@@ -6,8 +6,11 @@ use std::{env, fs};
 
 use object::{Object, ObjectSegment};
 
-/// Where the image is linked: `spore_abi::layout::{WINDOW_BASE + IMAGE_GPA}`; the monitor's tests compare.
+/// Where code and constants of the image are linked: `spore_abi::layout::{WINDOW_BASE + IMAGE_GPA}`; the monitor's tests
+/// compare.
 const IMAGE_BASE: u64 = 0x2000_0020_0000;
+/// Where its data are: the same with `IMAGE_DATA_GPA`.
+const DATA_BASE: u64 = 0x2000_0010_0000;
 
 fn main() {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
@@ -22,9 +25,14 @@ fn main() {
     }
     let out = PathBuf::from(variable("OUT_DIR"));
     let elf = build_image(&root.join("guest/image"), &out);
-    let flat = flatten(&elf);
-    let target = out.join("library-os.image");
-    fs::write(&target, flat).unwrap_or_else(|error| panic!("cannot write {}: {error}", target.display()));
+    for (name, base, end) in [
+        ("library-os.image", IMAGE_BASE, u64::MAX),
+        ("library-os.data", DATA_BASE, IMAGE_BASE),
+    ] {
+        let target = out.join(name);
+        let flat = flatten(&elf, base, end);
+        fs::write(&target, flat).unwrap_or_else(|error| panic!("cannot write {}: {error}", target.display()));
+    }
 }
 
 fn variable(name: &str) -> String {
@@ -59,19 +67,23 @@ fn build_image(directory: &Path, out: &Path) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
 }
 
-/// The loaded segments as one stretch of bytes, from the image's base on.
-fn flatten(elf: &[u8]) -> Vec<u8> {
+/// The loaded segments between two addresses as one stretch of bytes.
+fn flatten(elf: &[u8], base: u64, end: u64) -> Vec<u8> {
     let file =
         object::File::parse(elf).unwrap_or_else(|error| panic!("the guest image is no ELF file: {error}"));
     let mut flat = Vec::new();
     for segment in file.segments() {
+        let Some(offset) = segment
+            .address()
+            .checked_sub(base)
+            .filter(|_| segment.address() < end)
+        else {
+            continue;
+        };
+        let offset = offset as usize;
         let data = segment
             .data()
             .unwrap_or_else(|error| panic!("the guest image is damaged: {error}"));
-        let offset = segment
-            .address()
-            .checked_sub(IMAGE_BASE)
-            .expect("the image is linked at its base") as usize;
         if flat.len() < offset + data.len() {
             flat.resize(offset + data.len(), 0);
         }

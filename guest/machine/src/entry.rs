@@ -64,8 +64,8 @@ machine_boot_stack_top:
     .quad machine_user_copy_start
     .quad machine_user_copy_end
     .quad machine_user_copy_failed
-    .quad machine_image_loaded_end
     .quad machine_image_end
+    .quad machine_image_data_end
 
     .section .text.machine, "ax", @progbits
     .balign 16

@@ -34,4 +34,13 @@ impl Instance {
             _ => Ok(()),
         }
     }
+
+    /// Tells which pages a copy has written to so far, once.
+    pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
+        if let Some(page_map) = self.page_map.take() {
+            let written = page_map.own_stretches(self.machine.ram());
+            start::send(&self.control, &Event::Written(written))?;
+        }
+        Ok(())
+    }
 }

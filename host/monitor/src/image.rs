@@ -1,14 +1,27 @@
 //! The unikernel's image, embedded by the build script.
 
-use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, WINDOW_BASE};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use spore_abi::layout::{
+    IMAGE_BYTES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_DATA_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, WINDOW_BASE,
+};
 use spore_abi::pages::{IMAGE_MAGIC, ImageHeader};
 use zerocopy::FromBytes;
 
+use crate::memory::{OutOfRange, Region};
+
 static LIBRARY_OS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.image"));
+static LIBRARY_OS_DATA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.data"));
 
 /// An image with its header.
 pub(crate) struct Image {
-    pub(crate) bytes: &'static [u8],
+    /// Code and constants, beginning with the header.
+    pub(crate) text: &'static [u8],
+    pub(crate) data: &'static [u8],
     pub(crate) header: ImageHeader,
 }
 
@@ -26,10 +39,13 @@ impl Image {
             && header.abi_version == u64::from(spore_abi::ABI_VERSION)
             && header.end <= base + IMAGE_BYTES_MAX
             && LIBRARY_OS.len() as u64 <= IMAGE_BYTES_MAX
+            && header.data_end <= WINDOW_BASE + IMAGE_DATA_GPA + IMAGE_DATA_BYTES_MAX
+            && LIBRARY_OS_DATA.len() as u64 <= IMAGE_DATA_BYTES_MAX
             && (base..header.end).contains(&header.entry);
         if fits {
             Ok(Self {
-                bytes: LIBRARY_OS,
+                text: LIBRARY_OS,
+                data: LIBRARY_OS_DATA,
                 header,
             })
         } else {
@@ -37,10 +53,42 @@ impl Image {
         }
     }
 
+    /// Writes the data to memory that is zero so far.
+    pub(crate) fn write_data(&self, ram: &Region) -> Result<(), OutOfRange> {
+        ram.write_bytes(IMAGE_DATA_GPA, self.data)
+    }
+
+    /// Writes code and constants.
+    pub(crate) fn write_text(&self, ram: &Region) -> Result<(), OutOfRange> {
+        ram.write_bytes(IMAGE_GPA, self.text)
+    }
+
     /// Whether an address lies in the image, where upcalls are never delivered.
     pub(crate) fn contains(&self, address: u64) -> bool {
         (WINDOW_BASE + IMAGE_GPA..self.header.end).contains(&address)
     }
+}
+
+/// A file that holds the library OS's code and constants, for all monitors of a daemon. Nobody can write to it. Where the
+/// kernel can do that, it is a large page.
+///
+/// # Errors
+///
+/// If the kernel has no such files, or no memory.
+pub fn text_file() -> io::Result<OwnedFd> {
+    let file = memfd_create(
+        "spore-library-os",
+        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
+    )?;
+    let file = File::from(file);
+    file.set_len(LARGE_PAGE_BYTES)?;
+    file.write_all_at(LIBRARY_OS, 0)?;
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&file, seals)?;
+    let region = Region::anonymous(LARGE_PAGE_BYTES as usize, LARGE_PAGE_BYTES as usize)?;
+    region.overlay(file.as_fd(), 0, 0, LARGE_PAGE_BYTES as usize)?;
+    region.collapse(0, LARGE_PAGE_BYTES as usize);
+    Ok(file.into())
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ mod run;
 mod start;
 mod streams;
 mod tables;
+mod written;
 
+pub use image::text_file;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
 

@@ -69,16 +69,30 @@ impl Region {
     /// Replaces anonymous memory, all of it, by a file of the same length that is shared with whoever maps it. It never
     /// gets shorter.
     pub(crate) fn share(&self, file: BorrowedFd<'_>) -> io::Result<()> {
-        self.replace(file, MapFlags::SHARED, 0, self.length)
+        self.replace(file, MapFlags::SHARED, 0, 0, self.length)
     }
 
-    /// Replaces a range of anonymous memory by a private copy of the same range of a file, which is read and copied as it
-    /// is touched. The file never gets shorter.
-    pub(crate) fn overlay(&self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<()> {
-        self.replace(file, MapFlags::PRIVATE | MapFlags::NORESERVE, offset, length)
+    /// Replaces a range of anonymous memory by a private copy of as much of a file, from `file_offset` on, which is read and
+    /// copied as it is touched. The file never gets shorter.
+    pub(crate) fn overlay(
+        &self,
+        file: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        self.replace(file, flags, file_offset, offset, length)
     }
 
-    fn replace(&self, file: BorrowedFd<'_>, flags: MapFlags, offset: u64, length: usize) -> io::Result<()> {
+    fn replace(
+        &self,
+        file: BorrowedFd<'_>,
+        flags: MapFlags,
+        file_offset: u64,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
         let is_whole = offset.is_multiple_of(PAGE_BYTES) && (length as u64).is_multiple_of(PAGE_BYTES);
         let place = match self.place(offset, length) {
             Ok(place) if is_whole && length > 0 => place,
@@ -88,7 +102,7 @@ impl Region {
         let flags = flags | MapFlags::FIXED;
         // SAFETY: the range lies within our own mapping, to which no reference exists; its pages change, its length
         // and protection do not.
-        unsafe { mmap(place.cast(), length, protection, flags, file, offset) }?;
+        unsafe { mmap(place.cast(), length, protection, flags, file, file_offset) }?;
         Ok(())
     }
 
@@ -132,6 +146,25 @@ impl Region {
             // SAFETY: the range lies within our own mapping; the advice changes no contents. A kernel without large
             // pages refuses it, which changes nothing either.
             let _ = unsafe { madvise(place.cast(), length, Advice::LinuxHugepage) };
+        }
+    }
+
+    /// Asks for large pages in a range that has its contents already; without them everything works.
+    pub(crate) fn collapse(&self, offset: u64, length: usize) {
+        /// `MADV_COLLAPSE` (madvise(2)), since Linux 6.1.
+        const COLLAPSE: libc::c_int = 25;
+        if let Ok(place) = self.place(offset, length) {
+            // SAFETY: the range lies within our own mapping, and its contents stay.
+            let _ = unsafe { libc::madvise(place.cast(), length, COLLAPSE) };
+        }
+    }
+
+    /// Lets the host find memory for a range now, writable pages of our own, rather than page by page as they are written
+    /// to; without that everything works.
+    pub(crate) fn populate(&self, offset: u64, length: usize) {
+        if let Ok(place) = self.place(offset, length) {
+            // SAFETY: the range lies within our own mapping; the contents do not change. Kernels before 5.14 refuse.
+            let _ = unsafe { madvise(place.cast(), length, Advice::LinuxPopulateWrite) };
         }
     }
 

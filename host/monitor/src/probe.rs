@@ -139,7 +139,9 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let started = Instant::now();
     let image = exiting_image();
     let mut machine = Machine::new(&kvm, &image, FREE_GPA).map_err(unusable)?;
-    machine.load(&image, 0, None, &Memory::Fresh).map_err(unusable)?;
+    machine
+        .load(&image, None, 0, None, &Memory::Fresh)
+        .map_err(unusable)?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     let mut samples_us = Vec::with_capacity(ROUND_TRIPS);
     for _ in 0..ROUND_TRIPS {
@@ -203,7 +205,11 @@ fn exiting_image() -> Image {
         upcall_entry: entry,
         ..ImageHeader::new_zeroed()
     };
-    Image { bytes: &CODE, header }
+    Image {
+        text: &CODE,
+        data: &[],
+        header,
+    }
 }
 
 fn shares_time_stamp(machine: &mut Machine) -> Result<bool, MachineError> {

@@ -41,7 +41,7 @@ pub enum Request {
         user: Option<u32>,
     },
     /// Make an empty virtual machine, and give up what rights its guest will not need. Before [`Request::Start`], which
-    /// then can ask for nothing but virtual machines.
+    /// then can ask for nothing but virtual machines. Attached may be [`crate::text_file`].
     Prepare(Preparation),
     /// Make the guest and run the program. Attached is the file of its root; a second one where
     /// [`StartRequest::memory`] is not [`MemorySource::Fresh`].
@@ -135,6 +135,9 @@ pub struct Snapshot {
     pub extents: Vec<(u64, u64)>,
     /// The registers.
     pub processor: ProcessorState,
+    /// The stretches to which copies write while they give their first answer. Where that is not known yet, the copy says
+    /// so with [`Event::Written`].
+    pub written: Option<Vec<(u64, u64)>>,
 }
 
 /// Most stretches of a snapshot: each is a mapping of its own in every clone.
@@ -214,6 +217,9 @@ pub enum Event {
     Captured(Box<ProcessorState>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
+    /// A copy of a snapshot has given its first answer, and has written to these stretches of its memory (start and
+    /// length, in bytes).
+    Written(Vec<(u64, u64)>),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
     /// The guest will not run again; this is how much of its streams the program had read.

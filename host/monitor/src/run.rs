@@ -22,6 +22,7 @@ use crate::protocol::{Cause, End, Event, Request, StopReason};
 use crate::report::{self, Fault};
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
+use crate::written::PageMap;
 
 /// How long the last bytes of a guest that has ended by itself may take to leave: its answer may be on its way to a
 /// client that reads slowly. The daemon ends the wait by a request to stop.
@@ -48,6 +49,8 @@ pub(crate) struct Instance {
     pub(crate) is_ready: bool,
     /// It goes on from a snapshot.
     pub(crate) is_clone: bool,
+    /// To see which pages it writes to for its first answer.
+    pub(crate) page_map: Option<PageMap>,
     /// It is to become a snapshot when it is ready.
     pub(crate) captures: bool,
     /// A request of the guest's was answered with an error since it last ran.
@@ -335,6 +338,9 @@ impl Instance {
         let unseen_answers: u64 = self.machine.ram().read(host_field!(answered_egress))?;
         let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
+        if self.page_map.is_some() && self.streams.have_sent() {
+            self.tell_written()?;
+        }
         while !has_news {
             let (now_ns, _) = host_clocks_ns();
             if now_ns >= deadline_ns {

@@ -37,6 +37,7 @@ use crate::protocol::{
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
 use crate::streams::Streams;
+use crate::written::PageMap;
 
 /// Memory that the library OS keeps for itself, beyond the function's, in bytes. It takes host memory as it is used.
 const HEAP_BYTES: u64 = 32 << 20;
@@ -93,10 +94,13 @@ pub fn main() -> ExitCode {
     // SAFETY: the daemon gives these two descriptors to the process for this purpose; nothing else here uses them.
     let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(LOG_DESCRIPTOR)) };
     let control = Rc::new(control);
-    let (jail, kvm) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), Kvm::new);
+    let open = || (Kvm::new(), PageMap::open());
+    let (jail, (kvm, page_map)) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), open);
     let mut waiting = Waiting {
         rights: Rights::Held(jail),
         machine: None,
+        text: None,
+        page_map,
     };
     let (start, request, files) = loop {
         let (message, mut attachments) = match receive_blocking(&control) {
@@ -105,7 +109,10 @@ pub fn main() -> ExitCode {
             _ => return ExitCode::FAILURE,
         };
         match (message, attachments.next()) {
-            (Request::Prepare(preparation), _) => waiting = waiting.prepare(&preparation, &kvm, &control),
+            (Request::Prepare(preparation), text) => {
+                waiting.text = text;
+                waiting = waiting.prepare(&preparation, &kvm, &control);
+            }
             (Request::Start { instance, jail }, Some(program)) => {
                 let files = Files {
                     program: File::from(program),
@@ -142,6 +149,9 @@ struct Waiting {
     rights: Rights,
     /// A virtual machine with nothing in it.
     machine: Option<Machine>,
+    /// The library OS's code and constants, shared with other instances.
+    text: Option<OwnedFd>,
+    page_map: Option<PageMap>,
 }
 
 /// What a monitor process may do besides what its guest needs.
@@ -159,24 +169,31 @@ impl Waiting {
         kvm: &Result<Kvm, kvm_ioctls::Error>,
         control: &OwnedFd,
     ) -> Self {
-        let made = Image::library_os()
-            .map_err(StartError::from)
-            .and_then(|image| make_machine(kvm.as_ref(), &image, ram_bytes(preparation.memory_bytes)?));
+        let made = Image::library_os().map_err(StartError::from).and_then(|image| {
+            let ram_bytes = ram_bytes(preparation.memory_bytes)?;
+            make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes)
+        });
+        let (text, page_map) = (self.text, self.page_map);
         match (made, self.rights) {
             (Ok(mut machine), Rights::Held(jail)) => {
                 let boundary = Boundary {
                     guest: GuestHandle::Processor(machine.processor_descriptor()),
                     control: control.as_raw_fd(),
+                    page_map: None,
                 };
                 let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
                 Self {
                     rights: Rights::GivenUp(stripped),
                     machine: Some(machine),
+                    text,
+                    page_map,
                 }
             }
             (_, rights) => Self {
                 rights,
                 machine: None,
+                text,
+                page_map,
             },
         }
     }
@@ -192,7 +209,7 @@ impl Waiting {
         if let Some(machine) = self.machine.take().filter(fits) {
             return Ok(machine);
         }
-        let mut machine = make_machine(kvm, image, ram_bytes)?;
+        let mut machine = make_machine(kvm, image, self.text.as_ref(), ram_bytes)?;
         if matches!(self.rights, Rights::GivenUp(_)) {
             machine.warm_up();
         }
@@ -221,10 +238,14 @@ impl Rights {
 fn make_machine(
     kvm: Result<&Kvm, &kvm_ioctls::Error>,
     image: &Image,
+    text: Option<&OwnedFd>,
     ram_bytes: u64,
 ) -> Result<Machine, StartError> {
     let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
     let machine = Machine::new(kvm, image, ram_bytes)?;
+    if let Some(text) = text {
+        machine.put_text(text.as_fd())?;
+    }
     kick::install().map_err(|source| StartError::Io {
         what: "the timer signal cannot be handled",
         source,
@@ -237,6 +258,7 @@ fn probe(rights: Rights, user: Option<u32>, control: &OwnedFd) -> ExitCode {
     let boundary = Boundary {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
+        page_map: None,
     };
     let report = rights.give_up(boundary, user, || {}).seal(&boundary, 0);
     match send(control, &Event::Jail(report)) {
@@ -250,6 +272,10 @@ fn confine(mut instance: Instance, rights: Rights, request: &JailRequest) -> Res
     let boundary = Boundary {
         guest: instance.machine.guest(),
         control: instance.control.as_raw_fd(),
+        page_map: instance
+            .page_map
+            .as_ref()
+            .map(|page_map| page_map.file().as_raw_fd()),
     };
     let stripped = rights.give_up(boundary, request.user, || instance.machine.warm_up());
     let report = stripped.seal(&boundary, instance.machine.mapped_bytes());
@@ -322,6 +348,10 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
+        page_map: match &start.memory {
+            MemorySource::Cloned(snapshot) if snapshot.written.is_none() => waiting.page_map.take(),
+            _ => None,
+        },
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
@@ -360,7 +390,8 @@ fn make_form(
     };
     let mut virtual_machine = || -> Result<Form, StartError> {
         let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
-        machine.load(image, start.memory_bytes, Some(program), &memory)?;
+        let text = waiting.text.as_ref().map(AsFd::as_fd);
+        machine.load(image, text, start.memory_bytes, Some(program), &memory)?;
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
     match start.isolation {

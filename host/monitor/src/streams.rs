@@ -63,6 +63,8 @@ pub(crate) struct Streams {
     closed: Vec<OwnedFd>,
     /// Whether sockets are kept after that; otherwise their far end is no daemon.
     keeps_closed: bool,
+    /// Whether the guest has sent anything.
+    have_sent: bool,
 }
 
 /// A stream that waits for a slot.
@@ -92,6 +94,7 @@ impl Streams {
             opened: 0,
             closed: Vec::new(),
             keeps_closed,
+            have_sent: false,
         }
     }
 
@@ -120,6 +123,11 @@ impl Streams {
     /// Whether there has been any stream.
     pub(crate) fn were_used(&self) -> bool {
         !self.waiting.is_empty() || self.generations.iter().any(|&generation| generation != 0)
+    }
+
+    /// Whether the guest has sent anything.
+    pub(crate) fn have_sent(&self) -> bool {
+        self.have_sent
     }
 
     /// The generation of a slot, for a guest that is made up.
@@ -160,6 +168,7 @@ impl Streams {
             });
             if let Some(guest) = guest {
                 stream.transmit(ram, slot, guest)?;
+                self.have_sent |= stream.state.transmit_head != before.transmit_head;
             }
             let is_closed = guest.is_some_and(|guest| guest.flags & guest_slot_flags::CLOSED != 0);
             if is_closed {

@@ -15,6 +15,7 @@ use crate::channel::Channel;
 use crate::egress::{Egress, Say};
 use crate::launch::describe_loss;
 use crate::lines::Lines;
+use crate::snapshots::Resident;
 use crate::supply::Taken;
 use crate::words::event;
 
@@ -35,6 +36,8 @@ pub(crate) enum Readiness {
 pub(crate) struct Actor {
     instance: String,
     memory_bytes: u64,
+    /// The snapshot of which it is a copy.
+    resident: Option<Arc<Resident>>,
     monitor: Taken,
     control: Arc<Channel>,
     log_channel: Channel,
@@ -50,6 +53,7 @@ pub(crate) struct Actor {
 impl Actor {
     pub(crate) fn new(
         spec: &InstanceSpec,
+        resident: Option<Arc<Resident>>,
         monitor: Taken,
         control: Arc<Channel>,
         log_channel: Channel,
@@ -60,6 +64,7 @@ impl Actor {
         Self {
             instance: spec.instance.clone(),
             memory_bytes: spec.memory_bytes,
+            resident,
             monitor,
             control,
             log_channel,
@@ -92,6 +97,11 @@ impl Actor {
                             if let Some(ready) = ready.take() {
                                 // Nobody waits any more if the start was given up.
                                 let _ = ready.send(Ok(Readiness::Ready));
+                            }
+                        }
+                        Some(Event::Written(stretches)) => {
+                            if let Some(resident) = &self.resident {
+                                resident.note_written(&stretches);
                             }
                         }
                         Some(Event::Captured(processor)) => captured = Some(processor),

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use spore_monitor::protocol::{ATTACHMENTS_MAX, Request};
 use tokio::io::Interest;
@@ -41,14 +41,8 @@ impl Channel {
     pub(crate) async fn send_packet(&self, packet: &[u8], attachments: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.0
             .async_io(Interest::WRITABLE, || {
-                let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
-                let mut ancillary = SendAncillaryBuffer::new(&mut space);
-                if !attachments.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(attachments)) {
-                    return Err(io::ErrorKind::InvalidInput.into());
-                }
                 let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-                sendmsg(&self.0, &[IoSlice::new(packet)], &mut ancillary, flags)?;
-                Ok(())
+                Ok(send_now(&self.0, packet, attachments, flags)?)
             })
             .await
     }
@@ -81,6 +75,22 @@ impl Channel {
             }
         }
     }
+}
+
+/// Sends a packet with descriptors, at most [`ATTACHMENTS_MAX`] of them.
+pub(crate) fn send_now(
+    socket: impl AsFd,
+    packet: &[u8],
+    attachments: &[BorrowedFd<'_>],
+    flags: SendFlags,
+) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ATTACHMENTS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !attachments.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(attachments)) {
+        return Err(Errno::INVAL);
+    }
+    retry_on_intr(|| sendmsg(&socket, &[IoSlice::new(packet)], &mut ancillary, flags))?;
+    Ok(())
 }
 
 #[cfg(test)]

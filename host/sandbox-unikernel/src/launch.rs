@@ -5,12 +5,13 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use rustix::io::retry_on_intr;
 use rustix::net::sockopt::set_socket_send_buffer_size;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use spore_monitor::process::{Process, Spawn, own_user};
 use spore_monitor::protocol::{JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
 use spore_sandbox::StartError;
+
+use crate::channel::send_now;
 
 /// Number of the signal with which the kernel ends a process that made a call which its list does not have (SIGSYS).
 const KILLED_SIGNAL: i32 = rustix::process::Signal::KILL.as_raw();
@@ -58,17 +59,16 @@ pub(crate) fn start(title: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launc
 
 impl Launch {
     /// Lets the monitor make a virtual machine for an instance that may use `memory_bytes`, before it is known which one
-    /// that will be.
-    pub(crate) fn prepare(&self, memory_bytes: u64) -> Result<(), StartError> {
+    /// that will be. `text` is the library OS's.
+    pub(crate) fn prepare(&self, memory_bytes: u64, text: BorrowedFd<'_>) -> Result<(), StartError> {
         let preparation = Preparation {
             memory_bytes,
             user: own_user(self.process.id()),
         };
         let packet = postcard::to_stdvec(&Request::Prepare(preparation))
             .map_err(|error| host_error("encoding a request")(io::Error::other(error)))?;
-        retry_on_intr(|| send(&self.control, &packet, SendFlags::NOSIGNAL))
-            .map_err(|error| host_error("asking a process")(error.into()))?;
-        Ok(())
+        send_now(&self.control, &packet, &[text], SendFlags::NOSIGNAL)
+            .map_err(|error| host_error("asking a process")(error.into()))
     }
 }
 

@@ -256,18 +256,22 @@ impl Sandbox for UnikernelSandbox {
         } else {
             None
         };
-        let (memory, file) = match &resident {
-            Some(resident) => (
-                MemorySource::Cloned(Box::new(resident.snapshot.clone())),
-                Some(&resident.file),
-            ),
-            None => (MemorySource::Fresh, None),
-        };
-        match self.run(&spec, memory, file, log).await? {
+        let origin = resident.map_or(Origin::Boot, Origin::Clone);
+        match self.run(&spec, &origin, log).await? {
             (instance, Readiness::Ready) => Ok(Arc::new(instance)),
             (_, Readiness::Captured(_) | Readiness::NotCaptured) => Err(snapshots::unasked()),
         }
     }
+}
+
+/// Where the memory of an instance comes from.
+enum Origin {
+    /// It is booted.
+    Boot,
+    /// It is booted within this file, which becomes a snapshot.
+    BootWithin(OwnedFd),
+    /// It is a copy of this snapshot.
+    Clone(Arc<Resident>),
 }
 
 impl UnikernelSandbox {
@@ -280,9 +284,11 @@ impl UnikernelSandbox {
         let cell = self.snapshots.cell(spec);
         let made = cell.get_or_try_init(|| async {
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
-            let (instance, readiness) = self
-                .run(spec, MemorySource::Captured, Some(&file), Arc::clone(log))
-                .await?;
+            let origin = Origin::BootWithin(file);
+            let (instance, readiness) = self.run(spec, &origin, Arc::clone(log)).await?;
+            let Origin::BootWithin(file) = origin else {
+                return Err(snapshots::unasked());
+            };
             match readiness {
                 Readiness::Captured(processor) => {
                     let resident =
@@ -299,12 +305,11 @@ impl UnikernelSandbox {
         made.await.cloned()
     }
 
-    /// Starts an instance and waits until it is ready, or a snapshot. `memory_file` is the one that `memory` speaks of.
+    /// Starts an instance and waits until it is ready, or a snapshot. A copy of one is ready as it is.
     async fn run(
         &self,
         spec: &InstanceSpec,
-        memory: MemorySource,
-        memory_file: Option<&OwnedFd>,
+        origin: &Origin,
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
@@ -323,8 +328,15 @@ impl UnikernelSandbox {
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
-        // It was ready when its snapshot was made: what is opened now is there when it goes on.
-        let is_clone = matches!(memory, MemorySource::Cloned(_));
+        let (memory, memory_file, resident) = match origin {
+            Origin::Boot => (MemorySource::Fresh, None, None),
+            Origin::BootWithin(file) => (MemorySource::Captured, Some(file), None),
+            Origin::Clone(resident) => {
+                let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
+                (memory, Some(&resident.file), Some(Arc::clone(resident)))
+            }
+        };
+        let is_clone = resident.is_some();
         let request = start_request(spec, jail, memory);
         let taken = Taken {
             process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
@@ -358,6 +370,7 @@ impl UnikernelSandbox {
         let opened = Arc::new(AtomicU32::new(0));
         let actor = Actor::new(
             spec,
+            resident,
             taken,
             Arc::clone(&control),
             log_channel,
@@ -374,6 +387,7 @@ impl UnikernelSandbox {
         };
 
         if is_clone {
+            // What is opened now is there when it goes on.
             return Ok((instance, Readiness::Ready));
         }
         match tokio::time::timeout(spec.ready_timeout, ready).await {

@@ -4,8 +4,7 @@
 //! to the program's port. Should this process end, the monitor sees the end of its control socket and ends too.
 
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::ExitStatus;
@@ -13,11 +12,12 @@ use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
+use rustix::net::{RecvFlags, SendFlags, recv};
 use spore_monitor::process::{Process, own_user};
 use spore_monitor::protocol::{End, Event, JailRequest, LogOrigin, PACKET_BYTES_MAX, Request, StartRequest};
 use spore_sandbox::{EgressRule, StartError};
 
+use crate::channel::send_now;
 use crate::egress::foreground::Foreground;
 use crate::launch;
 use crate::words;
@@ -162,6 +162,7 @@ impl Monitor {
                         | Event::Read { .. }
                         | Event::Jail(_)
                         | Event::Captured(_)
+                        | Event::Written(_)
                         | Event::NotCaptured(_),
                     ) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
@@ -197,6 +198,7 @@ impl Monitor {
                     | Event::Connect(_)
                     | Event::Jail(_)
                     | Event::Captured(_)
+                    | Event::Written(_)
                     | Event::NotCaptured(_),
                 ) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
@@ -264,13 +266,6 @@ fn send_request(control: &OwnedFd, request: &Request, attachment: Option<OwnedFd
 }
 
 fn send_packet(control: &OwnedFd, packet: &[u8], attachment: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let descriptors = attachment.map(|attachment| [attachment]);
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if let Some(descriptors) = &descriptors {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
-    }
-    let slices = [IoSlice::new(packet)];
-    retry_on_intr(|| sendmsg(control, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
-    Ok(())
+    let attachments: Vec<_> = attachment.into_iter().collect();
+    send_now(control, packet, &attachments, SendFlags::NOSIGNAL)
 }

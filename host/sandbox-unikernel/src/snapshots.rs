@@ -11,9 +11,9 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create, seek};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
 use rustix::io::Errno;
 use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
@@ -24,6 +24,10 @@ const KEPT: usize = 64;
 /// Stretches with a gap that is not longer than this, in bytes, are one.
 const GAP_BYTES: u64 = 16 << 10;
 
+/// Memory that a copy gets ahead at most, in bytes.
+const AHEAD_BYTES_MAX: u64 = 16 << 20;
+const PAGE_BYTES: u64 = 4096;
+
 /// The snapshot of a function, once it is known whether there can be one.
 pub(crate) type Cell = Arc<OnceCell<Option<Arc<Resident>>>>;
 
@@ -32,7 +36,11 @@ pub(crate) type Cell = Arc<OnceCell<Option<Arc<Resident>>>>;
 pub(crate) struct Resident {
     /// Nobody can write to it any more.
     pub(crate) file: OwnedFd,
-    pub(crate) snapshot: Snapshot,
+    file_bytes: u64,
+    extents: Vec<(u64, u64)>,
+    processor: ProcessorState,
+    /// What copies write to while they give their first answer, when one has.
+    written: OnceLock<Vec<(u64, u64)>>,
 }
 
 /// The snapshots of all functions.
@@ -71,8 +79,44 @@ impl Resident {
             SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
         )?;
         let extents = joined(&stretches(&file)?, GAP_BYTES);
-        let snapshot = Snapshot { extents, processor };
-        Ok(Self { file, snapshot })
+        Ok(Self {
+            file_bytes: fstat(&file)?.st_size.unsigned_abs(),
+            file,
+            extents,
+            processor,
+            written: OnceLock::new(),
+        })
+    }
+
+    /// What a monitor needs to know to make a copy.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            extents: self.extents.clone(),
+            processor: self.processor.clone(),
+            written: self.written.get().cloned(),
+        }
+    }
+
+    /// Takes what a monitor says that its guest has written to. It may be wrong: then copies are slower or larger, within
+    /// bounds.
+    pub(crate) fn note_written(&self, stretches: &[(u64, u64)]) {
+        let mut end = 0;
+        let mut left = AHEAD_BYTES_MAX;
+        let mut taken = Vec::new();
+        for &(start, length) in stretches {
+            let is_page = start.is_multiple_of(PAGE_BYTES) && length.is_multiple_of(PAGE_BYTES) && length > 0;
+            let is_in_order = start >= end;
+            let Some(new_end) = start.checked_add(length).filter(|&end| end <= self.file_bytes) else {
+                break;
+            };
+            if !is_page || !is_in_order || length > left {
+                break;
+            }
+            (end, left) = (new_end, left - length);
+            taken.push((start, length));
+        }
+        // Another copy may have been first.
+        let _ = self.written.set(joined(&taken, PAGE_BYTES));
     }
 }
 

@@ -14,7 +14,7 @@
 //! started it ends.
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -114,11 +114,13 @@ pub(crate) struct Supply {
 impl Supply {
     /// A supply whose monitors get cgroups from `groups`.
     pub(crate) fn start(groups: Option<Groups>, isolation: Isolation) -> std::io::Result<Self> {
+        let text = spore_monitor::text_file()?;
         let ready = Ready::default();
         let (orders, queue) = channel();
         let maker = Maker {
             groups,
             ready: Arc::clone(&ready),
+            text,
             made: 0,
             next: Wanted {
                 isolation,
@@ -207,6 +209,8 @@ fn locked(ready: &Ready) -> MutexGuard<'_, VecDeque<Monitor>> {
 struct Maker {
     groups: Option<Groups>,
     ready: Ready,
+    /// The library OS's code, which all virtual machines share.
+    text: OwnedFd,
     made: u64,
     /// What the next ones are made for.
     next: Wanted,
@@ -272,7 +276,7 @@ impl Maker {
     fn make(&mut self, wanted: Wanted) -> Result<Monitor, StartError> {
         self.made += 1;
         let Some(groups) = &self.groups else {
-            let launch = start(wanted, None)?;
+            let launch = self.start(wanted, None)?;
             return Ok(Monitor {
                 launch,
                 group: None,
@@ -284,7 +288,7 @@ impl Maker {
             .map_err(launch::host_error("making a cgroup"))?;
         let started = wanted
             .limit(Some(&group))
-            .and_then(|()| group.start_within(|folder| start(wanted, folder)));
+            .and_then(|()| group.start_within(|folder| self.start(wanted, folder)));
         let launch = match started {
             Ok(launch) => launch,
             Err(error) => {
@@ -298,14 +302,14 @@ impl Maker {
             made_for: wanted,
         })
     }
-}
 
-fn start(wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
-    let launch = launch::start(READY_TITLE, cgroup)?;
-    if wanted.isolation == Isolation::VirtualMachine {
-        launch.prepare(wanted.memory_bytes)?;
+    fn start(&self, wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
+        let launch = launch::start(READY_TITLE, cgroup)?;
+        if wanted.isolation == Isolation::VirtualMachine {
+            launch.prepare(wanted.memory_bytes, self.text.as_fd())?;
+        }
+        Ok(launch)
     }
-    Ok(launch)
 }
 
 /// Ends a process that nobody wants.

@@ -132,7 +132,8 @@ impl GuestProcess {
         let program =
             Region::file(module.as_fd(), program_bytes as usize).map_err(host_error("map the program"))?;
 
-        ram.write_bytes(IMAGE_GPA, image.bytes)?;
+        image.write_text(&ram)?;
+        image.write_data(&ram)?;
         let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
         let page_tables_used_gpa = tables::fill_guest_tables(&ram, image_range, program_bytes)?;
         let extended_state = extended_state(clock::state_leaf);

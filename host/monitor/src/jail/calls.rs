@@ -156,6 +156,8 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         any(libc::SYS_exit, "exit"),
         any(libc::SYS_exit_group, "exit_group"),
     ]);
+    let page_map = boundary.page_map.map(|descriptor| descriptor as u32);
+    calls.extend(page_map.map(|descriptor| with(libc::SYS_pread64, "pread64", &[Is(0, descriptor)])));
     calls
 }
 

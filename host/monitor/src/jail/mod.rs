@@ -190,6 +190,8 @@ pub struct Boundary {
     pub guest: GuestHandle,
     /// Number of the descriptor on which descriptors may come in.
     pub control: i32,
+    /// Number of the descriptor of its page map, if it is to read that.
+    pub page_map: Option<i32>,
 }
 
 /// A process on its way into jail.

@@ -4,7 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_xsave;
 use rustix::fs::{fstat, ftruncate};
-use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES};
+use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES};
 use spore_abi::pages::Registers;
 
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, kvm_error};
@@ -48,7 +48,12 @@ impl Memory<'_> {
                 for &(start, length) in &snapshot.extents {
                     let length = usize::try_from(length)
                         .map_err(|_| MachineError::Snapshot("a part of it is beyond its end"))?;
-                    ram.overlay(*file, start, length).map_err(MachineError::Memory)?;
+                    ram.overlay(*file, start, start, length)
+                        .map_err(MachineError::Memory)?;
+                }
+                for &(start, length) in snapshot.written.iter().flatten() {
+                    let length = usize::try_from(length).unwrap_or_default();
+                    ram.populate(start, length);
                 }
                 Ok(())
             }
@@ -58,10 +63,11 @@ impl Memory<'_> {
 
 impl Machine {
     /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program of
-    /// so many bytes.
+    /// so many bytes. `text` is the file from which [`Machine::put_text`] has taken the image's code already.
     pub(crate) fn load(
         &mut self,
         image: &Image,
+        text: Option<BorrowedFd<'_>>,
         frames_bytes: u64,
         program: Option<(BorrowedFd<'_>, u64)>,
         memory: &Memory<'_>,
@@ -74,7 +80,9 @@ impl Machine {
             self.program = Some(region);
         }
         memory.fill(&self.ram)?;
-        self.ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
+        if let (Memory::Within(_), Some(text)) = (memory, text) {
+            self.put_text(text)?;
+        }
         // A page that is touched first costs a fault in KVM, some 6 µs on a PVM host. Programs that take more than a little
         // memory touch thousands, one beside the other; for the others large pages would be mostly waste.
         let frames_gpa = ram_bytes.saturating_sub(frames_bytes) + SMALL_PAGES_BYTES;
@@ -84,11 +92,25 @@ impl Machine {
         match memory {
             Memory::CopyOf(_, snapshot) => self.set_state(&snapshot.processor)?,
             Memory::Fresh | Memory::Within(_) => {
-                self.ram.write_bytes(IMAGE_GPA, image.bytes)?;
+                if text.is_none() {
+                    self.ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
+                    image.write_text(&self.ram)?;
+                }
+                image.write_data(&self.ram)?;
                 let image_range = IMAGE_GPA..IMAGE_GPA + LARGE_PAGE_BYTES;
                 self.page_tables_used_gpa = tables::fill_guest_tables(&self.ram, image_range, program_bytes)?;
             }
         }
+        Ok(())
+    }
+
+    /// Shows the guest a file that holds the image's code and constants, in place of memory of its own.
+    pub(crate) fn put_text(&self, text: BorrowedFd<'_>) -> Result<(), MachineError> {
+        self.ram
+            .overlay(text, 0, IMAGE_GPA, IMAGE_BYTES_MAX as usize)
+            .map_err(MachineError::Memory)?;
+        // Mapped for this process, it is found at once when the guest needs it.
+        self.ram.read::<u8>(IMAGE_GPA)?;
         Ok(())
     }
 

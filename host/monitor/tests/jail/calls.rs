@@ -38,7 +38,11 @@ const FORMS: [(&str, GuestHandle); 2] = [
 ];
 
 fn boundary(guest: GuestHandle) -> Boundary {
-    Boundary { guest, control: 0 }
+    Boundary {
+        guest,
+        control: 0,
+        page_map: None,
+    }
 }
 
 pub(crate) fn trials() -> Vec<Trial> {

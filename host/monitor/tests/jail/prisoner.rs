@@ -72,6 +72,7 @@ pub(crate) fn main() -> ExitCode {
     let boundary = Boundary {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
+        page_map: None,
     };
     let stripped = jail.give_up(boundary, user.parse().ok(), |_| {}, || {});
     let report: JailReport = if depth == "Whole" {

@@ -1,0 +1,105 @@
+//! Which pages of its memory a guest has written to: the host kernel knows (proc_pid_pagemap(5)).
+//!
+//! The first copy of a snapshot tells the daemon when it has given its first answer; every later copy gets memory for
+//! these pages ahead, all at once, rather than at a fault for each.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use spore_abi::layout::PAGE_BYTES;
+
+use crate::memory::Region;
+
+/// Entries that are read at once.
+const ENTRIES: usize = 8192;
+const ENTRY_BYTES: usize = 8;
+/// A page is there.
+const PRESENT: u64 = 1 << 63;
+/// It is a file's, or shared.
+const OF_FILE: u64 = 1 << 61;
+/// Most stretches that are told of.
+const STRETCHES_MAX: usize = 8192;
+
+/// This process's own page map.
+#[derive(Debug)]
+pub(crate) struct PageMap(File);
+
+impl PageMap {
+    /// Opens it. It stays this process's, whatever rights that loses later.
+    pub(crate) fn open() -> Option<Self> {
+        File::open("/proc/self/pagemap").ok().map(Self)
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// The stretches (start and length) of a region whose pages are this process's own: written to, or touched where there
+    /// was nothing. Nothing if the kernel does not tell.
+    pub(crate) fn own_stretches(&self, region: &Region) -> Vec<(u64, u64)> {
+        let first = region.host_address() / PAGE_BYTES;
+        let count = region.length() / PAGE_BYTES;
+        let mut stretches: Vec<(u64, u64)> = Vec::new();
+        let mut buffer = vec![0; ENTRIES * ENTRY_BYTES];
+        let mut page = 0;
+        while page < count {
+            let wanted = usize::try_from(count - page).map_or(ENTRIES, |left| left.min(ENTRIES));
+            let entries = &mut buffer[..wanted * ENTRY_BYTES];
+            if self
+                .0
+                .read_exact_at(entries, (first + page) * ENTRY_BYTES as u64)
+                .is_err()
+            {
+                return Vec::new();
+            }
+            for entry in entries.chunks_exact(ENTRY_BYTES) {
+                let entry = entry
+                    .iter()
+                    .rev()
+                    .fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+                if entry & (PRESENT | OF_FILE) == PRESENT {
+                    add(&mut stretches, page * PAGE_BYTES);
+                }
+                page += 1;
+            }
+        }
+        stretches.truncate(STRETCHES_MAX);
+        stretches
+    }
+}
+
+fn add(stretches: &mut Vec<(u64, u64)>, start: u64) {
+    match stretches.last_mut() {
+        Some((last, length)) if *last + *length == start => *length += PAGE_BYTES,
+        _ => stretches.push((start, PAGE_BYTES)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn own_pages_are_told_from_those_of_a_file() {
+        let file = crate::text_file().unwrap();
+        let region = Region::anonymous(4 << 20, 2 << 20).unwrap();
+        region.overlay(file.as_fd(), 0, 0, 2 << 20).unwrap();
+        for page in [0, 3, 600] {
+            region.read::<u8>(page * PAGE_BYTES).unwrap();
+        }
+        for page in [5, 6, 1023] {
+            region.write(page * PAGE_BYTES, 1_u8).unwrap();
+        }
+        let stretches = PageMap::open().unwrap().own_stretches(&region);
+        let written = [(5 * PAGE_BYTES, 2 * PAGE_BYTES), (1023 * PAGE_BYTES, PAGE_BYTES)];
+        for stretch in written {
+            assert!(stretches.contains(&stretch), "{stretches:?}");
+        }
+        assert!(
+            !stretches.iter().any(|&(start, _)| start < 5 * PAGE_BYTES),
+            "{stretches:?}"
+        );
+    }
+}
