@@ -370,15 +370,18 @@ impl Machine {
 
     /// Translates with another top-level table from now on; whether there can be one at that address.
     pub(crate) fn switch_tables(&mut self, top_gpa: u64) -> Result<bool, MachineError> {
-        let is_table = top_gpa.is_multiple_of(PAGE_BYTES)
-            && top_gpa
-                .checked_add(PAGE_BYTES)
-                .is_some_and(|end| end <= self.ram.length());
+        let is_table = self.is_table(top_gpa);
         if is_table {
             self.special.cr3 = top_gpa | (self.special.cr3 & CR3_FLUSH_BIT);
             self.flush_translations()?;
         }
         Ok(is_table)
+    }
+
+    /// Whether there can be a page table at this address.
+    fn is_table(&self, gpa: u64) -> bool {
+        let end = gpa.checked_add(PAGE_BYTES);
+        gpa.is_multiple_of(PAGE_BYTES) && end.is_some_and(|end| end <= self.ram.length())
     }
 
     fn update_special(&mut self, change: impl FnOnce(&mut kvm_sregs)) -> Result<(), MachineError> {

@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     a_monitor_holds_nothing_but_what_it_needs,
     a_forbidden_call_is_told_in_the_log_or_cannot_be_caused,
     limits_are_in_the_cgroup_and_go_with_the_instance,
+    limits_follow_the_function,
     what_a_killed_daemon_left_is_removed_by_the_next,
     a_limit_that_is_none_is_refused,
     an_ordinary_user_is_confined_too,
@@ -173,6 +174,40 @@ fn cgroup_of(pid: i32, controller: &str) -> Option<PathBuf> {
 }
 
 /// Version 1 only: the machines with version 2 alone are covered by the unit tests of the files.
+/// What waits for an instance has limits already: those of the instance take their place, whichever are larger.
+fn limits_follow_the_function() {
+    let daemon = Daemon::start();
+    for (name, mebibytes, millis) in [
+        ("large", 512_u64, 2000_u32),
+        ("small", 32, 250),
+        ("larger", 700, 1000),
+    ] {
+        let (memory, processor) = (format!("{mebibytes}Mi"), format!("{millis}m"));
+        let options = ["--memory", &memory, "--cpu", &processor];
+        daemon.deploy(name, &program::build("httpd"), &options);
+        let answer = daemon.get(&format!("/function/{name}"));
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        if !active_layers(&daemon).contains("cgroup for memory, version 1") {
+            continue;
+        }
+        let pid = only_monitor(&daemon).pid;
+        let [memory, processor] =
+            ["memory", "cpu"].map(|name| cgroup_of(pid, name).expect("it is in a cgroup"));
+        let limit: u64 = read(memory.join("memory.limit_in_bytes"))
+            .trim()
+            .parse()
+            .expect("a number");
+        let least = mebibytes << 20;
+        assert!((least..least + (96 << 20)).contains(&limit), "{name}: {limit}");
+        let quota = (millis * 100).to_string();
+        assert_eq!(read(processor.join("cpu.cfs_quota_us")).trim(), quota);
+        daemon.spore_ok(&["remove", name]);
+        assert!(wait_until(Duration::from_secs(15), || daemon
+            .descendants()
+            .is_empty()));
+    }
+}
+
 fn limits_are_in_the_cgroup_and_go_with_the_instance() {
     let daemon = Daemon::start();
     let options = ["--memory", "64Mi", "--cpu", "500m"];

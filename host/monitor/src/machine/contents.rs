@@ -137,11 +137,12 @@ impl Machine {
 
     /// Sets the processor to what [`Machine::state`] has said of another one.
     fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
-        if !self.switch_tables(state.top_table_gpa)? {
+        if !self.is_table(state.top_table_gpa) {
             return Err(MachineError::Snapshot(
                 "its page tables are not within its memory",
             ));
         }
+        self.special.cr3 = state.top_table_gpa;
         let mut extended = kvm_xsave::default();
         if extended.region.len() != state.extended_state.len() {
             return Err(MachineError::Snapshot("its extended registers have another size"));

@@ -398,9 +398,14 @@ impl Group {
         let quota_us = (limit.saturating_mul(PERIOD_US) / 1000).max(QUOTA_US_MIN);
         match (controller, place.version) {
             (Controller::Memory, Version::One) => {
-                write("memory.limit_in_bytes", limit.to_string())?;
-                // Where swap is accounted, none may be used on top.
-                let _ = write("memory.memsw.limit_in_bytes", limit.to_string());
+                let memory = || write("memory.limit_in_bytes", limit.to_string());
+                // Where swap is accounted, none may be used on top. That limit may at no time be the lower of the two.
+                let with_swap = || write("memory.memsw.limit_in_bytes", limit.to_string());
+                if memory().is_err() {
+                    let _ = with_swap();
+                    memory()?;
+                }
+                let _ = with_swap();
                 Ok(())
             }
             (Controller::Memory, Version::Two) => {
