@@ -56,7 +56,7 @@ fn samples(name: &str, isolation: &str) -> SubjectSamples {
 fn of_instance(set_up: &SetUp, runtime: &Runtime) -> Result<u64> {
     const NAME: &str = "footprint";
     let before: HashSet<ProcessIdentity> = set_up.daemon.descendants().into_iter().collect();
-    runtime.deploy_as(set_up, NAME, "1h");
+    runtime.deploy_as(set_up, NAME, &[("dev.spore.idle-timeout", "1h")]);
     ask(set_up.daemon.address(), &format!("/function/{NAME}/"))?;
     let monitors: Vec<_> = set_up.daemon.descendants();
     let monitors: Vec<_> = monitors.iter().filter(|one| !before.contains(one)).collect();

@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use spore_test_real::programs::compiled::{FIGURES, GO_BUSY};
 use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 
+mod cold;
 mod container;
 mod footprint;
 mod machine;
@@ -71,6 +72,7 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
     Basics,
+    Cold,
     Runtimes,
     Neighbour,
 }
@@ -101,6 +103,9 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>) -> Result<PathBu
     let wants = |part| only.is_none_or(|only| only == part);
     if wants(Part::Basics) {
         measure_basics(&set_up, repetitions, &folder)?;
+    }
+    if wants(Part::Cold) {
+        measure_cold(&set_up, repetitions, &folder)?;
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
@@ -133,6 +138,19 @@ fn measure_basics(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> R
     let mut compute = subject::compute(set_up)?;
     let series = rounds::run("compute", false, repetitions.min(40), &mut compute)?;
     record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+    Ok(())
+}
+
+/// Cold starts of C, Go, Python and Node, in both modes.
+fn measure_cold(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> Result<()> {
+    let mut all = vec![("cold-c", cold::of_c(set_up)?)];
+    all.extend(cold::of_programs(set_up)?);
+    for (kind, mut subjects) in all {
+        for lone in [false, true] {
+            let series = rounds::run(kind, lone, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
+    }
     Ok(())
 }
 

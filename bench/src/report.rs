@@ -111,6 +111,52 @@ impl Promise {
     }
 }
 
+/// What is promised of cold starts of one program: p50 back to back, p50 lone, p99 lone.
+struct ColdStarts {
+    series: [&'static str; 2],
+    what: [&'static str; 3],
+    at_most_ms: [f64; 3],
+}
+
+const COLD_STARTS: [ColdStarts; 4] = [
+    ColdStarts {
+        series: ["cold-c-back-to-back", "cold-c-lone"],
+        what: [
+            "cold start of C by copy, p50, back to back",
+            "cold start of C by copy, p50, lone",
+            "cold start of C by copy, p99, lone",
+        ],
+        at_most_ms: [0.9, 1.2, 2.5],
+    },
+    ColdStarts {
+        series: ["cold-go-back-to-back", "cold-go-lone"],
+        what: [
+            "cold start of Go by copy, p50, back to back",
+            "cold start of Go by copy, p50, lone",
+            "cold start of Go by copy, p99, lone",
+        ],
+        at_most_ms: [1.2, 1.6, 3.5],
+    },
+    ColdStarts {
+        series: ["cold-python-back-to-back", "cold-python-lone"],
+        what: [
+            "cold start of Python by copy, p50, back to back",
+            "cold start of Python by copy, p50, lone",
+            "cold start of Python by copy, p99, lone",
+        ],
+        at_most_ms: [2.0, 2.5, 5.0],
+    },
+    ColdStarts {
+        series: ["cold-node-back-to-back", "cold-node-lone"],
+        what: [
+            "cold start of Node by copy, p50, back to back",
+            "cold start of Node by copy, p50, lone",
+            "cold start of Node by copy, p99, lone",
+        ],
+        at_most_ms: [3.0, 4.0, 7.0],
+    },
+];
+
 /// The promises that these series can check.
 pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
     let p50 = |name: &str, subject: &str| {
@@ -143,7 +189,20 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         at_most,
         found,
     };
-    vec![
+    let p99_ms = |name: &str| {
+        let series = series.iter().find(|series| series.name == name)?;
+        let own = series.subjects.iter().find(|subject| subject.name == OWN)?;
+        quantile(&own.samples, 0.99).map(|ns| ns as f64 / 1e6)
+    };
+    let cold = COLD_STARTS.iter().flat_map(|bounds| {
+        let [back_to_back, lone] = bounds.series;
+        [
+            promise(bounds.what[0], "ms", bounds.at_most_ms[0], own_ms(back_to_back)),
+            promise(bounds.what[1], "ms", bounds.at_most_ms[1], own_ms(lone)),
+            promise(bounds.what[2], "ms", bounds.at_most_ms[2], p99_ms(lone)),
+        ]
+    });
+    let mut promises = vec![
         promise(
             "image boot through the gateway, p50, back to back",
             "ms",
@@ -237,7 +296,9 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
             4.0,
             added_mib("memory-python"),
         ),
-    ]
+    ];
+    promises.extend(cold);
+    promises
 }
 
 /// One line for each promise.

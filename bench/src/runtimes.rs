@@ -38,25 +38,18 @@ impl Runtime {
         }
         let fixture = (program.make)().with_context(|| format!("{} could not be made", program.name))?;
         let runtime = Runtime { program, fixture };
-        runtime.deploy_as(set_up, program.name, "1h");
+        runtime.deploy_as(set_up, program.name, &[("dev.spore.idle-timeout", "1h")]);
         Ok(Some(runtime))
     }
 
-    /// Deploys it under another name, with the time that idle instances are kept.
-    pub(crate) fn deploy_as(&self, set_up: &SetUp, name: &str, idle_timeout: &str) {
+    /// Deploys it under another name, with annotations.
+    pub(crate) fn deploy_as(&self, set_up: &SetUp, name: &str, annotations: &[(&str, &str)]) {
         let port = programs::PORT.to_string();
-        let idle = format!("dev.spore.idle-timeout={idle_timeout}");
         let mut options = vec!["deploy".to_owned(), name.to_owned()];
         options.extend(self.fixture.function.options());
-        let more = [
-            "--port",
-            &port,
-            "--memory",
-            self.program.memory,
-            "--annotation",
-            &idle,
-        ];
+        let more = ["--port", &port, "--memory", self.program.memory];
         options.extend(more.map(str::to_owned));
+        options.extend(subject::annotation_options(annotations));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         set_up.daemon.spore_ok(&options);
     }
@@ -100,11 +93,16 @@ impl Runtime {
     /// From the start to the first answer, booted each time.
     fn starts(&self, set_up: &SetUp) -> Vec<Box<dyn Subject>> {
         let name = format!("cold-{}", self.program.name);
-        self.deploy_as(set_up, &name, "0s");
+        self.deploy_as(set_up, &name, &[("dev.spore.idle-timeout", "0s")]);
         vec![
             Box::new(ColdFunction::new(set_up, &name)),
-            Box::new(NativeStart(self.fixture.native.clone())),
+            Box::new(self.native_start()),
         ]
+    }
+
+    /// The program as a process that is started for each sample.
+    pub(crate) fn native_start(&self) -> NativeStart {
+        NativeStart(self.fixture.native.clone())
     }
 }
 
@@ -189,7 +187,7 @@ impl Subject for Timed {
 }
 
 /// The program as a process, started for each sample.
-struct NativeStart(NativeCommand);
+pub(crate) struct NativeStart(NativeCommand);
 
 impl Subject for NativeStart {
     fn name(&self) -> &str {

@@ -90,6 +90,23 @@ impl SetUp {
     }
 }
 
+impl SetUp {
+    /// Deploys the function in C under another name.
+    pub(crate) fn deploy_function(&self, name: &str, annotations: &[(&str, &str)]) {
+        let options = annotation_options(annotations);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.daemon.deploy(name, &self.function, &options);
+    }
+}
+
+/// The options of `spore deploy` for annotations.
+pub(crate) fn annotation_options(annotations: &[(&str, &str)]) -> Vec<String> {
+    let options = annotations
+        .iter()
+        .flat_map(|(key, value)| ["--annotation".to_owned(), format!("{key}={value}")]);
+    options.collect()
+}
+
 impl Drop for SetUp {
     fn drop(&mut self) {
         program::remove_built();
@@ -192,8 +209,9 @@ pub(crate) fn first_answer(port: u16) -> Result<()> {
     }
 }
 
-/// A function whose every invocation boots a new instance: request into the gateway to the last byte of the answer.
+/// A function whose every invocation starts a new instance: request into the gateway to the last byte of the answer.
 pub(crate) struct ColdFunction {
+    name: &'static str,
     gateway: SocketAddr,
     isolation: String,
     path: String,
@@ -203,16 +221,22 @@ impl ColdFunction {
     /// A function that is deployed with no idle time.
     pub(crate) fn new(set_up: &SetUp, name: &str) -> ColdFunction {
         ColdFunction {
+            name: "spore",
             gateway: set_up.daemon.address(),
             isolation: set_up.isolation.clone(),
             path: format!("/function/{name}"),
         }
     }
+
+    /// The same with another name in the report.
+    pub(crate) fn called(self, name: &'static str) -> ColdFunction {
+        ColdFunction { name, ..self }
+    }
 }
 
 impl Subject for ColdFunction {
     fn name(&self) -> &str {
-        "spore"
+        self.name
     }
 
     fn isolation(&self) -> &str {

@@ -1,0 +1,53 @@
+//! Cold starts: copies of a snapshot, beside the same image booted, the same program as a process, and for C in
+//! containers. Request in to last byte out, each on a connection of its own.
+
+use anyhow::Result;
+use spore_test_real::programs::Program;
+use spore_test_real::programs::compiled::GO_HELLO;
+use spore_test_real::programs::installed::{NODE, PYTHON_HTTP_SERVER};
+
+use crate::runtimes::{Planned, Runtime};
+use crate::subject::{self, ColdFunction, SetUp, Subject};
+
+/// What a function is called that is booted for each invocation, beside the one that is copied.
+pub(crate) const BOOTED: &str = "spore, booted";
+/// The programs besides the one in C, each with the name of its series.
+const PROGRAMS: [(Program, &str); 3] = [
+    (GO_HELLO, "cold-go"),
+    (PYTHON_HTTP_SERVER, "cold-python"),
+    (NODE, "cold-node"),
+];
+/// Annotations of a function of which no instance is kept.
+const NOT_KEPT: (&str, &str) = ("dev.spore.idle-timeout", "0s");
+/// And of one whose instances are copies besides.
+const CLONED: (&str, &str) = ("dev.spore.snapshot", "true");
+
+/// The subjects for the function in C: a copy, a boot, a process, and the containers that are installed.
+pub(crate) fn of_c(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
+    set_up.deploy_function("cloned", &[NOT_KEPT, CLONED]);
+    let mut subjects = subject::starts(set_up)?;
+    // The first of those is the boot.
+    subjects[0] = Box::new(ColdFunction::new(set_up, "cold").called(BOOTED));
+    subjects.insert(0, Box::new(ColdFunction::new(set_up, "cloned")));
+    Ok(subjects)
+}
+
+/// The subjects for the other programs that can be had here, with the names of their series.
+pub(crate) fn of_programs(set_up: &SetUp) -> Result<Vec<Planned>> {
+    let mut series = Vec::new();
+    for (program, kind) in PROGRAMS {
+        let Some(runtime) = Runtime::deploy(set_up, program)? else {
+            continue;
+        };
+        let [booted, cloned] = [format!("{kind}-booted"), format!("{kind}-cloned")];
+        runtime.deploy_as(set_up, &booted, &[NOT_KEPT]);
+        runtime.deploy_as(set_up, &cloned, &[NOT_KEPT, CLONED]);
+        let subjects: Vec<Box<dyn Subject>> = vec![
+            Box::new(ColdFunction::new(set_up, &cloned)),
+            Box::new(ColdFunction::new(set_up, &booted).called(BOOTED)),
+            Box::new(runtime.native_start()),
+        ];
+        series.push((kind, subjects));
+    }
+    Ok(series)
+}
