@@ -32,6 +32,23 @@ pub(crate) fn is_there(controller: &str) -> bool {
     hierarchy(controller).is_some()
 }
 
+/// The file with the limit of memory of the group in which a process is, if it is in one of its own for that.
+pub(crate) fn limit_of_memory(pid: i32) -> Option<PathBuf> {
+    let (hierarchy, is_unified) = hierarchy("memory")?;
+    let memberships = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = memberships.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        let is_it = match is_unified {
+            true => controllers.is_empty(),
+            false => controllers.split(',').any(|name| name == "memory"),
+        };
+        is_it.then(|| path.trim_start_matches('/').to_owned())
+    })?;
+    let file = hierarchy.join(path).join(limit_file("memory", is_unified));
+    (file.ancestors().any(|folder| folder.ends_with("spore")) && file.exists()).then_some(file)
+}
+
 /// A group, removed when it is dropped; by then its processes have to be gone.
 pub(crate) struct Group {
     folder: PathBuf,

@@ -11,7 +11,7 @@ use spore_test_harness::daemon::{self, Daemon, Setup, data_folder};
 use spore_test_harness::{program, wait_until};
 
 use crate::fixtures::{Neighbour, PATIENCE, Pending, Raw, check_failure, deploy_faults, monitor};
-use crate::groups::Group;
+use crate::groups::{self, Group};
 use crate::{Needs, Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![Needs::Nothing;
@@ -22,8 +22,8 @@ pub(crate) const TESTS_OF_PROCESSES: &[Test] =
     tests![Needs::Groups("pids"); no_more_processes_is_an_error_and_passes];
 pub(crate) const TESTS_OF_USERS: &[Test] =
     tests![Needs::Mounts; an_ordinary_users_limit_of_processes_is_an_error_and_passes];
-pub(crate) const TESTS_OF_MEMORY: &[Test] =
-    tests![Needs::Groups("memory"); no_more_memory_ends_the_largest_instance_only];
+pub(crate) const TESTS_OF_MEMORY: &[Test] = tests![Needs::Groups("memory"); no_more_memory_ends_the_largest_instance_only,
+    a_full_group_of_an_instance_ends_that_instance_only];
 
 fn with_descriptors(limit: u32) -> Daemon {
     let limit = format!("--nofile={limit}:{limit}");
@@ -236,6 +236,29 @@ fn an_ordinary_users_limit_of_processes_is_an_error_and_passes() {
     check_crowd(&daemon, "faults");
     limit("1000");
     let answer = daemon.get("/function/faults/");
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    neighbour.check();
+}
+
+/// The instance's own group has no more memory, which its guest alone cannot bring about.
+fn a_full_group_of_an_instance_ends_that_instance_only() {
+    let daemon = Daemon::start();
+    deploy_faults(&daemon, "greedy", &["--memory", "256Mi"]);
+    let neighbour = Neighbour::start(&daemon);
+    for _ in 0..2 {
+        assert_eq!(daemon.get("/function/greedy/").status, StatusCode::OK);
+        let greedy = monitor(&daemon, "greedy");
+        let Some(limit) = groups::limit_of_memory(greedy.pid) else {
+            eprintln!("instances have no groups for memory here");
+            return;
+        };
+        std::fs::write(limit, (48 << 20).to_string()).expect("the superuser may lower it");
+        let answer = daemon.get("/function/greedy/memory");
+        check_failure(&answer, StatusCode::BAD_GATEWAY, &["greedy: ", "268435456 bytes"]);
+        assert!(!greedy.is_alive());
+    }
+    daemon.wait_for_log("greedy", "268435456 bytes");
+    let answer = daemon.get("/function/greedy/hold?bytes=10000000");
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     neighbour.check();
 }
