@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use http::StatusCode;
 use http::header::HeaderValue;
-use spore_pool::AcquireError;
+use spore_pool::{AboveMaximum, AcquireError, PreBootError};
 use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
@@ -163,6 +163,14 @@ pub(crate) enum ApiError {
     Exists { name: String },
     #[error("the function `{name}` does not exist")]
     NotFound { name: String },
+    #[error("`{name}` cannot be scaled")]
+    Scale { name: String, source: ScaleError },
+    #[error("`{text}` is no number of instances")]
+    BadCount { text: String },
+    #[error("no function is named: add ?function=NAME, or use /system/function/NAME/pre-boot/N")]
+    NoFunctionNamed,
+    #[error("the path names `{path}`, but the body `{body}`")]
+    TwoNames { path: String, body: String },
     #[error(transparent)]
     BadReference(#[from] ReferenceParseError),
     #[error(
@@ -188,6 +196,30 @@ pub(crate) enum ApiError {
     Lost(#[from] tokio::task::JoinError),
 }
 
+/// Why a function has as many instances as before.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ScaleError {
+    #[error("{0}: deploy it with a higher one (`spore deploy --max`, label com.openfaas.scale.max)")]
+    AboveMaximum(AboveMaximum),
+    #[error("{0}: deploy it with another one (annotation dev.spore.idle-timeout), or scale it")]
+    NoneIdle(PreBootError),
+}
+
+impl From<AboveMaximum> for ScaleError {
+    fn from(error: AboveMaximum) -> Self {
+        Self::AboveMaximum(error)
+    }
+}
+
+impl From<PreBootError> for ScaleError {
+    fn from(error: PreBootError) -> Self {
+        match error {
+            PreBootError::AboveMaximum(error) => Self::AboveMaximum(error),
+            PreBootError::NoneIdle => Self::NoneIdle(error),
+        }
+    }
+}
+
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
@@ -195,6 +227,10 @@ impl ApiError {
             | Self::Body(_)
             | Self::Settings(_)
             | Self::Isolation(_)
+            | Self::Scale { .. }
+            | Self::BadCount { .. }
+            | Self::NoFunctionNamed
+            | Self::TwoNames { .. }
             | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  /function/NAME[.NAMESPACE][/path]  invoke    lease of the pool, then HTTP/1.1 with the instance, streamed both ways
-//!  /system/…, /healthz                system    deploy, list, remove, logs, in OpenFaaS's shapes
+//!  /system/…, /healthz                system    deploy, list, scale, remove, logs, in OpenFaaS's shapes
 //!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
 //! ```
 //!
@@ -24,6 +24,7 @@ mod registry;
 mod reply;
 mod request_body;
 mod routes;
+mod scale;
 mod settings;
 mod shortage;
 mod system;

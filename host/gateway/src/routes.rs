@@ -11,10 +11,11 @@ use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
+use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
-use crate::{invoke, logs, system};
+use crate::{invoke, logs, scale, system};
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -81,16 +82,54 @@ impl Gateway {
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
-            (path, _) => match (path.strip_prefix("/system/function/"), &method) {
-                (Some(name), &Method::GET) => system::describe(&self.functions, name, request.uri()),
-                (Some(_), _) => Ok(wrong_method("GET")),
-                (None, _) => Ok(reply::text(
-                    StatusCode::NOT_FOUND,
-                    "there is nothing at this address",
-                )),
-            },
+            _ => self.named(request).await,
         };
         answer.unwrap_or_else(|error| error.answer(&self.data))
+    }
+
+    /// Answers at an address that names a function.
+    async fn named(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+        let (functions, uri) = (&self.functions, request.uri().clone());
+        match (Named::of(uri.path()), request.method()) {
+            (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
+            (Some(Named::Scale(name)), &Method::POST) => scale::scale(functions, name, request).await,
+            (Some(Named::PreBoot { name, count }), &Method::POST) => match name {
+                Some(name) => scale::pre_boot(functions, name, count, &uri),
+                None => scale::pre_boot_by_query(functions, count, &uri),
+            },
+            (Some(Named::Function(_)), _) => Ok(wrong_method("GET")),
+            (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
+            (None, _) => Ok(reply::text(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this address",
+            )),
+        }
+    }
+}
+
+/// What an address below the fixed ones names.
+enum Named<'a> {
+    Function(&'a str),
+    Scale(&'a str),
+    PreBoot { name: Option<&'a str>, count: &'a str },
+}
+
+impl<'a> Named<'a> {
+    fn of(path: &'a str) -> Option<Self> {
+        if let Some(name) = path.strip_prefix("/system/scale-function/") {
+            return Some(Self::Scale(name));
+        }
+        if let Some(count) = path.strip_prefix("/pre-boot/") {
+            return Some(Self::PreBoot { name: None, count });
+        }
+        let name = path.strip_prefix("/system/function/")?;
+        Some(match name.split_once("/pre-boot/") {
+            Some((name, count)) => Self::PreBoot {
+                name: Some(name),
+                count,
+            },
+            None => Self::Function(name),
+        })
     }
 }
 

@@ -28,6 +28,7 @@ const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
 const CLONING: &str = "dev.spore.snapshot";
 const ISOLATION: &str = "dev.spore.isolation";
+const ONE_INVOCATION: &str = "dev.spore.isolation-per-request";
 const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
@@ -111,6 +112,7 @@ impl Settings {
             max_instances,
             max_waiting: config.max_waiting,
             idle_timeout: duration(&deployment.annotations, IDLE_TIMEOUT)?.unwrap_or(config.idle_timeout),
+            one_invocation: switch(&deployment.annotations, ONE_INVOCATION)?.unwrap_or(false),
         };
         let timeout = duration(&deployment.annotations, TIMEOUT)?.unwrap_or(config.invocation_timeout);
         if timeout.is_zero() {
@@ -265,12 +267,13 @@ mod tests {
             (Duration::from_secs(60), 128 << 20)
         );
         assert!(plain.rewrites_calls && plain.egress.is_empty() && plain.isolation.is_none());
-        assert!(!plain.is_cloned);
+        assert!(!plain.is_cloned && !plain.limits.one_invocation);
         let set = settings(&deployment(
             &[],
             &[
                 (REWRITING, "false"),
                 (CLONING, "true"),
+                (ONE_INVOCATION, "true"),
                 (EGRESS, "db:5432,10.0.0.0/8"),
                 (ISOLATION, "process"),
             ],
@@ -278,7 +281,7 @@ mod tests {
         let set = set.expect("valid");
         assert_eq!(set.isolation, Some(Isolation::Process));
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
-        assert!(set.is_cloned);
+        assert!(set.is_cloned && set.limits.one_invocation);
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
         assert_eq!((set.limits.min_instances, set.limits.max_instances), (2, 3));
@@ -298,6 +301,7 @@ mod tests {
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
             deployment(&[], &[(ISOLATION, "none")]),
+            deployment(&[], &[(ONE_INVOCATION, "yes")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {
                 namespace: "other".to_owned(),

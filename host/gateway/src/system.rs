@@ -117,7 +117,7 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
 }
 
 /// Whether the namespace in the query is the one that exists.
-fn check_namespace(uri: &Uri) -> Result<(), ApiError> {
+pub(crate) fn check_namespace(uri: &Uri) -> Result<(), ApiError> {
     match parameter(uri, "namespace") {
         Some(namespace) if !matches!(namespace.as_str(), "" | DEFAULT_NAMESPACE) => {
             Err(SettingsError::Namespace { namespace }.into())
@@ -191,7 +191,8 @@ pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) ->
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
-async fn read_json<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+/// Reads a JSON document of bounded length.
+pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
     let bytes = read_body(body, MAX_BODY_BYTES).await?;
     serde_json::from_slice(&bytes).map_err(ApiError::BadJson)
 }

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::error::AcquireError;
+use crate::error::{AboveMaximum, AcquireError, PreBootError};
 use crate::lease::Lease;
 use crate::state::{Action, Input, InstanceId, PoolLimits, PoolState, PoolStatus, Rejection, RequestId};
 
@@ -102,6 +102,36 @@ impl<C: Send + 'static> Pool<C> {
         effects.carry_out(&self.inner);
     }
 
+    /// Keeps so many instances started, in place of the minimum, until the next call or the next version. Returns at
+    /// once. What is idle beyond them is stopped, what is busy beyond them is stopped after its invocation.
+    pub fn scale(&self, instances: u64) -> Result<(), AboveMaximum> {
+        let mut shared = self.inner.lock();
+        let instances = within_maximum(&shared, instances)?;
+        let effects = self
+            .inner
+            .apply(&mut shared, Input::Scaled(instances), StopReason::NotNeeded);
+        drop(shared);
+        effects.carry_out(&self.inner);
+        Ok(())
+    }
+
+    /// Starts so many instances ahead of demand, fewer if the maximum is reached before; says how many. They are kept
+    /// as long as any idle instance is.
+    pub fn pre_boot(&self, instances: u64) -> Result<usize, PreBootError> {
+        let mut shared = self.inner.lock();
+        let instances = within_maximum(&shared, instances)? as usize;
+        if !shared.state.keeps_idle() {
+            return Err(PreBootError::NoneIdle);
+        }
+        let started = instances.min(shared.state.room());
+        let effects = self
+            .inner
+            .apply(&mut shared, Input::PreBoot(started), StopReason::NotNeeded);
+        drop(shared);
+        effects.carry_out(&self.inner);
+        Ok(started)
+    }
+
     /// Rejects waiting and later requests and stops the instances, busy ones after their invocation.
     pub fn close(&self) {
         self.inner.input(Input::Closed);
@@ -133,6 +163,12 @@ impl<C: Send + 'static> Pool<C> {
     pub fn status(&self) -> PoolStatus {
         self.inner.lock().state.status()
     }
+}
+
+fn within_maximum<C: Send + 'static>(shared: &Shared<C>, wanted: u64) -> Result<u32, AboveMaximum> {
+    let maximum = shared.state.maximum() as u64;
+    let within = u32::try_from(wanted).ok().filter(|_| wanted <= maximum);
+    within.ok_or(AboveMaximum { wanted, maximum })
 }
 
 /// Gives a place in the queue up when its owner goes away.
@@ -408,15 +444,24 @@ impl<C: Send + 'static> Inner<C> {
     }
 
     pub(crate) fn invocation_kept(self: &Arc<Self>, id: InstanceId, connection: Option<C>) {
+        let input = Input::InvocationEnded {
+            instance: id,
+            keep: true,
+        };
+        self.given_back(id, connection, input);
+    }
+
+    pub(crate) fn invocation_left_out(self: &Arc<Self>, id: InstanceId, connection: Option<C>) {
+        self.given_back(id, connection, Input::Unused(id));
+    }
+
+    /// The connection is for whoever is given the instance next, if anybody is.
+    fn given_back(self: &Arc<Self>, id: InstanceId, connection: Option<C>, input: Input) {
         let mut shared = self.lock();
         let mut unwanted = connection;
         if let Some(Slot::Ready { connection: kept, .. }) = shared.slots.get_mut(&id) {
             *kept = unwanted.take();
         }
-        let input = Input::InvocationEnded {
-            instance: id,
-            keep: true,
-        };
         let effects = self.apply(&mut shared, input, StopReason::NotNeeded);
         drop(shared);
         drop(unwanted);

@@ -1,4 +1,4 @@
-//! Why a request got no instance.
+//! Why a request got no instance, and why instances are not started ahead of demand.
 
 use std::time::Duration;
 
@@ -34,4 +34,25 @@ pub enum AcquireError {
     /// The function was removed, or the daemon is stopping.
     #[error("the function is not deployed any more")]
     Closed,
+}
+
+/// More instances were asked for than there may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} instances are more than its maximum, which is {maximum}")]
+pub struct AboveMaximum {
+    /// What was asked for.
+    pub wanted: u64,
+    /// What is allowed.
+    pub maximum: u64,
+}
+
+/// Why no instances are started ahead of demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PreBootError {
+    /// More than there may be.
+    #[error(transparent)]
+    AboveMaximum(#[from] AboveMaximum),
+    /// They would be stopped as soon as they are ready.
+    #[error("its idle timeout is zero, so that no instance waits for a request")]
+    NoneIdle,
 }

@@ -62,7 +62,7 @@ impl<C: Send + 'static> Lease<C> {
         self.connection.take()
     }
 
-    /// The invocation was answered in full: the instance can serve the next one.
+    /// The invocation was answered in full: the instance can serve the next one, unless each is for one only.
     pub fn finish(mut self, connection: Option<C>) {
         self.stage = Stage::Over;
         self.pool.invocation_kept(self.id, connection);
@@ -78,7 +78,7 @@ impl<C: Send + 'static> Lease<C> {
 impl<C: Send + 'static> Drop for Lease<C> {
     fn drop(&mut self) {
         match self.stage {
-            Stage::Untouched => self.pool.invocation_kept(self.id, self.connection.take()),
+            Stage::Untouched => self.pool.invocation_left_out(self.id, self.connection.take()),
             Stage::InUse => self.pool.invocation_discarded(self.id, StopReason::CallerGone),
             Stage::Over => {}
         }

@@ -5,12 +5,13 @@
 //! function; pools share nothing.
 
 mod backoff;
+mod demand;
 mod driver;
 mod error;
 mod lease;
 pub mod state;
 
 pub use driver::Pool;
-pub use error::AcquireError;
+pub use error::{AboveMaximum, AcquireError, PreBootError};
 pub use lease::Lease;
 pub use state::{PoolLimits, PoolStatus};

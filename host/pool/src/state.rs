@@ -5,13 +5,14 @@
 //!
 //! ```text
 //!               InstanceReady            Assign
-//!  Start ──> starting ─────────> idle ───────────> busy ──┐
-//!               │                 ^ │                │    │ InvocationEnded(discard), or of an old version
+//!  Start ──> starting ─────────> idle ───────────> busy ──┐ InvocationEnded(discard), or of an old version,
+//!               │                 ^ │                │    │ or surplus, or the one invocation that it is for
 //!               │                 │ │ idle timeout,  │    v
-//!  InstanceFailed,                │ │ replaced       │   Stop
-//!  Stop (nobody waits)            │ v                │
-//!               v                 │ Stop             │
-//!             gone                └──────────────────┘ InvocationEnded(keep)
+//!  InstanceFailed,                │ │ replaced,      │   Stop
+//!  Stop (nobody waits)            │ │ scaled down    │
+//!               v                 │ v                │
+//!             gone                │ Stop             │
+//!                                 └──────────────────┘ InvocationEnded(keep), Unused
 //! ```
 //!
 //! `InstanceEnded` leads from idle and busy to gone. Rules, which the property tests check after every input:
@@ -23,11 +24,16 @@
 //! 4. A request that waits beyond those for which an instance is being started counts against `max_waiting`.
 //! 5. No instance of a replaced version receives a request.
 //! 6. Every request is answered exactly once, by `Assign` or `Reject`, unless its caller left first.
+//! 7. With [`PoolLimits::one_invocation`] no instance serves a second one, and as many wait idle as were busy at a time
+//!    within the idle timeout, as far as the maximum allows and starts do not fail.
+//! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
+//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::demand::Demand;
 
 /// Number of a request, given by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +54,8 @@ pub struct PoolLimits {
     pub max_waiting: usize,
     /// How long an instance stays idle before it is removed. Zero: an instance serves one invocation only.
     pub idle_timeout: Duration,
+    /// Whether an instance is stopped after its first invocation, and the next ones are started ahead of demand.
+    pub one_invocation: bool,
 }
 
 impl PoolLimits {
@@ -76,6 +84,13 @@ pub enum Input {
         /// Whether the instance answered in full and still lives.
         keep: bool,
     },
+    /// A request that was given an instance has left it as it was.
+    Unused(InstanceId),
+    /// So many instances are to be started from now on, in place of the minimum, until the function is replaced. What
+    /// is idle beyond them is stopped, what is busy beyond them is stopped after its invocation.
+    Scaled(u32),
+    /// So many instances are to be started now, as far as the maximum allows; once idle they are like all others.
+    PreBoot(usize),
     /// The function has a new version or new limits; all instances up to now are of an old version.
     Replaced(PoolLimits),
     /// The function is gone: waiting requests are rejected, instances are stopped as they become free.
@@ -137,24 +152,40 @@ struct Idle {
     since: Duration,
 }
 
+/// What becomes of a busy instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Busy {
+    /// It may serve another request.
+    Current,
+    /// It is of the current version, and one more than the function was scaled down to.
+    Surplus,
+    /// It is of a replaced version.
+    Replaced,
+}
+
 /// The state of one function's pool.
 #[derive(Debug)]
 pub struct PoolState {
     limits: PoolLimits,
+    /// Stands in for the minimum.
+    scaled: Option<u32>,
     closed: bool,
     next_instance: u64,
     /// Instances being started, oldest first.
     starting: VecDeque<InstanceId>,
     /// Most recently used last, so `since` ascends.
     idle: Vec<Idle>,
-    /// Busy instances, with whether they are of the current version.
-    busy: BTreeMap<InstanceId, bool>,
-    /// How many of `busy` are of the current version.
+    busy: BTreeMap<InstanceId, Busy>,
+    /// How many of `busy` are of the current version, and how many of these are surplus.
     busy_current: usize,
+    surplus: usize,
     /// Longest waiting first.
     waiting: VecDeque<RequestId>,
     /// Slows down the starts that no request asks for, while instances keep failing.
     backoff: Backoff,
+    demand: Demand,
+    /// How many instances are to wait for requests that have not come yet.
+    ahead: usize,
 }
 
 impl PoolState {
@@ -162,14 +193,18 @@ impl PoolState {
     pub fn new(limits: PoolLimits) -> Self {
         Self {
             limits,
+            scaled: None,
             closed: false,
             next_instance: 0,
             starting: VecDeque::new(),
             idle: Vec::new(),
             busy: BTreeMap::new(),
             busy_current: 0,
+            surplus: 0,
             waiting: VecDeque::new(),
             backoff: Backoff::default(),
+            demand: Demand::default(),
+            ahead: 0,
         }
     }
 
@@ -183,10 +218,14 @@ impl PoolState {
             Input::InstanceFailed(instance) => self.instance_failed(now, instance, actions),
             Input::InstanceEnded(instance) => self.instance_ended(now, instance),
             Input::InvocationEnded { instance, keep } => self.invocation_ended(now, instance, keep, actions),
+            Input::Unused(instance) => self.unused(now, instance, actions),
+            Input::Scaled(instances) => self.scale(instances, actions),
+            Input::PreBoot(instances) => self.pre_boot(instances, actions),
             Input::Replaced(limits) => self.replaced(limits, actions),
             Input::Closed => self.close(actions),
             Input::Tick => {}
         }
+        self.look_ahead(now);
         self.remove_expired(now, actions);
         self.start_wanted(now, actions);
     }
@@ -201,7 +240,8 @@ impl PoolState {
         } else {
             None
         };
-        expiry.into_iter().chain(refill).min()
+        let less_demand = self.demand.falls_at(self.limits.idle_timeout);
+        expiry.into_iter().chain(refill).chain(less_demand).min()
     }
 
     /// Current numbers.
@@ -224,6 +264,25 @@ impl PoolState {
     /// Whether [`Input::Closed`] was applied.
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Most instances of the current version.
+    pub fn maximum(&self) -> usize {
+        self.limits.max_instances()
+    }
+
+    /// How many instances may be started now.
+    pub fn room(&self) -> usize {
+        if self.closed {
+            0
+        } else {
+            self.maximum().saturating_sub(self.live())
+        }
+    }
+
+    /// Whether an instance may wait idle at all.
+    pub fn keeps_idle(&self) -> bool {
+        !self.limits.idle_timeout.is_zero()
     }
 
     /// Instances of the current version.
@@ -279,8 +338,7 @@ impl PoolState {
         if let Some(position) = self.idle.iter().position(|idle| idle.instance == instance) {
             self.idle.remove(position);
             self.backoff.failed(now);
-        } else if let Some(current) = self.busy.remove(&instance) {
-            self.busy_current -= usize::from(current);
+        } else if self.no_longer_busy(instance).is_some() {
             self.backoff.failed(now);
         }
     }
@@ -292,18 +350,33 @@ impl PoolState {
         keep: bool,
         actions: &mut Vec<Action>,
     ) {
-        let Some(current) = self.busy.remove(&instance) else {
+        let Some(busy) = self.no_longer_busy(instance) else {
             return;
         };
-        self.busy_current -= usize::from(current);
         if keep {
             self.backoff.worked();
         }
-        if keep && current && !self.closed && !self.limits.idle_timeout.is_zero() {
+        let serves_again = keep && !self.limits.one_invocation && self.keeps_idle();
+        if serves_again && busy == Busy::Current {
             self.place(now, instance, false, actions);
         } else {
             actions.push(Action::Stop(instance));
         }
+    }
+
+    fn unused(&mut self, now: Duration, instance: InstanceId, actions: &mut Vec<Action>) {
+        match self.no_longer_busy(instance) {
+            Some(Busy::Current) => self.place(now, instance, false, actions),
+            Some(Busy::Surplus | Busy::Replaced) => actions.push(Action::Stop(instance)),
+            None => {}
+        }
+    }
+
+    fn no_longer_busy(&mut self, instance: InstanceId) -> Option<Busy> {
+        let busy = self.busy.remove(&instance)?;
+        self.busy_current -= usize::from(busy != Busy::Replaced);
+        self.surplus -= usize::from(busy == Busy::Surplus);
+        Some(busy)
     }
 
     /// Finds work for an instance of the current version that has none; `started` says whether it is a new one.
@@ -315,7 +388,7 @@ impl PoolState {
     }
 
     fn assign(&mut self, instance: InstanceId, request: RequestId, cold: bool, actions: &mut Vec<Action>) {
-        self.busy.insert(instance, true);
+        self.busy.insert(instance, Busy::Current);
         self.busy_current += 1;
         actions.push(Action::Assign {
             instance,
@@ -324,8 +397,38 @@ impl PoolState {
         });
     }
 
+    fn scale(&mut self, instances: u32, actions: &mut Vec<Action>) {
+        if self.closed {
+            return;
+        }
+        self.scaled = Some(instances);
+        // Whoever scales knows better than what was seen so far, and deserves a fresh chance.
+        self.demand = Demand::default();
+        self.backoff = Backoff::default();
+        let floor = self.floor();
+        while self.live() > floor && self.starting.len() > self.waiting.len() {
+            actions.extend(self.starting.pop_back().map(Action::Stop));
+        }
+        while self.live() > floor && !self.idle.is_empty() {
+            actions.push(Action::Stop(self.idle.remove(0).instance));
+        }
+        let mut surplus = self.live().saturating_sub(floor).min(self.busy_current);
+        self.surplus = surplus;
+        for busy in self.busy.values_mut().filter(|busy| **busy != Busy::Replaced) {
+            *busy = if surplus > 0 { Busy::Surplus } else { Busy::Current };
+            surplus = surplus.saturating_sub(1);
+        }
+    }
+
+    fn pre_boot(&mut self, instances: usize, actions: &mut Vec<Action>) {
+        for _ in 0..instances.min(self.room()) {
+            self.start(actions);
+        }
+    }
+
     fn replaced(&mut self, limits: PoolLimits, actions: &mut Vec<Action>) {
         self.limits = limits;
+        self.scaled = None;
         self.retire_all(actions);
         // A new version deserves a fresh chance.
         self.backoff = Backoff::default();
@@ -343,16 +446,39 @@ impl PoolState {
     fn retire_all(&mut self, actions: &mut Vec<Action>) {
         actions.extend(self.starting.drain(..).map(Action::Stop));
         actions.extend(self.idle.drain(..).map(|idle| Action::Stop(idle.instance)));
-        for current in self.busy.values_mut() {
-            *current = false;
+        for busy in self.busy.values_mut() {
+            *busy = Busy::Replaced;
         }
-        self.busy_current = 0;
+        (self.busy_current, self.surplus) = (0, 0);
     }
 
-    /// The instance that is to be removed next, unless the minimum keeps it.
+    /// Instances that are kept started whether there is demand or not.
+    fn floor(&self) -> usize {
+        let floor = self.scaled.unwrap_or(self.limits.min_instances) as usize;
+        floor.min(self.maximum())
+    }
+
+    /// Instances that are, or will be, there for requests that have not come yet.
+    fn spare(&self) -> usize {
+        self.idle.len() + self.starting.len().saturating_sub(self.waiting.len())
+    }
+
+    /// Decides how many instances are to be there for requests that have not come yet.
+    fn look_ahead(&mut self, now: Duration) {
+        self.ahead = if self.limits.one_invocation && self.keeps_idle() && !self.closed {
+            let level = self.busy_current - self.surplus;
+            self.demand.set(now, level, self.limits.idle_timeout);
+            self.demand.peak()
+        } else {
+            self.demand = Demand::default();
+            0
+        };
+    }
+
+    /// The instance that is to be removed next, unless the minimum or demand keeps it.
     fn expiring(&self) -> Option<&Idle> {
         let oldest = self.idle.first()?;
-        (self.live() > self.limits.min_instances as usize).then_some(oldest)
+        (self.live() > self.floor() && self.spare() > self.ahead).then_some(oldest)
     }
 
     fn remove_expired(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -364,16 +490,17 @@ impl PoolState {
         }
     }
 
-    /// Instances that the minimum asks for beyond those that live.
+    /// Instances that the minimum and the expected demand ask for beyond those that live.
     fn missing(&self) -> usize {
         if self.closed {
-            0
-        } else {
-            (self.limits.min_instances as usize).saturating_sub(self.live())
+            return 0;
         }
+        let below_floor = self.floor().saturating_sub(self.live());
+        let ahead = self.ahead.saturating_sub(self.spare()).min(self.room());
+        below_floor.max(ahead)
     }
 
-    /// Starts an instance for every waiting request that has none coming, and the missing ones of the minimum.
+    /// Starts an instance for every waiting request that has none coming, and the [missing](Self::missing) ones.
     fn start_wanted(&mut self, now: Duration, actions: &mut Vec<Action>) {
         while self.starting.len() < self.waiting.len() && self.live() < self.limits.max_instances() {
             self.start(actions);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spore_pool::{AcquireError, Pool, PoolLimits, PoolStatus};
+use spore_pool::{AboveMaximum, AcquireError, Pool, PoolLimits, PoolStatus, PreBootError};
 use spore_sandbox::fake::{FakeFunction, FakeSandbox};
 use spore_sandbox::{InstanceSpec, LogLine, LogSink, Root, StartError, StopReason};
 
@@ -40,6 +40,7 @@ const LIMITS: PoolLimits = PoolLimits {
     max_instances: 2,
     max_waiting: 1,
     idle_timeout: Duration::from_secs(60),
+    one_invocation: false,
 };
 
 fn pool(sandbox: &FakeSandbox, limits: PoolLimits) -> Pool<u32> {
@@ -297,4 +298,74 @@ async fn many_callers_at_once_never_share_an_instance() {
     }
     pool.shutdown(Duration::from_secs(10)).await;
     assert_eq!(sandbox.live().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn scale_holds_until_the_next_version_and_stays_within_the_maximum() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let (wanted, maximum) = (3, 2);
+    assert_eq!(pool.scale(wanted), Err(AboveMaximum { wanted, maximum }));
+    pool.scale(2).expect("within the maximum");
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((pool.status().idle, sandbox.started()), (2, 2));
+    pool.scale(0).expect("within the maximum");
+    settle().await;
+    assert_eq!((pool.status().idle, sandbox.live().len()), (0, 0));
+    pool.scale(1).expect("within the maximum");
+    settle().await;
+    pool.replace(template("two"), LIMITS);
+    settle().await;
+    assert_eq!(pool.status(), PoolStatus::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn pre_boot_says_how_many_it_starts_and_they_expire() {
+    let sandbox = echo();
+    let pool = pool(&sandbox, LIMITS);
+    let (wanted, maximum) = (u64::MAX, 2);
+    let above = AboveMaximum { wanted, maximum };
+    assert_eq!(pool.pre_boot(wanted), Err(PreBootError::AboveMaximum(above)));
+    assert_eq!(pool.pre_boot(1), Ok(1));
+    assert_eq!(pool.pre_boot(2), Ok(1), "the other one is there already");
+    settle().await;
+    let lease = pool.acquire(PATIENCE).await.expect("an instance");
+    assert!(!lease.is_cold());
+    lease.finish(None);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!(sandbox.live().len(), 0);
+    let limits = PoolLimits {
+        idle_timeout: Duration::ZERO,
+        ..LIMITS
+    };
+    pool.replace(template("two"), limits);
+    assert_eq!(pool.pre_boot(1), Err(PreBootError::NoneIdle));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_invocation_each_and_the_next_one_is_ready() {
+    let sandbox = echo();
+    let pool = pool(
+        &sandbox,
+        PoolLimits {
+            one_invocation: true,
+            ..LIMITS
+        },
+    );
+    let mut seen = std::collections::HashSet::new();
+    for round in 0..20 {
+        drop(pool.acquire(PATIENCE).await.expect("an instance"));
+        let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
+        assert!(!lease.is_cold(), "the one that was not used is as good as new");
+        assert!(lease.take_connection().is_none());
+        assert!(
+            seen.insert(lease.instance().id().to_owned()),
+            "served before round {round}"
+        );
+        settle().await;
+        lease.finish(Some(7));
+        assert_eq!(pool.status().idle, 1);
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert_eq!((sandbox.live().len(), sandbox.started()), (0, 21));
 }

@@ -15,19 +15,22 @@ enum Step {
     Fail(usize),
     End(usize),
     Finish(usize, bool),
+    GiveBack(usize),
+    Scale(u32),
+    PreBoot(usize),
     Replace(PoolLimits),
     Close,
     Pass(Duration),
 }
 
 fn limits() -> impl Strategy<Value = PoolLimits> {
-    (0u32..3, 1u32..6, 0usize..5, prop_oneof![Just(0u64), 1u64..90]).prop_map(|(min, max, waiting, idle)| {
-        PoolLimits {
-            min_instances: min,
-            max_instances: max,
-            max_waiting: waiting,
-            idle_timeout: Duration::from_secs(idle),
-        }
+    let numbers = (0u32..3, 1u32..6, 0usize..5, prop_oneof![Just(0u64), 1u64..90]);
+    (numbers, any::<bool>()).prop_map(|((min, max, waiting, idle), one_invocation)| PoolLimits {
+        min_instances: min,
+        max_instances: max,
+        max_waiting: waiting,
+        idle_timeout: Duration::from_secs(idle),
+        one_invocation,
     })
 }
 
@@ -39,6 +42,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Fail),
         1 => any::<usize>().prop_map(Step::End),
         6 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, keep)| Step::Finish(which, keep)),
+        1 => any::<usize>().prop_map(Step::GiveBack),
+        1 => (0u32..8).prop_map(Step::Scale),
+        1 => (0usize..8).prop_map(Step::PreBoot),
         1 => limits().prop_map(Step::Replace),
         3 => (0u64..120).prop_map(|seconds| Step::Pass(Duration::from_secs(seconds))),
     ]
@@ -48,6 +54,7 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     state: PoolState,
     limits: PoolLimits,
+    scaled: Option<u32>,
     now: Duration,
     next_request: u64,
     version: u32,
@@ -57,6 +64,18 @@ struct Model {
     busy: BTreeMap<InstanceId, (u32, RequestId)>,
     waiting: BTreeSet<RequestId>,
     seen: BTreeSet<InstanceId>,
+    /// Instances that have served a request.
+    used: BTreeSet<InstanceId>,
+    /// Busy instances that are to be stopped after their invocation.
+    surplus: BTreeSet<InstanceId>,
+    /// The one that is to be stopped now.
+    doomed: Option<InstanceId>,
+    /// How many instances were busy that are not surplus, with the time until which, since the function was last scaled.
+    levels: Vec<(Duration, usize)>,
+    /// How many are after the last input, where that counts.
+    level: usize,
+    /// Whether an instance has failed and nothing has worked since.
+    failing: bool,
 }
 
 fn pick<K: Copy, V>(map: &BTreeMap<K, V>, which: usize) -> Option<K> {
@@ -72,6 +91,7 @@ impl Model {
         let mut model = Self {
             state: PoolState::new(limits),
             limits,
+            scaled: None,
             now: Duration::ZERO,
             next_request: 0,
             version: 0,
@@ -81,6 +101,12 @@ impl Model {
             busy: BTreeMap::new(),
             waiting: BTreeSet::new(),
             seen: BTreeSet::new(),
+            used: BTreeSet::new(),
+            surplus: BTreeSet::new(),
+            doomed: None,
+            levels: Vec::new(),
+            level: 0,
+            failing: false,
         };
         model.input(Input::Tick);
         model
@@ -90,10 +116,37 @@ impl Model {
         self.limits.max_instances.max(self.limits.min_instances).max(1) as usize
     }
 
+    fn busy_current(&self) -> usize {
+        self.busy.values().filter(|busy| busy.0 == self.version).count()
+    }
+
     fn live(&self) -> usize {
-        self.starting.len()
-            + self.idle.len()
-            + self.busy.values().filter(|busy| busy.0 == self.version).count()
+        self.starting.len() + self.idle.len() + self.busy_current()
+    }
+
+    fn floor(&self) -> usize {
+        (self.scaled.unwrap_or(self.limits.min_instances) as usize).min(self.max())
+    }
+
+    fn spare(&self) -> usize {
+        self.idle.len() + self.starting.len().saturating_sub(self.waiting.len())
+    }
+
+    fn looks_ahead(&self) -> bool {
+        self.limits.one_invocation && !self.limits.idle_timeout.is_zero() && !self.closed
+    }
+
+    /// How many instances are to wait for requests that have not come yet, if the maximum allows it.
+    fn ahead(&self) -> usize {
+        if !self.looks_ahead() {
+            return 0;
+        }
+        let lately = self
+            .levels
+            .iter()
+            .filter(|(until, _)| *until + self.limits.idle_timeout > self.now);
+        let level = self.busy_current() - self.surplus.len();
+        lately.map(|(_, level)| *level).chain([level]).max().unwrap_or(0)
     }
 
     fn step(&mut self, step: &Step) {
@@ -124,6 +177,7 @@ impl Model {
                 let failed = pick(&self.starting, which);
                 failed.map(|id| {
                     self.starting.remove(&id);
+                    self.failing = true;
                     Input::InstanceFailed(id)
                 })
             }
@@ -136,22 +190,41 @@ impl Model {
                 ended.map(|id| {
                     self.idle.remove(&id);
                     self.busy.remove(&id);
+                    self.surplus.remove(&id);
+                    self.failing = true;
                     Input::InstanceEnded(id)
                 })
             }
             Step::Finish(which, keep) => pick(&self.busy, which).map(|id| {
-                let (version, _) = self.busy.remove(&id).expect("picked from the map");
-                // The state must place or stop it: `check` fails if it stays here in vain.
-                self.idle.insert(id, (version, self.now));
+                self.used.insert(id);
+                self.failing &= !keep;
+                self.free(id);
                 Input::InvocationEnded { instance: id, keep }
             }),
+            Step::GiveBack(which) => pick(&self.busy, which).map(|id| {
+                self.free(id);
+                Input::Unused(id)
+            }),
+            Step::Scale(instances) => (!self.closed).then(|| {
+                self.scaled = Some(instances);
+                self.levels.clear();
+                self.level = 0;
+                self.surplus.clear();
+                self.failing = false;
+                Input::Scaled(instances)
+            }),
+            Step::PreBoot(instances) => Some(Input::PreBoot(instances)),
             Step::Replace(limits) => {
                 self.limits = limits;
+                self.scaled = None;
+                self.failing = false;
+                self.surplus.clear();
                 self.version += 1;
                 Some(Input::Replaced(limits))
             }
             Step::Close => {
                 self.closed = true;
+                self.surplus.clear();
                 self.version += 1;
                 Some(Input::Closed)
             }
@@ -165,13 +238,56 @@ impl Model {
         }
     }
 
+    /// An instance has no invocation any more.
+    fn free(&mut self, id: InstanceId) {
+        let (version, _) = self.busy.remove(&id).expect("picked from the map");
+        self.doomed = self.surplus.take(&id);
+        // The state must place or stop it: `check` fails if it stays here in vain.
+        self.idle.insert(id, (version, self.now));
+    }
+
     fn input(&mut self, input: Input) {
+        let room = self.state.room();
         let mut actions = Vec::new();
+        self.levels.push((self.now, self.level));
         self.state.apply(self.now, input, &mut actions);
-        for action in actions {
+        let (starts, others): (Vec<_>, Vec<_>) = actions
+            .into_iter()
+            .partition(|action| matches!(action, Action::Start(_)));
+        for action in others {
+            self.action(input, action);
+        }
+        if let Input::Scaled(_) = input {
+            let surplus = self.live().saturating_sub(self.floor());
+            let busy = self.busy.iter().filter(|(_, busy)| busy.0 == self.version);
+            self.surplus = busy.map(|(id, _)| *id).take(surplus).collect();
+            assert!(
+                self.idle.is_empty() || surplus == 0,
+                "idle ones are left beyond the scale"
+            );
+        }
+        let mut granted = match input {
+            Input::PreBoot(instances) => instances.min(room),
+            _ => 0,
+        };
+        assert!(starts.len() >= granted, "less was started than was asked for");
+        for action in starts {
+            let is_wanted = self.starting.len() < self.waiting.len()
+                || self.live() < self.floor()
+                || self.spare() < self.ahead();
+            if !is_wanted {
+                assert!(granted > 0, "nobody wants what {input:?} has started");
+                granted -= 1;
+            }
             self.action(input, action);
         }
         self.check(input);
+        self.doomed = None;
+        if self.looks_ahead() {
+            self.level = self.busy_current() - self.surplus.len();
+        } else {
+            (self.level, self.levels) = (0, Vec::new());
+        }
     }
 
     fn action(&mut self, input: Input, action: Action) {
@@ -199,6 +315,11 @@ impl Model {
                     "{request:?} was answered twice or has left"
                 );
                 assert_eq!(cold, input == Input::InstanceReady(instance));
+                assert_ne!(self.doomed, Some(instance), "it was to be stopped");
+                assert!(
+                    !self.limits.one_invocation || !self.used.contains(&instance),
+                    "{instance:?} serves a second invocation"
+                );
                 self.busy.insert(instance, (version, request));
             }
             Action::Stop(id) => {
@@ -227,7 +348,7 @@ impl Model {
 
     fn check(&self, input: Input) {
         let status = self.state.status();
-        let current = self.busy.values().filter(|busy| busy.0 == self.version).count();
+        let current = self.busy_current();
         let counted = [
             status.starting,
             status.idle,
@@ -260,7 +381,19 @@ impl Model {
             self.idle.values().all(|idle| idle.0 == self.version),
             "an idle instance of a replaced version"
         );
-        if self.live() > self.limits.min_instances as usize {
+        assert!(
+            self.doomed.is_none_or(|doomed| !self.idle.contains_key(&doomed)),
+            "an instance beyond the scale is kept"
+        );
+        if !self.failing && !self.closed {
+            assert!(self.live() >= self.floor(), "less than the minimum");
+            assert!(
+                self.spare() >= self.ahead() || self.live() == self.max(),
+                "less than {} wait for what may come after {input:?}",
+                self.ahead()
+            );
+        }
+        if self.live() > self.floor() && self.spare() > self.ahead() {
             for (_, since) in self.idle.values() {
                 assert!(
                     self.now < *since + self.limits.idle_timeout,
@@ -273,6 +406,12 @@ impl Model {
                 .map(|idle| idle.1 + self.limits.idle_timeout)
                 .min();
             assert!(next.is_none_or(|next| self.state.next_deadline().is_some_and(|at| at <= next)));
+        }
+        if self.limits.one_invocation {
+            assert!(
+                self.idle.keys().all(|idle| !self.used.contains(idle)),
+                "a used instance is kept"
+            );
         }
         if let Some(at) = self.state.next_deadline() {
             assert!(at > self.now, "a deadline in the past keeps the driver spinning");
@@ -305,13 +444,25 @@ proptest! {
     }
 }
 
-fn fixed(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> Model {
-    let idle_timeout = Duration::from_secs(idle_seconds);
-    Model::new(PoolLimits {
+fn fixed_limits(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> PoolLimits {
+    PoolLimits {
         min_instances: min,
         max_instances: max,
         max_waiting: waiting,
-        idle_timeout,
+        idle_timeout: Duration::from_secs(idle_seconds),
+        one_invocation: false,
+    }
+}
+
+fn fixed(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> Model {
+    Model::new(fixed_limits(min, max, waiting, idle_seconds))
+}
+
+/// The same with one invocation for each instance.
+fn pristine(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> Model {
+    Model::new(PoolLimits {
+        one_invocation: true,
+        ..fixed_limits(min, max, waiting, idle_seconds)
     })
 }
 
@@ -375,12 +526,109 @@ fn zero_idle_timeout_gives_every_invocation_its_own_instance() {
     );
 }
 
+#[test]
+fn scaling_starts_and_ends_instances_until_the_next_version() {
+    let mut model = fixed(1, 5, 5, 60);
+    model.step(&Step::Scale(4));
+    while !model.starting.is_empty() {
+        model.step(&Step::Ready(0));
+    }
+    model.step(&Step::Pass(Duration::from_secs(3600)));
+    assert_eq!(model.idle.len(), 4, "kept however long they are idle");
+    for step in [Step::Arrive, Step::Arrive, Step::Scale(1)] {
+        model.step(&step);
+    }
+    assert_eq!((model.idle.len(), model.busy.len()), (0, 2));
+    model.step(&Step::Finish(0, true));
+    assert_eq!(model.live(), 1, "one more than wanted ends with its invocation");
+    model.step(&Step::Finish(0, true));
+    assert_eq!(model.idle.len(), 1);
+    model.step(&Step::Scale(0));
+    assert_eq!(model.live(), 0);
+    model.step(&Step::Arrive);
+    assert_eq!(model.starting.len(), 1, "the next request starts one");
+    model.step(&Step::Ready(0));
+    model.step(&Step::Finish(0, true));
+    model.step(&Step::Pass(Duration::from_secs(60)));
+    assert_eq!(model.live(), 0, "the minimum of the deployment does not count");
+    model.step(&Step::Replace(fixed_limits(1, 5, 5, 60)));
+    assert_eq!(model.live(), 1, "it does again");
+}
+
+#[test]
+fn an_instance_scaled_away_and_back_again_goes_on() {
+    let mut model = fixed(0, 2, 0, 60);
+    model.step(&Step::Arrive);
+    model.step(&Step::Ready(0));
+    model.step(&Step::Scale(0));
+    model.step(&Step::Scale(1));
+    model.step(&Step::Finish(0, true));
+    assert_eq!(model.idle.keys().collect::<Vec<_>>(), [&InstanceId(0)]);
+}
+
+#[test]
+fn pre_booted_instances_are_as_mortal_as_others() {
+    let mut model = fixed(0, 3, 0, 60);
+    model.step(&Step::PreBoot(5));
+    assert_eq!(model.starting.len(), 3);
+    model.step(&Step::Fail(0));
+    model.step(&Step::Ready(0));
+    model.step(&Step::Ready(0));
+    model.step(&Step::Pass(Duration::from_secs(59)));
+    assert_eq!((model.idle.len(), model.starting.len()), (2, 0));
+    model.step(&Step::Pass(Duration::from_secs(1)));
+    assert_eq!(model.live(), 0);
+}
+
+#[test]
+fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
+    let mut model = pristine(0, 8, 0, 60);
+    for _ in 0..3 {
+        model.step(&Step::Arrive);
+    }
+    while !model.starting.is_empty() {
+        model.step(&Step::Ready(0));
+    }
+    assert_eq!((model.busy.len(), model.idle.len()), (3, 3));
+    for _ in 0..3 {
+        model.step(&Step::Finish(0, true));
+    }
+    assert_eq!((model.busy.len(), model.idle.len()), (0, 3));
+    model.step(&Step::Pass(Duration::from_secs(59)));
+    model.step(&Step::Arrive);
+    assert_eq!(model.busy.len(), 1, "it need not wait");
+    model.step(&Step::Ready(0));
+    model.step(&Step::Finish(0, true));
+    assert_eq!(model.idle.len(), 3);
+    model.step(&Step::Pass(Duration::from_secs(1)));
+    assert_eq!(model.idle.len(), 1, "one was busy at a time within the last minute");
+    model.step(&Step::Pass(Duration::from_secs(59)));
+    assert_eq!(model.live(), 0);
+}
+
+#[test]
+fn failing_starts_ahead_are_not_repeated_in_a_loop() {
+    let mut model = pristine(0, 4, 0, 3600);
+    model.step(&Step::Arrive);
+    model.step(&Step::Ready(0));
+    let mut starts = 0;
+    for _ in 0..600 {
+        starts += model.starting.len();
+        while !model.starting.is_empty() {
+            model.step(&Step::Fail(0));
+        }
+        model.step(&Step::Pass(Duration::from_millis(500)));
+    }
+    assert!((5..=15).contains(&starts), "{starts} starts in five minutes");
+}
+
 /// A day of traffic from one seed: arrivals, service times and failures drawn from it, in time order.
 #[test]
 fn simulated_day_answers_every_request() {
     for seed in 0..8 {
         let mut random = fastrand::Rng::with_seed(seed);
-        let mut model = fixed(
+        let make = if seed % 2 == 0 { fixed } else { pristine };
+        let mut model = make(
             random.u32(0..2),
             random.u32(1..8),
             random.usize(0..50),
@@ -393,7 +641,12 @@ fn simulated_day_answers_every_request() {
                 42..60 => Step::Ready(random.usize(..)),
                 60 => Step::Fail(random.usize(..)),
                 61 => Step::End(random.usize(..)),
-                62..95 => Step::Finish(random.usize(..), random.u32(0..20) != 0),
+                62..94 => Step::Finish(random.usize(..), random.u32(0..20) != 0),
+                94 => match random.u32(0..20) {
+                    0 => Step::Scale(random.u32(0..9)),
+                    1 => Step::PreBoot(random.usize(0..9)),
+                    _ => Step::GiveBack(random.usize(..)),
+                },
                 _ => Step::Pass(Duration::from_secs(random.u64(0..90))),
             };
             model.step(&step);

@@ -1,0 +1,93 @@
+//! How many instances of a function are started, whether there is demand or not.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode, Uri};
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use crate::errors::{ApiError, ScaleError};
+use crate::functions::{Function, Functions};
+use crate::reply::{self, Answer};
+use crate::routes::parameter;
+use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
+use crate::system::{check_namespace, read_json};
+
+/// How many instances there are to be.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Scale {
+    /// The path names the function too; some clients call this field `service`.
+    #[serde(default, alias = "service")]
+    service_name: String,
+    replicas: u64,
+    #[serde(default)]
+    namespace: String,
+}
+
+/// `POST /system/scale-function/NAME`: so many instances are kept started until the next such call, deployment or start
+/// of the daemon.
+pub(crate) async fn scale(
+    functions: &Functions,
+    name: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, ApiError> {
+    check_namespace(request.uri())?;
+    let function = find(functions, name)?;
+    let scale: Scale = read_json(request.into_body()).await?;
+    if !matches!(scale.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
+        return Err(SettingsError::Namespace {
+            namespace: scale.namespace,
+        }
+        .into());
+    }
+    let plain = |name: &str| {
+        let (plain, _) = name.split_once('.').unwrap_or((name, ""));
+        plain.to_owned()
+    };
+    if !scale.service_name.is_empty() && plain(&scale.service_name) != function.name {
+        return Err(ApiError::TwoNames {
+            path: name.to_owned(),
+            body: scale.service_name,
+        });
+    }
+    function
+        .pool
+        .scale(scale.replicas)
+        .map_err(|error| refused(&function, error))?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// `POST /system/function/NAME/pre-boot/N`: so many instances are started now, beyond those that there are.
+pub(crate) fn pre_boot(functions: &Functions, name: &str, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
+    check_namespace(uri)?;
+    let function = find(functions, name)?;
+    let instances: u64 = count.parse().map_err(|_| ApiError::BadCount {
+        text: count.chars().take(100).collect(),
+    })?;
+    let started = function
+        .pool
+        .pre_boot(instances)
+        .map_err(|error| refused(&function, error))?;
+    let answer = serde_json::json!({ "started": started });
+    Ok(reply::json(StatusCode::ACCEPTED, &answer))
+}
+
+/// `POST /pre-boot/N?function=NAME`: the same.
+pub(crate) fn pre_boot_by_query(functions: &Functions, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
+    let name = parameter(uri, "function").ok_or(ApiError::NoFunctionNamed)?;
+    pre_boot(functions, &name, count, uri)
+}
+
+fn find(functions: &Functions, name: &str) -> Result<Arc<Function>, ApiError> {
+    functions.find(name).ok_or_else(|| ApiError::NotFound {
+        name: name.chars().take(130).collect(),
+    })
+}
+
+fn refused(function: &Function, error: impl Into<ScaleError>) -> ApiError {
+    ApiError::Scale {
+        name: function.name.clone(),
+        source: error.into(),
+    }
+}
