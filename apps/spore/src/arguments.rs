@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Logs(LogsArguments),
     /// Show everything about a function
     Describe(DescribeArguments),
+    /// Set how many instances of a function are kept started
+    Scale(ScaleArguments),
     /// Remove a function
     #[command(visible_alias = "rm")]
     Remove(RemoveArguments),
@@ -214,6 +216,9 @@ pub(crate) struct DeployArguments {
     /// What is to be around the instances [default: what the daemon was started with]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,
+    /// Let each instance serve one invocation only; the next ones are started ahead of demand
+    #[arg(long)]
+    pub(crate) isolation_per_request: bool,
     /// Instances kept even when idle
     #[arg(long, value_name = "N")]
     pub(crate) min: Option<u32>,
@@ -325,6 +330,27 @@ pub(crate) struct DescribeArguments {
     /// Name of the function
     pub(crate) name: FunctionName,
     /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore scale hello 4\n  spore scale hello 0    ends those that are idle; the next request starts one\n\nIt holds until the next scale, deployment or start of the daemon, in place of the minimum. Demand still starts more, up\nto the maximum."
+)]
+pub(crate) struct ScaleArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+    /// How many instances are kept started, however long they are idle
+    #[arg(value_name = "N")]
+    pub(crate) instances: u32,
+    /// How long to wait until they are there
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
+    pub(crate) timeout: Duration,
+    /// Return at once
+    #[arg(long, conflicts_with = "timeout")]
+    pub(crate) no_wait: bool,
+    /// Print JSON: the function as it is then
     #[arg(long)]
     pub(crate) json: bool,
 }

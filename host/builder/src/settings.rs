@@ -36,6 +36,7 @@ struct SettingsFile {
     syscall_rewriting: Option<bool>,
     snapshot: Option<bool>,
     isolation: Option<String>,
+    isolation_per_request: Option<bool>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -79,6 +80,8 @@ pub struct FunctionSettings {
     pub snapshot: Option<bool>,
     /// What is to be around the instances, `vm` or `process`; none leaves it to the daemon.
     pub isolation: Option<String>,
+    /// Whether each instance serves one invocation only.
+    pub isolation_per_request: Option<bool>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Labels, passed to the daemon as written.
@@ -162,6 +165,7 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         syscall_rewriting: file.syscall_rewriting,
         snapshot: file.snapshot,
         isolation: file.isolation,
+        isolation_per_request: file.isolation_per_request,
         environment: file.env,
         labels: file.labels,
         annotations: file.annotations,
@@ -227,6 +231,7 @@ mod tests {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
              allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\n\
+             isolation_per_request = true\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
@@ -238,6 +243,7 @@ mod tests {
         assert_eq!(settings.syscall_rewriting, Some(false));
         assert_eq!(settings.snapshot, Some(true));
         assert_eq!(settings.isolation.as_deref(), Some("process"));
+        assert_eq!(settings.isolation_per_request, Some(true));
         assert_eq!(
             settings.scale,
             Scale {

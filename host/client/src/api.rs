@@ -211,6 +211,13 @@ impl Client {
             .map(drop)
     }
 
+    /// Keeps so many instances of a function started; 404 if there is none. Returns before they are there.
+    pub async fn scale(&self, name: &str, replicas: u32) -> Result<(), ApiError> {
+        let body = encode(&serde_json::json!({ "serviceName": name, "replicas": replicas }))?;
+        let path = format!("/system/scale-function/{name}");
+        self.call(Method::POST, &path, body).await.map(drop)
+    }
+
     /// All functions.
     pub async fn list(&self) -> Result<Vec<FunctionStatus>, ApiError> {
         self.get("/system/functions", "GET /system/functions").await

@@ -59,7 +59,12 @@ pub(crate) async fn scale(
 }
 
 /// `POST /system/function/NAME/pre-boot/N`: so many instances are started now, beyond those that there are.
-pub(crate) fn pre_boot(functions: &Functions, name: &str, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
+pub(crate) fn pre_boot(
+    functions: &Functions,
+    name: &str,
+    count: &str,
+    uri: &Uri,
+) -> Result<Answer, ApiError> {
     check_namespace(uri)?;
     let function = find(functions, name)?;
     let instances: u64 = count.parse().map_err(|_| ApiError::BadCount {

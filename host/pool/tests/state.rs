@@ -601,7 +601,11 @@ fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
     model.step(&Step::Finish(0, true));
     assert_eq!(model.idle.len(), 3);
     model.step(&Step::Pass(Duration::from_secs(1)));
-    assert_eq!(model.idle.len(), 1, "one was busy at a time within the last minute");
+    assert_eq!(
+        model.idle.len(),
+        1,
+        "one was busy at a time within the last minute"
+    );
     model.step(&Step::Pass(Duration::from_secs(59)));
     assert_eq!(model.live(), 0);
 }

@@ -28,6 +28,8 @@ const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
 const SNAPSHOT_ANNOTATION: &str = "dev.spore.snapshot";
 /// Annotation that says what is to be around the instances.
 const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
+/// Annotation that is `true` if each instance is to serve one invocation only.
+pub(super) const PER_REQUEST_ANNOTATION: &str = "dev.spore.isolation-per-request";
 /// Labels that bound the number of instances.
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
@@ -178,6 +180,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
         syscall_rewriting: None,
         snapshot: None,
         isolation: None,
+        isolation_per_request: None,
         environment: BTreeMap::new(),
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
@@ -206,6 +209,9 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     }
     if let Some(isolation) = arguments.isolation {
         settings.isolation = Some(Isolation::from(isolation).name().to_owned());
+    }
+    if arguments.isolation_per_request {
+        settings.isolation_per_request = Some(true);
     }
     settings
 }
@@ -237,6 +243,9 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     }
     if let Some(isolation) = &settings.isolation {
         annotations.insert(ISOLATION_ANNOTATION.to_owned(), isolation.clone());
+    }
+    if let Some(per_request) = settings.isolation_per_request {
+        annotations.insert(PER_REQUEST_ANNOTATION.to_owned(), per_request.to_string());
     }
     FunctionDeployment {
         service: settings.name.to_string(),
@@ -303,6 +312,7 @@ mod tests {
         settings.syscall_rewriting = Some(false);
         settings.snapshot = Some(true);
         settings.isolation = Some("process".into());
+        settings.isolation_per_request = Some(true);
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
         assert_eq!(
@@ -313,7 +323,7 @@ mod tests {
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
-                    "dev.spore.snapshot": "true",
+                    "dev.spore.snapshot": "true", "dev.spore.isolation-per-request": "true",
                 },
                 "limits": {"memory": "64Mi", "cpu": "500m"},
             })

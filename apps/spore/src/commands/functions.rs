@@ -109,7 +109,11 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
 
 /// What is around the instances, in words.
 fn isolation_of(function: &FunctionStatus) -> String {
+    let per_request = function.annotations.get(super::deploy::PER_REQUEST_ANNOTATION);
     match function.isolation.as_str() {
+        "vm" if per_request.is_some_and(|value| value == "true") => {
+            "vm (a virtual machine for each invocation)".to_owned()
+        }
         "vm" => "vm (a virtual machine for each instance)".to_owned(),
         "process" => "process (no virtual machine: the host's kernel is shared)".to_owned(),
         other => other.to_owned(),
@@ -125,7 +129,7 @@ pub(crate) async fn remove(client: &Client, arguments: &RemoveArguments) -> anyh
     super::print(&format!("{} removed\n", arguments.name))
 }
 
-fn not_found<T>(error: ApiError, name: &FunctionName) -> anyhow::Result<T> {
+pub(super) fn not_found<T>(error: ApiError, name: &FunctionName) -> anyhow::Result<T> {
     match error {
         ApiError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
             bail!("there is no function {name}: see spore list")

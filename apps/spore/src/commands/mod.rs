@@ -5,6 +5,7 @@ mod functions;
 mod invoke;
 mod logs;
 mod run;
+mod scale;
 mod serve;
 mod source;
 
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
+        Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
