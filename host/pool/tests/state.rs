@@ -285,6 +285,8 @@ impl Model {
         self.doomed = None;
         if self.looks_ahead() {
             self.level = self.busy_current() - self.surplus.len();
+            let (now, span) = (self.now, self.limits.idle_timeout);
+            self.levels.retain(|(until, _)| *until + span > now);
         } else {
             (self.level, self.levels) = (0, Vec::new());
         }
