@@ -25,7 +25,8 @@
 //! 5. No instance of a replaced version receives a request.
 //! 6. Every request is answered exactly once, by `Assign` or `Reject`, unless its caller left first.
 //! 7. With [`PoolLimits::one_invocation`] no instance serves a second one, and as many wait idle as were busy at a time
-//!    within the idle timeout, as far as the maximum allows and starts do not fail.
+//!    within the idle timeout, as far as the maximum allows and starts do not fail. What is missing is started when no
+//!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
 //!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause.
 
@@ -34,6 +35,9 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::demand::Demand;
+
+/// How long a start ahead of demand makes way for invocations under way.
+pub const AHEAD_DELAY: Duration = Duration::from_millis(10);
 
 /// Number of a request, given by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,6 +190,8 @@ pub struct PoolState {
     demand: Demand,
     /// How many instances are to wait for requests that have not come yet.
     ahead: usize,
+    /// When the missing ones of these are started, whatever else is under way.
+    ahead_due: Option<Duration>,
 }
 
 impl PoolState {
@@ -205,6 +211,7 @@ impl PoolState {
             backoff: Backoff::default(),
             demand: Demand::default(),
             ahead: 0,
+            ahead_due: None,
         }
     }
 
@@ -235,13 +242,14 @@ impl PoolState {
         let expiry = self
             .expiring()
             .map(|oldest| oldest.since.saturating_add(self.limits.idle_timeout));
-        let refill = if self.missing() > 0 {
-            self.backoff.retry_at()
-        } else {
-            None
-        };
+        let retry_at = self.backoff.retry_at();
+        let refill = retry_at.filter(|_| self.below_floor() > 0);
+        let ahead = self
+            .ahead_due
+            .map(|due| retry_at.map_or(due, |retry| due.max(retry)));
         let less_demand = self.demand.falls_at(self.limits.idle_timeout);
-        expiry.into_iter().chain(refill).chain(less_demand).min()
+        let times = [expiry, refill, ahead, less_demand];
+        times.into_iter().flatten().min()
     }
 
     /// Current numbers.
@@ -490,25 +498,41 @@ impl PoolState {
         }
     }
 
-    /// Instances that the minimum and the expected demand ask for beyond those that live.
-    fn missing(&self) -> usize {
+    /// Instances that the minimum asks for beyond those that live.
+    fn below_floor(&self) -> usize {
         if self.closed {
-            return 0;
+            0
+        } else {
+            self.floor().saturating_sub(self.live())
         }
-        let below_floor = self.floor().saturating_sub(self.live());
-        let ahead = self.ahead.saturating_sub(self.spare()).min(self.room());
-        below_floor.max(ahead)
     }
 
-    /// Starts an instance for every waiting request that has none coming, and the [missing](Self::missing) ones.
+    /// Starts an instance for every waiting request that has none coming, and those that the minimum and the expected
+    /// demand ask for.
     fn start_wanted(&mut self, now: Duration, actions: &mut Vec<Action>) {
         while self.starting.len() < self.waiting.len() && self.live() < self.limits.max_instances() {
             self.start(actions);
         }
-        if self.backoff.allows(now) {
-            for _ in 0..self.missing() {
+        let may_retry = self.backoff.allows(now);
+        if may_retry {
+            for _ in 0..self.below_floor() {
                 self.start(actions);
             }
+        }
+        let missing = self.ahead.saturating_sub(self.spare()).min(self.room());
+        if missing == 0 {
+            self.ahead_due = None;
+            return;
+        }
+        if self.busy_current == 0 && self.waiting.is_empty() {
+            self.ahead_due = Some(now);
+        }
+        let due = *self.ahead_due.get_or_insert(now.saturating_add(AHEAD_DELAY));
+        if due <= now && may_retry {
+            for _ in 0..missing {
+                self.start(actions);
+            }
+            self.ahead_due = None;
         }
     }
 

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use spore_pool::state::{Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId};
+use spore_pool::state::{
+    AHEAD_DELAY, Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId,
+};
 
 /// What a caller, a sandbox or time does next; numbers choose among what exists at that moment.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u32..8).prop_map(Step::Scale),
         1 => (0usize..8).prop_map(Step::PreBoot),
         1 => limits().prop_map(Step::Replace),
+        2 => (0u64..20).prop_map(|milliseconds| Step::Pass(Duration::from_millis(milliseconds))),
         3 => (0u64..120).prop_map(|seconds| Step::Pass(Duration::from_secs(seconds))),
     ]
 }
@@ -74,6 +77,8 @@ struct Model {
     levels: Vec<(Duration, usize)>,
     /// How many are after the last input, where that counts.
     level: usize,
+    /// Since when fewer wait for what may come than are to.
+    short_since: Option<Duration>,
     /// Whether an instance has failed and nothing has worked since.
     failing: bool,
 }
@@ -106,6 +111,7 @@ impl Model {
             doomed: None,
             levels: Vec::new(),
             level: 0,
+            short_since: None,
             failing: false,
         };
         model.input(Input::Tick);
@@ -281,6 +287,8 @@ impl Model {
             }
             self.action(input, action);
         }
+        let is_short = self.spare() < self.ahead() && self.live() < self.max();
+        self.short_since = is_short.then(|| self.short_since.unwrap_or(self.now));
         self.check(input);
         self.doomed = None;
         if self.looks_ahead() {
@@ -389,12 +397,24 @@ impl Model {
         );
         if !self.failing && !self.closed {
             assert!(self.live() >= self.floor(), "less than the minimum");
+            if let Some(since) = self.short_since {
+                assert!(
+                    self.busy_current() > 0 || !self.waiting.is_empty(),
+                    "less than {} wait for what may come, though nothing else is to be done",
+                    self.ahead()
+                );
+                assert!(self.now < since + AHEAD_DELAY, "too late for what may come");
+            }
+        }
+        let next = self.state.next_deadline();
+        if let Some(since) = self.short_since {
+            let latest = (!self.failing).then_some(since + AHEAD_DELAY);
             assert!(
-                self.spare() >= self.ahead() || self.live() == self.max(),
-                "less than {} wait for what may come after {input:?}",
-                self.ahead()
+                next.is_some_and(|next| latest.is_none_or(|latest| next <= latest)),
+                "nobody looks again whether to start what is missing"
             );
         }
+        assert!(self.closed || self.live() >= self.floor() || next.is_some());
         if self.live() > self.floor() && self.spare() > self.ahead() {
             for (_, since) in self.idle.values() {
                 assert!(
@@ -591,6 +611,11 @@ fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
     while !model.starting.is_empty() {
         model.step(&Step::Ready(0));
     }
+    assert_eq!((model.busy.len(), model.live()), (3, 3), "not in their way");
+    model.step(&Step::Pass(AHEAD_DELAY));
+    while !model.starting.is_empty() {
+        model.step(&Step::Ready(0));
+    }
     assert_eq!((model.busy.len(), model.idle.len()), (3, 3));
     for _ in 0..3 {
         model.step(&Step::Finish(0, true));
@@ -599,8 +624,13 @@ fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
     model.step(&Step::Pass(Duration::from_secs(59)));
     model.step(&Step::Arrive);
     assert_eq!(model.busy.len(), 1, "it need not wait");
-    model.step(&Step::Ready(0));
     model.step(&Step::Finish(0, true));
+    assert_eq!(
+        model.starting.len(),
+        1,
+        "at once, since nothing else is to be done"
+    );
+    model.step(&Step::Ready(0));
     assert_eq!(model.idle.len(), 3);
     model.step(&Step::Pass(Duration::from_secs(1)));
     assert_eq!(
