@@ -26,7 +26,8 @@
 //! 6. Every request is answered exactly once, by `Assign` or `Reject`, unless its caller left first.
 //! 7. With [`PoolLimits::one_invocation`] no instance serves a second one, and as many wait idle as were busy at a time
 //!    within the idle timeout, as far as the maximum allows and starts do not fail. What is missing is started when no
-//!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest.
+//!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest, and at once if the
+//!    latest request had to wait for its start.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
 //!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause.
 
@@ -192,6 +193,8 @@ pub struct PoolState {
     ahead: usize,
     /// When the missing ones of these are started, whatever else is under way.
     ahead_due: Option<Duration>,
+    /// Whether the latest request had to wait for a start: then there is no time to make way for anything.
+    is_behind: bool,
 }
 
 impl PoolState {
@@ -212,6 +215,7 @@ impl PoolState {
             demand: Demand::default(),
             ahead: 0,
             ahead_due: None,
+            is_behind: false,
         }
     }
 
@@ -396,6 +400,7 @@ impl PoolState {
     }
 
     fn assign(&mut self, instance: InstanceId, request: RequestId, cold: bool, actions: &mut Vec<Action>) {
+        self.is_behind = cold;
         self.busy.insert(instance, Busy::Current);
         self.busy_current += 1;
         actions.push(Action::Assign {
@@ -524,7 +529,8 @@ impl PoolState {
             self.ahead_due = None;
             return;
         }
-        if self.busy_current == 0 && self.waiting.is_empty() {
+        let disturbs_nobody = self.busy_current == 0 && self.waiting.is_empty();
+        if disturbs_nobody || self.is_behind {
             self.ahead_due = Some(now);
         }
         let due = *self.ahead_due.get_or_insert(now.saturating_add(AHEAD_DELAY));

@@ -611,7 +611,16 @@ fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
     while !model.starting.is_empty() {
         model.step(&Step::Ready(0));
     }
-    assert_eq!((model.busy.len(), model.live()), (3, 3), "not in their way");
+    assert_eq!((model.busy.len(), model.idle.len()), (3, 3));
+    for _ in 0..3 {
+        model.step(&Step::Finish(0, true));
+        model.step(&Step::Arrive);
+    }
+    assert_eq!(
+        (model.busy.len(), model.live()),
+        (3, 3),
+        "not in the way of three"
+    );
     model.step(&Step::Pass(AHEAD_DELAY));
     while !model.starting.is_empty() {
         model.step(&Step::Ready(0));
