@@ -263,6 +263,8 @@ pub struct GuestPage {
     pub wait_deadline_ns: u64,
     /// Guest-physical address of the top-level page table for [`crate::doorbell::SWITCH_TABLES`].
     pub top_table_gpa: u64,
+    /// Time-stamp counter when the program first read bytes of a stream that the host has opened; 0 before.
+    pub first_read_time_stamp: u64,
     /// 1 when the function's port is listened on.
     pub listening: u32,
     /// 1 when kicks are to be delivered as upcalls (something else could run).
@@ -328,7 +330,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 296 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 304 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -14,6 +14,7 @@ mod body;
 mod config;
 mod connection;
 mod daemon;
+mod durations;
 mod errors;
 mod functions;
 mod headers;
@@ -26,6 +27,7 @@ mod request_body;
 mod routes;
 mod settings;
 mod shortage;
+mod statistics;
 mod system;
 
 pub use config::DaemonConfig;

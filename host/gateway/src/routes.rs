@@ -82,7 +82,10 @@ impl Gateway {
             ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
             (path, _) => match (path.strip_prefix("/system/function/"), &method) {
-                (Some(name), &Method::GET) => system::describe(&self.functions, name, request.uri()),
+                (Some(name), &Method::GET) => match name.strip_suffix("/stats") {
+                    Some(name) => system::statistics(&self.functions, name, request.uri()),
+                    None => system::describe(&self.functions, name, request.uri()),
+                },
                 (Some(_), _) => Ok(wrong_method("GET")),
                 (None, _) => Ok(reply::text(
                     StatusCode::NOT_FOUND,

@@ -32,7 +32,7 @@ use crate::machine::{Machine, MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
     ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
-    PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
+    Milestones, PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
@@ -355,6 +355,12 @@ fn prepare(
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
+        // The clocks were set when the memory was in place.
+        milestones: Some(Milestones {
+            mapped_ns: clock.monotonic_base_ns,
+            first_instruction_ns: clock.monotonic_base_ns,
+            first_read_ns: None,
+        }),
     })
 }
 

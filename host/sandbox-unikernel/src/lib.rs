@@ -26,6 +26,7 @@ mod launch;
 mod lines;
 mod once;
 mod snapshots;
+mod stages;
 mod supply;
 mod watched;
 mod words;
@@ -36,6 +37,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -47,7 +49,7 @@ use spore_monitor::protocol::{
 };
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, Root, Sandbox, StartError, StopReason,
+    LogSink, Root, Sandbox, StartError, StartStages, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -312,6 +314,7 @@ impl UnikernelSandbox {
         origin: &Origin,
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
+        let begun = Instant::now();
         let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
         let wanted = Wanted {
             isolation: self.isolation(spec.isolation).unwrap_or(self.default),
@@ -323,6 +326,7 @@ impl UnikernelSandbox {
             group,
             made_for,
         } = self.supply.take(wanted).await?;
+        let shell_taken = Instant::now();
         let jail = JailRequest {
             title: format!("spore-monitor {} {}", spec.function, spec.instance),
             user: own_user(launch.process.id()),
@@ -367,6 +371,11 @@ impl UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
+        let (stages_sender, stages) = watch::channel(StartStages {
+            begun: Some(begun),
+            shell_taken: Some(shell_taken),
+            ..StartStages::default()
+        });
         let opened = Arc::new(AtomicU32::new(0));
         let actor = Actor::new(
             spec,
@@ -377,12 +386,13 @@ impl UnikernelSandbox {
             log,
             Arc::clone(&opened),
         );
-        tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
+        tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             control,
             commands,
             opened,
+            stages,
             end,
         };
 
@@ -414,6 +424,8 @@ struct UnikernelInstance {
     commands: mpsc::Sender<StopReason>,
     /// Streams that were opened; the end report is about the newest.
     opened: Arc<AtomicU32>,
+    /// Has changed, or will not change any more, when all is known.
+    stages: watch::Receiver<StartStages>,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -449,6 +461,13 @@ impl Instance for UnikernelInstance {
             // The actor always leaves a report, unless the runtime is going down under it.
             Ok(None) | Err(_) => actor::lost_report(),
         }
+    }
+
+    async fn start_stages(&self) -> StartStages {
+        let mut stages = self.stages.clone();
+        // Fails where the monitor has ended without a word of it.
+        let _ = stages.changed().await;
+        *stages.borrow()
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {

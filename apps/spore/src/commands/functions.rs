@@ -125,7 +125,7 @@ pub(crate) async fn remove(client: &Client, arguments: &RemoveArguments) -> anyh
     super::print(&format!("{} removed\n", arguments.name))
 }
 
-fn not_found<T>(error: ApiError, name: &FunctionName) -> anyhow::Result<T> {
+pub(super) fn not_found<T>(error: ApiError, name: &FunctionName) -> anyhow::Result<T> {
     match error {
         ApiError::Refused { status, .. } if status == http::StatusCode::NOT_FOUND => {
             bail!("there is no function {name}: see spore list")

@@ -7,6 +7,7 @@ mod logs;
 mod run;
 mod serve;
 mod source;
+mod stats;
 
 use std::future::Future;
 use std::io::Write;
@@ -33,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
+        Command::Stats(arguments) => block_on(stats::run(&client()?, &arguments)),
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
         Command::Info(arguments) => info(&arguments),
