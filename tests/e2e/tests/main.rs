@@ -25,6 +25,7 @@ mod output;
 mod process;
 mod roots;
 mod run;
+mod statistics;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
 struct Test {
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         process::TESTS,
         roots::TESTS,
         run::TESTS,
+        statistics::TESTS,
         load::TESTS,
     ];
     let can_run = unikernels_can_run();

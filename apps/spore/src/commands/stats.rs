@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use jiff::{RoundMode, Timestamp, TimestampRound, Unit};
 use spore_client::Client;
 use spore_client::statistics::{Durations, FunctionStatistics};
 
@@ -21,9 +22,9 @@ pub(crate) async fn run(client: &Client, arguments: &StatsArguments) -> anyhow::
 }
 
 fn shown(statistics: &FunctionStatistics) -> String {
+    let since = whole_seconds(&statistics.since);
     let FunctionStatistics {
         name,
-        since,
         initialisation,
         execution,
         cold_start,
@@ -43,7 +44,7 @@ fn shown(statistics: &FunctionStatistics) -> String {
             ("queued", &cold_start.queued),
             ("shell taken", &cold_start.shell_taken),
             ("mapped", &cold_start.mapped),
-            ("first instruction", &cold_start.first_instruction),
+            ("first guest instruction", &cold_start.first_instruction),
             ("handler entered", &cold_start.handler_entered),
             ("answer", &cold_start.answer),
             ("whole", &cold_start.whole),
@@ -52,6 +53,18 @@ fn shown(statistics: &FunctionStatistics) -> String {
         text.push_str(&table("COLD START", &stages));
     }
     text
+}
+
+/// A time without parts of a second, if it is one.
+fn whole_seconds(time: &str) -> String {
+    let rounded = time.parse::<Timestamp>().and_then(|time| {
+        time.round(
+            TimestampRound::new()
+                .smallest(Unit::Second)
+                .mode(RoundMode::Trunc),
+        )
+    });
+    rounded.map_or_else(|_| time.to_owned(), |time| time.to_string())
 }
 
 fn table(title: &str, rows: &[(&str, &Durations)]) -> String {
@@ -111,7 +124,7 @@ mod tests {
     fn nothing_yet_is_said_plainly() {
         let statistics = FunctionStatistics {
             name: "hello".into(),
-            since: "2026-01-01T00:00:00Z".into(),
+            since: "2026-01-01T00:00:00.987654321Z".into(),
             ..FunctionStatistics::default()
         };
         assert_eq!(
