@@ -263,8 +263,6 @@ pub struct GuestPage {
     pub wait_deadline_ns: u64,
     /// Guest-physical address of the top-level page table for [`crate::doorbell::SWITCH_TABLES`].
     pub top_table_gpa: u64,
-    /// Time-stamp counter when the program first read bytes of a stream that the host has opened; 0 before.
-    pub first_read_time_stamp: u64,
     /// 1 when the function's port is listened on.
     pub listening: u32,
     /// 1 when kicks are to be delivered as upcalls (something else could run).
@@ -283,6 +281,8 @@ pub struct GuestPage {
     pub egress: [EgressRequest; EGRESS_PLACES],
     /// Stream slots.
     pub slots: [GuestSlot; STREAM_SLOTS],
+    /// Time-stamp counter when the program first read bytes of a stream that the host has opened; 0 before.
+    pub first_read_time_stamp: u64,
 }
 
 /// Addresses within the image that the monitor needs; at the very start of the image.

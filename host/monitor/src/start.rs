@@ -120,13 +120,13 @@ pub fn main() -> ExitCode {
                 };
                 break (instance, jail, files);
             }
-            (Request::Probe { user }, _) => return probe(waiting.rights, user, &control),
+            (Request::Probe { user }, _) => return probe(waiting.into_rights(), user, &control),
             _ => return ExitCode::FAILURE,
         }
     };
     waiting.rights.set_title(&request.title);
     let instance = prepare(start, files, kvm, &mut waiting, &request, &control, log)
-        .and_then(|instance| confine(instance, waiting.rights, &request));
+        .and_then(|instance| confine(instance, waiting.into_rights(), &request));
     let end = match instance {
         Ok(instance) => instance.run(),
         Err(StartError::BadProgram(reason)) => End {
@@ -196,6 +196,11 @@ impl Waiting {
                 page_map,
             },
         }
+    }
+
+    /// Only the rights: everything else is closed.
+    fn into_rights(self) -> Rights {
+        self.rights
     }
 
     /// A machine with so much memory: the one that is there, or another one.

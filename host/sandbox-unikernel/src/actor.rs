@@ -299,9 +299,14 @@ impl Actor {
 /// Receives a packet of the log, after everything else that can run has run: the answer of an instance often comes at
 /// the same moment, and a caller waits for that.
 async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<usize> {
-    channel.readable().await?;
-    tokio::task::yield_now().await;
-    channel.receive(buffer).await
+    loop {
+        channel.readable().await?;
+        tokio::task::yield_now().await;
+        // Where there is none after all, the next one is to wait for its turn too.
+        if let Some(length) = channel.receive_if_any(buffer)? {
+            return Ok(length);
+        }
+    }
 }
 
 /// Writes lines of the platform's to an instance's log.

@@ -32,7 +32,6 @@ mod watched;
 mod words;
 
 use std::fs::File;
-use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -258,7 +257,10 @@ impl Sandbox for UnikernelSandbox {
         } else {
             None
         };
-        let origin = resident.map_or(Origin::Boot, Origin::Clone);
+        let origin = match resident {
+            Some(resident) => Origin::Clone(resident),
+            None => Origin::Boot(open_root(&spec)?),
+        };
         match self.run(&spec, &origin, log).await? {
             (instance, Readiness::Ready) => Ok(Arc::new(instance)),
             (_, Readiness::Captured(_) | Readiness::NotCaptured) => Err(snapshots::unasked()),
@@ -266,12 +268,16 @@ impl Sandbox for UnikernelSandbox {
     }
 }
 
+fn open_root(spec: &InstanceSpec) -> Result<File, StartError> {
+    File::open(spec.root.path()).map_err(host_error("opening the program"))
+}
+
 /// Where the memory of an instance comes from.
 enum Origin {
-    /// It is booted.
-    Boot,
-    /// It is booted within this file, which becomes a snapshot.
-    BootWithin(OwnedFd),
+    /// It is booted from this root.
+    Boot(File),
+    /// It is booted within the second file, which becomes a snapshot.
+    BootWithin(File, OwnedFd),
     /// It is a copy of this snapshot.
     Clone(Arc<Resident>),
 }
@@ -286,15 +292,15 @@ impl UnikernelSandbox {
         let cell = self.snapshots.cell(spec);
         let made = cell.get_or_try_init(|| async {
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
-            let origin = Origin::BootWithin(file);
+            let origin = Origin::BootWithin(open_root(spec)?, file);
             let (instance, readiness) = self.run(spec, &origin, Arc::clone(log)).await?;
-            let Origin::BootWithin(file) = origin else {
+            let Origin::BootWithin(root, file) = origin else {
                 return Err(snapshots::unasked());
             };
             match readiness {
                 Readiness::Captured(processor) => {
                     let resident =
-                        Resident::new(file, *processor).map_err(host_error("sealing a snapshot"))?;
+                        Resident::new(file, *processor, root).map_err(host_error("sealing a snapshot"))?;
                     Ok(Some(Arc::new(resident)))
                 }
                 Readiness::NotCaptured => {
@@ -315,7 +321,6 @@ impl UnikernelSandbox {
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let begun = Instant::now();
-        let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
         let wanted = Wanted {
             isolation: self.isolation(spec.isolation).unwrap_or(self.default),
             memory_bytes: spec.memory_bytes,
@@ -332,12 +337,14 @@ impl UnikernelSandbox {
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
-        let (memory, memory_file, resident) = match origin {
-            Origin::Boot => (MemorySource::Fresh, None, None),
-            Origin::BootWithin(file) => (MemorySource::Captured, Some(file), None),
+        let (memory, files, resident) = match origin {
+            Origin::Boot(root) => (MemorySource::Fresh, vec![root.as_fd()], None),
+            Origin::BootWithin(root, file) => {
+                (MemorySource::Captured, vec![root.as_fd(), file.as_fd()], None)
+            }
             Origin::Clone(resident) => {
                 let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
-                (memory, Some(&resident.file), Some(Arc::clone(resident)))
+                (memory, resident.files(), Some(Arc::clone(resident)))
             }
         };
         let is_clone = resident.is_some();
@@ -354,9 +361,6 @@ impl UnikernelSandbox {
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
-        let files: Vec<_> = iter::once(program.as_fd())
-            .chain(memory_file.map(AsFd::as_fd))
-            .collect();
         control
             .send_packet(&request, &files)
             .await
