@@ -341,31 +341,6 @@ impl Instance {
         Ok(())
     }
 
-    /// Tells the daemon, once and after the first answer, how it came to that.
-    fn tell_milestones(&mut self) -> Result<(), Failure> {
-        if !self.streams.has_answered() {
-            return Ok(());
-        }
-        let Some(milestones) = self.milestones.take() else {
-            return Ok(());
-        };
-        let read_at: u64 = guest_field!(self, first_read_time_stamp)?;
-        let first_read_ns = (read_at != 0).then(|| {
-            let (now_ns, _) = host_clocks_ns();
-            let ticks = start::time_stamp().saturating_sub(read_at);
-            let past_ns = (u128::from(ticks) * u128::from(self.clock.multiplier)) >> 32;
-            // The guest may say anything, but it has not read before it ran.
-            now_ns
-                .saturating_sub(u64::try_from(past_ns).unwrap_or(u64::MAX))
-                .max(milestones.first_instruction_ns)
-        });
-        let told = Milestones {
-            first_read_ns,
-            ..milestones
-        };
-        Ok(start::send(&self.control, &Event::Answered(told))?)
-    }
-
     /// The guest waits: sleep until it has news or its deadline has passed.
     fn wait(&mut self) -> Result<(), Failure> {
         self.report_ready(true)?;

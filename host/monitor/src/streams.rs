@@ -562,6 +562,31 @@ mod tests {
     }
 
     #[test]
+    fn bytes_to_the_outside_are_no_answer() {
+        let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
+        let mut streams = Streams::new(true);
+        let (_outside, egress) = UnixStream::pair().unwrap();
+        streams.add_egress(egress.into(), 0);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        let sends = GuestSlot {
+            generation: 1,
+            flags: 0,
+            receive_head: 0,
+            transmit_tail: 5,
+        };
+        say(&ram, 0, sends);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(!streams.has_answered());
+        let (_daemon, ingress) = UnixStream::pair().unwrap();
+        streams.add(ingress.into());
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(!streams.has_answered(), "it has not sent anything yet");
+        say(&ram, 1, sends);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(streams.has_answered());
+    }
+
+    #[test]
     fn what_the_program_has_read_is_known() {
         let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
         let mut streams = Streams::new(true);
