@@ -119,9 +119,15 @@ fn clones_tell_their_stages_too() {
 }
 
 fn a_hundred_invocations_at_once_are_all_counted() {
-    const CALLERS: u64 = 100;
     let daemon = Daemon::start();
     daemon.deploy("httpd", &program::build("httpd"), &["--max", "20"]);
+    call_a_hundred_times_at_once(&daemon);
+    daemon.deploy("httpd", &program::build("httpd"), &["--snapshot"]);
+    call_a_hundred_times_at_once(&daemon);
+}
+
+fn call_a_hundred_times_at_once(daemon: &Daemon) {
+    const CALLERS: u64 = 100;
     let cold: u64 = std::thread::scope(|scope| {
         let caller = || {
             let answer = daemon.get("/function/httpd");
@@ -135,7 +141,7 @@ fn a_hundred_invocations_at_once_are_all_counted() {
             .sum()
     });
     assert!((1..=CALLERS).contains(&cold));
-    let statistics = statistics_of(&daemon, "httpd", cold);
+    let statistics = statistics_of(daemon, "httpd", cold);
     assert_eq!(count(&statistics["initialisation"]["cold"]), cold);
     assert_eq!(count(&statistics["execution"]["cold"]), cold);
     assert_eq!(count(&statistics["execution"]["warm"]), CALLERS - cold);
