@@ -281,6 +281,8 @@ pub struct GuestPage {
     pub egress: [EgressRequest; EGRESS_PLACES],
     /// Stream slots.
     pub slots: [GuestSlot; STREAM_SLOTS],
+    /// Time-stamp counter when the program first read bytes of a stream that the host has opened; 0 before.
+    pub first_read_time_stamp: u64,
 }
 
 /// Addresses within the image that the monitor needs; at the very start of the image.
@@ -328,7 +330,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 296 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 304 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -55,6 +55,8 @@ pub(crate) enum Command {
     List(ListArguments),
     /// Show what a function printed and what happened to its instances
     Logs(LogsArguments),
+    /// Show how long a function's instances took to start and to answer
+    Stats(StatsArguments),
     /// Show everything about a function
     Describe(DescribeArguments),
     /// Set how many instances of a function are kept started
@@ -321,6 +323,18 @@ pub(crate) struct LogsArguments {
     #[arg(long, value_name = "DURATION", value_parser = crate::duration::parse)]
     pub(crate) since: Option<Duration>,
     /// Print one JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Counted are answers that were complete, since the function was deployed or the daemon was started, whichever is\nlater. See docs/statistics.md for what each row measures."
+)]
+pub(crate) struct StatsArguments {
+    /// Name of the function
+    pub(crate) name: FunctionName,
+    /// Print JSON, with durations in seconds
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -86,6 +86,23 @@ pub(crate) fn age(age: Duration) -> String {
     }
 }
 
+/// A duration with three digits that count, for example `1.25 ms`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        // What rounds up to the next unit is shown in that.
+        ..0.000_999_5 => (seconds * 1e6, "µs"),
+        ..0.999_5 => (seconds * 1e3, "ms"),
+        _ => (seconds, "s"),
+    };
+    let decimals = match value {
+        _ if unit == "µs" => 0,
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +121,28 @@ mod tests {
     fn ages_use_the_largest_unit() {
         let shown = [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 864_000].map(|s| age(Duration::from_secs(s)));
         assert_eq!(shown, ["0s", "59s", "1m", "59m", "1h", "23h", "1d", "10d"]);
+    }
+
+    #[test]
+    fn durations_have_three_digits_and_a_unit() {
+        let shown = [
+            0.0,
+            0.000_002_4,
+            0.000_999_4,
+            0.000_999_6,
+            0.012_345,
+            0.123_45,
+            0.999_6,
+            12.345,
+            600.0,
+        ]
+        .map(seconds);
+        assert_eq!(
+            shown,
+            [
+                "0 µs", "2 µs", "999 µs", "1.00 ms", "12.3 ms", "123 ms", "1.00 s", "12.3 s", "600 s"
+            ]
+        );
     }
 
     #[test]

@@ -167,6 +167,13 @@ pub fn set_guest_slot(slot: usize, value: GuestSlot) {
     store!((*GUEST).slots[slot].generation, value.generation);
 }
 
+/// Says when the program first read of a stream that the host has opened.
+pub fn note_first_read(time_stamp: u64) {
+    if load!((*GUEST).first_read_time_stamp) == 0 {
+        store!((*GUEST).first_read_time_stamp, time_stamp);
+    }
+}
+
 /// Gives `visit` the `count` bytes of the receive ring of `slot` from index `head` on, in two stretches.
 pub fn with_receive_ring<R>(slot: usize, head: u32, count: u32, visit: impl FnOnce([&[u8]; 2]) -> R) -> R {
     let base = (WINDOW_BASE + layout::receive_ring_gpa(slot % STREAM_SLOTS)) as *const u8;

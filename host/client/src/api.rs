@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::statistics::FunctionStatistics;
 use crate::transport::{Client, RequestBody, RequestError, full, read_message};
 
 /// A function as it is deployed.
@@ -227,6 +228,15 @@ impl Client {
     pub async fn describe(&self, name: &str) -> Result<FunctionStatus, ApiError> {
         self.get(&format!("/system/function/{name}"), "GET /system/function/NAME")
             .await
+    }
+
+    /// How long a function's instances took; 404 if there is none.
+    pub async fn statistics(&self, name: &str) -> Result<FunctionStatistics, ApiError> {
+        self.get(
+            &format!("/system/function/{name}/stats"),
+            "GET /system/function/NAME/stats",
+        )
+        .await
     }
 
     /// Opens a function's log: newline-delimited JSON, each line a [`LogLine`].

@@ -27,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use crate::request_body::RequestBody;
+use crate::statistics::Recording;
 
 /// Lease of an instance together with the connection that may be kept with it.
 pub(crate) type FunctionLease = Lease<FunctionConnection>;
@@ -226,11 +227,28 @@ pub(crate) enum FunctionBodyError {
     TimedOut { after: Duration },
 }
 
+/// An invocation whose answer is on its way.
+pub(crate) struct Running {
+    pub(crate) lease: FunctionLease,
+    connection: FunctionConnection,
+    recording: Recording,
+}
+
+impl Running {
+    pub(crate) fn new(lease: FunctionLease, connection: FunctionConnection, recording: Recording) -> Self {
+        Self {
+            lease,
+            connection,
+            recording,
+        }
+    }
+}
+
 /// The body of a function's response. It owns the lease: at the last byte the instance goes back to the pool; a body that
 /// breaks, runs past the deadline or is dropped before discards it.
 pub(crate) struct FunctionBody {
     incoming: Incoming,
-    running: Option<(FunctionLease, FunctionConnection)>,
+    running: Option<Running>,
     deadline: Pin<Box<Sleep>>,
     timeout: Duration,
     /// Whether only the end of the connection ends the body.
@@ -239,24 +257,28 @@ pub(crate) struct FunctionBody {
     ending: Option<Ending>,
 }
 
+/// Whether an instance that has gone with its connection has said all that it had to say: its program ended by itself, and
+/// well.
+fn is_complete(report: Option<&EndReport>) -> bool {
+    report.is_some_and(|report| report.cause == EndCause::Exited { code: 0 })
+}
+
 type Ending = Pin<Box<dyn Future<Output = Option<EndReport>> + Send>>;
 
 impl FunctionBody {
     /// `timeout` is the span that `deadline` was made from.
     pub(crate) fn new(
         response: Response<Incoming>,
-        lease: FunctionLease,
-        connection: FunctionConnection,
+        running: Running,
         deadline: Pin<Box<Sleep>>,
         timeout: Duration,
     ) -> Response<Self> {
         let headers = response.headers();
         let until_close = !headers.contains_key(CONTENT_LENGTH) && !headers.contains_key(TRANSFER_ENCODING);
         response.map(|incoming| {
-            let running = Some((lease, connection));
             let mut body = Self {
                 incoming,
-                running,
+                running: Some(running),
                 deadline,
                 timeout,
                 until_close,
@@ -269,15 +291,27 @@ impl FunctionBody {
         })
     }
 
+    /// The answer is there in full.
     fn finish(&mut self) {
-        if let Some((lease, connection)) = self.running.take() {
-            lease.finish(connection.reusable());
+        if let Some(mut running) = self.running.take() {
+            running.recording.finish(running.lease.instance());
+            running.lease.finish(running.connection.reusable());
+        }
+    }
+
+    /// The answer has ended, and the instance too: the pool will hear of it.
+    fn give_back(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.lease.finish(running.connection.reusable());
         }
     }
 
     /// Discards the instance.
     fn discard(&mut self, reason: StopReason) {
-        if let Some((lease, connection)) = self.running.take() {
+        if let Some(Running {
+            lease, connection, ..
+        }) = self.running.take()
+        {
             drop(connection);
             lease.discard(reason);
         }
@@ -285,7 +319,12 @@ impl FunctionBody {
 
     /// Discards the instance whose connection broke, once it had a moment to say why. The client is not kept waiting.
     fn discard_broken(&mut self) {
-        if let Some((mut lease, connection)) = self.running.take() {
+        if let Some(Running {
+            mut lease,
+            connection,
+            ..
+        }) = self.running.take()
+        {
             drop(connection);
             tokio::spawn(async move {
                 if let Some(report) = end_report(&mut lease).await {
@@ -298,8 +337,7 @@ impl FunctionBody {
 
     /// The end of the connection is the end of the body, unless the instance has ended with it.
     fn end_by_close(&mut self) -> Option<FunctionBodyError> {
-        let (lease, _) = self.running.as_mut()?;
-        let instance = lease.instance().clone();
+        let instance = self.running.as_mut()?.lease.instance().clone();
         let mut ended = instance.ended();
         match ended.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(report) => Some(FunctionBodyError::Ended(report.cause)),
@@ -307,8 +345,7 @@ impl FunctionBody {
         }
     }
 
-    /// The instance has gone with the connection. A program that ended by itself, and well, has said all that it had to
-    /// say; any other has not.
+    /// The instance has gone with the connection.
     fn poll_ending(
         &mut self,
         context: &mut Context<'_>,
@@ -318,9 +355,11 @@ impl FunctionBody {
         };
         let report = std::task::ready!(ending.as_mut().poll(context));
         self.ending = None;
+        if is_complete(report.as_ref()) {
+            return Poll::Ready(None);
+        }
         let cause = report.map_or(EndCause::Stopped, |report| report.cause);
-        let is_complete = cause == EndCause::Exited { code: 0 };
-        Poll::Ready((!is_complete).then_some(Err(FunctionBodyError::Ended(cause))))
+        Poll::Ready(Some(Err(FunctionBodyError::Ended(cause))))
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
@@ -340,8 +379,8 @@ impl FunctionBody {
         }
         let mut frame = Pin::new(&mut self.incoming).poll_frame(context);
         if frame.is_pending() {
-            if let Some((_, connection)) = &mut self.running {
-                connection.drive(context);
+            if let Some(running) = &mut self.running {
+                running.connection.drive(context);
             }
             frame = Pin::new(&mut self.incoming).poll_frame(context);
         }
@@ -358,14 +397,25 @@ impl FunctionBody {
                 } else {
                     None
                 };
-                self.finish();
+                match broken {
+                    Some(_) => self.give_back(),
+                    None => self.finish(),
+                }
                 Poll::Ready(broken.map(Err))
             }
             Poll::Ready(Some(Err(_))) if self.until_close && self.running.is_some() => {
-                self.ending = self.running.take().map(|(mut lease, connection)| -> Ending {
+                self.ending = self.running.take().map(|running| -> Ending {
+                    let Running {
+                        mut lease,
+                        connection,
+                        recording,
+                    } = running;
                     drop(connection);
                     Box::pin(async move {
                         let report = end_report(&mut lease).await;
+                        if is_complete(report.as_ref()) {
+                            recording.finish(lease.instance());
+                        }
                         lease.discard(StopReason::NotNeeded);
                         report
                     })

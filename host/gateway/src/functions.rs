@@ -15,6 +15,7 @@ use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
 use crate::settings::{DEFAULT_NAMESPACE, Settings};
+use crate::statistics::FunctionStatistics;
 
 /// A deployed function.
 pub(crate) struct Function {
@@ -32,6 +33,7 @@ struct Version {
     root: Root,
     isolation: Isolation,
     timeout: Duration,
+    statistics: Arc<FunctionStatistics>,
 }
 
 impl Function {
@@ -41,6 +43,15 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .timeout
+    }
+
+    /// Those of the current version.
+    pub(crate) fn statistics(&self) -> Arc<FunctionStatistics> {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .statistics
+            .clone()
     }
 
     /// Whether its instances have a root file system, rather than the program alone.
@@ -222,6 +233,7 @@ impl Functions {
             record: Arc::new(record),
             isolation,
             timeout: settings.timeout,
+            statistics: FunctionStatistics::begin(),
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
         function.pool.replace(template, settings.limits);
@@ -417,6 +429,7 @@ impl Functions {
                 record: Arc::new(record),
                 isolation,
                 timeout: settings.timeout,
+                statistics: FunctionStatistics::begin(),
             }),
         };
         self.deployed

@@ -16,13 +16,14 @@ use tokio::time::Sleep;
 
 use crate::body::GatewayBody;
 use crate::connection::{
-    ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, end_report,
+    ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, Running, end_report,
 };
 use crate::errors::InvokeError;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
 use crate::request_body::{Replay, RequestBody};
+use crate::statistics::{FunctionStatistics, Recording};
 
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
 const MAX_ENDED_INSTANCES: usize = 3;
@@ -93,13 +94,14 @@ async fn invoke_function(
     let mut invocation = Invocation {
         functions,
         function,
+        statistics: function.statistics(),
         timeout,
         ended_instances: 0,
         has_started_again: false,
     };
-    let (lease, connection, deadline, response) = invocation.run(request).await?;
-    let cold = lease.is_cold();
-    let response = FunctionBody::new(response, lease, connection, deadline, timeout);
+    let (running, deadline, response) = invocation.run(request).await?;
+    let cold = running.lease.is_cold();
+    let response = FunctionBody::new(response, running, deadline, timeout);
     Ok(to_client(response, request_type, head_only, cold, started))
 }
 
@@ -136,6 +138,8 @@ fn to_client(
 struct Invocation<'a> {
     functions: &'a Functions,
     function: &'a Arc<Function>,
+    /// Those of the version that there was when the request came.
+    statistics: Arc<FunctionStatistics>,
     timeout: Duration,
     ended_instances: usize,
     /// An instance was lost before the request could reach it, and another one was asked for. Once is enough.
@@ -148,19 +152,16 @@ struct Original {
     replay: Replay,
 }
 
-type Running = (
-    FunctionLease,
-    FunctionConnection,
-    Pin<Box<Sleep>>,
-    Response<Incoming>,
-);
+/// What answers, until when, and the head of the answer.
+type Answering = (Running, Pin<Box<Sleep>>, Response<Incoming>);
 
 impl Invocation<'_> {
     fn name(&self) -> String {
         self.function.name.clone()
     }
 
-    async fn lease(&mut self) -> Result<FunctionLease, InvokeError> {
+    async fn lease(&mut self) -> Result<(FunctionLease, Recording), InvokeError> {
+        let asked = Instant::now();
         let mut leased = self.function.pool.acquire(self.timeout).await;
         if let Err(AcquireError::StartFailed(error)) = &leased
             && !self.has_started_again
@@ -169,26 +170,28 @@ impl Invocation<'_> {
             self.has_started_again = true;
             leased = self.function.pool.acquire(self.timeout).await;
         }
-        leased.map_err(|source| InvokeError::NoInstance {
+        let lease = leased.map_err(|source| InvokeError::NoInstance {
             function: self.name(),
             source,
-        })
+        })?;
+        let recording = Recording::begin(Arc::clone(&self.statistics), asked, lease.is_cold());
+        Ok((lease, recording))
     }
 
     /// Sends the request to an instance and waits for the head of the response.
-    async fn run(&mut self, request: Request<Incoming>) -> Result<Running, InvokeError> {
+    async fn run(&mut self, request: Request<Incoming>) -> Result<Answering, InvokeError> {
         let (head, body) = request.into_parts();
         let (body, replay) = RequestBody::new(body);
         let original = Original { head, replay };
         let mut request = Request::from_parts(original.head.clone(), body);
         loop {
-            let mut lease = self.lease().await?;
+            let (mut lease, recording) = self.lease().await?;
             // The deadline is the function's own: waiting for an instance does not count.
             let mut deadline = Box::pin(tokio::time::sleep(self.timeout));
             if let Some(mut kept) = lease.take_connection() {
                 lease.instance();
                 match kept.exchange(request, &mut deadline).await {
-                    Ok(response) => return Ok((lease, kept, deadline, response)),
+                    Ok(response) => return Ok((Running::new(lease, kept, recording), deadline, response)),
                     Err(ExchangeError::NotSent(again)) => request = *again,
                     Err(other) => {
                         request = self.again(lease, kept, other, &original).await?;
@@ -209,7 +212,7 @@ impl Invocation<'_> {
                 }
             };
             match connection.exchange(request, &mut deadline).await {
-                Ok(response) => return Ok((lease, connection, deadline, response)),
+                Ok(response) => return Ok((Running::new(lease, connection, recording), deadline, response)),
                 Err(error) => request = self.again(lease, connection, error, &original).await?,
             }
         }

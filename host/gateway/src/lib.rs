@@ -14,6 +14,7 @@ mod body;
 mod config;
 mod connection;
 mod daemon;
+mod durations;
 mod errors;
 mod functions;
 mod headers;
@@ -27,6 +28,7 @@ mod routes;
 mod scale;
 mod settings;
 mod shortage;
+mod statistics;
 mod system;
 
 pub use config::DaemonConfig;

@@ -92,12 +92,13 @@ impl Gateway {
         let (functions, uri) = (&self.functions, request.uri().clone());
         match (Named::of(uri.path()), request.method()) {
             (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
+            (Some(Named::Statistics(name)), &Method::GET) => system::statistics(functions, name, &uri),
             (Some(Named::Scale(name)), &Method::POST) => scale::scale(functions, name, request).await,
             (Some(Named::PreBoot { name, count }), &Method::POST) => match name {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
                 None => scale::pre_boot_by_query(functions, count, &uri),
             },
-            (Some(Named::Function(_)), _) => Ok(wrong_method("GET")),
+            (Some(Named::Function(_) | Named::Statistics(_)), _) => Ok(wrong_method("GET")),
             (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
             (None, _) => Ok(reply::text(
                 StatusCode::NOT_FOUND,
@@ -110,6 +111,7 @@ impl Gateway {
 /// What an address below the fixed ones names.
 enum Named<'a> {
     Function(&'a str),
+    Statistics(&'a str),
     Scale(&'a str),
     PreBoot { name: Option<&'a str>, count: &'a str },
 }
@@ -128,7 +130,10 @@ impl<'a> Named<'a> {
                 name: Some(name),
                 count,
             },
-            None => Self::Function(name),
+            None => match name.strip_suffix("/stats") {
+                Some(name) => Self::Statistics(name),
+                None => Self::Function(name),
+            },
         })
     }
 }

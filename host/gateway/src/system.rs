@@ -146,6 +146,16 @@ pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<A
     Ok(reply::json(StatusCode::OK, &status(&function, 0)))
 }
 
+/// `GET /system/function/NAME/stats`, an addition of ours
+pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
+    check_namespace(uri)?;
+    let function = functions.find(name).ok_or_else(|| ApiError::NotFound {
+        name: name.to_owned(),
+    })?;
+    let report = function.statistics().report(&function.name, DEFAULT_NAMESPACE);
+    Ok(reply::json(StatusCode::OK, &report))
+}
+
 /// `POST /system/functions`
 pub(crate) async fn create(
     functions: &Functions,

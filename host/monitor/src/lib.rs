@@ -43,6 +43,7 @@ mod kick;
 mod log;
 mod machine;
 mod memory;
+mod milestones;
 pub mod probe;
 pub mod process;
 pub mod protocol;

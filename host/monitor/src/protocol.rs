@@ -10,8 +10,9 @@
 //!
 //!     Prepare                    ──>                            where instances run in virtual machines
 //!     Start + root file          ──>                            and the memory file, if it says so
-//!                                <──      Ready                 (or Captured, or Ended)
+//!                                <──      Ready                 (or Captured, or Ended; nothing from a copy)
 //!     Open + stream socket       ──>                            as often as wanted
+//!                                <──      Answered              once, after the first bytes of the first answer
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
 //!     Stop                       ──>
@@ -211,8 +212,10 @@ pub enum StopReason {
 /// What the monitor says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    /// The program waits, and listens on the function's port.
+    /// The program waits, and listens on the function's port. A copy of a snapshot was ready before, and does not say so.
     Ready,
+    /// The first bytes of the first answer have left; this is how the instance came to that.
+    Answered(Milestones),
     /// The program is ready, its memory is a snapshot now, and the instance ends.
     Captured(Box<ProcessorState>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
@@ -233,6 +236,17 @@ pub enum Event {
     Jail(JailReport),
     /// The instance has ended.
     Ended(End),
+}
+
+/// When an instance came how far: CLOCK_MONOTONIC, in nanoseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestones {
+    /// Its memory was in place.
+    pub mapped_ns: u64,
+    /// Its first instruction was next.
+    pub first_instruction_ns: u64,
+    /// The program had read bytes of a request. None if it has answered without.
+    pub first_read_ns: Option<u64>,
 }
 
 /// A connection that the guest asks for.

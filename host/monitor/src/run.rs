@@ -18,7 +18,7 @@ use crate::image::Image;
 use crate::log::{DamagedRing, Log};
 use crate::machine::Exit;
 use crate::memory::OutOfRange;
-use crate::protocol::{Cause, End, Event, Request, StopReason};
+use crate::protocol::{Cause, End, Event, Milestones, Request, StopReason};
 use crate::report::{self, Fault};
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
@@ -57,6 +57,8 @@ pub(crate) struct Instance {
     pub(crate) has_answered: bool,
     pub(crate) clock: Clock,
     pub(crate) clock_set_at: Instant,
+    /// How it came to its first answer; none once the daemon was told. What the guest knows of it is not in here.
+    pub(crate) milestones: Option<Milestones>,
 }
 
 /// Why the loop cannot go on.
@@ -138,12 +140,14 @@ impl Instance {
             _ if self.log.is_limited() => DRAIN_TIMEOUT,
             _ => UNLIMITED_DRAIN_TIMEOUT,
         });
+        // Fails only if the daemon is gone.
+        let _ = self.tell_milestones();
         let (streams, newest_bytes) = self.streams.read_of_newest(self.machine.ram());
         let read = Event::Read {
             streams,
             newest_bytes,
         };
-        // Fails only if the daemon is gone.
+        // As above.
         let _ = start::send(&self.control, &read);
         end.details.extend(self.log.unsaid(self.machine.ram()));
         end.details.extend(self.missing_calls());
@@ -161,6 +165,9 @@ impl Instance {
         if self.is_clone {
             self.receive_requests()?;
             self.serve()?;
+        }
+        if let Some(milestones) = &mut self.milestones {
+            (milestones.first_instruction_ns, _) = host_clocks_ns();
         }
         Ok(())
     }
@@ -262,6 +269,7 @@ impl Instance {
         self.receive_requests()?;
         self.serve()?;
         self.report_ready(false)?;
+        self.tell_milestones()?;
         let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
         if wants_kicks == 0 {
             return Ok(());
@@ -325,7 +333,10 @@ impl Instance {
             if self.captures {
                 self.capture(is_waiting)?;
             }
-            start::send(&self.control, &Event::Ready)?;
+            // Nobody waits for a copy to be ready, but somebody for its answer, which may be about to leave.
+            if !self.is_clone {
+                start::send(&self.control, &Event::Ready)?;
+            }
         }
         Ok(())
     }
@@ -338,7 +349,8 @@ impl Instance {
         let unseen_answers: u64 = self.machine.ram().read(host_field!(answered_egress))?;
         let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
-        if self.page_map.is_some() && self.streams.have_sent() {
+        self.tell_milestones()?;
+        if self.page_map.is_some() && self.streams.has_answered() {
             self.tell_written()?;
         }
         while !has_news {

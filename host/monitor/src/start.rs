@@ -32,7 +32,7 @@ use crate::machine::{Machine, MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
     ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
-    PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
+    Milestones, PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
@@ -120,13 +120,13 @@ pub fn main() -> ExitCode {
                 };
                 break (instance, jail, files);
             }
-            (Request::Probe { user }, _) => return probe(waiting.rights, user, &control),
+            (Request::Probe { user }, _) => return probe(waiting.into_rights(), user, &control),
             _ => return ExitCode::FAILURE,
         }
     };
     waiting.rights.set_title(&request.title);
     let instance = prepare(start, files, kvm, &mut waiting, &request, &control, log)
-        .and_then(|instance| confine(instance, waiting.rights, &request));
+        .and_then(|instance| confine(instance, waiting.into_rights(), &request));
     let end = match instance {
         Ok(instance) => instance.run(),
         Err(StartError::BadProgram(reason)) => End {
@@ -196,6 +196,11 @@ impl Waiting {
                 page_map,
             },
         }
+    }
+
+    /// Only the rights: everything else is closed.
+    fn into_rights(self) -> Rights {
+        self.rights
     }
 
     /// A machine with so much memory: the one that is there, or another one.
@@ -355,6 +360,12 @@ fn prepare(
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
+        // The clocks were set when the memory was in place.
+        milestones: Some(Milestones {
+            mapped_ns: clock.monotonic_base_ns,
+            first_instruction_ns: clock.monotonic_base_ns,
+            first_read_ns: None,
+        }),
     })
 }
 

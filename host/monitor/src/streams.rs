@@ -63,8 +63,8 @@ pub(crate) struct Streams {
     closed: Vec<OwnedFd>,
     /// Whether sockets are kept after that; otherwise their far end is no daemon.
     keeps_closed: bool,
-    /// Whether the guest has sent anything.
-    have_sent: bool,
+    /// Whether the guest has sent anything on a stream of the daemon's.
+    has_answered: bool,
 }
 
 /// A stream that waits for a slot.
@@ -94,7 +94,7 @@ impl Streams {
             opened: 0,
             closed: Vec::new(),
             keeps_closed,
-            have_sent: false,
+            has_answered: false,
         }
     }
 
@@ -125,9 +125,9 @@ impl Streams {
         !self.waiting.is_empty() || self.generations.iter().any(|&generation| generation != 0)
     }
 
-    /// Whether the guest has sent anything.
-    pub(crate) fn have_sent(&self) -> bool {
-        self.have_sent
+    /// Whether the guest has sent anything on a stream of the daemon's.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// The generation of a slot, for a guest that is made up.
@@ -168,7 +168,8 @@ impl Streams {
             });
             if let Some(guest) = guest {
                 stream.transmit(ram, slot, guest)?;
-                self.have_sent |= stream.state.transmit_head != before.transmit_head;
+                self.has_answered |=
+                    stream.number.is_some() && stream.state.transmit_head != before.transmit_head;
             }
             let is_closed = guest.is_some_and(|guest| guest.flags & guest_slot_flags::CLOSED != 0);
             if is_closed {
@@ -558,6 +559,31 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         panic!("it goes with the far end");
+    }
+
+    #[test]
+    fn bytes_to_the_outside_are_no_answer() {
+        let ram = Region::anonymous(spore_abi::layout::FREE_GPA as usize, 4096).unwrap();
+        let mut streams = Streams::new(true);
+        let (_outside, egress) = UnixStream::pair().unwrap();
+        streams.add_egress(egress.into(), 0);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        let sends = GuestSlot {
+            generation: 1,
+            flags: 0,
+            receive_head: 0,
+            transmit_tail: 5,
+        };
+        say(&ram, 0, sends);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(!streams.has_answered());
+        let (_daemon, ingress) = UnixStream::pair().unwrap();
+        streams.add(ingress.into());
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(!streams.has_answered(), "it has not sent anything yet");
+        say(&ram, 1, sends);
+        streams.serve(&ram, &mut Egress::default()).unwrap();
+        assert!(streams.has_answered());
     }
 
     #[test]

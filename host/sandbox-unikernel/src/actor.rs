@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
-use spore_sandbox::{EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StopReason};
+use spore_sandbox::{
+    EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages, StopReason,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -16,6 +18,7 @@ use crate::egress::{Egress, Say};
 use crate::launch::describe_loss;
 use crate::lines::Lines;
 use crate::snapshots::Resident;
+use crate::stages;
 use crate::supply::Taken;
 use crate::words::event;
 
@@ -81,6 +84,7 @@ impl Actor {
         mut self,
         mut commands: mpsc::Receiver<StopReason>,
         ready: oneshot::Sender<Result<Readiness, StartError>>,
+        stages: watch::Sender<StartStages>,
         report: watch::Sender<Option<EndReport>>,
     ) {
         let mut ready = Some(ready);
@@ -98,6 +102,9 @@ impl Actor {
                                 // Nobody waits any more if the start was given up.
                                 let _ = ready.send(Ok(Readiness::Ready));
                             }
+                        }
+                        Some(Event::Answered(milestones)) => {
+                            stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
                         Some(Event::Written(stretches)) => {
                             if let Some(resident) = &self.resident {
@@ -292,9 +299,14 @@ impl Actor {
 /// Receives a packet of the log, after everything else that can run has run: the answer of an instance often comes at
 /// the same moment, and a caller waits for that.
 async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<usize> {
-    channel.readable().await?;
-    tokio::task::yield_now().await;
-    channel.receive(buffer).await
+    loop {
+        channel.readable().await?;
+        tokio::task::yield_now().await;
+        // Where there is none after all, the next one is to wait for its turn too.
+        if let Some(length) = channel.receive_if_any(buffer)? {
+            return Ok(length);
+        }
+    }
 }
 
 /// Writes lines of the platform's to an instance's log.

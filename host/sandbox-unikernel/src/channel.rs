@@ -59,6 +59,15 @@ impl Channel {
             .await
     }
 
+    /// Receives a packet if one is there; if not, [`Channel::readable`] waits for the next one.
+    pub(crate) fn receive_if_any(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        match self.0.try_io(Interest::READABLE, || self.receive_now(buffer)) {
+            Ok(length) => Ok(Some(length)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Receives a packet if one is there already.
     pub(crate) fn try_receive(&self, buffer: &mut [u8]) -> Option<usize> {
         self.receive_now(buffer).ok()

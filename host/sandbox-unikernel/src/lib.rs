@@ -26,16 +26,17 @@ mod launch;
 mod lines;
 mod once;
 mod snapshots;
+mod stages;
 mod supply;
 mod watched;
 mod words;
 
 use std::fs::File;
-use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -47,7 +48,7 @@ use spore_monitor::protocol::{
 };
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, Root, Sandbox, StartError, StopReason,
+    LogSink, Root, Sandbox, StartError, StartStages, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -256,7 +257,10 @@ impl Sandbox for UnikernelSandbox {
         } else {
             None
         };
-        let origin = resident.map_or(Origin::Boot, Origin::Clone);
+        let origin = match resident {
+            Some(resident) => Origin::Clone(resident),
+            None => Origin::Boot(open_root(&spec)?),
+        };
         match self.run(&spec, &origin, log).await? {
             (instance, Readiness::Ready) => Ok(Arc::new(instance)),
             (_, Readiness::Captured(_) | Readiness::NotCaptured) => Err(snapshots::unasked()),
@@ -264,12 +268,16 @@ impl Sandbox for UnikernelSandbox {
     }
 }
 
+fn open_root(spec: &InstanceSpec) -> Result<File, StartError> {
+    File::open(spec.root.path()).map_err(host_error("opening the program"))
+}
+
 /// Where the memory of an instance comes from.
 enum Origin {
-    /// It is booted.
-    Boot,
-    /// It is booted within this file, which becomes a snapshot.
-    BootWithin(OwnedFd),
+    /// It is booted from this root.
+    Boot(File),
+    /// It is booted within the second file, which becomes a snapshot.
+    BootWithin(File, OwnedFd),
     /// It is a copy of this snapshot.
     Clone(Arc<Resident>),
 }
@@ -284,15 +292,15 @@ impl UnikernelSandbox {
         let cell = self.snapshots.cell(spec);
         let made = cell.get_or_try_init(|| async {
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
-            let origin = Origin::BootWithin(file);
+            let origin = Origin::BootWithin(open_root(spec)?, file);
             let (instance, readiness) = self.run(spec, &origin, Arc::clone(log)).await?;
-            let Origin::BootWithin(file) = origin else {
+            let Origin::BootWithin(root, file) = origin else {
                 return Err(snapshots::unasked());
             };
             match readiness {
                 Readiness::Captured(processor) => {
                     let resident =
-                        Resident::new(file, *processor).map_err(host_error("sealing a snapshot"))?;
+                        Resident::new(file, *processor, root).map_err(host_error("sealing a snapshot"))?;
                     Ok(Some(Arc::new(resident)))
                 }
                 Readiness::NotCaptured => {
@@ -312,7 +320,7 @@ impl UnikernelSandbox {
         origin: &Origin,
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
-        let program = File::open(spec.root.path()).map_err(host_error("opening the program"))?;
+        let begun = Instant::now();
         let wanted = Wanted {
             isolation: self.isolation(spec.isolation).unwrap_or(self.default),
             memory_bytes: spec.memory_bytes,
@@ -323,17 +331,20 @@ impl UnikernelSandbox {
             group,
             made_for,
         } = self.supply.take(wanted).await?;
+        let shell_taken = Instant::now();
         let jail = JailRequest {
             title: format!("spore-monitor {} {}", spec.function, spec.instance),
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
-        let (memory, memory_file, resident) = match origin {
-            Origin::Boot => (MemorySource::Fresh, None, None),
-            Origin::BootWithin(file) => (MemorySource::Captured, Some(file), None),
+        let (memory, files, resident) = match origin {
+            Origin::Boot(root) => (MemorySource::Fresh, vec![root.as_fd()], None),
+            Origin::BootWithin(root, file) => {
+                (MemorySource::Captured, vec![root.as_fd(), file.as_fd()], None)
+            }
             Origin::Clone(resident) => {
                 let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
-                (memory, Some(&resident.file), Some(Arc::clone(resident)))
+                (memory, resident.files(), Some(Arc::clone(resident)))
             }
         };
         let is_clone = resident.is_some();
@@ -350,9 +361,6 @@ impl UnikernelSandbox {
         let control =
             Arc::new(Channel::new(launch.control).map_err(host_error("watching the control socket"))?);
         let log_channel = Channel::new(launch.log).map_err(host_error("watching the log socket"))?;
-        let files: Vec<_> = iter::once(program.as_fd())
-            .chain(memory_file.map(AsFd::as_fd))
-            .collect();
         control
             .send_packet(&request, &files)
             .await
@@ -367,6 +375,11 @@ impl UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
+        let (stages_sender, stages) = watch::channel(StartStages {
+            begun: Some(begun),
+            shell_taken: Some(shell_taken),
+            ..StartStages::default()
+        });
         let opened = Arc::new(AtomicU32::new(0));
         let actor = Actor::new(
             spec,
@@ -377,12 +390,13 @@ impl UnikernelSandbox {
             log,
             Arc::clone(&opened),
         );
-        tokio::spawn(actor.run(command_queue, ready_sender, end_sender));
+        tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             control,
             commands,
             opened,
+            stages,
             end,
         };
 
@@ -414,6 +428,8 @@ struct UnikernelInstance {
     commands: mpsc::Sender<StopReason>,
     /// Streams that were opened; the end report is about the newest.
     opened: Arc<AtomicU32>,
+    /// Has changed, or will not change any more, when all is known.
+    stages: watch::Receiver<StartStages>,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -449,6 +465,13 @@ impl Instance for UnikernelInstance {
             // The actor always leaves a report, unless the runtime is going down under it.
             Ok(None) | Err(_) => actor::lost_report(),
         }
+    }
+
+    async fn start_stages(&self) -> StartStages {
+        let mut stages = self.stages.clone();
+        // Fails where the monitor has ended without a word of it.
+        let _ = stages.changed().await;
+        *stages.borrow()
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {

@@ -159,6 +159,7 @@ impl Monitor {
                     // Nobody has asked for a probe of the jail, or for a snapshot.
                     Some(
                         Event::Ready
+                        | Event::Answered(_)
                         | Event::Read { .. }
                         | Event::Jail(_)
                         | Event::Captured(_)
@@ -194,6 +195,7 @@ impl Monitor {
             match self.receive(buffer) {
                 Some(
                     Event::Ready
+                    | Event::Answered(_)
                     | Event::Read { .. }
                     | Event::Connect(_)
                     | Event::Jail(_)

@@ -9,8 +9,9 @@
 //! instance while its snapshot is being made waits for that.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
@@ -21,8 +22,8 @@ use tokio::sync::OnceCell;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
-/// Stretches with a gap that is not longer than this, in bytes, are one.
-const GAP_BYTES: u64 = 16 << 10;
+/// Stretches with a gap that is not longer than this, in bytes, are one: each takes a mapping in every copy.
+const GAP_BYTES: u64 = 128 << 10;
 
 /// Memory that a copy gets ahead at most, in bytes.
 const AHEAD_BYTES_MAX: u64 = 16 << 20;
@@ -35,8 +36,10 @@ pub(crate) type Cell = Arc<OnceCell<Option<Arc<Resident>>>>;
 #[derive(Debug)]
 pub(crate) struct Resident {
     /// Nobody can write to it any more.
-    pub(crate) file: OwnedFd,
+    file: OwnedFd,
     file_bytes: u64,
+    /// The file of the root.
+    root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
     /// What copies write to while they give their first answer, when one has.
@@ -72,7 +75,7 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, processor: ProcessorState) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, processor: ProcessorState, root: File) -> io::Result<Self> {
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -82,10 +85,16 @@ impl Resident {
         Ok(Self {
             file_bytes: fstat(&file)?.st_size.unsigned_abs(),
             file,
+            root,
             extents,
             processor,
             written: OnceLock::new(),
         })
+    }
+
+    /// The files that a monitor needs for that: of the root, and of the memory.
+    pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.root.as_fd(), self.file.as_fd()]
     }
 
     /// What a monitor needs to know to make a copy.

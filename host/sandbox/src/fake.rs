@@ -22,7 +22,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use http_body_util::combinators::BoxBody;
@@ -37,7 +37,7 @@ use tokio::task::AbortHandle;
 
 use crate::{
     ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
-    LogLine, LogSink, LogSource, Sandbox, StartError, StopReason,
+    LogLine, LogSink, LogSource, Sandbox, StartError, StartStages, StopReason,
 };
 
 /// Bytes that a fake stream holds in each direction before its writer has to wait.
@@ -265,6 +265,7 @@ impl Sandbox for FakeSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
+        let begun = Some(Instant::now());
         self.ledger.started.fetch_add(1, Ordering::SeqCst);
         lock(&self.ledger.live).insert(spec.instance.clone(), ());
         let registered = Registered {
@@ -296,6 +297,11 @@ impl Sandbox for FakeSandbox {
             log,
             shared: Arc::new(shared),
             ledger: self.ledger.clone(),
+            stages: StartStages {
+                begun,
+                first_instruction: Some(Instant::now()),
+                ..StartStages::default()
+            },
         }))
     }
 }
@@ -341,6 +347,8 @@ struct FakeInstance {
     log: Arc<dyn LogSink>,
     shared: Arc<Shared>,
     ledger: Arc<Ledger>,
+    /// A fake has no memory to map, and cannot look into its function.
+    stages: StartStages,
 }
 
 impl Drop for FakeInstance {
@@ -380,6 +388,10 @@ impl Instance for FakeInstance {
             // The sender lives in `self`, and the predicate asked for a report.
             Ok(None) | Err(_) => unreachable!("an instance ended without a report"),
         }
+    }
+
+    async fn start_stages(&self) -> StartStages {
+        self.stages
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {

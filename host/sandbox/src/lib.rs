@@ -26,7 +26,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -178,9 +178,32 @@ pub trait Instance: Send + Sync {
     /// Resolves when the instance has ended by itself or was stopped; at once if it has ended already.
     async fn ended(&self) -> EndReport;
 
+    /// When its start reached which stage, as far as the sandbox knows: nothing, unless it says otherwise. Resolves when
+    /// no more will be known, which may be a moment after the first answer, and at the end of the instance at the latest.
+    /// Nobody who waits for an answer waits for this.
+    async fn start_stages(&self) -> StartStages {
+        StartStages::default()
+    }
+
     /// Ends the instance and waits until nothing of it is left (rule 4). `reason` is written to the function's log
     /// where it is the platform's doing that the user should hear of.
     async fn stop(&self, reason: StopReason) -> EndReport;
+}
+
+/// When the start of an instance reached which stage, in this order; none is a stage that is not known, or was not
+/// reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StartStages {
+    /// The start of this very instance began; what several instances share was there.
+    pub begun: Option<Instant>,
+    /// There was something empty to run it in: a process, a virtual machine, a container.
+    pub shell_taken: Option<Instant>,
+    /// Its memory was in place.
+    pub mapped: Option<Instant>,
+    /// The first instruction inside was next.
+    pub first_instruction: Option<Instant>,
+    /// The program had read the first bytes of its first request.
+    pub handler_entered: Option<Instant>,
 }
 
 /// Why the platform ends an instance.

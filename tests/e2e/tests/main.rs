@@ -26,6 +26,7 @@ mod process;
 mod roots;
 mod run;
 mod scaling;
+mod statistics;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
 struct Test {
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        statistics::TESTS,
         load::TESTS,
     ];
     let can_run = unikernels_can_run();

@@ -8,6 +8,7 @@ mod run;
 mod scale;
 mod serve;
 mod source;
+mod stats;
 
 use std::future::Future;
 use std::io::Write;
@@ -34,6 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
+        Command::Stats(arguments) => block_on(stats::run(&client()?, &arguments)),
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),

@@ -6,7 +6,7 @@ use core::cell::Cell;
 use spore_abi::layout::STREAM_RING_BYTES;
 use spore_abi::pages::{GuestSlot, guest_slot_flags, host_slot_flags};
 use spore_abi::ring::{self, DATAGRAM_HEADER_BYTES, DatagramHeader};
-use spore_machine::shared;
+use spore_machine::{processor, shared};
 
 use super::bytes::ByteQueue;
 use super::socket::Condition;
@@ -111,6 +111,10 @@ impl Stream {
             Ok(done)
         })?;
         if !peek {
+            // Read on from there, a stream costs nothing for this.
+            if head == 0 && shared::host_slot(self.slot).flags & host_slot_flags::EGRESS == 0 {
+                shared::note_first_read(processor::time_stamp());
+            }
             let was_full = waiting > STREAM_RING_BYTES / 2;
             self.publish(|state| state.receive_head = head.wrapping_add(done as u32));
             if was_full {
