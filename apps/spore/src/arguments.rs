@@ -350,7 +350,7 @@ pub(crate) struct DescribeArguments {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  spore scale hello 4\n  spore scale hello 0    ends those that are idle; the next request starts one\n\nIt holds until the next scale, deployment or start of the daemon, in place of the minimum. Demand still starts more, up\nto the maximum."
+    after_help = "Examples:\n  spore scale hello 4\n  spore scale hello 0    ends those that are idle; the next request starts one\n\nIt holds until the next scale, deployment or start of the daemon, in place of the minimum.\nDemand still starts more, up to the maximum."
 )]
 pub(crate) struct ScaleArguments {
     /// Name of the function
