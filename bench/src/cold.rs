@@ -10,7 +10,7 @@ use crate::runtimes::{Planned, Runtime};
 use crate::subject::{self, ColdFunction, SetUp, Subject};
 
 /// What a function is called that is booted for each invocation, beside the one that is copied.
-pub(crate) const BOOTED: &str = "spore, booted";
+const BOOTED: &str = "spore, booted";
 /// The programs besides the one in C, each with the name of its series.
 const PROGRAMS: [(Program, &str); 3] = [
     (GO_HELLO, "cold-go"),
@@ -25,10 +25,11 @@ const CLONED: (&str, &str) = ("dev.spore.snapshot", "true");
 /// The subjects for the function in C: a copy, a boot, a process, and the containers that are installed.
 pub(crate) fn of_c(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
     set_up.deploy_function("cloned", &[NOT_KEPT, CLONED]);
-    let mut subjects = subject::starts(set_up)?;
-    // The first of those is the boot.
-    subjects[0] = Box::new(ColdFunction::new(set_up, "cold").called(BOOTED));
-    subjects.insert(0, Box::new(ColdFunction::new(set_up, "cloned")));
+    let mut subjects: Vec<Box<dyn Subject>> = vec![
+        Box::new(ColdFunction::new(set_up, "cloned")),
+        Box::new(ColdFunction::new(set_up, "cold").called(BOOTED)),
+    ];
+    subjects.extend(subject::peers_of_starts(set_up)?);
     Ok(subjects)
 }
 

@@ -91,14 +91,18 @@ fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>, factor: f64) -
 }
 
 fn p50_of(series: &Series, name: &str) -> Option<u64> {
+    quantile_of(series, name, 0.5)
+}
+
+fn quantile_of(series: &Series, name: &str, share: f64) -> Option<u64> {
     let subject = series.subjects.iter().find(|subject| subject.name == name)?;
-    quantile(&subject.samples, 0.5)
+    quantile(&subject.samples, share)
 }
 
 /// A promised figure of SPECIFICATION.md and what was found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Promise {
-    what: &'static str,
+    what: String,
     unit: &'static str,
     at_most: f64,
     found: Option<f64>,
@@ -111,58 +115,21 @@ impl Promise {
     }
 }
 
-/// What is promised of cold starts of one program: p50 back to back, p50 lone, p99 lone.
-struct ColdStarts {
-    series: [&'static str; 2],
-    what: [&'static str; 3],
-    at_most_ms: [f64; 3],
-}
-
-const COLD_STARTS: [ColdStarts; 4] = [
-    ColdStarts {
-        series: ["cold-c-back-to-back", "cold-c-lone"],
-        what: [
-            "cold start of C by copy, p50, back to back",
-            "cold start of C by copy, p50, lone",
-            "cold start of C by copy, p99, lone",
-        ],
-        at_most_ms: [0.9, 1.2, 2.5],
-    },
-    ColdStarts {
-        series: ["cold-go-back-to-back", "cold-go-lone"],
-        what: [
-            "cold start of Go by copy, p50, back to back",
-            "cold start of Go by copy, p50, lone",
-            "cold start of Go by copy, p99, lone",
-        ],
-        at_most_ms: [1.2, 1.6, 3.5],
-    },
-    ColdStarts {
-        series: ["cold-python-back-to-back", "cold-python-lone"],
-        what: [
-            "cold start of Python by copy, p50, back to back",
-            "cold start of Python by copy, p50, lone",
-            "cold start of Python by copy, p99, lone",
-        ],
-        at_most_ms: [2.0, 2.5, 5.0],
-    },
-    ColdStarts {
-        series: ["cold-node-back-to-back", "cold-node-lone"],
-        what: [
-            "cold start of Node by copy, p50, back to back",
-            "cold start of Node by copy, p50, lone",
-            "cold start of Node by copy, p99, lone",
-        ],
-        at_most_ms: [3.0, 4.0, 7.0],
-    },
+/// What is promised of cold starts of a program by copy, in milliseconds: name, series, p50 back to back, p50 lone, p99 lone.
+const COLD_STARTS: [(&str, &str, [f64; 3]); 4] = [
+    ("C", "cold-c", [0.9, 1.2, 2.5]),
+    ("Go", "cold-go", [1.2, 1.6, 3.5]),
+    ("Python", "cold-python", [2.0, 2.5, 5.0]),
+    ("Node", "cold-node", [3.0, 4.0, 7.0]),
 ];
 
 /// The promises that these series can check.
 pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
-    let p50 = |name: &str, subject: &str| {
+    let share_of = |name: &str, subject: &str, share| {
         let series = series.iter().find(|series| series.name == name)?;
-        p50_of(series, subject).map(|ns| ns as f64)
+        quantile_of(series, subject, share).map(|ns| ns as f64)
     };
+    let p50 = |name: &str, subject: &str| share_of(name, subject, 0.5);
     let own_ms = |name: &str| p50(name, OWN).map(|ns| ns / 1e6);
     let ratio = |name: &str| {
         let both = p50(name, OWN).zip(p50(name, "process"))?;
@@ -173,33 +140,28 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         Some((both.0 - both.1) / 1024.0 / 1024.0)
     };
     let neighbour = || {
-        let series = series
-            .iter()
-            .find(|series| series.name == "neighbour-back-to-back")?;
-        let p99 = |name: &str| {
-            let subject = series.subjects.iter().find(|subject| subject.name == name)?;
-            quantile(&subject.samples, 0.99).map(|ns| ns as f64)
-        };
+        let p99 = |subject| share_of("neighbour-back-to-back", subject, 0.99);
         Some(p99(OWN)? / p99("spore, alone")?)
     };
     let getpid_ns = p50("getpid-back-to-back", OWN).map(|ns| ns / CALLS_QUOTED as f64);
-    let promise = |what, unit, at_most, found| Promise {
-        what,
+    let promise = |what: &str, unit, at_most, found| Promise {
+        what: what.to_owned(),
         unit,
         at_most,
         found,
     };
-    let p99_ms = |name: &str| {
-        let series = series.iter().find(|series| series.name == name)?;
-        let own = series.subjects.iter().find(|subject| subject.name == OWN)?;
-        quantile(&own.samples, 0.99).map(|ns| ns as f64 / 1e6)
-    };
-    let cold = COLD_STARTS.iter().flat_map(|bounds| {
-        let [back_to_back, lone] = bounds.series;
+    let cold = COLD_STARTS.iter().flat_map(|(name, series, bounds)| {
+        let [back_to_back, lone] = ["back-to-back", "lone"].map(|mode| format!("{series}-{mode}"));
+        let of = |figure: &str, at_most, ns: Option<f64>| Promise {
+            what: format!("cold start of {name} by copy, {figure}"),
+            unit: "ms",
+            at_most,
+            found: ns.map(|ns| ns / 1e6),
+        };
         [
-            promise(bounds.what[0], "ms", bounds.at_most_ms[0], own_ms(back_to_back)),
-            promise(bounds.what[1], "ms", bounds.at_most_ms[1], own_ms(lone)),
-            promise(bounds.what[2], "ms", bounds.at_most_ms[2], p99_ms(lone)),
+            of("p50, back to back", bounds[0], p50(&back_to_back, OWN)),
+            of("p50, lone", bounds[1], p50(&lone, OWN)),
+            of("p99, lone", bounds[2], share_of(&lone, OWN, 0.99)),
         ]
     });
     let mut promises = vec![

@@ -116,9 +116,15 @@ impl Drop for SetUp {
 /// From the start of a sandbox to the last byte of its first answer.
 pub(crate) fn starts(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
     let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(ColdFunction::new(set_up, "cold"))];
-    subjects.push(Box::new(BareProcess {
+    subjects.extend(peers_of_starts(set_up)?);
+    Ok(subjects)
+}
+
+/// The same program's start as a process, and in the containers that are installed.
+pub(crate) fn peers_of_starts(set_up: &SetUp) -> Result<Vec<Box<dyn Subject>>> {
+    let mut subjects: Vec<Box<dyn Subject>> = vec![Box::new(BareProcess {
         program: set_up.function.clone(),
-    }));
+    })];
     for peer in container::installed(set_up.folder.path(), &set_up.function)? {
         subjects.push(Box::new(peer));
     }

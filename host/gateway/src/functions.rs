@@ -173,6 +173,13 @@ impl Functions {
         }
     }
 
+    /// The same, for an answer of the API.
+    pub(crate) fn named(&self, name: &str) -> Result<Arc<Function>, ApiError> {
+        self.find(name).ok_or_else(|| ApiError::NotFound {
+            name: name.chars().take(130).collect(),
+        })
+    }
+
     /// All functions, ordered by name.
     pub(crate) fn all(&self) -> Vec<Arc<Function>> {
         let deployed = self.deployed.read().unwrap_or_else(PoisonError::into_inner);

@@ -1,7 +1,5 @@
 //! How many instances of a function are started, whether there is demand or not.
 
-use std::sync::Arc;
-
 use http::{Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -33,7 +31,7 @@ pub(crate) async fn scale(
     request: Request<Incoming>,
 ) -> Result<Answer, ApiError> {
     check_namespace(request.uri())?;
-    let function = find(functions, name)?;
+    let function = functions.named(name)?;
     let scale: Scale = read_json(request.into_body()).await?;
     if !matches!(scale.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
         return Err(SettingsError::Namespace {
@@ -66,7 +64,7 @@ pub(crate) fn pre_boot(
     uri: &Uri,
 ) -> Result<Answer, ApiError> {
     check_namespace(uri)?;
-    let function = find(functions, name)?;
+    let function = functions.named(name)?;
     let instances: u64 = count.parse().map_err(|_| ApiError::BadCount {
         text: count.chars().take(100).collect(),
     })?;
@@ -82,12 +80,6 @@ pub(crate) fn pre_boot(
 pub(crate) fn pre_boot_by_query(functions: &Functions, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "function").ok_or(ApiError::NoFunctionNamed)?;
     pre_boot(functions, &name, count, uri)
-}
-
-fn find(functions: &Functions, name: &str) -> Result<Arc<Function>, ApiError> {
-    functions.find(name).ok_or_else(|| ApiError::NotFound {
-        name: name.chars().take(130).collect(),
-    })
 }
 
 fn refused(function: &Function, error: impl Into<ScaleError>) -> ApiError {

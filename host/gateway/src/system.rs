@@ -140,18 +140,14 @@ pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError>
 /// `GET /system/function/NAME`
 pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
     check_namespace(uri)?;
-    let function = functions.find(name).ok_or_else(|| ApiError::NotFound {
-        name: name.to_owned(),
-    })?;
+    let function = functions.named(name)?;
     Ok(reply::json(StatusCode::OK, &status(&function, 0)))
 }
 
 /// `GET /system/function/NAME/stats`, an addition of ours
 pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
     check_namespace(uri)?;
-    let function = functions.find(name).ok_or_else(|| ApiError::NotFound {
-        name: name.to_owned(),
-    })?;
+    let function = functions.named(name)?;
     let report = function.statistics().report(&function.name, DEFAULT_NAMESPACE);
     Ok(reply::json(StatusCode::OK, &report))
 }

@@ -51,6 +51,7 @@ pub mod protocol;
 mod races;
 mod report;
 mod run;
+mod shell;
 mod start;
 mod streams;
 mod tables;

@@ -14,8 +14,8 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send as send_packet,
 };
 use spore_abi::layout::{
-    BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, LARGE_PAGE_BYTES, MODULES_BYTES_MAX,
-    PAGE_TABLES_GPA, RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
+    BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
+    RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
 use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
 use spore_abi::process::form;
@@ -25,17 +25,17 @@ use crate::egress::Egress;
 use crate::form::Form;
 use crate::guest_process::{self, GuestProcess, ProcessError};
 use crate::image::Image;
-use crate::jail::{Boundary, GuestHandle, Jail, Layer, Stripped};
-use crate::kick;
+use crate::jail::{Boundary, GuestHandle, Jail, Layer};
 use crate::log::Log;
-use crate::machine::{Machine, MachineError, Memory};
+use crate::machine::{MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
     ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
-    Milestones, PACKET_BYTES_MAX, Preparation, Request, RootKind, StartRequest,
+    Milestones, PACKET_BYTES_MAX, Request, RootKind, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
+use crate::shell::{Rights, Waiting};
 use crate::streams::Streams;
 use crate::written::PageMap;
 
@@ -49,7 +49,7 @@ const OOM_SCORE: &str = "500";
 
 /// Why an instance could not be made.
 #[derive(Debug, thiserror::Error)]
-enum StartError {
+pub(crate) enum StartError {
     #[error("/dev/kvm cannot be used: {}", crate::probe::advice(.0))]
     Kvm(#[source] kvm_ioctls::Error),
     #[error("there can be no virtual machine here: choose --isolation process, or leave the choice to Spore")]
@@ -96,12 +96,7 @@ pub fn main() -> ExitCode {
     let control = Rc::new(control);
     let open = || (Kvm::new(), PageMap::open());
     let (jail, (kvm, page_map)) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), open);
-    let mut waiting = Waiting {
-        rights: Rights::Held(jail),
-        machine: None,
-        text: None,
-        page_map,
-    };
+    let mut waiting = Waiting::new(jail, page_map);
     let (start, request, files) = loop {
         let (message, mut attachments) = match receive_blocking(&control) {
             Ok(Some((Received::Message(message), attachments))) => (message, attachments.into_iter()),
@@ -144,120 +139,6 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// A monitor process that has not yet been asked to start an instance. With a machine it is a *shell*.
-struct Waiting {
-    rights: Rights,
-    /// A virtual machine with nothing in it.
-    machine: Option<Machine>,
-    /// The library OS's code and constants, shared with other instances.
-    text: Option<OwnedFd>,
-    page_map: Option<PageMap>,
-}
-
-/// What a monitor process may do besides what its guest needs.
-enum Rights {
-    Held(Jail),
-    GivenUp(Stripped),
-}
-
-impl Waiting {
-    /// Makes a shell. Where there can be no virtual machine nothing happens: whether that matters is known when an
-    /// instance is asked for.
-    fn prepare(
-        self,
-        preparation: &Preparation,
-        kvm: &Result<Kvm, kvm_ioctls::Error>,
-        control: &OwnedFd,
-    ) -> Self {
-        let made = Image::library_os().map_err(StartError::from).and_then(|image| {
-            let ram_bytes = ram_bytes(preparation.memory_bytes)?;
-            make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes)
-        });
-        let (text, page_map) = (self.text, self.page_map);
-        match (made, self.rights) {
-            (Ok(mut machine), Rights::Held(jail)) => {
-                let boundary = Boundary {
-                    guest: GuestHandle::Processor(machine.processor_descriptor()),
-                    control: control.as_raw_fd(),
-                    page_map: None,
-                };
-                let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
-                Self {
-                    rights: Rights::GivenUp(stripped),
-                    machine: Some(machine),
-                    text,
-                    page_map,
-                }
-            }
-            (_, rights) => Self {
-                rights,
-                machine: None,
-                text,
-                page_map,
-            },
-        }
-    }
-
-    /// Only the rights: everything else is closed.
-    fn into_rights(self) -> Rights {
-        self.rights
-    }
-
-    /// A machine with so much memory: the one that is there, or another one.
-    fn take_machine(
-        &mut self,
-        kvm: Result<&Kvm, &kvm_ioctls::Error>,
-        image: &Image,
-        ram_bytes: u64,
-    ) -> Result<Machine, StartError> {
-        let fits = |machine: &Machine| machine.ram.length() == ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
-        if let Some(machine) = self.machine.take().filter(fits) {
-            return Ok(machine);
-        }
-        let mut machine = make_machine(kvm, image, self.text.as_ref(), ram_bytes)?;
-        if matches!(self.rights, Rights::GivenUp(_)) {
-            machine.warm_up();
-        }
-        Ok(machine)
-    }
-}
-
-impl Rights {
-    fn set_title(&mut self, title: &str) {
-        match self {
-            Self::Held(jail) => jail.set_title(title),
-            Self::GivenUp(stripped) => stripped.set_title(title),
-        }
-    }
-
-    /// Gives up what is left. `last` as [`Jail::give_up`] has it.
-    fn give_up(self, boundary: Boundary, user: Option<u32>, last: impl FnOnce()) -> Stripped {
-        match self {
-            Self::Held(jail) => jail.give_up(boundary, user, say_on_log, last),
-            Self::GivenUp(stripped) => stripped,
-        }
-    }
-}
-
-/// Makes a virtual machine that ticks can interrupt.
-fn make_machine(
-    kvm: Result<&Kvm, &kvm_ioctls::Error>,
-    image: &Image,
-    text: Option<&OwnedFd>,
-    ram_bytes: u64,
-) -> Result<Machine, StartError> {
-    let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
-    let machine = Machine::new(kvm, image, ram_bytes)?;
-    if let Some(text) = text {
-        machine.put_text(text.as_fd())?;
-    }
-    kick::install().map_err(|source| StartError::Io {
-        what: "the timer signal cannot be handled",
-        source,
-    })?;
-    Ok(machine)
-}
-
 /// Goes to jail with nothing to run, and tells what became of each layer.
 fn probe(rights: Rights, user: Option<u32>, control: &OwnedFd) -> ExitCode {
     let boundary = Boundary {
@@ -291,7 +172,7 @@ fn confine(mut instance: Instance, rights: Rights, request: &JailRequest) -> Res
 }
 
 /// Says something of the platform's in the function's log, whatever else is broken here.
-fn say_on_log(text: &str) {
+pub(crate) fn say_on_log(text: &str) {
     let text = report::printable(text.as_bytes());
     let mut packet = vec![LogOrigin::Platform as u8];
     packet.extend(text.bytes().take(PANIC_BYTES_MAX));
@@ -442,7 +323,7 @@ fn largest_memory_bytes() -> u64 {
 }
 
 /// Memory of a machine whose function may use `memory_bytes`.
-fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
+pub(crate) fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
     let ram_bytes = memory_bytes.checked_add(FREE_GPA + HEAP_BYTES + memory_bytes / HEAP_SHARE);
     ram_bytes.filter(|&bytes| bytes <= RAM_BYTES_MAX).ok_or_else(|| {
         let largest = largest_memory_bytes();

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use spore_abi::layout::PAGE_BYTES;
 
 use crate::memory::Region;
@@ -25,9 +26,20 @@ const STRETCHES_MAX: usize = 8192;
 pub(crate) struct PageMap(File);
 
 impl PageMap {
-    /// Opens it. It stays this process's, whatever rights that loses later.
+    /// Opens it. It stays this process's, whatever rights that loses later; and the kernel shows whoever opens it with
+    /// rights where the pages lie in the machine's memory, which is nobody's business, so this thread lays down its rights
+    /// meanwhile.
     pub(crate) fn open() -> Option<Self> {
-        File::open("/proc/self/pagemap").ok().map(Self)
+        let held = capabilities(None).ok()?;
+        let without = CapabilitySets {
+            effective: CapabilitySet::empty(),
+            ..held
+        };
+        set_capabilities(None, without).ok()?;
+        let opened = File::open("/proc/self/pagemap").ok().map(Self);
+        // Should this fail, a layer of the jail cannot be had later, and nothing is started.
+        let _ = set_capabilities(None, held);
+        opened
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -52,11 +64,8 @@ impl PageMap {
             {
                 return Vec::new();
             }
-            for entry in entries.chunks_exact(ENTRY_BYTES) {
-                let entry = entry
-                    .iter()
-                    .rev()
-                    .fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+            for entry in entries.as_chunks::<ENTRY_BYTES>().0 {
+                let entry = u64::from_ne_bytes(*entry);
                 if entry & (PRESENT | OF_FILE) == PRESENT {
                     add(&mut stretches, page * PAGE_BYTES);
                 }
@@ -92,7 +101,13 @@ mod tests {
         for page in [5, 6, 1023] {
             region.write(page * PAGE_BYTES, 1_u8).unwrap();
         }
-        let stretches = PageMap::open().unwrap().own_stretches(&region);
+        let page_map = PageMap::open().unwrap();
+        let mut entry = [0; ENTRY_BYTES];
+        let place = (region.host_address() / PAGE_BYTES + 5) * ENTRY_BYTES as u64;
+        page_map.0.read_exact_at(&mut entry, place).unwrap();
+        let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
+        assert_eq!(frame, 0, "where the page lies is not told");
+        let stretches = page_map.own_stretches(&region);
         let written = [(5 * PAGE_BYTES, 2 * PAGE_BYTES), (1023 * PAGE_BYTES, PAGE_BYTES)];
         for stretch in written {
             assert!(stretches.contains(&stretch), "{stretches:?}");

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// How many wait even if none was ever taken.
-const READY_MIN: usize = 2;
+pub(crate) const READY_MIN: usize = 2;
 /// How many wait at most.
 const READY_MAX: usize = 32;
 /// How long a process that was taken counts.

@@ -32,7 +32,7 @@ mod watched;
 mod words;
 
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -282,6 +282,20 @@ enum Origin {
     Clone(Arc<Resident>),
 }
 
+impl Origin {
+    /// What a monitor is told of it, the files that go with that, and the snapshot of which the instance is a copy.
+    fn parts(&self) -> (MemorySource, Vec<BorrowedFd<'_>>, Option<Arc<Resident>>) {
+        match self {
+            Self::Boot(root) => (MemorySource::Fresh, vec![root.as_fd()], None),
+            Self::BootWithin(root, file) => (MemorySource::Captured, vec![root.as_fd(), file.as_fd()], None),
+            Self::Clone(resident) => {
+                let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
+                (memory, resident.files(), Some(Arc::clone(resident)))
+            }
+        }
+    }
+}
+
 impl UnikernelSandbox {
     /// The snapshot of which the instances are copies; it is made if there is none yet. None if none can be made.
     async fn snapshot(
@@ -337,16 +351,7 @@ impl UnikernelSandbox {
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
-        let (memory, files, resident) = match origin {
-            Origin::Boot(root) => (MemorySource::Fresh, vec![root.as_fd()], None),
-            Origin::BootWithin(root, file) => {
-                (MemorySource::Captured, vec![root.as_fd(), file.as_fd()], None)
-            }
-            Origin::Clone(resident) => {
-                let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
-                (memory, resident.files(), Some(Arc::clone(resident)))
-            }
-        };
+        let (memory, files, resident) = origin.parts();
         let is_clone = resident.is_some();
         let request = start_request(spec, jail, memory);
         let taken = Taken {
@@ -404,19 +409,28 @@ impl UnikernelSandbox {
             // What is opened now is there when it goes on.
             return Ok((instance, Readiness::Ready));
         }
-        match tokio::time::timeout(spec.ready_timeout, ready).await {
-            Ok(Ok(Ok(readiness))) => Ok((instance, readiness)),
-            Ok(Ok(Err(error))) => Err(error),
-            // The actor always answers, unless the runtime is going down under it.
-            Ok(Err(_)) => Err(StartError::EndedEarly(actor::lost_report())),
-            Err(_) => {
-                let after = spec.ready_timeout;
-                instance.stop(StopReason::TimedOut { after }).await;
-                Err(StartError::NotReady {
-                    after,
-                    port: spec.port,
-                })
-            }
+        let readiness = until_ready(spec, &instance, ready).await?;
+        Ok((instance, readiness))
+    }
+}
+
+/// Waits until the program listens, or is a snapshot, as long as it may take for that.
+async fn until_ready(
+    spec: &InstanceSpec,
+    instance: &UnikernelInstance,
+    ready: oneshot::Receiver<Result<Readiness, StartError>>,
+) -> Result<Readiness, StartError> {
+    match tokio::time::timeout(spec.ready_timeout, ready).await {
+        Ok(Ok(outcome)) => outcome,
+        // The actor always answers, unless the runtime is going down under it.
+        Ok(Err(_)) => Err(StartError::EndedEarly(actor::lost_report())),
+        Err(_) => {
+            let after = spec.ready_timeout;
+            instance.stop(StopReason::TimedOut { after }).await;
+            Err(StartError::NotReady {
+                after,
+                port: spec.port,
+            })
         }
     }
 }

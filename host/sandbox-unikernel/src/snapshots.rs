@@ -109,24 +109,33 @@ impl Resident {
     /// Takes what a monitor says that its guest has written to. It may be wrong: then copies are slower or larger, within
     /// bounds.
     pub(crate) fn note_written(&self, stretches: &[(u64, u64)]) {
-        let mut end = 0;
-        let mut left = AHEAD_BYTES_MAX;
-        let mut taken = Vec::new();
-        for &(start, length) in stretches {
-            let is_page = start.is_multiple_of(PAGE_BYTES) && length.is_multiple_of(PAGE_BYTES) && length > 0;
-            let is_in_order = start >= end;
-            let Some(new_end) = start.checked_add(length).filter(|&end| end <= self.file_bytes) else {
-                break;
-            };
-            if !is_page || !is_in_order || length > left {
-                break;
-            }
-            (end, left) = (new_end, left - length);
-            taken.push((start, length));
-        }
         // Another copy may have been first.
-        let _ = self.written.set(joined(&taken, PAGE_BYTES));
+        let _ = self.written.set(ahead(stretches, self.file_bytes));
     }
+}
+
+/// The stretches of a memory of so many bytes for which copies get memory ahead: from the first one on as far as they make
+/// sense and the bound allows.
+fn ahead(stretches: &[(u64, u64)], memory_bytes: u64) -> Vec<(u64, u64)> {
+    let mut end = 0;
+    let makes_sense = |&&(start, length): &&(u64, u64)| {
+        let is_page = start.is_multiple_of(PAGE_BYTES) && length.is_multiple_of(PAGE_BYTES) && length > 0;
+        let is_in_order = start >= end;
+        end = start.saturating_add(length);
+        is_page && is_in_order && end <= memory_bytes
+    };
+    let sensible: Vec<_> = stretches.iter().take_while(makes_sense).copied().collect();
+    let mut left = AHEAD_BYTES_MAX;
+    let fits = |&(_, length): &(u64, u64)| {
+        let fits = length <= left;
+        left = left.saturating_sub(length);
+        fits
+    };
+    // What lies between them counts too.
+    joined(&sensible, PAGE_BYTES)
+        .into_iter()
+        .take_while(fits)
+        .collect()
 }
 
 /// An empty file in memory.
@@ -197,6 +206,27 @@ mod tests {
         assert_eq!(found, [(0, 8192), (7 * 4096, 4096), (200 * 4096, 4096)]);
         assert_eq!(joined(&found, 4096), found);
         assert_eq!(joined(&found, 5 * 4096), [(0, 8 * 4096), (200 * 4096, 4096)]);
+    }
+
+    #[test]
+    fn memory_ahead_is_bounded_whatever_a_monitor_says() {
+        let page = PAGE_BYTES;
+        let all = [(0, page), (2 * page, page), (9 * page, 3 * page)];
+        assert_eq!(ahead(&all, 1 << 30), [(0, 3 * page), (9 * page, 3 * page)]);
+        assert_eq!(ahead(&all, 11 * page), [(0, 3 * page)], "beyond the end");
+        for bad in [
+            (8 * page + 1, page),
+            (8 * page, 1),
+            (page, page),
+            (u64::MAX - 4095, page),
+            (8 * page, 0),
+        ] {
+            assert_eq!(ahead(&[(0, 2 * page), bad], 1 << 30), [(0, 2 * page)], "{bad:?}");
+        }
+        let scattered: Vec<_> = (0..8192).map(|index| (index << 20, page)).collect();
+        let bytes: u64 = ahead(&scattered, 16 << 30).iter().map(|(_, length)| length).sum();
+        assert!(bytes <= AHEAD_BYTES_MAX, "{bytes}");
+        assert!(ahead(&[(0, AHEAD_BYTES_MAX + page)], 1 << 30).is_empty());
     }
 
     #[test]

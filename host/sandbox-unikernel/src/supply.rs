@@ -24,7 +24,7 @@ use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
 use crate::cgroup::{Group, Groups};
-use crate::demand::Demand;
+use crate::demand::{Demand, READY_MIN};
 use crate::launch::{self, Launch};
 use crate::watched::Watched;
 
@@ -223,8 +223,14 @@ impl Maker {
     fn run(mut self, queue: &Receiver<Order>) {
         let mut is_complete = self.refill();
         loop {
-            let wait = if is_complete { SHRINK_PAUSE } else { REFILL_DELAY };
-            match queue.recv_timeout(wait) {
+            let order = if !is_complete {
+                queue.recv_timeout(REFILL_DELAY)
+            } else if locked(&self.ready).len() > READY_MIN {
+                queue.recv_timeout(SHRINK_PAUSE)
+            } else {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match order {
                 Ok(Order::Refill(wanted)) => {
                     self.demand.note(Instant::now());
                     // Made ahead is only what most functions ask for.

@@ -1,0 +1,138 @@
+//! A monitor process while it waits for an instance: with a virtual machine and without rights, if it has been prepared.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use kvm_ioctls::Kvm;
+use spore_abi::layout::LARGE_PAGE_BYTES;
+
+use crate::image::Image;
+use crate::jail::{Boundary, GuestHandle, Jail, Stripped};
+use crate::kick;
+use crate::machine::Machine;
+use crate::protocol::Preparation;
+use crate::start::{StartError, ram_bytes, say_on_log};
+use crate::written::PageMap;
+
+/// A monitor process that has not yet been asked to start an instance. With a machine it is a *shell*.
+pub(crate) struct Waiting {
+    pub(crate) rights: Rights,
+    /// A virtual machine with nothing in it.
+    machine: Option<Machine>,
+    /// The library OS's code and constants, shared with other instances.
+    pub(crate) text: Option<OwnedFd>,
+    pub(crate) page_map: Option<PageMap>,
+}
+
+/// What a monitor process may do besides what its guest needs.
+pub(crate) enum Rights {
+    Held(Jail),
+    GivenUp(Stripped),
+}
+
+impl Waiting {
+    /// One that has just come to jail.
+    pub(crate) fn new(jail: Jail, page_map: Option<PageMap>) -> Self {
+        Self {
+            rights: Rights::Held(jail),
+            machine: None,
+            text: None,
+            page_map,
+        }
+    }
+
+    /// Makes a shell. Where there can be no virtual machine nothing happens: whether that matters is known when an
+    /// instance is asked for.
+    pub(crate) fn prepare(
+        self,
+        preparation: &Preparation,
+        kvm: &Result<Kvm, kvm_ioctls::Error>,
+        control: &OwnedFd,
+    ) -> Self {
+        let made = Image::library_os().map_err(StartError::from).and_then(|image| {
+            let ram_bytes = ram_bytes(preparation.memory_bytes)?;
+            make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes)
+        });
+        let (text, page_map) = (self.text, self.page_map);
+        match (made, self.rights) {
+            (Ok(mut machine), Rights::Held(jail)) => {
+                let boundary = Boundary {
+                    guest: GuestHandle::Processor(machine.processor_descriptor()),
+                    control: control.as_raw_fd(),
+                    page_map: None,
+                };
+                let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
+                Self {
+                    rights: Rights::GivenUp(stripped),
+                    machine: Some(machine),
+                    text,
+                    page_map,
+                }
+            }
+            (_, rights) => Self {
+                rights,
+                machine: None,
+                text,
+                page_map,
+            },
+        }
+    }
+
+    /// Only the rights: everything else is closed.
+    pub(crate) fn into_rights(self) -> Rights {
+        self.rights
+    }
+
+    /// A machine with so much memory: the one that is there, or another one.
+    pub(crate) fn take_machine(
+        &mut self,
+        kvm: Result<&Kvm, &kvm_ioctls::Error>,
+        image: &Image,
+        ram_bytes: u64,
+    ) -> Result<Machine, StartError> {
+        let fits = |machine: &Machine| machine.ram.length() == ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
+        if let Some(machine) = self.machine.take().filter(fits) {
+            return Ok(machine);
+        }
+        let mut machine = make_machine(kvm, image, self.text.as_ref(), ram_bytes)?;
+        if matches!(self.rights, Rights::GivenUp(_)) {
+            machine.warm_up();
+        }
+        Ok(machine)
+    }
+}
+
+impl Rights {
+    pub(crate) fn set_title(&mut self, title: &str) {
+        match self {
+            Self::Held(jail) => jail.set_title(title),
+            Self::GivenUp(stripped) => stripped.set_title(title),
+        }
+    }
+
+    /// Gives up what is left. `last` as [`Jail::give_up`] has it.
+    pub(crate) fn give_up(self, boundary: Boundary, user: Option<u32>, last: impl FnOnce()) -> Stripped {
+        match self {
+            Self::Held(jail) => jail.give_up(boundary, user, say_on_log, last),
+            Self::GivenUp(stripped) => stripped,
+        }
+    }
+}
+
+/// Makes a virtual machine that ticks can interrupt.
+fn make_machine(
+    kvm: Result<&Kvm, &kvm_ioctls::Error>,
+    image: &Image,
+    text: Option<&OwnedFd>,
+    ram_bytes: u64,
+) -> Result<Machine, StartError> {
+    let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
+    let machine = Machine::new(kvm, image, ram_bytes)?;
+    if let Some(text) = text {
+        machine.put_text(text.as_fd())?;
+    }
+    kick::install().map_err(|source| StartError::Io {
+        what: "the timer signal cannot be handled",
+        source,
+    })?;
+    Ok(machine)
+}
