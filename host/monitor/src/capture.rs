@@ -3,7 +3,7 @@
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{GuestPage, HostPage};
 
-use crate::protocol::Event;
+use crate::protocol::{Captured, Event};
 use crate::run::{Failure, Instance};
 use crate::start;
 
@@ -24,7 +24,10 @@ impl Instance {
             None
         };
         let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(processor)),
+            (None, Some(processor)) => Event::Captured(Box::new(Captured {
+                processor,
+                text_offers: text_offers(&guest),
+            })),
             (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
             (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
         };
@@ -43,4 +46,11 @@ impl Instance {
         }
         Ok(())
     }
+}
+
+/// What the guest offers to be mapped by large pages. Whether that makes sense is seen when it is done.
+fn text_offers(guest: &GuestPage) -> Vec<(u64, u64)> {
+    let count = usize::try_from(guest.text_offer_count).unwrap_or(usize::MAX);
+    let offers = guest.text_offers.iter().take(count);
+    offers.map(|offer| (offer.entry_gpa, offer.table_gpa)).collect()
 }

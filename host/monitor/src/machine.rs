@@ -48,6 +48,7 @@ const CR3_FLUSH_BIT: u64 = 1 << 3;
 const RAM_SLOT: u32 = 0;
 const MONITOR_SLOT: u32 = 1;
 const PROGRAM_SLOT: u32 = 2;
+const TEXT_SLOT: u32 = 3;
 
 /// Why a virtual machine could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +110,8 @@ pub(crate) struct Machine {
     pub(crate) ram: Region,
     pub(crate) monitor_area: Region,
     program: Option<Region>,
+    /// Program text in large pages.
+    snapshot_text: Option<Region>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     /// First unused byte of the page-table pool.
@@ -181,6 +184,7 @@ impl Machine {
             ram,
             monitor_area,
             program: None,
+            snapshot_text: None,
             kick,
             extended_state,
             page_tables_used_gpa: 0,
@@ -213,7 +217,9 @@ impl Machine {
 
     /// Memory that is mapped for the guest, in bytes.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
+        let files = [&self.program, &self.snapshot_text];
+        let files_bytes: u64 = files.into_iter().flatten().map(Region::length).sum();
+        self.ram.length() + self.monitor_area.length() + files_bytes
     }
 
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12

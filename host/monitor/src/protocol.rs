@@ -45,7 +45,7 @@ pub enum Request {
     /// then can ask for nothing but virtual machines. Attached may be [`crate::text_file`].
     Prepare(Preparation),
     /// Make the guest and run the program. Attached is the file of its root; a second one where
-    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`].
+    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`]; and a third one where [`Snapshot::text_bytes`] is not 0.
     Start {
         /// What to run.
         instance: StartRequest,
@@ -66,7 +66,7 @@ pub enum Request {
 }
 
 /// Most descriptors that a packet has attached.
-pub const ATTACHMENTS_MAX: usize = 2;
+pub const ATTACHMENTS_MAX: usize = 3;
 
 /// What is known of an instance before it is known which one it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,9 @@ pub struct Snapshot {
     pub extents: Vec<(u64, u64)>,
     /// The registers.
     pub processor: ProcessorState,
+    /// Length of the file of its text, in bytes: whole large pages, which the guest finds read-only at
+    /// [`spore_abi::layout::TEXT_GPA`]. 0 if there is none.
+    pub text_bytes: u64,
     /// The stretches to which copies write while they give their first answer. Where that is not known yet, the copy says
     /// so with [`Event::Written`].
     pub written: Option<Vec<(u64, u64)>>,
@@ -217,7 +220,7 @@ pub enum Event {
     /// The first bytes of the first answer have left; this is how the instance came to that.
     Answered(Milestones),
     /// The program is ready, its memory is a snapshot now, and the instance ends.
-    Captured(Box<ProcessorState>),
+    Captured(Box<Captured>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
     /// A copy of a snapshot has given its first answer, and has written to these stretches of its memory (start and
@@ -236,6 +239,16 @@ pub enum Event {
     Jail(JailReport),
     /// The instance has ended.
     Ended(End),
+}
+
+/// What a monitor knows of a snapshot that it has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The registers.
+    pub processor: ProcessorState,
+    /// What the guest has offered to be mapped by large pages: pairs of [`spore_abi::pages::TextOffer::entry_gpa`] and
+    /// [`spore_abi::pages::TextOffer::table_gpa`], as it says.
+    pub text_offers: Vec<(u64, u64)>,
 }
 
 /// When an instance came how far: CLOCK_MONOTONIC, in nanoseconds.

@@ -112,6 +112,7 @@ pub fn main() -> ExitCode {
                 let files = Files {
                     program: File::from(program),
                     memory: attachments.next(),
+                    text: attachments.next(),
                 };
                 break (instance, jail, files);
             }
@@ -189,6 +190,8 @@ struct Files {
     program: File,
     /// See [`MemorySource`].
     memory: Option<OwnedFd>,
+    /// See [`crate::protocol::Snapshot::text_bytes`].
+    text: Option<OwnedFd>,
 }
 
 /// Makes the guest and fills its shared pages.
@@ -265,7 +268,11 @@ fn make_form(
     let memory = match (&start.memory, &files.memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
-        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
+        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf {
+            file: file.as_fd(),
+            text: files.text.as_ref().map(AsFd::as_fd),
+            snapshot,
+        },
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
     let keeps_rights = matches!(waiting.rights, Rights::Held(_));
@@ -438,6 +445,9 @@ fn flags(start: &StartRequest) -> u32 {
     }
     if start.reaches_host_loopback {
         flags |= boot_flags::LOOPBACK_EGRESS;
+    }
+    if start.memory == MemorySource::Captured {
+        flags |= boot_flags::BECOMES_SNAPSHOT;
     }
     flags
 }

@@ -30,7 +30,7 @@ pub(crate) enum Readiness {
     /// The program listens.
     Ready,
     /// It did, and the instance has ended: its memory is a snapshot.
-    Captured(Box<protocol::ProcessorState>),
+    Captured(Box<protocol::Captured>),
     /// The program listens, but cannot be made a snapshot.
     NotCaptured,
 }
@@ -111,7 +111,7 @@ impl Actor {
                                 resident.note_written(&stretches);
                             }
                         }
-                        Some(Event::Captured(processor)) => captured = Some(processor),
+                        Some(Event::Captured(what)) => captured = Some(what),
                         Some(Event::NotCaptured(reason)) => {
                             let text = format!("no snapshot can be made, so each instance is booted: {reason}");
                             self.write(LogSource::Platform, text);
@@ -168,7 +168,7 @@ impl Actor {
         let end_report = self.finish(end, stopping).await;
         if let Some(ready) = ready {
             let started = match (captured, bad_program) {
-                (Some(processor), _) => Ok(Readiness::Captured(processor)),
+                (Some(captured), _) => Ok(Readiness::Captured(captured)),
                 (None, Some(reason)) => Err(StartError::BadProgram { reason }),
                 (None, None) => Err(StartError::EndedEarly(end_report.clone())),
             };

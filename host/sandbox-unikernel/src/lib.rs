@@ -52,6 +52,7 @@ use spore_sandbox::{
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use actor::{Actor, Readiness};
 use channel::{Channel, is_gone};
@@ -312,10 +313,13 @@ impl UnikernelSandbox {
                 return Err(snapshots::unasked());
             };
             match readiness {
-                Readiness::Captured(processor) => {
-                    let resident =
-                        Resident::new(file, *processor, root).map_err(host_error("sealing a snapshot"))?;
-                    Ok(Some(Arc::new(resident)))
+                Readiness::Captured(captured) => {
+                    // Text of a large program takes a while to copy.
+                    let resident = spawn_blocking(move || Resident::new(file, *captured, root)).await;
+                    let resident = resident.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                    Ok(Some(Arc::new(
+                        resident.map_err(host_error("sealing a snapshot"))?,
+                    )))
                 }
                 Readiness::NotCaptured => {
                     instance.stop(StopReason::NotNeeded).await;

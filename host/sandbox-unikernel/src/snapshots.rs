@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
 use rustix::io::Errno;
-use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::{Text, lay_out_text};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
 
@@ -42,6 +43,8 @@ pub(crate) struct Resident {
     root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
+    /// Its text in large pages, if there is any.
+    text: Option<Text>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
 }
@@ -75,7 +78,10 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, processor: ProcessorState, root: File) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File) -> io::Result<Self> {
+        let file = File::from(file);
+        let text = lay_out_text(&file, &root, &captured.text_offers)?;
+        let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -87,14 +93,19 @@ impl Resident {
             file,
             root,
             extents,
-            processor,
+            processor: captured.processor,
+            text,
             written: OnceLock::new(),
         })
     }
 
-    /// The files that a monitor needs for that: of the root, and of the memory.
+    /// The files that a monitor needs for that: of the root, of the memory, and of the text.
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.root.as_fd(), self.file.as_fd()]
+        let text = self.text.as_ref().map(|text| text.file.as_fd());
+        [self.root.as_fd(), self.file.as_fd()]
+            .into_iter()
+            .chain(text)
+            .collect()
     }
 
     /// What a monitor needs to know to make a copy.
@@ -102,6 +113,7 @@ impl Resident {
         Snapshot {
             extents: self.extents.clone(),
             processor: self.processor.clone(),
+            text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
             written: self.written.get().cloned(),
         }
     }
