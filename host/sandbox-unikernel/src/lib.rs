@@ -28,6 +28,7 @@ mod once;
 mod snapshots;
 mod stages;
 mod supply;
+mod texts;
 mod watched;
 mod words;
 
@@ -315,7 +316,9 @@ impl UnikernelSandbox {
             match readiness {
                 Readiness::Captured(captured) => {
                     // Text of a large program takes a while to copy.
-                    let resident = spawn_blocking(move || Resident::new(file, *captured, root)).await;
+                    let texts = Arc::clone(&self.snapshots.texts);
+                    let made = spawn_blocking(move || Resident::new(file, *captured, root, &texts));
+                    let resident = made.await;
                     let resident = resident.unwrap_or_else(|error| Err(std::io::Error::other(error)));
                     Ok(Some(Arc::new(
                         resident.map_err(host_error("sealing a snapshot"))?,

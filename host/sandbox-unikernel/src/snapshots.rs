@@ -16,10 +16,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
 use rustix::io::Errno;
+use spore_monitor::Text;
 use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
-use spore_monitor::{Text, lay_out_text};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
+
+use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
@@ -44,7 +46,7 @@ pub(crate) struct Resident {
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
     /// Its text in large pages, if there is any.
-    text: Option<Text>,
+    text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
 }
@@ -53,6 +55,8 @@ pub(crate) struct Resident {
 #[derive(Default)]
 pub(crate) struct Snapshots {
     cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+    /// What they have of text in large pages.
+    pub(crate) texts: Arc<Texts>,
 }
 
 impl Snapshots {
@@ -78,9 +82,9 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File, texts: &Texts) -> io::Result<Self> {
         let file = File::from(file);
-        let text = lay_out_text(&file, &root, &captured.text_offers)?;
+        let text = texts.of(&file, &root, &captured.text_offers)?;
         let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
         fcntl_add_seals(
