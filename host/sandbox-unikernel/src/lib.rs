@@ -355,7 +355,7 @@ impl UnikernelSandbox {
         let is_clone = resident.is_some();
         let request = start_request(spec, jail, memory);
         let taken = Taken {
-            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            process: Watched::new(launch.process),
             group,
             supply: Arc::clone(&self.supply),
         };

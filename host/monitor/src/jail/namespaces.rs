@@ -27,21 +27,26 @@ const MOUNT_POINT: &str = "/proc";
 #[error("the kernel allows this user none")]
 struct NoPidNamespace;
 
-/// Enters namespaces and the empty root, as far as they are to be had.
-pub(super) fn enter(report: &mut JailReport) {
+/// Enters namespaces and the empty root, as far as they are to be had. `is_in_empty_network` says that the one for the
+/// network is there already.
+pub(super) fn enter(report: &mut JailReport, is_in_empty_network: bool) {
     // The PID namespace is made with the process; its first process has the number 1.
     let is_first = getpid().is_init();
     report.note(
         Layer::PidNamespace,
         if is_first { Ok(()) } else { Err(NoPidNamespace) },
     );
-    let all = NAMESPACES
-        .iter()
-        .fold(UnshareFlags::empty(), |all, (_, flag)| all | *flag);
-    let together = separate(all);
+    let missing = |flag: &UnshareFlags| !(is_in_empty_network && *flag == UnshareFlags::NEWNET);
+    let flags = NAMESPACES.iter().map(|(_, flag)| *flag).filter(missing);
+    let together = separate(flags.collect());
     for (layer, flag) in NAMESPACES {
         // Together they cost less; one by one they tell which is not to be had.
-        report.note(layer, together.or_else(|_| separate(flag)));
+        let entered = if missing(&flag) {
+            together.or_else(|_| separate(flag))
+        } else {
+            Ok(())
+        };
+        report.note(layer, entered);
     }
     let root = if report.is_active(Layer::MountNamespace) {
         empty_root()
