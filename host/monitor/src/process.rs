@@ -24,8 +24,8 @@ const OWN_EXECUTABLE: &std::ffi::CStr = c"/proc/self/exe";
 const MONITOR_SUBCOMMAND: &str = "monitor";
 /// What follows the subcommand where the process has a user namespace of its own.
 pub(crate) const IN_USER_NAMESPACE: &str = "in-user-namespace";
-/// What follows the subcommand where the process is born in a network namespace in which there is nothing.
-pub(crate) const IN_EMPTY_NETWORK: &str = "in-empty-network";
+/// What follows the subcommand where the process is born in the namespaces that [`share_namespaces`] has made.
+pub(crate) const IN_SHARED_NAMESPACES: &str = "in-shared-namespaces";
 /// Bytes that the first argument takes, so that a title of this length has room later.
 const TITLE_BYTES: usize = 160;
 /// A flag of `clone3`, of a width that the crate `libc` has no type for.
@@ -58,19 +58,20 @@ pub struct Spawn<'a> {
     pub log: OwnedFd,
     /// Folder of a cgroup (version 2) into which it is born.
     pub cgroup: Option<BorrowedFd<'a>>,
-    /// Whether the calling thread has left the network ([`leave_network`]). Otherwise the process does so by itself.
-    pub is_in_empty_network: bool,
+    /// Whether the calling thread has called [`share_namespaces`].
+    pub shares_namespaces: bool,
 }
 
-/// Takes the calling thread, and with it the processes that it starts from now on, into a network namespace in which there
-/// is nothing. A namespace for each process would take some 200 KiB of kernel memory.
+/// Takes the calling thread, and with it the processes that it starts from now on, into namespaces in which there is nothing,
+/// and in which none of them can make anything: for the network, and for System V objects and message queues. Of their
+/// own they would take some 220 KiB of kernel memory each.
 ///
 /// # Errors
 ///
-/// If the kernel does not allow it to this user.
-pub fn leave_network() -> io::Result<()> {
-    // SAFETY: changes what sockets that this thread makes later are connected with, and nothing else.
-    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?)
+/// If the kernel does not allow it to this user. Then each process tries by itself, in its user namespace.
+pub fn share_namespaces() -> io::Result<()> {
+    // SAFETY: changes what sockets and queues that this thread makes later belong to, and nothing else.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }?)
 }
 
 impl Spawn<'_> {
@@ -111,8 +112,8 @@ impl Spawn<'_> {
         if is_in_user_namespace {
             arguments.push(IN_USER_NAMESPACE.to_owned());
         }
-        if self.is_in_empty_network {
-            arguments.push(IN_EMPTY_NETWORK.to_owned());
+        if self.shares_namespaces {
+            arguments.push(IN_SHARED_NAMESPACES.to_owned());
         }
         let arguments: Vec<CString> = arguments
             .into_iter()

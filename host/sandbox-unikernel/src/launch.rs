@@ -36,11 +36,11 @@ pub(crate) fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
 }
 
 /// Starts a monitor process, if wanted within a cgroup of version 2. It ends with the calling thread at the latest;
-/// `is_in_empty_network` says whether that has left the network.
+/// `shares_namespaces` says whether that has made some for all that it starts.
 pub(crate) fn start(
     title: &str,
     cgroup: Option<BorrowedFd<'_>>,
-    is_in_empty_network: bool,
+    shares_namespaces: bool,
 ) -> Result<Launch, StartError> {
     let (control, monitor_control) = packet_sockets()?;
     set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
@@ -51,7 +51,7 @@ pub(crate) fn start(
         control: monitor_control,
         log: monitor_log,
         cgroup,
-        is_in_empty_network,
+        shares_namespaces,
     };
     let process = spawn
         .start()

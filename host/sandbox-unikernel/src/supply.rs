@@ -128,7 +128,7 @@ impl Supply {
                 processor_millis: FIRST_WANTED.1,
             },
             default: isolation,
-            has_left_network: false,
+            shares_namespaces: false,
             demand: Demand::default(),
         };
         let thread = std::thread::Builder::new()
@@ -217,15 +217,14 @@ struct Maker {
     next: Wanted,
     /// What functions get that ask for nothing in particular.
     default: Isolation,
-    /// All monitors are in the network namespace of this thread, in which there is nothing.
-    has_left_network: bool,
+    /// All monitors are in those namespaces of this thread in which there is nothing.
+    shares_namespaces: bool,
     demand: Demand,
 }
 
 impl Maker {
     fn run(mut self, queue: &Receiver<Order>) {
-        // Where this user may not, each monitor tries by itself, in its user namespace.
-        self.has_left_network = spore_monitor::process::leave_network().is_ok();
+        self.shares_namespaces = spore_monitor::process::share_namespaces().is_ok();
         let mut is_complete = self.refill();
         loop {
             let order = if !is_complete {
@@ -315,7 +314,7 @@ impl Maker {
     }
 
     fn start(&self, wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
-        let launch = launch::start(READY_TITLE, cgroup, self.has_left_network)?;
+        let launch = launch::start(READY_TITLE, cgroup, self.shares_namespaces)?;
         if wanted.isolation == Isolation::VirtualMachine {
             launch.prepare(wanted.memory_bytes, self.text.as_fd())?;
         }
