@@ -539,7 +539,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10), JailRequest::default(), MemorySource::Fresh, false).unwrap();
+        let packet = start_request(
+            &spec(240 << 10),
+            JailRequest::default(),
+            MemorySource::Fresh,
+            false,
+        )
+        .unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
