@@ -9,13 +9,13 @@
 //! there are at most [`FUNCTION_INSTANCES`] in a function, and several functions.
 
 use std::collections::HashSet;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use spore_test_harness::client::ask_at_once;
 use spore_test_harness::process::ProcessIdentity;
 use spore_test_real::programs::installed::PYTHON_IDENTITY;
 
@@ -29,6 +29,8 @@ const FUNCTION_INSTANCES: u32 = 1000;
 const SAMPLED: usize = 100;
 /// Memory that the machine keeps for others, in bytes.
 const SPARED_BYTES: u64 = 2 << 30;
+/// Where memory does not suffice, there are so many, or a multiple.
+const ROUND: u64 = 100;
 /// What an instance may take before it was measured.
 const FIRST_BYTES: u64 = 8 << 20;
 /// Time for what was done to come to rest.
@@ -79,8 +81,8 @@ pub(crate) struct Step {
     pub(crate) idle_ms_per_s: f64,
     /// How busy the machine was meanwhile, 0 to 1: others count too.
     pub(crate) idle_busy_share: f64,
-    /// Why there were no more.
-    pub(crate) stopped: Option<String>,
+    /// How many should have been there, if memory did not suffice for so many.
+    pub(crate) wanted: Option<u32>,
 }
 
 /// Measures both programs with 1, 10, 100 and so on instances, up to `most`.
@@ -134,22 +136,23 @@ fn measure_one(
         .collect();
     counts.push(most);
     for count in counts {
-        let available = Memory::now()?.available();
-        let wanted = u64::from(count) * each_bytes;
+        let room = Memory::now()?.available().saturating_sub(SPARED_BYTES) / each_bytes;
         let mut step = Step {
             program: program.to_owned(),
             instances: count,
             ..Step::default()
         };
-        if wanted.saturating_add(SPARED_BYTES) > available {
-            let [wanted, available] = [wanted, available].map(|bytes| bytes >> 20);
-            step.stopped = Some(format!(
-                "they would take {wanted} MiB, and {available} MiB are available"
-            ));
-            steps.push(step);
+        if u64::from(count) > room {
+            step.instances = (room / ROUND * ROUND) as u32;
+            step.wanted = Some(count);
+        }
+        if steps
+            .last()
+            .is_some_and(|last: &Step| step.instances <= last.instances)
+        {
             break;
         }
-        eprintln!("measuring density: {count} instances in {program}");
+        eprintln!("measuring density: {} instances in {program}", step.instances);
         scene.measure(&mut step)?;
         // Of few instances it says little.
         if count >= 100 {
@@ -271,47 +274,9 @@ impl Scene<'_> {
 
 /// Asks a function with so many instances for so many answers at a time; how many different instances have answered.
 fn ask(gateway: SocketAddr, function: &str, count: u32) -> Result<u32> {
-    let head = format!(
-        "POST /function/{function} HTTP/1.1\r\nHost: bench\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
-    );
-    let open = |_| -> Result<TcpStream> {
-        let mut stream = TcpStream::connect(gateway)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(head.as_bytes())?;
-        Ok(stream)
-    };
-    let mut streams = (0..count).map(open).collect::<Result<Vec<_>>>()?;
-    // The gateway asks for the body when it has an instance for it.
-    for stream in &mut streams {
-        let text = read_until(stream, |text| text.contains("\r\n\r\n"))?;
-        ensure!(text.starts_with("HTTP/1.1 100"), "a request is refused: {text}");
-    }
-    for stream in &mut streams {
-        stream.write_all(b"x")?;
-    }
-    let mut identities = HashSet::new();
-    for stream in &mut streams {
-        let text = read_until(stream, |text| {
-            text.contains("\r\n\r\n") && text.ends_with('\n') && !text.ends_with("\r\n")
-        })?;
-        ensure!(text.starts_with("HTTP/1.1 200"), "no answer: {text}");
-        let body = text.split("\r\n\r\n").nth(1).unwrap_or_default();
-        identities.extend(body.split_whitespace().next().map(str::to_owned));
-    }
-    Ok(identities.len() as u32)
-}
-
-/// Reads until there is enough, or no more.
-fn read_until(stream: &mut TcpStream, is_enough: impl Fn(&str) -> bool) -> Result<String> {
-    let (mut text, mut buffer) = (String::new(), [0; 2048]);
-    while !is_enough(&text) {
-        let length = stream.read(&mut buffer).context("an answer was cut off")?;
-        if length == 0 {
-            break;
-        }
-        text.push_str(&String::from_utf8_lossy(&buffer[..length]));
-    }
-    Ok(text)
+    let bodies = ask_at_once(gateway, function, count as usize, PATIENCE)?;
+    let identities = bodies.iter().filter_map(|body| body.split_whitespace().next());
+    Ok(identities.collect::<HashSet<_>>().len() as u32)
 }
 
 /// What `/proc/meminfo` says.

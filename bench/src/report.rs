@@ -119,10 +119,6 @@ pub(crate) fn render_density(steps: &[Step]) -> String {
     let both = |bytes: [u64; 2]| bytes.map(|bytes| kib(bytes as i64));
     for step in steps {
         let name = format!("  {:<7} {:>6}", step.program, step.instances);
-        if let Some(reason) = &step.stopped {
-            let _ = writeln!(text, "{name} not tried: {reason}");
-            continue;
-        }
         let machine = step.machine_bytes.map(kib);
         let (proportional, private) = (both(step.proportional_bytes), both(step.private_bytes));
         let seconds = [step.started_ms, step.answered_ms, step.ended_ms].map(|ms| ms as f64 / 1000.0);
@@ -148,6 +144,9 @@ pub(crate) fn render_density(steps: &[Step]) -> String {
             .map(|(name, bytes)| format!("{name} {}", kib(*bytes)))
             .collect();
         let _ = writeln!(text, "  {:<14} the kernel's: {}", "", kernel.join(", "));
+        if let Some(wanted) = step.wanted {
+            let _ = writeln!(text, "  {:<14} memory does not suffice for {wanted}", "");
+        }
     }
     text
 }
@@ -156,7 +155,7 @@ pub(crate) fn render_density(steps: &[Step]) -> String {
 pub(crate) fn promises_of_density(steps: &[Step]) -> Vec<Promise> {
     let largest = steps
         .iter()
-        .filter(|step| step.program == "C" && step.stopped.is_none())
+        .filter(|step| step.program == "C")
         .max_by_key(|step| step.instances);
     let promise = |what: &str, unit, at_most, found: Option<f64>| Promise {
         what: what.to_owned(),
@@ -421,21 +420,19 @@ mod tests {
             private_bytes: [private_kib << 10; 2],
             ..Step::default()
         };
-        let stopped = Step {
-            stopped: Some("no memory".to_owned()),
-            ..step(1000, 0, 0)
+        let fewer = Step {
+            wanted: Some(5000),
+            ..step(1000, 1000, 512)
         };
-        let all = promises_of_density(&[step(1, 1, 600), step(100, 99, 512), stopped.clone()]);
+        let all = promises_of_density(&[step(1, 1, 600), step(100, 99, 512)]);
         assert_eq!(
             all.iter().map(Promise::is_kept).collect::<Vec<_>>(),
             [true, false]
         );
-        assert!(
-            promises_of_density(&[stopped.clone()])
-                .iter()
-                .all(|promise| !promise.is_kept())
-        );
-        assert!(render_density(&[step(1, 1, 600), stopped]).contains("no memory"));
+        let all = promises_of_density(&[step(100, 99, 512), fewer.clone()]);
+        assert!(all.iter().all(Promise::is_kept));
+        assert!(promises_of_density(&[]).iter().all(|promise| !promise.is_kept()));
+        assert!(render_density(&[step(1, 1, 600), fewer]).contains("not suffice for 5000"));
         assert_eq!(render_density(&[]), "");
     }
 
