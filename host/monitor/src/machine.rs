@@ -16,7 +16,7 @@ use spore_abi::layout::{LARGE_PAGE_BYTES, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_G
 use spore_abi::pages::Registers;
 
 use crate::guest_process::ProcessEnd;
-use crate::image::Image;
+use crate::image::{Image, TEXT_FILE_AREA_OFFSET};
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
@@ -123,15 +123,26 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A machine with `ram_bytes` of memory (rounded up to large pages) and nothing in it, whose processor is set to the
-    /// image's first instruction. It knows no program yet: see [`Machine::load`].
-    pub(crate) fn new(kvm: &Kvm, image: &Image, ram_bytes: u64) -> Result<Self, MachineError> {
+    /// image's first instruction. It knows no program yet: see [`Machine::load`]. `text` is [`crate::text_file`], where
+    /// it is to be shared.
+    pub(crate) fn new(
+        kvm: &Kvm,
+        image: &Image,
+        ram_bytes: u64,
+        text: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, MachineError> {
         let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
         let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
         let ram =
             Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory)?;
         let monitor_area =
             Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
-        let places = tables::fill_monitor_area(&monitor_area)?;
+        match text {
+            Some(text) => monitor_area
+                .overlay(text, TEXT_FILE_AREA_OFFSET, 0, tables::MONITOR_BYTES)
+                .map_err(MachineError::Memory)?,
+            None => tables::fill_monitor_area(&monitor_area)?,
+        }
 
         let processor = virtual_machine
             .create_vcpu(0)
@@ -154,7 +165,7 @@ impl Machine {
                 })
         });
         let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
-        set_special_registers(&mut special, &places);
+        set_special_registers(&mut special, &tables::PLACES);
         processor
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))?;
@@ -193,6 +204,9 @@ impl Machine {
         };
         machine.map(RAM_SLOT, 0, &machine.ram, 0)?;
         machine.map(MONITOR_SLOT, MONITOR_GPA, &machine.monitor_area, 0)?;
+        if let Some(text) = text {
+            machine.put_text(text)?;
+        }
         Ok(machine)
     }
 

@@ -111,6 +111,8 @@ pub struct StartRequest {
     pub reaches_host_loopback: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
+    /// Whether the kernel may merge pages of its memory with equal ones of others (ksm). Only that of a virtual machine.
+    pub merges_pages: bool,
     /// What is to be around the guest. The monitor takes this one or fails.
     pub isolation: IsolationChoice,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.

@@ -291,6 +291,9 @@ fn make_form(
         let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
         let text = waiting.text.as_ref().map(AsFd::as_fd);
         machine.load(image, text, start.memory_bytes, Some(program), &memory)?;
+        if start.merges_pages {
+            machine.ram.merge_pages();
+        }
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
     match start.isolation {

@@ -48,12 +48,24 @@ pub(crate) const TASK_STATE: u16 = 0x40;
 /// STAR: SYSRET loads CS from bits 63:48 plus 16 and SS from them plus 8; SYSCALL loads CS from bits 47:32.
 pub(crate) const STAR: u64 = (0x23 << 48) | ((KERNEL_CODE as u64) << 32);
 
-/// Where the processor's tables are.
+/// Length of the I/O bitmap, as far as there is one: what lies beyond is denied.
+const BITMAP_BYTES: u64 = DOORBELL_PORT as u64 / 8 + 2;
+/// Last byte of the task state: 104 bytes, then the bitmap.
+const TSS_LIMIT: u64 = 0x68 + BITMAP_BYTES - 1;
+
+/// Where the processor's tables are, and the last byte of each.
 pub(crate) struct Places {
     pub(crate) gdt: (u64, u16),
     pub(crate) idt: (u64, u16),
     pub(crate) task_state: (u64, u32),
 }
+
+/// Where they are within the monitor's area.
+pub(crate) const PLACES: Places = Places {
+    gdt: (MONITOR_BASE + GDT, TASK_STATE + 15),
+    idt: (MONITOR_BASE + IDT, (VECTORS * 16 - 1) as u16),
+    task_state: (MONITOR_BASE + TSS, TSS_LIMIT as u32),
+};
 
 /// The ports that CPL 3 may use.
 fn doorbell_ports() -> std::ops::Range<u16> {
@@ -61,7 +73,7 @@ fn doorbell_ports() -> std::ops::Range<u16> {
 }
 
 /// Fills the monitor's area.
-pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
+pub(crate) fn fill_monitor_area(area: &Region) -> Result<(), OutOfRange> {
     let flat: [u64; 7] = [
         0,
         0,
@@ -75,8 +87,8 @@ pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
         area.write(GDT + index as u64 * 8, *descriptor)?;
     }
     // Task state: 104 bytes, then the I/O bitmap: a clear bit allows a port, ports beyond the limit are denied.
-    let bitmap_bytes = u64::from(DOORBELL_PORT) / 8 + 2;
-    let limit = 0x68 + bitmap_bytes - 1;
+    let bitmap_bytes = BITMAP_BYTES;
+    let limit = TSS_LIMIT;
     let base = MONITOR_BASE + TSS;
     let low = (limit & 0xffff) | ((base & 0xff_ffff) << 16) | (0x8b << 40) | ((base >> 24 & 0xff) << 56);
     area.write(GDT + u64::from(TASK_STATE), low)?;
@@ -119,11 +131,7 @@ pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
         let page = (MONITOR_GPA + index * PAGE_BYTES) | PRESENT | WRITABLE | TOUCHED;
         area.write(TABLES + 2 * PAGE_BYTES + index * 8, page)?;
     }
-    Ok(Places {
-        gdt: (MONITOR_BASE + GDT, TASK_STATE + 15),
-        idt: (MONITOR_BASE + IDT, (VECTORS * 16 - 1) as u16),
-        task_state: (base, limit as u32),
-    })
+    Ok(())
 }
 
 /// The exception vector whose stub is at `rip`, if one is.
@@ -220,7 +228,8 @@ mod tests {
     #[test]
     fn the_doorbell_is_the_only_port_that_is_allowed() {
         let area = Region::anonymous(MONITOR_BYTES, 4096).unwrap();
-        let places = fill_monitor_area(&area).unwrap();
+        fill_monitor_area(&area).unwrap();
+        let places = PLACES;
         let bitmap_bytes = u64::from(places.task_state.1) + 1 - 0x68;
         let is_allowed = |port: &u64| area.read::<u8>(TSS + 0x68 + port / 8).unwrap() >> (port % 8) & 1 == 0;
         let allowed: Vec<u64> = (0..bitmap_bytes * 8).filter(is_allowed).collect();

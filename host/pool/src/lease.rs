@@ -68,6 +68,12 @@ impl<C: Send + 'static> Lease<C> {
         self.pool.invocation_kept(self.id, connection);
     }
 
+    /// Nothing has reached the instance: it is as it was before.
+    pub fn leave(mut self) {
+        self.stage = Stage::Over;
+        self.pool.invocation_left_out(self.id, None);
+    }
+
     /// The invocation failed: the instance is stopped, in the background, for this reason.
     pub fn discard(mut self, reason: StopReason) {
         self.stage = Stage::Over;

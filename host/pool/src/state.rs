@@ -29,7 +29,8 @@
 //!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest, and at once if the
 //!    latest request had to wait for its start.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
-//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause.
+//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause. What the
+//!    minimum asks for is started [`STARTS_MAX`] at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -39,6 +40,10 @@ use crate::demand::Demand;
 
 /// How long a start ahead of demand makes way for invocations under way.
 pub const AHEAD_DELAY: Duration = Duration::from_millis(10);
+
+/// How many starts that only the minimum asks for are under way at a time. The next one begins as one of them ends, so that
+/// the start of thousands leaves room for what somebody waits for, in this pool and in others.
+pub const STARTS_MAX: usize = 16;
 
 /// Number of a request, given by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -520,7 +525,8 @@ impl PoolState {
         }
         let may_retry = self.backoff.allows(now);
         if may_retry {
-            for _ in 0..self.below_floor() {
+            let under_way = self.starting.len().saturating_sub(self.waiting.len());
+            for _ in 0..self.below_floor().min(STARTS_MAX.saturating_sub(under_way)) {
                 self.start(actions);
             }
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use spore_pool::state::{
-    AHEAD_DELAY, Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId,
+    AHEAD_DELAY, Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId, STARTS_MAX,
 };
 
 /// What a caller, a sandbox or time does next; numbers choose among what exists at that moment.
@@ -396,7 +396,10 @@ impl Model {
             "an instance beyond the scale is kept"
         );
         if !self.failing && !self.closed {
-            assert!(self.live() >= self.floor(), "less than the minimum");
+            assert!(
+                self.live() >= self.floor() || self.starting.len() >= STARTS_MAX,
+                "less than the minimum, and nothing is done about it"
+            );
             if let Some(since) = self.short_since {
                 assert!(
                     self.busy_current() > 0 || !self.waiting.is_empty(),
@@ -414,7 +417,8 @@ impl Model {
                 "nobody looks again whether to start what is missing"
             );
         }
-        assert!(self.closed || self.live() >= self.floor() || next.is_some());
+        let is_under_way = self.starting.len() >= STARTS_MAX;
+        assert!(self.closed || self.live() >= self.floor() || is_under_way || next.is_some());
         if self.live() > self.floor() && self.spare() > self.ahead() {
             for (_, since) in self.idle.values() {
                 assert!(
@@ -486,6 +490,28 @@ fn pristine(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> Model {
         one_invocation: true,
         ..fixed_limits(min, max, waiting, idle_seconds)
     })
+}
+
+#[test]
+fn thousands_are_started_a_few_at_a_time() {
+    let mut model = fixed(0, 5000, 0, 60);
+    model.step(&Step::Scale(2000));
+    for _ in 0..2000 {
+        assert!((1..=STARTS_MAX).contains(&model.starting.len()));
+        model.step(&Step::Ready(0));
+    }
+    assert_eq!((model.starting.len(), model.idle.len()), (0, 2000));
+    model.step(&Step::Scale(5000));
+    assert_eq!(model.starting.len(), STARTS_MAX);
+    for _ in 0..2000 {
+        model.step(&Step::Arrive);
+    }
+    // Each request that waits has a start of its own besides.
+    for _ in 0..100 {
+        model.step(&Step::Arrive);
+        let waiting = model.waiting.len();
+        assert!((waiting..=waiting + STARTS_MAX).contains(&model.starting.len()));
+    }
 }
 
 #[test]

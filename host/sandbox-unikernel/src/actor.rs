@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
+use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, Request};
 use spore_sandbox::{
     EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages, StopReason,
 };
@@ -90,13 +90,11 @@ impl Actor {
         let mut ready = Some(ready);
         let mut captured = None;
         let mut stopping: Option<StopReason> = None;
-        let mut packet = vec![0; PACKET_BYTES_MAX];
-        let mut text = vec![0; PACKET_BYTES_MAX];
         let mut kill_at = pin!(sleep_until(Instant::now()));
         let end = loop {
             tokio::select! {
-                received = self.control.receive(&mut packet) => {
-                    match received.ok().and_then(|length| event(&packet[..length])) {
+                received = self.control.receive(event) => {
+                    match received.ok().flatten() {
                         Some(Event::Ready) => {
                             if let Some(ready) = ready.take() {
                                 // Nobody waits any more if the start was given up.
@@ -134,8 +132,8 @@ impl Actor {
                         None => break None,
                     }
                 }
-                received = receive_log(&self.log_channel, &mut text) => match received {
-                    Ok(length) if length > 0 => self.take_log(&text[..length]),
+                received = receive_log(&self.log_channel) => match received {
+                    Ok(packet) if !packet.is_empty() => self.take_log(&packet),
                     // Its end comes with the process's.
                     _ => tokio::time::sleep(Duration::from_millis(1)).await,
                 },
@@ -159,7 +157,7 @@ impl Actor {
         };
         let end = match end {
             Some(end) => Some(end),
-            None => self.last_word(&mut packet).await,
+            None => self.last_word().await,
         };
         let bad_program = end.as_ref().and_then(|end| match &end.cause {
             Cause::BadProgram(reason) => Some(reason.clone()),
@@ -180,11 +178,12 @@ impl Actor {
     }
 
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
-    async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
+    async fn last_word(&mut self) -> Option<End> {
         // How it ended is asked again below.
         let _ = self.monitor.process.kill().await;
-        while let Some(length @ 1..) = self.control.try_receive(packet) {
-            match event(&packet[..length]) {
+        let packet = |packet: &[u8]| (!packet.is_empty()).then(|| event(packet));
+        while let Some(Some(event)) = self.control.try_receive(packet) {
+            match event {
                 Some(Event::Read {
                     streams,
                     newest_bytes,
@@ -205,9 +204,8 @@ impl Actor {
             },
             None => self.monitor.process.kill().await,
         };
-        let mut text = vec![0; PACKET_BYTES_MAX];
-        while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
-            self.take_log(&text[..length]);
+        while let Some(packet @ [_, ..]) = self.log_channel.try_receive(<[u8]>::to_vec).as_deref() {
+            self.take_log(packet);
         }
         self.flush_log();
         let report = match (end, stopping) {
@@ -298,13 +296,13 @@ impl Actor {
 
 /// Receives a packet of the log, after everything else that can run has run: the answer of an instance often comes at
 /// the same moment, and a caller waits for that.
-async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<usize> {
+async fn receive_log(channel: &Channel) -> std::io::Result<Vec<u8>> {
     loop {
         channel.readable().await?;
         tokio::task::yield_now().await;
         // Where there is none after all, the next one is to wait for its turn too.
-        if let Some(length) = channel.receive_if_any(buffer)? {
-            return Ok(length);
+        if let Some(packet) = channel.receive_if_any(<[u8]>::to_vec)? {
+            return Ok(packet);
         }
     }
 }

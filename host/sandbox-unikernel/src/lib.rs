@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod ingress;
 mod launch;
 mod lines;
+mod merging;
 mod once;
 mod snapshots;
 mod stages;
@@ -62,6 +63,7 @@ pub use confinement::layers;
 pub use egress::reaches_loopback;
 use ingress::Ingress;
 use launch::host_error;
+pub use merging::{Merging, merging};
 pub use once::{RunError, run_once};
 use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Supply, Taken, Wanted};
@@ -76,6 +78,8 @@ pub struct SandboxOptions {
     pub requires_virtual_machine: bool,
     /// What the instances' cgroups go below: a path within each hierarchy; the daemon's own cgroup if there is none.
     pub cgroup_parent: Option<PathBuf>,
+    /// Whether the kernel may merge equal pages of different instances.
+    pub merges_pages: bool,
 }
 
 /// Starts unikernels, in virtual machines or in processes.
@@ -84,6 +88,7 @@ pub struct UnikernelSandbox {
     no_virtual_machine: Option<String>,
     default: Isolation,
     requires_virtual_machine: bool,
+    merges_pages: bool,
     confinement: Confinement,
     supply: Arc<Supply>,
     snapshots: Snapshots,
@@ -121,6 +126,9 @@ pub enum SandboxError {
     /// Both are asked for.
     #[error("processes are no virtual machines: leave out either --isolation process or --require-vm")]
     Contradiction,
+    /// Pages are to be merged, and the kernel cannot do that.
+    #[error("this kernel cannot merge pages, for it has no /sys/kernel/mm/ksm: leave out --merge-pages")]
+    NoMerging,
 }
 
 impl UnikernelSandbox {
@@ -133,6 +141,9 @@ impl UnikernelSandbox {
         let (isolation, requires_virtual_machine) = (options.isolation, options.requires_virtual_machine);
         if requires_virtual_machine && isolation == Some(Isolation::Process) {
             return Err(SandboxError::Contradiction);
+        }
+        if options.merges_pages && merging() == Merging::Absent {
+            return Err(SandboxError::NoMerging);
         }
         let failure = match probe_host() {
             Ok(_) => None,
@@ -164,6 +175,7 @@ impl UnikernelSandbox {
             no_virtual_machine: failure,
             default,
             requires_virtual_machine,
+            merges_pages: options.merges_pages,
             confinement,
             supply: Arc::new(supply),
             snapshots: Snapshots::default(),
@@ -198,6 +210,7 @@ fn start_request(
     spec: &InstanceSpec,
     jail: JailRequest,
     memory: MemorySource,
+    merges_pages: bool,
 ) -> Result<Vec<u8>, StartError> {
     let instance = StartRequest {
         arguments: spec.arguments.clone(),
@@ -217,6 +230,7 @@ fn start_request(
         rewrites_calls: spec.rewrites_calls,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
+        merges_pages,
         isolation: isolation_choice(spec.isolation),
         uses_dispatch: true,
     };
@@ -360,9 +374,9 @@ impl UnikernelSandbox {
         };
         let (memory, files, resident) = origin.parts();
         let is_clone = resident.is_some();
-        let request = start_request(spec, jail, memory);
+        let request = start_request(spec, jail, memory, self.merges_pages);
         let taken = Taken {
-            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            process: Watched::new(launch.process),
             group,
             supply: Arc::clone(&self.supply),
         };
@@ -532,7 +546,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10), JailRequest::default(), MemorySource::Fresh).unwrap();
+        let packet = start_request(
+            &spec(240 << 10),
+            JailRequest::default(),
+            MemorySource::Fresh,
+            false,
+        )
+        .unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -545,6 +565,7 @@ mod tests {
             &spec(PACKET_BYTES_MAX),
             JailRequest::default(),
             MemorySource::Fresh,
+            false,
         )
         .unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");

@@ -72,7 +72,7 @@ pub fn run_once(
     })?;
     let name = request.arguments.first().cloned().unwrap_or_default();
     let title = format!("spore-monitor run {name}");
-    let launch = launch::start(&title, None)?;
+    let launch = launch::start(&title, None, false)?;
     let jail = JailRequest {
         title,
         user: own_user(launch.process.id()),

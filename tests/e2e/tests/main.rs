@@ -14,6 +14,7 @@ use spore_test_harness::{program, unikernels_can_run};
 
 mod clones;
 mod confinement;
+mod density;
 mod deploy;
 mod egress;
 mod faults;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         run::TESTS_OF_THE_COMMAND_LINE,
         clones::TESTS,
         confinement::TESTS,
+        density::TESTS,
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,

@@ -224,8 +224,9 @@ impl Jail {
         let opened = open();
         let title = title::Title::find();
         let nowhere = OpenOptions::new().write(true).open("/dev/null").ok();
-        let is_in_user_namespace = std::env::args_os().any(|argument| argument == process::IN_USER_NAMESPACE);
-        namespaces::enter(&mut report);
+        let is_told = |fact: &str| std::env::args_os().any(|argument| argument == fact);
+        let is_in_user_namespace = is_told(process::IN_USER_NAMESPACE);
+        namespaces::enter(&mut report, is_told(process::IN_SHARED_NAMESPACES));
         let jail = Self {
             report,
             title,

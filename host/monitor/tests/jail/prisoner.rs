@@ -34,6 +34,7 @@ pub(crate) fn send_to_jail(task: &str, depth: Depth, root: &Path) -> Outcome {
     let pair = || socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
     let ((ours, control), (_log, monitor_log)) = (pair(), pair());
     let spawn = Spawn {
+        shares_namespaces: false,
         title: "spore-monitor test",
         control,
         log: monitor_log,
