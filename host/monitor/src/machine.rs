@@ -21,9 +21,13 @@ use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
 
+mod baseline;
 mod contents;
+mod reset;
+mod stub;
 
 pub(crate) use contents::Memory;
+use reset::Pristine;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -109,6 +113,7 @@ pub(crate) struct Machine {
     pub(crate) ram: Region,
     pub(crate) monitor_area: Region,
     program: Option<Region>,
+    pristine: Option<Pristine>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     /// First unused byte of the page-table pool.
@@ -181,6 +186,7 @@ impl Machine {
             ram,
             monitor_area,
             program: None,
+            pristine: None,
             kick,
             extended_state,
             page_tables_used_gpa: 0,
@@ -213,7 +219,9 @@ impl Machine {
 
     /// Memory that is mapped for the guest, in bytes.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
+        let pristine = self.pristine.as_ref().map_or(0, Pristine::mapped_bytes);
+        let program = self.program.as_ref().map_or(0, Region::length);
+        self.ram.length() + self.monitor_area.length() + program + pristine
     }
 
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12

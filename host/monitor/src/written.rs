@@ -16,6 +16,8 @@ const ENTRIES: usize = 8192;
 const ENTRY_BYTES: usize = 8;
 /// A page is there.
 const PRESENT: u64 = 1 << 63;
+/// It is there, and the host has put it aside or is moving it.
+const SWAPPED: u64 = 1 << 62;
 /// It is a file's, or shared.
 const OF_FILE: u64 = 1 << 61;
 /// Most stretches that are told of.
@@ -46,9 +48,16 @@ impl PageMap {
         &self.0
     }
 
-    /// The stretches (start and length) of a region whose pages are this process's own: written to, or touched where there
-    /// was nothing. Nothing if the kernel does not tell.
+    /// The first stretches of [`PageMap::own_pages`], as many as are told of.
     pub(crate) fn own_stretches(&self, region: &Region) -> Vec<(u64, u64)> {
+        let mut stretches = self.own_pages(region).unwrap_or_default();
+        stretches.truncate(STRETCHES_MAX);
+        stretches
+    }
+
+    /// The stretches (start and length) of a region whose pages are this process's own: written to, or touched where there
+    /// was nothing. None if the kernel does not tell.
+    pub(crate) fn own_pages(&self, region: &Region) -> Option<Vec<(u64, u64)>> {
         let first = region.host_address() / PAGE_BYTES;
         let count = region.length() / PAGE_BYTES;
         let mut stretches: Vec<(u64, u64)> = Vec::new();
@@ -57,23 +66,18 @@ impl PageMap {
         while page < count {
             let wanted = usize::try_from(count - page).map_or(ENTRIES, |left| left.min(ENTRIES));
             let entries = &mut buffer[..wanted * ENTRY_BYTES];
-            if self
-                .0
+            self.0
                 .read_exact_at(entries, (first + page) * ENTRY_BYTES as u64)
-                .is_err()
-            {
-                return Vec::new();
-            }
+                .ok()?;
             for entry in entries.as_chunks::<ENTRY_BYTES>().0 {
                 let entry = u64::from_ne_bytes(*entry);
-                if entry & (PRESENT | OF_FILE) == PRESENT {
+                if entry & (PRESENT | SWAPPED) != 0 && entry & OF_FILE == 0 {
                     add(&mut stretches, page * PAGE_BYTES);
                 }
                 page += 1;
             }
         }
-        stretches.truncate(STRETCHES_MAX);
-        stretches
+        Some(stretches)
     }
 }
 

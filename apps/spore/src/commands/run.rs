@@ -56,6 +56,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
         limits_log: false,
         isolation: unikernel::isolation_choice(arguments.isolation.map(Into::into)),
+        is_reset: false,
         uses_dispatch: !arguments.no_syscall_user_dispatch,
     };
     let quiet = arguments.quiet;

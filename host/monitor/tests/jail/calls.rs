@@ -42,6 +42,7 @@ fn boundary(guest: GuestHandle) -> Boundary {
         guest,
         control: 0,
         page_map: None,
+        resets: false,
     }
 }
 
