@@ -4,8 +4,11 @@
 //! these pages ahead, all at once, rather than at a fault for each.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::io::Errno;
+use rustix::ioctl::opcode;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use spore_abi::layout::PAGE_BYTES;
 
@@ -22,6 +25,40 @@ const SWAPPED: u64 = 1 << 62;
 const OF_FILE: u64 = 1 << 61;
 /// Most stretches that are told of.
 const STRETCHES_MAX: usize = 8192;
+/// Most stretches that the kernel is asked for.
+const SCANNED_MAX: usize = 4096;
+
+/// `PAGEMAP_SCAN` (Linux, Documentation/admin-guide/mm/pagemap.rst).
+pub(crate) const SCAN: u32 = opcode::read_write::<Scan>(b'f', 16);
+const SCAN_FILE: u64 = 1 << 2;
+const SCAN_PRESENT: u64 = 1 << 3;
+const SCAN_SWAPPED: u64 = 1 << 4;
+
+/// `struct pm_scan_arg`.
+#[repr(C)]
+pub(crate) struct Scan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vec: u64,
+    vec_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+/// `struct page_region`.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+struct Scanned {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
 
 /// This process's own page map.
 #[derive(Debug)]
@@ -48,16 +85,55 @@ impl PageMap {
         &self.0
     }
 
-    /// The first stretches of [`PageMap::own_pages`], as many as are told of.
+    /// The stretches of [`PageMap::own_pages`], or the first of them, as many as are told of.
     pub(crate) fn own_stretches(&self, region: &Region) -> Vec<(u64, u64)> {
-        let mut stretches = self.own_pages(region).unwrap_or_default();
+        let scanned = self.scanned(region).ok();
+        let mut stretches = scanned.or_else(|| self.read(region)).unwrap_or_default();
         stretches.truncate(STRETCHES_MAX);
         stretches
     }
 
     /// The stretches (start and length) of a region whose pages are this process's own: written to, or touched where there
-    /// was nothing. None if the kernel does not tell.
+    /// was nothing. None if the kernel does not tell, or if there are too many.
     pub(crate) fn own_pages(&self, region: &Region) -> Option<Vec<(u64, u64)>> {
+        match self.scanned(region) {
+            Err(Errno::NOTTY) => self.read(region),
+            other => other.ok(),
+        }
+    }
+
+    /// Asks the kernel for the stretches (Linux 6.7).
+    fn scanned(&self, region: &Region) -> Result<Vec<(u64, u64)>, Errno> {
+        let mut found = vec![Scanned::default(); SCANNED_MAX];
+        let (start, end) = (region.host_address(), region.host_address() + region.length());
+        let mut scan = Scan {
+            size: size_of::<Scan>() as u64,
+            flags: 0,
+            start,
+            end,
+            walk_end: 0,
+            vec: found.as_mut_ptr().addr() as u64,
+            vec_len: SCANNED_MAX as u64,
+            max_pages: 0,
+            category_inverted: SCAN_FILE,
+            category_mask: SCAN_FILE,
+            category_anyof_mask: SCAN_PRESENT | SCAN_SWAPPED,
+            return_mask: SCAN_FILE,
+        };
+        // SAFETY: the argument and the vector that it points to are valid for the lengths that it says, and live through
+        // the call, which changes nothing else.
+        let count = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::c_ulong::from(SCAN), &raw mut scan) };
+        let count = usize::try_from(count)
+            .map_err(|_| Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))?;
+        if scan.walk_end != end {
+            return Err(Errno::TOOBIG);
+        }
+        let stretch = |found: &Scanned| (found.start - start, found.end - found.start);
+        Ok(found.iter().take(count).map(stretch).collect())
+    }
+
+    /// Finds them among the entries of all pages.
+    fn read(&self, region: &Region) -> Option<Vec<(u64, u64)>> {
         let first = region.host_address() / PAGE_BYTES;
         let count = region.length() / PAGE_BYTES;
         let mut stretches: Vec<(u64, u64)> = Vec::new();
@@ -112,6 +188,7 @@ mod tests {
         let frame = u64::from_ne_bytes(entry) & ((1 << 55) - 1);
         assert_eq!(frame, 0, "where the page lies is not told");
         let stretches = page_map.own_stretches(&region);
+        assert_eq!(page_map.read(&region).unwrap(), stretches, "in either way");
         let written = [(5 * PAGE_BYTES, 2 * PAGE_BYTES), (1023 * PAGE_BYTES, PAGE_BYTES)];
         for stretch in written {
             assert!(stretches.contains(&stretch), "{stretches:?}");

@@ -23,6 +23,7 @@ mod lifecycle;
 mod load;
 mod output;
 mod process;
+mod resets;
 mod roots;
 mod run;
 mod scaling;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         output::TESTS,
         process::TESTS,
+        resets::TESTS,
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,

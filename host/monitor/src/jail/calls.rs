@@ -15,6 +15,7 @@ use seccompiler::{
 };
 
 use super::{Boundary, GuestHandle};
+use crate::written::SCAN;
 
 /// A call on the list.
 #[derive(Debug, Clone)]
@@ -97,6 +98,7 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         (libc::PROT_READ | libc::PROT_WRITE) as u32,
         (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32,
     );
+    let page_map = boundary.page_map.map(|descriptor| descriptor as u32);
     // The guest, and its tick.
     let mut calls = match boundary.guest {
         GuestHandle::Process(child) => vec![
@@ -120,8 +122,9 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
                 .into_iter()
                 .chain(resets)
                 .map(|request| vec![Is(0, processor), Is(1, request)]);
+            let scan = page_map.map(|descriptor| vec![Is(0, descriptor), Is(1, SCAN)]);
             vec![
-                one_of(libc::SYS_ioctl, "ioctl", requests.collect()),
+                one_of(libc::SYS_ioctl, "ioctl", requests.chain(scan).collect()),
                 with(
                     libc::SYS_setitimer,
                     "setitimer",
@@ -175,7 +178,6 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
     ]);
     // The seed.
     calls.extend(boundary.resets.then(|| any(libc::SYS_getrandom, "getrandom")));
-    let page_map = boundary.page_map.map(|descriptor| descriptor as u32);
     calls.extend(page_map.map(|descriptor| with(libc::SYS_pread64, "pread64", &[Is(0, descriptor)])));
     calls
 }
