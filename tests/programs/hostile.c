@@ -369,17 +369,18 @@ static void no_tables(void) { AT_RING_0(0x31, 0xc0, 0x0f, 0x22, 0xd8, 0xf4); }
 /* mov $0xc0000080, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr: no long mode any more */
 static void no_long_mode(void) { AT_RING_0(0xb9, 0x80, 0, 0, 0xc0, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30); }
 
-/* Marks in all kinds of places of the machine, for a later invocation to find: some of all its memory, the shared pages'
- * unused ends, rings, its page tables, a table of its own making, the stacks of its exceptions. */
+/* Marks in all kinds of places of the machine, for a later invocation to find: memory in small pages and in large ones, the
+ * shared pages' unused ends, rings, its page tables, a table of its own making, the stacks of its exceptions. */
 static volatile uint64_t key = 0x1e3779b97f4a7c15, locked_mark = 0x40f59ee7bdad22d6; /* so that the mark itself is nowhere */
 #define MARK (key ^ locked_mark)
 static uint64_t ram_bytes(void) { return *(volatile uint64_t *)(BOOT_PAGE + 16); }
 
 static void leave_marks(void)
 {
-	for (uint64_t place = 0xe00000; place < ram_bytes(); place += 0x10000 + 0x1000)
+	for (uint64_t place = 0xe00000; place < 0xe00000 + (44ul << 20); place += 0x10000 + 0x1000)
 		if (*(volatile uint64_t *)(WINDOW + place + 0xff0) == 0)
 			*(volatile uint64_t *)(WINDOW + place + 0xff0) = MARK;
+	*(volatile uint64_t *)(WINDOW + ram_bytes() - 0x3000) = MARK;
 	volatile uint64_t *stacks = (uint64_t *)(map(MONITOR_GPA) + 0x4000);
 	for (int index = 0; index < 512; index++)
 		stacks[4 * index] = MARK;

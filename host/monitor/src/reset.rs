@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!   Request::Reset ──> log is read ──> streams and requests are dropped ──> Machine::reset ──> new seed, new clocks
-//!     (at a doorbell or a tick)                                               │                  └──> Event::Reset, wait
+//!     (at a doorbell or a tick)                                               │                  └──> Event::Reset; it stands
+//!                                                                             │                       still until a stream comes
 //!                                                                             └── it cannot be: the instance ends
 //! ```
 
@@ -55,6 +56,7 @@ impl NotReset {
 impl Instance {
     /// Makes the instance what it was when it was started, and waits for the next invocation.
     pub(crate) fn reset(&mut self) -> Result<(), Failure> {
+        self.tell_milestones()?;
         self.empty_log()?;
         self.streams = self.streams.renewed();
         self.egress = Egress::default();
@@ -67,7 +69,19 @@ impl Instance {
         self.clock = clock;
         self.clock_set_at = Instant::now();
         start::send(&self.control, &Event::Reset)?;
-        self.wait()
+        self.await_invocation()
+    }
+
+    /// Lets the guest stand still until there is something for it to do, whatever it would do of itself: as if it were
+    /// made then.
+    fn await_invocation(&mut self) -> Result<(), Failure> {
+        while !self.serve()? {
+            if self.poll(None)? {
+                self.receive_requests()?;
+            }
+        }
+        self.machine.forget_tick();
+        self.refresh_clock()
     }
 
     /// Passes on all that the guest has logged.

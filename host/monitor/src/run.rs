@@ -349,7 +349,7 @@ impl Instance {
     }
 
     /// The guest waits: sleep until it has news or its deadline has passed.
-    pub(crate) fn wait(&mut self) -> Result<(), Failure> {
+    fn wait(&mut self) -> Result<(), Failure> {
         self.report_ready(true)?;
         let deadline_ns: u64 = guest_field!(self, wait_deadline_ns)?;
         let unseen_slots: u64 = self.machine.ram().read(host_field!(changed_slots))?;
@@ -377,7 +377,7 @@ impl Instance {
     }
 
     /// Sleeps until a socket moves; whether the control socket has.
-    fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
+    pub(crate) fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
         let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
         let watch = self.machine.watch();
         list.extend(watch.map(|watch| PollFd::from_borrowed_fd(watch, PollFlags::IN)));
@@ -397,7 +397,7 @@ impl Instance {
     }
 
     /// Takes what the daemon asks.
-    fn receive_requests(&mut self) -> Result<(), Failure> {
+    pub(crate) fn receive_requests(&mut self) -> Result<(), Failure> {
         while let Some((request, attachment)) = start::receive(&self.control)? {
             match (request, attachment) {
                 (start::Received::Message(Request::Open), Some(socket)) => self.streams.add(socket),
@@ -414,7 +414,7 @@ impl Instance {
     }
 
     /// Sets the guest's clocks by the host's, so that they never drift apart, and never back.
-    fn refresh_clock(&mut self) -> Result<(), Failure> {
+    pub(crate) fn refresh_clock(&mut self) -> Result<(), Failure> {
         if self.clock_set_at.elapsed() < CLOCK_REFRESH {
             return Ok(());
         }

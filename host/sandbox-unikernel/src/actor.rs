@@ -119,7 +119,7 @@ impl Actor {
                             }
                         }
                         // Of the invocation that is over.
-                        Some(Event::Answered(_) | Event::Connect(_)) if resetting.is_some() => {}
+                        Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
                             stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }

@@ -359,6 +359,7 @@ impl UnikernelSandbox {
         };
         let (memory, files, resident) = origin.parts();
         let is_clone = resident.is_some();
+        let can_be_reset = is_clone && spec.is_reset && wanted.isolation == Isolation::VirtualMachine;
         let request = start_request(spec, jail, memory);
         let taken = Taken {
             process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
@@ -404,7 +405,7 @@ impl UnikernelSandbox {
         tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
-            resets_left: AtomicU32::new(if is_clone && spec.is_reset { RESETS_MAX } else { 0 }),
+            resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
             control,
             commands,
             opened,

@@ -120,7 +120,7 @@ fn failures_between_resets_leave_nothing() {
         for _ in 0..5 {
             let answer = daemon.get("/function/httpd/count");
             assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-            assert_eq!(answer.text(), "1\n", "before {path}");
+            assert_eq!(answer.text(), "1", "before {path}");
         }
         let answer = daemon.get(&format!("/function/httpd{path}"));
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
@@ -142,6 +142,10 @@ fn nothing_of_the_machine_is_left() {
         let answer = daemon.get(&format!("/function/hostile/{crime}"));
         (answer.status, answer.text())
     };
+    daemon.deploy("used", &program::build("hostile"), &["--memory", "64Mi"]);
+    assert_eq!(daemon.get("/function/used/leave-marks").text(), "survived\n");
+    assert_eq!(daemon.get("/function/used/find-marks").text(), "it marks\n");
+    daemon.spore_ok(&["remove", "used"]);
     let survived = (StatusCode::OK, "survived\n".to_owned());
     assert_eq!(ask("nothing"), survived);
     let first = monitor(&daemon);
@@ -156,6 +160,7 @@ fn nothing_of_the_machine_is_left() {
         assert_eq!(ask("nothing"), survived);
         assert_eq!(ask("leave-marks"), survived);
     }
+    assert_eq!(monitor(&daemon), first);
     // It looks at more memory than is put back, and is the last one here.
     assert_eq!(ask("find-marks"), survived);
 }

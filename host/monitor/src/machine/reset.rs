@@ -36,11 +36,13 @@ use crate::memory::{OutOfRange, Region};
 use crate::protocol::{ProcessorState, Snapshot};
 use crate::reset::NotReset;
 use crate::tables::{MONITOR_BYTES, MONITOR_STACKS};
-use crate::written::PageMap;
+use crate::written::{PageMap, STRETCHES_MAX};
 
 /// The memory slots: of the stub, and of the snapshot's file.
 const STUB_SLOT: u32 = 8;
 const SOURCE_SLOT: u32 = 9;
+// A list that was cut is longer than what is put back.
+const _: () = assert!(STRETCHES_MAX as u64 > PAGES_MAX);
 /// How long the stub may take.
 const STUB_TIMEOUT: Duration = Duration::from_secs(1);
 
