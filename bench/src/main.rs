@@ -7,7 +7,7 @@
 //!
 //! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
 //! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
-//! - [`neighbour`]: a function beside one that spins;
+//! - [`neighbour`]: a function beside one that spins; [`isolation`]: a pristine instance for each request;
 //! - [`rounds`]: the order in which it is measured;
 //! - [`machine`]: what it was measured on;
 //! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
@@ -25,6 +25,7 @@ use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 mod cold;
 mod container;
 mod footprint;
+mod isolation;
 mod machine;
 mod neighbour;
 mod record;
@@ -52,7 +53,7 @@ enum Command {
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
         /// Only one part: starts, warm invocations and the loop in C; language runtimes and what is under them; or a
-        /// warm function beside one that spins.
+        /// warm function beside one that spins; or a pristine instance for each request.
         #[arg(long)]
         only: Option<Part>,
         /// Fails if a promised figure is not met.
@@ -75,6 +76,7 @@ enum Part {
     Cold,
     Runtimes,
     Neighbour,
+    Isolation,
 }
 
 fn main() -> Result<ExitCode> {
@@ -109,6 +111,12 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>) -> Result<PathBu
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
+    }
+    if wants(Part::Isolation) {
+        for (kind, mut subjects) in isolation::series(&set_up)? {
+            let series = rounds::run(kind, false, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
     }
     if wants(Part::Runtimes) {
         measure_runtimes(&set_up, repetitions.min(40), &folder)?;

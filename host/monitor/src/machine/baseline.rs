@@ -1,12 +1,17 @@
 //! What of a processor only a guest at ring 0 can change, to see that none has.
 
+use std::ops::RangeInclusive;
+
 use kvm_bindings::{Msrs, kvm_debugregs, kvm_msr_entry, kvm_vcpu_events, kvm_xcrs};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::{MSR_TIME_STAMP, MachineError, kvm_error};
 
-/// Registers that KVM keeps and does not list (KVM API, KVM_GET_MSR_INDEX_LIST): of memory types and of machine checks.
-const UNLISTED: [std::ops::RangeInclusive<u32>; 5] = [
+/// Registers that KVM may keep and does not list (KVM API, KVM_GET_MSR_INDEX_LIST): of memory types, of machine checks, and
+/// its own, those of PVM among them.
+const UNLISTED: [RangeInclusive<u32>; 7] = [
+    0x4b56_4d00..=0x4b56_4d1f,
+    0x4b56_4df0..=0x4b56_4dff,
     0x200..=0x20f,
     0x250..=0x26f,
     0x280..=0x29f,
@@ -37,14 +42,15 @@ impl Baseline {
         let unlisted = UNLISTED.into_iter().flatten();
         let mut indices: Vec<u32> = listed.as_slice().iter().copied().chain(unlisted).collect();
         indices.retain(|index| !CHANGING.contains(index) && !BASES.contains(index));
-        // KVM stops at the first that this processor does not have.
-        let model_specific = loop {
-            let values = read(processor, &indices)?;
-            if values.len() == indices.len() {
-                break values;
-            }
-            indices.remove(values.len());
-        };
+        indices.sort_unstable();
+        indices.dedup();
+        let (mut model_specific, mut left) = (Vec::new(), &indices[..]);
+        while !left.is_empty() {
+            // KVM stops at the first that this processor does not have.
+            let values = read(processor, left)?;
+            left = left.get(values.len() + 1..).unwrap_or_default();
+            model_specific.extend(values);
+        }
         Self::with(processor, model_specific)
     }
 
