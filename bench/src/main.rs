@@ -7,7 +7,7 @@
 //!
 //! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
 //! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
-//! - [`neighbour`]: a function beside one that spins;
+//! - [`neighbour`]: a function beside one that spins; [`isolation`]: a pristine instance for each request;
 //! - [`density`]: many instances alive at a time, and what each takes;
 //! - [`rounds`]: the order in which it is measured;
 //! - [`machine`]: what it was measured on;
@@ -27,6 +27,7 @@ mod cold;
 mod container;
 mod density;
 mod footprint;
+mod isolation;
 mod machine;
 mod neighbour;
 mod record;
@@ -54,7 +55,8 @@ enum Command {
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
         /// Only one part: starts, warm invocations and the loop in C; cold starts by copy; language runtimes and what is
-        /// under them; a warm function beside one that spins; or many instances alive at a time.
+        /// under them; a warm function beside one that spins; a pristine instance for each request; or many instances
+        /// alive at a time.
         #[arg(long)]
         only: Option<Part>,
         /// How many instances are to be alive at a time, at most; fewer where memory does not suffice.
@@ -81,6 +83,7 @@ enum Part {
     Runtimes,
     Neighbour,
     Density,
+    Isolation,
 }
 
 fn main() -> Result<ExitCode> {
@@ -116,6 +119,12 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>, instances: u32) 
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
+    }
+    if wants(Part::Isolation) {
+        for (kind, mut subjects) in isolation::series(&set_up)? {
+            let series = rounds::run(kind, false, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
     }
     if wants(Part::Density) {
         let steps = density::measure(&set_up, instances)?;

@@ -40,9 +40,13 @@ impl Instance {
 
     /// Tells which pages a copy has written to so far, once.
     pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
-        if let Some(page_map) = self.page_map.take() {
+        self.tells_written = false;
+        if let Some(page_map) = &self.page_map {
             let written = page_map.own_stretches(self.machine.ram());
             start::send(&self.control, &Event::Written(written))?;
+            if !self.machine.can_be_reset() {
+                self.page_map = None;
+            }
         }
         Ok(())
     }

@@ -25,6 +25,7 @@
 //! * `text`: program text of a snapshot in large pages;
 //! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
+//! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies write to, and how they begin again;
 //! * `report`: registers and symbols for a fault;
 //! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs.
@@ -51,6 +52,7 @@ pub mod protocol;
 #[cfg(test)]
 mod races;
 mod report;
+mod reset;
 mod run;
 mod shell;
 mod start;

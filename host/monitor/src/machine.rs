@@ -21,9 +21,13 @@ use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
 
+mod baseline;
 mod contents;
+mod reset;
+mod stub;
 
 pub(crate) use contents::Memory;
+use reset::Pristine;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -112,6 +116,7 @@ pub(crate) struct Machine {
     program: Option<Region>,
     /// Program text in large pages.
     snapshot_text: Option<Region>,
+    pristine: Option<Pristine>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     /// First unused byte of the page-table pool.
@@ -196,6 +201,7 @@ impl Machine {
             monitor_area,
             program: None,
             snapshot_text: None,
+            pristine: None,
             kick,
             extended_state,
             page_tables_used_gpa: 0,
@@ -233,7 +239,8 @@ impl Machine {
     pub(crate) fn mapped_bytes(&self) -> u64 {
         let files = [&self.program, &self.snapshot_text];
         let files_bytes: u64 = files.into_iter().flatten().map(Region::length).sum();
-        self.ram.length() + self.monitor_area.length() + files_bytes
+        let pristine_bytes = self.pristine.as_ref().map_or(0, Pristine::mapped_bytes);
+        self.ram.length() + self.monitor_area.length() + files_bytes + pristine_bytes
     }
 
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12

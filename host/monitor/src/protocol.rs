@@ -15,6 +15,8 @@
 //!                                <──      Answered              once, after the first bytes of the first answer
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
+//!     Reset                      ──>                            of a copy that was asked to be one that can be reset
+//!                                <──      Reset                 it is what it was when it was started; or Ended
 //!     Stop                       ──>
 //!                                <──      Read                  how far the program came with what it was sent
 //!                                <──      Ended                 the last message; then the process exits
@@ -61,6 +63,9 @@ pub enum Request {
         /// 0 if a socket is attached.
         error: u16,
     },
+    /// Make the instance what it was when it was started, if it is a copy of a snapshot that was started so
+    /// ([`StartRequest::is_reset`]). The answer is [`Event::Reset`], or [`Event::Ended`]; [`Request::Open`] only after that.
+    Reset,
     /// End the instance.
     Stop(StopReason),
 }
@@ -115,6 +120,8 @@ pub struct StartRequest {
     pub merges_pages: bool,
     /// What is to be around the guest. The monitor takes this one or fails.
     pub isolation: IsolationChoice,
+    /// Whether a copy of a snapshot is to be one that can be reset.
+    pub is_reset: bool,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
     pub uses_dispatch: bool,
 }
@@ -230,6 +237,8 @@ pub enum Event {
     Written(Vec<(u64, u64)>),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// The answer to [`Request::Reset`]: what is opened from now on is another invocation's.
+    Reset,
     /// The guest will not run again; this is how much of its streams the program had read.
     Read {
         /// How many [`Request::Open`] have arrived.

@@ -59,6 +59,7 @@ impl Waiting {
                     guest: GuestHandle::Processor(machine.processor_descriptor()),
                     control: control.as_raw_fd(),
                     page_map: None,
+                    resets: false,
                 };
                 let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
                 give_heap_back();

@@ -23,22 +23,24 @@ const IDT: u64 = 0x1000;
 const TSS: u64 = 0x2000;
 const STUBS: u64 = 0x3000;
 const STACKS: [u64; 2] = [0x6000, 0x8000];
-const TABLES: u64 = 0x8000;
+/// Where its stacks are; everything else in it stays as it was made.
+pub(crate) const MONITOR_STACKS: std::ops::Range<u64> = 0x4000..0x8000;
+const TABLES: u64 = MONITOR_STACKS.end;
 
 /// Bytes between two exception stubs.
 const STUB_BYTES: u64 = 16;
 /// Exception vectors of the architecture.
 const VECTORS: u64 = 32;
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(crate) const PRESENT: u64 = 1;
+pub(crate) const WRITABLE: u64 = 1 << 1;
+pub(crate) const USER: u64 = 1 << 2;
+pub(crate) const LARGE: u64 = 1 << 7;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 /// Accessed and dirty, set beforehand so that the processor never needs to write a table.
-const TOUCHED: u64 = 1 << 5 | 1 << 6;
-const USER_TABLE: u64 = PRESENT | WRITABLE | USER | 1 << 5;
-const MONITOR_TABLE: u64 = PRESENT | WRITABLE | 1 << 5;
+pub(crate) const TOUCHED: u64 = 1 << 5 | 1 << 6;
+pub(crate) const USER_TABLE: u64 = PRESENT | WRITABLE | USER | 1 << 5;
+pub(crate) const MONITOR_TABLE: u64 = PRESENT | WRITABLE | 1 << 5;
 
 /// Selectors, as the GDT below lays them out. `SYSCALL` finds them through STAR.
 pub(crate) const KERNEL_CODE: u16 = 0x10;
@@ -169,6 +171,11 @@ pub(crate) fn exception_frame(area: &Region, vector: u32, rsp: u64) -> Result<Ex
     })
 }
 
+/// The entry of a top-level table that leads to the monitor's area.
+pub(crate) const fn monitor_entry() -> u64 {
+    (MONITOR_GPA + TABLES) | MONITOR_TABLE
+}
+
 /// Makes the guest's page tables in its page-table pool: the window over RAM, the modules, the monitor's area.
 /// Returns the guest-physical address of the first unused byte of the pool.
 pub(crate) fn fill_guest_tables(
@@ -180,10 +187,7 @@ pub(crate) fn fill_guest_tables(
     let mut unused = top + PAGE_BYTES;
     let index = |address: u64, shift: u32| (address >> shift & 511) * 8;
 
-    ram.write(
-        top + index(MONITOR_BASE, 39),
-        (MONITOR_GPA + TABLES) | MONITOR_TABLE,
-    )?;
+    ram.write(top + index(MONITOR_BASE, 39), monitor_entry())?;
     let mut map = |base: u64, gpa: u64, bytes: u64, bits: &dyn Fn(u64) -> u64| -> Result<(), OutOfRange> {
         let directory = unused;
         unused += PAGE_BYTES;

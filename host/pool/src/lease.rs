@@ -62,7 +62,7 @@ impl<C: Send + 'static> Lease<C> {
         self.connection.take()
     }
 
-    /// The invocation was answered in full: the instance can serve the next one, unless each is for one only.
+    /// The invocation was answered in full: the instance can serve the next one, or be reset for it.
     pub fn finish(mut self, connection: Option<C>) {
         self.stage = Stage::Over;
         self.pool.invocation_kept(self.id, connection);

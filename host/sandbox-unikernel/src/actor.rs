@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, Request};
 use spore_sandbox::{
-    EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages, StopReason,
+    EgressRule, EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages,
+    StopReason,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,6 +26,9 @@ use crate::words::event;
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Packets of the log that are read of an instance that was reset: more than the socket holds.
+const LAST_PACKETS_MAX: usize = 1024;
+
 /// What a start has come to.
 pub(crate) enum Readiness {
     /// The program listens.
@@ -33,6 +37,14 @@ pub(crate) enum Readiness {
     Captured(Box<protocol::Captured>),
     /// The program listens, but cannot be made a snapshot.
     NotCaptured,
+}
+
+/// What the holder of an instance asks of the task.
+pub(crate) enum Command {
+    /// End the instance.
+    Stop(StopReason),
+    /// Reset it, and say so. If it ends instead nothing is said.
+    Reset(oneshot::Sender<()>),
 }
 
 /// Owns the process, its sockets and the log.
@@ -46,6 +58,7 @@ pub(crate) struct Actor {
     log_channel: Channel,
     log: Arc<dyn LogSink>,
     lines: [(LogSource, Lines); 3],
+    rules: Vec<EgressRule>,
     egress: Egress,
     /// Streams that were opened.
     opened: Arc<AtomicU32>,
@@ -71,6 +84,7 @@ impl Actor {
             monitor,
             control,
             log_channel,
+            rules: spec.egress.clone(),
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
             log,
             lines: sources.map(|source| (source, Lines::default())),
@@ -82,7 +96,7 @@ impl Actor {
     /// Runs until the process is gone, then leaves the report.
     pub(crate) async fn run(
         mut self,
-        mut commands: mpsc::Receiver<StopReason>,
+        mut commands: mpsc::Receiver<Command>,
         ready: oneshot::Sender<Result<Readiness, StartError>>,
         stages: watch::Sender<StartStages>,
         report: watch::Sender<Option<EndReport>>,
@@ -90,6 +104,7 @@ impl Actor {
         let mut ready = Some(ready);
         let mut captured = None;
         let mut stopping: Option<StopReason> = None;
+        let mut resetting: Option<oneshot::Sender<()>> = None;
         let mut kill_at = pin!(sleep_until(Instant::now()));
         let end = loop {
             tokio::select! {
@@ -101,6 +116,8 @@ impl Actor {
                                 let _ = ready.send(Ok(Readiness::Ready));
                             }
                         }
+                        // Of the invocation that is over.
+                        Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
                             stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
@@ -125,6 +142,11 @@ impl Actor {
                                 let _ = control.send(&request, socket).await;
                             });
                         }
+                        Some(Event::Reset) => if let Some(reset) = resetting.take() {
+                            self.begin_again();
+                            // Nobody waits any more if the instance is being stopped.
+                            let _ = reset.send(());
+                        },
                         Some(Event::Read { streams, newest_bytes }) => self.read = Some((streams, newest_bytes)),
                         Some(Event::Ended(end)) => break Some(end),
                         // Nobody has asked for a probe of the jail.
@@ -138,8 +160,22 @@ impl Actor {
                     _ => tokio::time::sleep(Duration::from_millis(1)).await,
                 },
                 command = commands.recv(), if stopping.is_none() => {
-                    // All handles are gone: the same as not needed.
-                    let reason = command.unwrap_or(StopReason::NotNeeded);
+                    let reason = match command {
+                        Some(Command::Reset(reset)) => {
+                            // No answer to this invocation may reach the next one.
+                            self.egress.end().await;
+                            self.egress = Egress::new(self.rules.clone(), say(&self.instance, &self.log));
+                            let sending = timeout(STOP_TIMEOUT, self.control.send(&Request::Reset, None));
+                            if !matches!(sending.await, Ok(Ok(()))) {
+                                break None;
+                            }
+                            resetting = Some(reset);
+                            continue;
+                        }
+                        Some(Command::Stop(reason)) => reason,
+                        // All handles are gone: the same as not needed.
+                        None => StopReason::NotNeeded,
+                    };
                     stopping = Some(reason);
                     kill_at.set(sleep_until(Instant::now() + STOP_TIMEOUT));
                     let request = Request::Stop(match reason {
@@ -175,6 +211,19 @@ impl Actor {
         }
         // Nobody may be interested any more.
         let _ = report.send(Some(end_report));
+    }
+
+    /// The instance was reset: what its last invocation has logged is told, and nothing else of that is known any more.
+    fn begin_again(&mut self) {
+        for _ in 0..LAST_PACKETS_MAX {
+            match self.log_channel.try_receive(<[u8]>::to_vec) {
+                Some(packet) if !packet.is_empty() => self.take_log(&packet),
+                _ => break,
+            }
+        }
+        self.flush_log();
+        self.opened.store(0, Ordering::Release);
+        self.read = None;
     }
 
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.

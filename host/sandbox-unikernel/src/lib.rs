@@ -38,7 +38,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -50,13 +50,13 @@ use spore_monitor::protocol::{
 };
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, Root, Sandbox, StartError, StartStages, StopReason,
+    LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use actor::{Actor, Readiness};
+use actor::{Actor, Command, Readiness};
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
@@ -68,6 +68,11 @@ pub use once::{RunError, run_once};
 use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Supply, Taken, Wanted};
 use watched::Watched;
+
+/// How often one virtual machine is reset: so that whatever builds up in it or around it goes with it now and then.
+const RESETS_MAX: u32 = 1000;
+/// How long a reset may take.
+const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How instances are to be run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -228,6 +233,7 @@ fn start_request(
         },
         memory,
         rewrites_calls: spec.rewrites_calls,
+        is_reset: spec.is_reset,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
         merges_pages,
@@ -374,6 +380,7 @@ impl UnikernelSandbox {
         };
         let (memory, files, resident) = origin.parts();
         let is_clone = resident.is_some();
+        let can_be_reset = is_clone && spec.is_reset && wanted.isolation == Isolation::VirtualMachine;
         let request = start_request(spec, jail, memory, self.merges_pages);
         let taken = Taken {
             process: Watched::new(launch.process),
@@ -419,6 +426,7 @@ impl UnikernelSandbox {
         tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
+            resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
             control,
             commands,
             opened,
@@ -460,7 +468,9 @@ async fn until_ready(
 struct UnikernelInstance {
     id: String,
     control: Arc<Channel>,
-    commands: mpsc::Sender<StopReason>,
+    commands: mpsc::Sender<Command>,
+    /// How often it may still be reset.
+    resets_left: AtomicU32,
     /// Streams that were opened; the end report is about the newest.
     opened: Arc<AtomicU32>,
     /// Has changed, or will not change any more, when all is known.
@@ -511,8 +521,31 @@ impl Instance for UnikernelInstance {
 
     async fn stop(&self, reason: StopReason) -> EndReport {
         // A full or closed queue means that it is being stopped already.
-        let _ = self.commands.try_send(reason);
+        let _ = self.commands.try_send(Command::Stop(reason));
         self.ended().await
+    }
+
+    fn can_be_reset(&self) -> bool {
+        self.resets_left.load(Ordering::Relaxed) > 0
+    }
+
+    async fn reset(&self) -> Result<(), ResetError> {
+        let less = |left: u32| left.checked_sub(1);
+        if self
+            .resets_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_err()
+        {
+            return Err(ResetError::Unsupported);
+        }
+        let (sender, done) = oneshot::channel();
+        // Fails only if the instance has ended, or is being stopped: then nothing is said either.
+        let _ = self.commands.try_send(Command::Reset(sender));
+        match tokio::time::timeout(RESET_TIMEOUT, done).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ResetError::Ended(self.ended().await)),
+            Err(_) => Err(ResetError::TimedOut),
+        }
     }
 }
 
@@ -523,7 +556,6 @@ mod tests {
     use rustix::net::sockopt::set_socket_send_buffer_size;
     use spore_monitor::protocol::PACKET_BYTES_MAX;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     fn spec(value_bytes: usize) -> InstanceSpec {
         InstanceSpec {
@@ -535,6 +567,7 @@ mod tests {
             working_directory: "/".into(),
             rewrites_calls: true,
             is_cloned: false,
+            is_reset: false,
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,

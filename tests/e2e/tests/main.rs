@@ -24,6 +24,7 @@ mod lifecycle;
 mod load;
 mod output;
 mod process;
+mod resets;
 mod roots;
 mod run;
 mod scaling;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         output::TESTS,
         process::TESTS,
+        resets::TESTS,
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,

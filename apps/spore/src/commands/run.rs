@@ -57,6 +57,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         merges_pages: false,
         limits_log: false,
         isolation: unikernel::isolation_choice(arguments.isolation.map(Into::into)),
+        is_reset: false,
         uses_dispatch: !arguments.no_syscall_user_dispatch,
     };
     let quiet = arguments.quiet;

@@ -192,6 +192,8 @@ pub struct Boundary {
     pub control: i32,
     /// Number of the descriptor of its page map, if it is to read that.
     pub page_map: Option<i32>,
+    /// Whether it may put its virtual machine back to what it was.
+    pub resets: bool,
 }
 
 /// A process on its way into jail.

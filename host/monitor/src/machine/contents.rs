@@ -155,7 +155,7 @@ impl Machine {
     }
 
     /// Sets the processor to what [`Machine::state`] has said of another one.
-    fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
+    pub(super) fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
         if !self.is_table(state.top_table_gpa) {
             return Err(MachineError::Snapshot(
                 "its page tables are not within its memory",

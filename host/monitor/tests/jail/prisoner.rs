@@ -74,6 +74,7 @@ pub(crate) fn main() -> ExitCode {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
         page_map: None,
+        resets: false,
     };
     let stripped = jail.give_up(boundary, user.parse().ok(), |_| {}, || {});
     let report: JailReport = if depth == "Whole" {

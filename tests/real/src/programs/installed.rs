@@ -166,6 +166,17 @@ pub const PYTHON_HANDLER: Program = Program {
     make: || python("python-numpy", true, &["handler.py"]),
 };
 
+/// One that leaves something in every place that it has, and tells what it finds: see `tests/resets.rs`.
+pub const PYTHON_LEAVING: Program = Program {
+    name: "python-reset",
+    is_fast: true,
+    needs: PYTHON_HTTP_SERVER.needs,
+    memory: "128Mi",
+    pages: &[],
+    load_path: "/",
+    make: || python("python", false, &["leaving.py"]),
+};
+
 /// A server on asyncio.
 pub const PYTHON_ASYNCIO: Program = Program {
     name: "python-asyncio",
