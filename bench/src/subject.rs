@@ -337,7 +337,7 @@ pub(crate) struct Warm {
     connection: Connection,
     used_at: Instant,
     /// Keeps the process running that the connection leads to.
-    _native: Option<Box<dyn Any>>,
+    _native: Option<Box<dyn Any + Send>>,
 }
 
 impl Warm {
@@ -347,7 +347,7 @@ impl Warm {
         isolation: &str,
         address: SocketAddr,
         path: &str,
-        native: Option<Box<dyn Any>>,
+        native: Option<Box<dyn Any + Send>>,
     ) -> Result<Warm> {
         let connection = Connection::open(address, ANSWER_TIMEOUT)?;
         let mut warm = Warm {
