@@ -301,14 +301,11 @@ fn make_form(
         if start.merges_pages {
             machine.ram.merge_pages();
         }
-        if let (true, MemorySource::Cloned(snapshot), Some(file)) =
-            (start.is_reset, &start.memory, &files.memory)
+        if let (true, MemorySource::Cloned(snapshot), Some(file), Ok(kvm)) =
+            (start.is_reset, &start.memory, &files.memory, kvm.as_ref())
         {
-            machine.prepare_reset(
-                kvm.as_ref().map_err(|error| StartError::Kvm(*error))?,
-                file.as_fd(),
-                snapshot,
-            )?;
+            // Where it fails, the instance is one that cannot be reset, and stopped when others are.
+            let _ = machine.prepare_reset(kvm, file.as_fd(), snapshot);
         }
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
