@@ -69,6 +69,12 @@ impl Image {
     }
 }
 
+/// The library OS of this build: code and constants, then data.
+#[must_use]
+pub fn library_os() -> [&'static [u8]; 2] {
+    [LIBRARY_OS, LIBRARY_OS_DATA]
+}
+
 /// A file that holds the library OS's code and constants, for all monitors of a daemon. Nobody can write to it. Where the
 /// kernel can do that, it is a large page.
 ///

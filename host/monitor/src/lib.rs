@@ -26,7 +26,7 @@
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
 //! * `report`: registers and symbols for a fault;
 //! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
-//! * [`probe`]: what this host's KVM can do and what it costs.
+//! * [`probe`]: what this host's KVM can do and what it costs; [`identity`]: what snapshots depend on.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
@@ -37,6 +37,7 @@ mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod guest_process;
+pub mod identity;
 mod image;
 pub mod jail;
 mod kick;

@@ -51,6 +51,8 @@ pub(crate) struct Actor {
     opened: Arc<AtomicU32>,
     /// How many of them the monitor knew, and how far the program had read the newest of those.
     read: Option<(u32, u64)>,
+    /// It has given an answer.
+    has_answered: bool,
 }
 
 impl Actor {
@@ -76,6 +78,7 @@ impl Actor {
             lines: sources.map(|source| (source, Lines::default())),
             opened,
             read: None,
+            has_answered: false,
         }
     }
 
@@ -104,6 +107,10 @@ impl Actor {
                             }
                         }
                         Some(Event::Answered(milestones)) => {
+                            self.has_answered = true;
+                            if let Some(resident) = &self.resident {
+                                resident.filing().answered(resident);
+                            }
                             stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
                         Some(Event::Written(stretches)) => {
@@ -189,6 +196,7 @@ impl Actor {
                     streams,
                     newest_bytes,
                 }) => self.read = Some((streams, newest_bytes)),
+                Some(Event::Answered(_)) => self.has_answered = true,
                 Some(Event::Ended(end)) => return Some(end),
                 _ => {}
             }
@@ -223,6 +231,12 @@ impl Actor {
                 read_bytes: None,
             },
         };
+        if let Some(resident) = &self.resident
+            && !self.has_answered
+            && report.cause != EndCause::Stopped
+        {
+            resident.filing().ended_without_answer(&report.cause);
+        }
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
         }

@@ -5,8 +5,8 @@
 //!               └──filled──> clone                                   └── cannot be captured ──> every instance is booted
 //! ```
 //!
-//! A snapshot lives in memory, for as long as the daemon does or until too many others were made. Whoever starts an
-//! instance while its snapshot is being made waits for that.
+//! A snapshot lives in memory, for as long as its function is deployed or until too many others were made; the files of
+//! `snapshot_files` outlive that. Whoever starts an instance while its snapshot is being made waits for that.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,6 +19,8 @@ use rustix::io::Errno;
 use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
+
+use crate::snapshot_files::{Contents, Filing};
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
@@ -44,38 +46,71 @@ pub(crate) struct Resident {
     processor: ProcessorState,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
+    filing: Filing,
 }
 
 /// The snapshots of all functions.
 #[derive(Default)]
-pub(crate) struct Snapshots {
-    cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+pub(crate) struct Snapshots(Mutex<Known>);
+
+#[derive(Default)]
+struct Known {
+    cells: VecDeque<(InstanceSpec, Cell)>,
+    /// What there may be snapshots of; of everything before that was told.
+    deployed: Option<Vec<InstanceSpec>>,
 }
 
 impl Snapshots {
-    /// The place for the snapshot of instances like this one.
-    pub(crate) fn cell(&self, spec: &InstanceSpec) -> Cell {
+    /// The place for the snapshot of instances like this one; none if they are not deployed any more.
+    pub(crate) fn cell(&self, spec: &InstanceSpec) -> Option<Cell> {
         // Everything that an instance can see of its configuration is in here but its own name.
         let key = InstanceSpec {
             instance: String::new(),
             ..spec.clone()
         };
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { cells, deployed } = &mut *known;
+        if deployed.as_ref().is_some_and(|deployed| !deployed.contains(&key)) {
+            return None;
+        }
+        cells.retain(|(known, cell)| *known != key || !is_distrusted(cell));
         if let Some((_, cell)) = cells.iter().find(|(known, _)| *known == key) {
-            return Arc::clone(cell);
+            return Some(Arc::clone(cell));
         }
         if cells.len() >= KEPT {
             cells.pop_front();
         }
         let cell = Cell::default();
         cells.push_back((key, Arc::clone(&cell)));
-        cell
+        Some(cell)
     }
+
+    /// Keeps the snapshots of these only, from now on. Returns the others: their memory is free when they are dropped and
+    /// their last copy has ended.
+    pub(crate) fn retain(&self, deployed: &[InstanceSpec]) -> Vec<Cell> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, freed) = std::mem::take(&mut known.cells)
+            .into_iter()
+            .partition(|(key, _)| deployed.contains(key));
+        known.cells = kept;
+        known.deployed = Some(deployed.to_vec());
+        let freed: VecDeque<(InstanceSpec, Cell)> = freed;
+        freed.into_iter().map(|(_, cell)| cell).collect()
+    }
+}
+
+fn is_distrusted(cell: &Cell) -> bool {
+    matches!(cell.get(), Some(Some(resident)) if resident.filing.is_distrusted())
 }
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, processor: ProcessorState, root: File) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: OwnedFd,
+        processor: ProcessorState,
+        root: File,
+        filing: Filing,
+    ) -> io::Result<Self> {
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -89,6 +124,7 @@ impl Resident {
             extents,
             processor,
             written: OnceLock::new(),
+            filing,
         })
     }
 
@@ -108,9 +144,39 @@ impl Resident {
 
     /// Takes what a monitor says that its guest has written to. It may be wrong: then copies are slower or larger, within
     /// bounds.
-    pub(crate) fn note_written(&self, stretches: &[(u64, u64)]) {
-        // Another copy may have been first.
-        let _ = self.written.set(ahead(stretches, self.file_bytes));
+    pub(crate) fn note_written(self: &Arc<Self>, stretches: &[(u64, u64)]) {
+        if self.set_written(stretches) {
+            self.filing.has_changed(self);
+        }
+    }
+
+    /// The same, of what its file says. Whether it was not known before: another copy may have been first.
+    pub(crate) fn set_written(&self, stretches: &[(u64, u64)]) -> bool {
+        self.written.set(ahead(stretches, self.file_bytes)).is_ok()
+    }
+
+    /// What becomes of its file.
+    pub(crate) fn filing(&self) -> &Filing {
+        &self.filing
+    }
+
+    /// What its file has besides the memory.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents {
+            memory_bytes: self.file_bytes,
+            processor: self.processor.clone(),
+            written: self.written.get().cloned(),
+        }
+    }
+
+    /// Its memory.
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The stretches of its memory that hold something.
+    pub(crate) fn data(&self) -> io::Result<Vec<(u64, u64)>> {
+        stretches(&self.file)
     }
 }
 
