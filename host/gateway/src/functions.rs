@@ -167,7 +167,10 @@ impl Functions {
             }
         }
         // Before the first instance is started.
-        let templates: Vec<_> = prepared.iter().map(|prepared| prepared.template.clone()).collect();
+        let templates: Vec<_> = prepared
+            .iter()
+            .map(|prepared| prepared.template.clone())
+            .collect();
         functions.sandbox.retain(&templates);
         prepared
             .into_iter()
@@ -455,7 +458,12 @@ impl Functions {
         let log = self.store.logs.function(&key);
         let function = Function {
             name,
-            pool: Pool::new(self.sandbox.clone(), log.clone(), template.clone(), settings.limits),
+            pool: Pool::new(
+                self.sandbox.clone(),
+                log.clone(),
+                template.clone(),
+                settings.limits,
+            ),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {

@@ -8,16 +8,7 @@ use crate::probe::ProbeError;
 
 /// Leaves that tell of the core on which they are read, of its caches and of its neighbours: no program finds the same in
 /// them for long, whatever machine it is on.
-const LEAVES_OF_A_CORE: [u32; 8] = [
-    0x2,
-    0x4,
-    0xb,
-    0x18,
-    0x1a,
-    0x1f,
-    0x8000_001d,
-    0x8000_001e,
-];
+const LEAVES_OF_A_CORE: [u32; 8] = [0x2, 0x4, 0xb, 0x18, 0x1a, 0x1f, 0x8000_001d, 0x8000_001e];
 /// The leaf whose EBX has the number of the core in its highest byte.
 const LEAF_OF_FEATURES: u32 = 1;
 /// Leaves and parts of them that a program reads from the processor itself where its guest is not virtualised by it.
@@ -43,7 +34,11 @@ pub fn processor_features() -> Result<Vec<u32>, ProbeError> {
     let supported = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(unusable)?;
     let mut numbers = Vec::new();
     let mut add = |leaf: u32, part: u32, [eax, ebx, ecx, edx]: [u32; 4]| {
-        let ebx = if leaf == LEAF_OF_FEATURES { ebx & 0xff_ffff } else { ebx };
+        let ebx = if leaf == LEAF_OF_FEATURES {
+            ebx & 0xff_ffff
+        } else {
+            ebx
+        };
         numbers.extend([leaf, part, eax, ebx, ecx, edx]);
     };
     for entry in supported.as_slice() {

@@ -26,6 +26,7 @@ mod process;
 mod roots;
 mod run;
 mod scaling;
+mod snapshots;
 mod statistics;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        snapshots::TESTS,
         statistics::TESTS,
         load::TESTS,
     ];

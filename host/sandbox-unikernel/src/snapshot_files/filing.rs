@@ -25,8 +25,8 @@ struct Filed {
     /// A clone of it has answered.
     is_proven: AtomicBool,
     is_distrusted: AtomicBool,
-    /// The file has all that is known, or is about to be written.
-    is_filed: AtomicBool,
+    /// The file is about to be written.
+    is_due: AtomicBool,
 }
 
 impl Filing {
@@ -47,16 +47,17 @@ impl Filing {
     /// A clone has answered for the first time: nobody waits for it any more, and the snapshot is good.
     pub(crate) fn answered(&self, resident: &Arc<Resident>) {
         if let Some(filed) = &self.0 {
-            filed.is_proven.store(true, Ordering::Release);
-            filed.file(resident);
+            let is_first = !filed.is_proven.swap(true, Ordering::AcqRel);
+            if is_first && !filed.is_loaded {
+                filed.write_later(resident);
+            }
         }
     }
 
     /// More is known of the snapshot than the file says.
     pub(crate) fn has_changed(&self, resident: &Arc<Resident>) {
         if let Some(filed) = &self.0 {
-            filed.is_filed.store(false, Ordering::Release);
-            filed.file(resident);
+            filed.write_later(resident);
         }
     }
 
@@ -82,9 +83,10 @@ impl Filing {
         filed.is_some_and(|filed| filed.is_distrusted.load(Ordering::Acquire))
     }
 
-    /// The file that is to be written, with what it is to say of its function.
-    pub(super) fn file(&self) -> Option<(&str, &str, &Identity)> {
+    /// Function, name and identity of the file that is to be written now. What changes from here on has it written again.
+    pub(super) fn begin(&self) -> Option<(&str, &str, &Identity)> {
         let filed = self.0.as_ref()?;
+        filed.is_due.store(false, Ordering::Release);
         Some((&filed.function, &filed.name, &filed.identity))
     }
 }
@@ -99,13 +101,13 @@ impl Filed {
             is_loaded,
             is_proven: AtomicBool::new(false),
             is_distrusted: AtomicBool::new(false),
-            is_filed: AtomicBool::new(is_loaded),
+            is_due: AtomicBool::new(false),
         }
     }
 
-    /// Has the file written, unless it is as it should be.
-    fn file(&self, resident: &Arc<Resident>) {
-        if !self.is_filed.swap(true, Ordering::AcqRel) {
+    /// Has the file written, unless it is about to be.
+    fn write_later(&self, resident: &Arc<Resident>) {
+        if !self.is_due.swap(true, Ordering::AcqRel) {
             self.files.write_later(Arc::downgrade(resident));
         }
     }

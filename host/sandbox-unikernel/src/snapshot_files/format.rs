@@ -95,7 +95,9 @@ pub(crate) enum Refusal {
     Version { found: u32 },
     #[error("its header is damaged")]
     HeaderDamaged,
-    #[error("it was made for version {found} of what guest and monitor agree on, and this is version {expected}")]
+    #[error(
+        "it was made for version {found} of what guest and monitor agree on, and this is version {expected}"
+    )]
     OtherAbi { expected: u32, found: u32 },
     #[error("another build of the library OS is in it")]
     OtherLibraryOs,
@@ -196,9 +198,7 @@ impl Draft {
             header_digest: Digest::default(),
         };
         let parts = stretches.iter().chain(written.unwrap_or_default());
-        let parts: Vec<Stretch> = parts
-            .map(|&(start, length)| Stretch { start, length })
-            .collect();
+        let parts: Vec<Stretch> = parts.map(|&(start, length)| Stretch { start, length }).collect();
         let tables = parts.as_bytes().to_vec();
         let pages_bytes: u64 = stretches.iter().map(|(_, length)| length).sum();
         Ok(Self {
@@ -244,11 +244,7 @@ pub(super) struct Opened {
 
 impl Opened {
     /// Reads the beginning of a file of so many bytes, which has to be of this identity.
-    pub(super) fn read(
-        source: &mut dyn Read,
-        file_bytes: u64,
-        expected: &Identity,
-    ) -> Result<Self, Refusal> {
+    pub(super) fn read(source: &mut dyn Read, file_bytes: u64, expected: &Identity) -> Result<Self, Refusal> {
         let too_short = Refusal::Length {
             expected: HEADER_BYTES as u64,
             found: file_bytes,
@@ -405,7 +401,9 @@ fn check_parts(parts: &[Stretch], memory_bytes: u64) -> Result<(), Refusal> {
         let is_whole = part.start.is_multiple_of(PAGE_BYTES) && part.length.is_multiple_of(PAGE_BYTES);
         let next_end = part.start.checked_add(part.length);
         match next_end.filter(|&next_end| next_end <= memory_bytes) {
-            Some(next_end) if is_whole && part.length > 0 && (index == 0 || part.start > end) => end = next_end,
+            Some(next_end) if is_whole && part.length > 0 && (index == 0 || part.start > end) => {
+                end = next_end
+            }
             _ => return Err(Refusal::BadPart { index }),
         }
     }

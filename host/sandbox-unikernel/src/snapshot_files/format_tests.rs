@@ -2,9 +2,9 @@
 
 use spore_abi::layout::PAGE_BYTES;
 
-use super::format::{HEADER_BYTES, ReadError, Refusal};
+use super::format::{HEADER_BYTES, ReadError, Refusal, reseal};
 use super::identity::Identity;
-use super::samples::{IDENTITY, contents, file, files, reseal, take};
+use super::samples::{IDENTITY, contents, file, files, take};
 
 /// How many changed files are tried of each kind.
 const CHANGES: usize = 10_000;
@@ -163,7 +163,10 @@ fn numbers_that_cannot_be_right_are_refused() {
         &[(3 * page, 0)],
     ] {
         let refusal = with(stretches);
-        assert!(matches!(refusal, Refusal::BadPart { .. }), "{stretches:?}: {refusal}");
+        assert!(
+            matches!(refusal, Refusal::BadPart { .. }),
+            "{stretches:?}: {refusal}"
+        );
     }
     let many: Vec<_> = (0..10).map(|index| (2 * index * page, page)).collect();
     assert!(matches!(with(&many), Refusal::Parts { count: 10 }));

@@ -88,8 +88,8 @@ impl Keeper {
                 }
                 Ok(Order::Write(resident)) => self.due.push_back((Instant::now() + DELAY, resident)),
                 Err(RecvTimeoutError::Timeout) => {
-                    let resident = self.due.pop_front().and_then(|(_, resident)| resident.upgrade());
-                    if let Some(resident) = resident {
+                    let due = self.due.pop_front();
+                    if let Some(resident) = due.and_then(|(_, resident)| resident.upgrade()) {
                         self.write(&resident);
                     }
                 }
@@ -136,7 +136,8 @@ impl Keeper {
     }
 
     fn write(&self, resident: &Arc<Resident>) {
-        let (Some(folder), Some((function, name, identity))) = (&self.folder, resident.filing().file()) else {
+        let (Some(folder), Some((function, name, identity))) = (&self.folder, resident.filing().begin())
+        else {
             return;
         };
         // It may have been replaced or removed meanwhile.
@@ -203,7 +204,7 @@ mod tests {
     use super::*;
 
     fn entries(count: usize, bytes: u64) -> Vec<Entry> {
-        let entry = |index| Entry {
+        let entry = |index: usize| Entry {
             name: index.to_string(),
             bytes,
             used: SystemTime::UNIX_EPOCH + Duration::from_secs(index as u64 + 1),
@@ -218,10 +219,17 @@ mod tests {
         assert_eq!(surplus(entries(FILES_MAX, 1), "new", 1), ["0"]);
         assert_eq!(surplus(entries(FILES_MAX, 1), "7", 1), nothing, "it is replaced");
         assert_eq!(surplus(entries(4, BYTES_MAX / 4), "new", 1), ["0"]);
-        assert_eq!(surplus(entries(4, BYTES_MAX / 4), "new", BYTES_MAX / 2), ["1", "0"]);
+        assert_eq!(
+            surplus(entries(4, BYTES_MAX / 4), "new", BYTES_MAX / 2),
+            ["1", "0"]
+        );
         assert_eq!(surplus(entries(2, 1), "new", BYTES_MAX), ["1", "0"]);
         let mut mixed = entries(3, 1);
         mixed[1].bytes = BYTES_MAX;
-        assert_eq!(surplus(mixed, "new", 1), ["1", "0"], "none is older than one that goes");
+        assert_eq!(
+            surplus(mixed, "new", 1),
+            ["1", "0"],
+            "none is older than one that goes"
+        );
     }
 }

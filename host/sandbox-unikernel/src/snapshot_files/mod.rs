@@ -43,6 +43,8 @@ use spore_sandbox::InstanceSpec;
 
 pub(crate) use filing::Filing;
 pub(crate) use format::Contents;
+#[cfg(feature = "fuzzing")]
+pub(crate) use format::reseal;
 use format::{Opened, ReadError};
 use identity::{HostIdentity, Identity, file_name};
 use keeper::{Keeper, Order};
@@ -82,11 +84,7 @@ impl SnapshotFiles {
         let keeper = Keeper::new(folder.clone());
         let thread = std::thread::Builder::new().name("snapshots".into());
         thread.spawn(move || keeper.run(&queue))?;
-        Ok(Some(Arc::new(Self {
-            folder,
-            host,
-            orders,
-        })))
+        Ok(Some(Arc::new(Self { folder, host, orders })))
     }
 
     /// Tells which functions there are. The files of others go; so do these cells, whose memory may be large.

@@ -6,8 +6,6 @@ use spore_monitor::protocol::ProcessorState;
 use super::format::{Contents, Draft, Opened, ReadError};
 use super::identity::Identity;
 
-pub(crate) use super::format::reseal;
-
 /// What the samples belong to.
 pub(crate) const IDENTITY: Identity = Identity {
     abi_version: 7,
