@@ -258,6 +258,8 @@ impl Actor {
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {
+        // A copy of a snapshot counts as ready before there is a guest. What a guest has read is told before how it ended.
+        let never_ran = self.read.is_none() && matches!(end.cause, Cause::Failed(_));
         let cause = match end.cause {
             Cause::Stopped => stopped(stopping.unwrap_or(StopReason::NotNeeded)),
             Cause::Exited(code) => EndCause::Exited { code },
@@ -271,7 +273,7 @@ impl Actor {
         EndReport {
             cause,
             details: end.details,
-            read_bytes: self.read_bytes(),
+            read_bytes: if never_ran { Some(0) } else { self.read_bytes() },
         }
     }
 
