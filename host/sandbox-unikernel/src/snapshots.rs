@@ -8,7 +8,7 @@
 //! A snapshot lives in memory, for as long as its function is deployed or until too many others were made; the files of
 //! `snapshot_files` outlive that. Whoever starts an instance while its snapshot is being made waits for that.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -56,8 +56,8 @@ pub(crate) struct Snapshots(Mutex<Known>);
 #[derive(Default)]
 struct Known {
     cells: VecDeque<(InstanceSpec, Cell)>,
-    /// What there may be snapshots of; of everything before that was told.
-    deployed: Option<Vec<InstanceSpec>>,
+    /// What there may be snapshots of, by the name of the function; of everything before that was told.
+    deployed: Option<HashMap<String, InstanceSpec>>,
 }
 
 impl Snapshots {
@@ -70,7 +70,8 @@ impl Snapshots {
         };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { cells, deployed } = &mut *known;
-        if deployed.as_ref().is_some_and(|deployed| !deployed.contains(&key)) {
+        let is_unknown = |deployed: &HashMap<_, _>| deployed.get(&key.function) != Some(&key);
+        if deployed.as_ref().is_some_and(is_unknown) {
             return None;
         }
         cells.retain(|(known, cell)| *known != key || !is_distrusted(cell));
@@ -88,13 +89,14 @@ impl Snapshots {
     /// Keeps the snapshots of these only, from now on. Returns the others: their memory is free when they are dropped and
     /// their last copy has ended.
     pub(crate) fn retain(&self, deployed: &[InstanceSpec]) -> Vec<Cell> {
+        let by_name = |spec: &InstanceSpec| (spec.function.clone(), spec.clone());
+        let deployed: HashMap<_, _> = deployed.iter().map(by_name).collect();
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (kept, freed) = std::mem::take(&mut known.cells)
-            .into_iter()
-            .partition(|(key, _)| deployed.contains(key));
+        let cells = std::mem::take(&mut known.cells).into_iter();
+        let (kept, freed): (_, VecDeque<_>) =
+            cells.partition(|(key, _)| deployed.get(&key.function) == Some(key));
         known.cells = kept;
-        known.deployed = Some(deployed.to_vec());
-        let freed: VecDeque<(InstanceSpec, Cell)> = freed;
+        known.deployed = Some(deployed);
         freed.into_iter().map(|(_, cell)| cell).collect()
     }
 }
@@ -293,6 +295,42 @@ mod tests {
         let bytes: u64 = ahead(&scattered, 16 << 30).iter().map(|(_, length)| length).sum();
         assert!(bytes <= AHEAD_BYTES_MAX, "{bytes}");
         assert!(ahead(&[(0, AHEAD_BYTES_MAX + page)], 1 << 30).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_deployed_any_more_has_no_place() {
+        let spec = |function: &str, memory_bytes| InstanceSpec {
+            function: function.to_owned(),
+            instance: String::new(),
+            root: spore_sandbox::Root::Program("program".into()),
+            root_digest: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            working_directory: "/".to_owned(),
+            rewrites_calls: true,
+            is_cloned: true,
+            egress: Vec::new(),
+            port: 8080,
+            memory_bytes,
+            isolation: None,
+            processor_millis: 1000,
+            ready_timeout: std::time::Duration::from_secs(1),
+        };
+        let snapshots = Snapshots::default();
+        let [a, b] = ["a", "b"].map(|name| snapshots.cell(&spec(name, 1)).expect("nobody has told"));
+        let named = InstanceSpec {
+            instance: "a-1".to_owned(),
+            ..spec("a", 1)
+        };
+        assert!(Arc::ptr_eq(&a, &snapshots.cell(&named).unwrap()));
+        let freed = snapshots.retain(&[spec("a", 1), spec("b", 2)]);
+        assert!(freed.len() == 1 && Arc::ptr_eq(&freed[0], &b));
+        assert!(Arc::ptr_eq(&a, &snapshots.cell(&named).unwrap()));
+        assert!(snapshots.cell(&spec("b", 1)).is_none(), "it was replaced");
+        assert!(snapshots.cell(&spec("b", 2)).is_some());
+        assert!(snapshots.cell(&spec("c", 1)).is_none());
+        assert_eq!(snapshots.retain(&[]).len(), 2);
+        assert!(snapshots.cell(&named).is_none());
     }
 
     #[test]

@@ -64,6 +64,21 @@ fn only_file(daemon: &Daemon) -> PathBuf {
     wait_for_files(daemon, 1).remove(0)
 }
 
+/// Waits until the daemon has so many snapshots in memory.
+fn wait_for_memory(daemon: &Daemon, count: usize) {
+    let descriptors = format!("/proc/{}/fd", daemon.pid());
+    let mut found = 0;
+    let is_so = wait_until(PATIENCE, || {
+        let links = fs::read_dir(&descriptors).expect("the daemon runs");
+        let links = links.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        found = links
+            .filter(|link| link.to_string_lossy().contains("spore-snapshot"))
+            .count();
+        found == count
+    });
+    assert!(is_so, "{found} snapshots in memory instead of {count}");
+}
+
 fn boots(daemon: &Daemon, function: &str) -> usize {
     daemon.spore_ok(&["logs", function]).matches("booted").count()
 }
@@ -197,7 +212,8 @@ fn files_go_with_their_functions() {
     daemon.deploy("other", &program::build("cloned"), CLONED);
     ask(&daemon, "other");
     wait_for_files(&daemon, 2);
-    // Another configuration is another snapshot; the file of the old one goes at once.
+    wait_for_memory(&daemon, 2);
+    // Another configuration is another snapshot; the old one goes at once.
     daemon.deploy(
         "cloned",
         &program::build("cloned"),
@@ -205,11 +221,13 @@ fn files_go_with_their_functions() {
     );
     wait_for_files(&daemon, 1);
     assert!(!file.exists());
+    wait_for_memory(&daemon, 1);
     let (drawn_before, _) = ask(&daemon, "cloned");
     assert_ne!(drawn_before, before);
     wait_for_files(&daemon, 2);
     daemon.spore_ok(&["remove", "cloned"]);
     wait_for_files(&daemon, 1);
+    wait_for_memory(&daemon, 1);
     // What a daemon has left of functions that are gone goes with the next start.
     daemon.kill();
     let stray = file.with_file_name("0".repeat(64));

@@ -1,7 +1,7 @@
 //! The thread that writes and removes files of snapshots. It is the only one that writes, has the lowest priority, and
 //! begins when the answers that a snapshot was made for have left.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
@@ -17,6 +17,8 @@ use crate::snapshots::{Cell, Resident};
 
 /// How long the first answers have the machine for themselves.
 const DELAY: Duration = Duration::from_secs(1);
+/// When a file is tried again that could not be written, for want of room for example.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// Most files.
 const FILES_MAX: usize = 256;
 /// Most bytes of all of them.
@@ -60,7 +62,8 @@ pub(super) struct Keeper {
     /// None until it is known what is deployed: the folder may be another daemon's before.
     folder: Option<Folder>,
     deployed: HashMap<String, Identity>,
-    due: VecDeque<(Instant, Weak<Resident>)>,
+    /// What is to be written, and when.
+    due: Vec<(Instant, Weak<Resident>)>,
 }
 
 impl Keeper {
@@ -69,7 +72,7 @@ impl Keeper {
             path,
             folder: None,
             deployed: HashMap::new(),
-            due: VecDeque::new(),
+            due: Vec::new(),
         }
     }
 
@@ -77,8 +80,8 @@ impl Keeper {
         // Of this thread alone. It would work with another one too.
         let _ = setpriority_process(None, NICEST);
         loop {
-            let order = match self.due.front() {
-                Some((at, _)) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
+            let order = match self.due.iter().map(|(at, _)| at).min() {
+                Some(at) => queue.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match order {
@@ -86,13 +89,8 @@ impl Keeper {
                     drop(freed);
                     self.retain(deployed);
                 }
-                Ok(Order::Write(resident)) => self.due.push_back((Instant::now() + DELAY, resident)),
-                Err(RecvTimeoutError::Timeout) => {
-                    let due = self.due.pop_front();
-                    if let Some(resident) = due.and_then(|(_, resident)| resident.upgrade()) {
-                        self.write(&resident);
-                    }
-                }
+                Ok(Order::Write(resident)) => self.due.push((Instant::now() + DELAY, resident)),
+                Err(RecvTimeoutError::Timeout) => self.write_due(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -135,22 +133,48 @@ impl Keeper {
         }
     }
 
-    fn write(&self, resident: &Arc<Resident>) {
+    /// Writes what is due.
+    fn write_due(&mut self) {
+        let now = Instant::now();
+        let (due, later) = std::mem::take(&mut self.due)
+            .into_iter()
+            .partition(|(at, _)| *at <= now);
+        self.due = later;
+        let due: Vec<(Instant, Weak<Resident>)> = due;
+        for resident in due.into_iter().filter_map(|(_, resident)| resident.upgrade()) {
+            if !self.write(&resident) {
+                let again = Instant::now() + RETRY_DELAY;
+                self.due.push((again, Arc::downgrade(&resident)));
+            }
+        }
+    }
+
+    /// Writes a snapshot's file; whether there is nothing left to do.
+    fn write(&self, resident: &Resident) -> bool {
         let (Some(folder), Some((function, name, identity))) = (&self.folder, resident.filing().begin())
         else {
-            return;
+            return true;
         };
         // It may have been replaced or removed meanwhile.
         if self.deployed.get(name) != Some(identity) || resident.filing().is_distrusted() {
-            return;
+            return true;
         }
         match self.keep(folder, name, identity, resident) {
-            Ok(bytes) => tracing::info!(function, bytes, "its snapshot is in a file"),
-            Err(error) => tracing::warn!(
-                function,
-                "its snapshot is in memory only, and not in a file: {}",
-                chain(&error)
-            ),
+            Ok(bytes) => {
+                tracing::info!(function, bytes, "its snapshot is in a file");
+                true
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                tracing::warn!(
+                    function,
+                    "its snapshot is in memory only, and in no file: {reason}"
+                );
+                matches!(
+                    error,
+                    KeepError::TooLarge { .. } | KeepError::Write(WriteError::Unfit(_))
+                )
+            }
         }
     }
 
