@@ -25,7 +25,7 @@ mod tests {
             assert!(snapshot_file(&seed[1..], false) && snapshot_file(&seed[1..], true));
             let mut changed = seed[1..].to_vec();
             // A general register.
-            changed[200] ^= 1;
+            changed[208] ^= 1;
             assert!(!snapshot_file(&changed, false) && snapshot_file(&changed, true));
         }
     }

@@ -24,9 +24,11 @@ const CLONED: &[&str] = &["--annotation", "dev.spore.idle-timeout=0s", "--snapsh
 /// Snapshots are written a second after their first answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Length of a file's header, and where the instruction pointer and the registers' digest are in it.
-const HEADER_BYTES: usize = 4520;
-const INSTRUCTION_POINTER: usize = 320;
+/// Length of a file's header, and where the instruction pointer and the digest of what follows are in it; that of the header
+/// is its end.
+const HEADER_BYTES: usize = 432;
+const INSTRUCTION_POINTER: usize = 328;
+const BODY_DIGEST: usize = 368;
 const DIGEST_BYTES: usize = 32;
 
 /// What a clone says that was drawn before the program was ready, and what was drawn since.
@@ -138,7 +140,7 @@ fn damaged_and_foreign_files_are_removed_and_made_anew() {
     let damages: [(&dyn Fn(&mut Vec<u8>), &str); 6] = [
         (&|bytes| bytes.clear(), "cut short"),
         (&header_only, "cut short"),
-        (&|bytes| bytes[2000] ^= 1, "header is damaged"),
+        (&|bytes| bytes[200] ^= 1, "header is damaged"),
         (
             &|bytes| *bytes.last_mut().expect("not empty") ^= 1,
             "contents are damaged",
@@ -171,9 +173,11 @@ fn damaged_and_foreign_files_are_removed_and_made_anew() {
     assert_eq!(ask(&daemon, "cloned").0, before);
 }
 
-/// Gives a header the digest that fits it.
+/// Gives a file the digests that fit it.
 fn seal(file: &mut [u8]) {
-    let (header, digest) = file[..HEADER_BYTES].split_at_mut(HEADER_BYTES - DIGEST_BYTES);
+    let (header, body) = file.split_at_mut(HEADER_BYTES);
+    header[BODY_DIGEST..BODY_DIGEST + DIGEST_BYTES].copy_from_slice(&Sha256::digest(body));
+    let (header, digest) = header.split_at_mut(HEADER_BYTES - DIGEST_BYTES);
     digest.copy_from_slice(&Sha256::digest(&*header));
 }
 
@@ -183,8 +187,8 @@ fn a_file_from_which_no_clone_can_go_on_is_not_tried_twice() {
     }
     let (mut daemon, file, mut before) = with_a_file();
     let nowhere = |bytes: &mut [u8]| bytes[INSTRUCTION_POINTER..INSTRUCTION_POINTER + 8].fill(0);
-    // Features that are not enabled, in the header of the extended state.
-    let no_such_state = |bytes: &mut [u8]| bytes[360 + 512..360 + 520].fill(0xff);
+    // Features that are not enabled, in the header of the extended state, which follows.
+    let no_such_state = |bytes: &mut [u8]| bytes[HEADER_BYTES + 512..HEADER_BYTES + 520].fill(0xff);
     let damages: [&dyn Fn(&mut [u8]); 2] = [&nowhere, &no_such_state];
     for damage in damages {
         daemon.kill();

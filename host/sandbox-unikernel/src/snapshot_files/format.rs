@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   header      fixed length: version, identity, sizes, registers, digest of the rest, digest of the header
+//!   extended    the extended registers, in 32-bit words
 //!   stretches   start and length in the memory, of everything that is not zero; in order, whole pages
 //!   written     start and length, of what copies write to while they give their first answer
 //!   pages       the bytes of the stretches, one after the other, up to the end of the file
@@ -25,8 +26,8 @@ const MAGIC: u64 = u64::from_le_bytes(*b"SPORESNP");
 const VERSION: u32 = 1;
 /// In place of a count: it is not known.
 const NOT_KNOWN: u32 = u32::MAX;
-/// Length of the extended registers (`struct kvm_xsave`), in 32-bit words.
-const EXTENDED_STATE_WORDS: usize = 1024;
+/// Most extended registers, in 32-bit words: four times `struct kvm_xsave`.
+const EXTENDED_WORDS_MAX: usize = 4096;
 /// Bytes that are read, checked and passed on at a time.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// Length of the header, in bytes.
@@ -53,13 +54,15 @@ struct Header {
     stretch_count: u32,
     /// [`NOT_KNOWN`] where nobody has told.
     written_count: u32,
+    extended_words: u32,
+    /// 0.
+    unused: u32,
     general: [u64; 16],
     instruction_pointer: u64,
     flags: u64,
     fs_base: u64,
     gs_base: u64,
     top_table_gpa: u64,
-    extended_state: [u32; EXTENDED_STATE_WORDS],
     /// SHA-256 of everything behind the header.
     body_digest: Digest,
     /// SHA-256 of everything before this.
@@ -74,10 +77,10 @@ struct Stretch {
     length: u64,
 }
 
-const _: () = assert!(size_of::<Header>() == 4520, "Header changed: raise VERSION");
+const _: () = assert!(size_of::<Header>() == 432, "Header changed: raise VERSION");
 const _: () = assert!(std::mem::offset_of!(Header, memory_bytes) == 176);
-const _: () = assert!(std::mem::offset_of!(Header, general) == 192);
-const _: () = assert!(std::mem::offset_of!(Header, extended_state) == 360);
+const _: () = assert!(std::mem::offset_of!(Header, general) == 200);
+const _: () = assert!(std::mem::offset_of!(Header, body_digest) == 368);
 const _: () = assert!(std::mem::offset_of!(Header, header_digest) + DIGEST_BYTES == HEADER_BYTES);
 const _: () = assert!(size_of::<Stretch>() == 16, "Stretch changed: raise VERSION");
 const _: () = assert!(cfg!(target_endian = "little"));
@@ -115,6 +118,8 @@ pub(crate) enum Refusal {
     NoTable { gpa: u64 },
     #[error("it cannot consist of {count} parts")]
     Parts { count: u32 },
+    #[error("it cannot have {words} words of extended registers")]
+    ExtendedState { words: u32 },
     #[error("its part {index} is not within its memory, or not behind the one before")]
     BadPart { index: usize },
     #[error("its contents are damaged")]
@@ -172,7 +177,9 @@ impl Draft {
             top_table_gpa,
             extended_state,
         } = &contents.processor;
-        let extended_state = extended_state.as_slice().try_into().map_err(|_| Unfit)?;
+        if extended_state.len() > EXTENDED_WORDS_MAX {
+            return Err(Unfit);
+        }
         let written = contents.written.as_deref();
         let count = |length: usize| u32::try_from(length).map_err(|_| Unfit);
         let header = Header {
@@ -187,19 +194,20 @@ impl Draft {
             memory_bytes: contents.memory_bytes,
             stretch_count: count(stretches.len())?,
             written_count: written.map_or(Ok(NOT_KNOWN), |written| count(written.len()))?,
+            extended_words: count(extended_state.len())?,
+            unused: 0,
             general: *general,
             instruction_pointer: *instruction_pointer,
             flags: *flags,
             fs_base: *fs_base,
             gs_base: *gs_base,
             top_table_gpa: *top_table_gpa,
-            extended_state,
             body_digest: Digest::default(),
             header_digest: Digest::default(),
         };
         let parts = stretches.iter().chain(written.unwrap_or_default());
         let parts: Vec<Stretch> = parts.map(|&(start, length)| Stretch { start, length }).collect();
-        let tables = parts.as_bytes().to_vec();
+        let tables = [extended_state.as_bytes(), parts.as_bytes()].concat();
         let pages_bytes: u64 = stretches.iter().map(|(_, length)| length).sum();
         Ok(Self {
             body: Sha256::new_with_prefix(&tables),
@@ -237,6 +245,7 @@ fn digest_of_header(header: &[u8]) -> Digest {
 /// A file whose header and tables have been read and are right.
 pub(super) struct Opened {
     header: Header,
+    extended_state: Vec<u32>,
     stretches: Vec<Stretch>,
     written: Option<Vec<Stretch>>,
     body: Sha256,
@@ -261,7 +270,8 @@ impl Opened {
             count => count,
         };
         let count = header.stretch_count as usize + written_count as usize;
-        let tables_bytes = count * size_of::<Stretch>();
+        let extended_words = header.extended_words as usize;
+        let tables_bytes = extended_words * size_of::<u32>() + count * size_of::<Stretch>();
         let before_pages = (HEADER_BYTES + tables_bytes) as u64;
         if file_bytes < before_pages {
             return Err(Refusal::Length {
@@ -269,9 +279,11 @@ impl Opened {
                 found: file_bytes,
             });
         }
+        let mut extended_state = vec![0_u32; extended_words];
+        fill(source, extended_state.as_mut_bytes())?;
         let mut parts = vec![Stretch { start: 0, length: 0 }; count];
         fill(source, parts.as_mut_bytes())?;
-        let body = Sha256::new_with_prefix(parts.as_bytes());
+        let body = Sha256::new_with_prefix(extended_state.as_bytes()).chain_update(parts.as_bytes());
         let written = parts.split_off(header.stretch_count as usize);
         check_parts(&parts, header.memory_bytes)?;
         let expected = before_pages + parts.iter().map(|part| part.length).sum::<u64>();
@@ -284,6 +296,7 @@ impl Opened {
         Ok(Self {
             written: (header.written_count != NOT_KNOWN).then_some(written),
             header,
+            extended_state,
             stretches: parts,
             body,
         })
@@ -326,7 +339,7 @@ impl Opened {
                 fs_base: header.fs_base,
                 gs_base: header.gs_base,
                 top_table_gpa: header.top_table_gpa,
-                extended_state: header.extended_state.to_vec(),
+                extended_state: self.extended_state,
             },
             written: self
                 .written
@@ -350,6 +363,9 @@ fn check(header: &Header, expected: &Identity) -> Result<(), Refusal> {
         });
     }
     if header.header_digest != digest_of_header(header.as_bytes()) {
+        return Err(Refusal::HeaderDamaged);
+    }
+    if header.unused != 0 {
         return Err(Refusal::HeaderDamaged);
     }
     if header.abi_version != expected.abi_version {
@@ -378,6 +394,11 @@ fn check(header: &Header, expected: &Identity) -> Result<(), Refusal> {
     let gpa = header.top_table_gpa;
     if gpa >= bytes || !gpa.is_multiple_of(PAGE_BYTES) {
         return Err(Refusal::NoTable { gpa });
+    }
+    if header.extended_words as usize > EXTENDED_WORDS_MAX {
+        return Err(Refusal::ExtendedState {
+            words: header.extended_words,
+        });
     }
     // Two of them have a page between them at least.
     let stretches_max = bytes / PAGE_BYTES / 2 + 1;

@@ -86,7 +86,7 @@ fn ten_thousand_changes_with_right_digests_are_refused_or_are_snapshots() {
         let mut file = files[random.usize(..files.len())].clone();
         for _ in 0..random.usize(1..4) {
             // Numbers are at the beginning, and right behind the header.
-            let near = [0..16, 176..360, HEADER_BYTES..HEADER_BYTES + 64, 0..file.len()];
+            let near = [0..16, 176..368, HEADER_BYTES..HEADER_BYTES + 64, 0..file.len()];
             let range = near[random.usize(..near.len())].clone();
             let at = random.usize(range.start..range.end.min(file.len()).max(range.start + 1));
             let value = [0, 1, 0x10, 0x7f, 0x80, 0xff, random.u8(..)][random.usize(..7)];

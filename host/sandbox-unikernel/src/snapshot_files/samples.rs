@@ -27,7 +27,7 @@ pub(crate) fn contents(written: Option<Vec<(u64, u64)>>) -> Contents {
             fs_base: 0x7000,
             gs_base: 0,
             top_table_gpa: 4 * PAGE_BYTES,
-            extended_state: (0..1024).collect(),
+            extended_state: (0..100).collect(),
         },
         written,
     }
