@@ -31,6 +31,9 @@ const INSTRUCTION_POINTER: usize = 328;
 const BODY_DIGEST: usize = 368;
 const DIGEST_BYTES: usize = 32;
 
+/// What is done to a file.
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 /// What a clone says that was drawn before the program was ready, and what was drawn since.
 fn ask(daemon: &Daemon, function: &str) -> (String, String) {
     let answer = daemon.get(&format!("/function/{function}"));
@@ -137,7 +140,7 @@ fn damaged_and_foreign_files_are_removed_and_made_anew() {
         bytes[48] ^= 1;
         seal(bytes);
     };
-    let damages: [(&dyn Fn(&mut Vec<u8>), &str); 6] = [
+    let damages: [(Damage<'_>, &str); 6] = [
         (&|bytes| bytes.clear(), "cut short"),
         (&header_only, "cut short"),
         (&|bytes| bytes[200] ^= 1, "header is damaged"),
@@ -186,10 +189,10 @@ fn a_file_from_which_no_clone_can_go_on_is_not_tried_twice() {
         return;
     }
     let (mut daemon, file, mut before) = with_a_file();
-    let nowhere = |bytes: &mut [u8]| bytes[INSTRUCTION_POINTER..INSTRUCTION_POINTER + 8].fill(0);
+    let nowhere = |bytes: &mut Vec<u8>| bytes[INSTRUCTION_POINTER..INSTRUCTION_POINTER + 8].fill(0);
     // Features that are not enabled, in the header of the extended state, which follows.
-    let no_such_state = |bytes: &mut [u8]| bytes[HEADER_BYTES + 512..HEADER_BYTES + 520].fill(0xff);
-    let damages: [&dyn Fn(&mut [u8]); 2] = [&nowhere, &no_such_state];
+    let no_such_state = |bytes: &mut Vec<u8>| bytes[HEADER_BYTES + 512..HEADER_BYTES + 520].fill(0xff);
+    let damages: [Damage<'_>; 2] = [&nowhere, &no_such_state];
     for damage in damages {
         daemon.kill();
         let mut bytes = fs::read(&file).expect("it is there");
