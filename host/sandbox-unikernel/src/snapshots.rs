@@ -12,15 +12,18 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
 use rustix::io::Errno;
-use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::Text;
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
 
 use crate::snapshot_files::{Contents, Filing};
+use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
@@ -44,6 +47,12 @@ pub(crate) struct Resident {
     root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
+    /// See [`Captured::text_offers`].
+    text_offers: Vec<(u64, u64)>,
+    /// What the entries were that they name, which lead to the text now: address and value.
+    entries: Vec<(u64, u64)>,
+    /// Its text in large pages, if there is any.
+    text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
     filing: Filing,
@@ -51,7 +60,11 @@ pub(crate) struct Resident {
 
 /// The snapshots of all functions.
 #[derive(Default)]
-pub(crate) struct Snapshots(Mutex<Known>);
+pub(crate) struct Snapshots {
+    known: Mutex<Known>,
+    /// What they have of text in large pages.
+    pub(crate) texts: Arc<Texts>,
+}
 
 #[derive(Default)]
 struct Known {
@@ -68,7 +81,7 @@ impl Snapshots {
             instance: String::new(),
             ..spec.clone()
         };
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { cells, deployed } = &mut *known;
         let is_unknown = |deployed: &HashMap<_, _>| deployed.get(&key.function) != Some(&key);
         if deployed.as_ref().is_some_and(is_unknown) {
@@ -91,7 +104,7 @@ impl Snapshots {
     pub(crate) fn retain(&self, deployed: &[InstanceSpec]) -> Vec<Cell> {
         let by_name = |spec: &InstanceSpec| (spec.function.clone(), spec.clone());
         let deployed: HashMap<_, _> = deployed.iter().map(by_name).collect();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let cells = std::mem::take(&mut known.cells).into_iter();
         let (kept, freed): (_, VecDeque<_>) =
             cells.partition(|(key, _)| deployed.get(&key.function) == Some(key));
@@ -109,10 +122,15 @@ impl Resident {
     /// A snapshot within a file to which nobody writes any more.
     pub(crate) fn new(
         file: OwnedFd,
-        processor: ProcessorState,
+        captured: Captured,
         root: File,
+        texts: &Texts,
         filing: Filing,
     ) -> io::Result<Self> {
+        let file = File::from(file);
+        let entries = offered_entries(&file, &captured.text_offers)?;
+        let text = texts.of(&file, &root, &captured.text_offers)?;
+        let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -124,15 +142,22 @@ impl Resident {
             file,
             root,
             extents,
-            processor,
+            processor: captured.processor,
+            text_offers: captured.text_offers,
+            entries,
+            text,
             written: OnceLock::new(),
             filing,
         })
     }
 
-    /// The files that a monitor needs for that: of the root, and of the memory.
+    /// The files that a monitor needs for that: of the root, of the memory, and of the text.
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.root.as_fd(), self.file.as_fd()]
+        let text = self.text.as_ref().map(|text| text.file.as_fd());
+        [self.root.as_fd(), self.file.as_fd()]
+            .into_iter()
+            .chain(text)
+            .collect()
     }
 
     /// What a monitor needs to know to make a copy.
@@ -140,6 +165,7 @@ impl Resident {
         Snapshot {
             extents: self.extents.clone(),
             processor: self.processor.clone(),
+            text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
             written: self.written.get().cloned(),
         }
     }
@@ -166,7 +192,10 @@ impl Resident {
     pub(crate) fn contents(&self) -> Contents {
         Contents {
             memory_bytes: self.file_bytes,
-            processor: self.processor.clone(),
+            captured: Captured {
+                processor: self.processor.clone(),
+                text_offers: self.text_offers.clone(),
+            },
             written: self.written.get().cloned(),
         }
     }
@@ -176,10 +205,31 @@ impl Resident {
         self.file.as_fd()
     }
 
+    /// What has changed in it since it was captured: words (address and value) as they were.
+    pub(crate) fn entries(&self) -> &[(u64, u64)] {
+        &self.entries
+    }
+
     /// The stretches of its memory that hold something.
     pub(crate) fn data(&self) -> io::Result<Vec<(u64, u64)>> {
         stretches(&self.file)
     }
+}
+
+/// The entries of page tables that these offers name, as they are: address and value.
+fn offered_entries(memory: &File, offers: &[(u64, u64)]) -> io::Result<Vec<(u64, u64)>> {
+    let memory_bytes = memory.metadata()?.len();
+    let mut entries = Vec::new();
+    for &(entry_gpa, _) in offers {
+        let mut value = [0; 8];
+        // One that makes no sense stays as it is.
+        let end = entry_gpa.checked_add(value.len() as u64);
+        if entry_gpa.is_multiple_of(8) && end.is_some_and(|end| end <= memory_bytes) {
+            memory.read_exact_at(&mut value, entry_gpa)?;
+            entries.push((entry_gpa, u64::from_ne_bytes(value)));
+        }
+    }
+    Ok(entries)
 }
 
 /// The stretches of a memory of so many bytes for which copies get memory ahead: from the first one on as far as they make
@@ -258,8 +308,6 @@ fn joined(stretches: &[(u64, u64)], gap_bytes: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
 
     #[test]
@@ -309,6 +357,7 @@ mod tests {
             working_directory: "/".to_owned(),
             rewrites_calls: true,
             is_cloned: true,
+            is_reset: false,
             egress: Vec::new(),
             port: 8080,
             memory_bytes,

@@ -32,6 +32,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         arguments.require_vm,
         arguments.cgroup_parent.clone(),
         &data,
+        arguments.merge_pages,
     )?;
     for layer in sandbox.layers() {
         if let Some(reason) = layer.missing {

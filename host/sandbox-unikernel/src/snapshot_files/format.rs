@@ -3,6 +3,7 @@
 //! ```text
 //!   header      fixed length: version, identity, sizes, registers, digest of the rest, digest of the header
 //!   extended    the extended registers, in 32-bit words
+//!   offers      of text for large pages: address of an entry and of its table, as the guest has said
 //!   stretches   start and length in the memory, of everything that is not zero; in order, whole pages
 //!   written     start and length, of what copies write to while they give their first answer
 //!   pages       the bytes of the stretches, one after the other, up to the end of the file
@@ -14,8 +15,8 @@
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
-use spore_abi::layout::{PAGE_BYTES, RAM_BYTES_MAX};
-use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX};
+use spore_abi::layout::{PAGE_BYTES, RAM_BYTES_MAX, TEXT_PAGES_MAX};
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::identity::{Digest, Identity};
@@ -55,8 +56,7 @@ struct Header {
     /// [`NOT_KNOWN`] where nobody has told.
     written_count: u32,
     extended_words: u32,
-    /// 0.
-    unused: u32,
+    offer_count: u32,
     general: [u64; 16],
     instruction_pointer: u64,
     flags: u64,
@@ -137,12 +137,12 @@ pub(crate) enum ReadError {
     Memory(#[source] io::Error),
 }
 
-/// What a snapshot has besides its memory.
+/// What a snapshot has besides its memory, which is as it was captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Length of the memory, in bytes.
     pub(crate) memory_bytes: u64,
-    pub(crate) processor: ProcessorState,
+    pub(crate) captured: Captured,
     /// See [`spore_monitor::protocol::Snapshot::written`].
     pub(crate) written: Option<Vec<(u64, u64)>>,
 }
@@ -168,6 +168,10 @@ impl Draft {
         contents: &Contents,
         stretches: &[(u64, u64)],
     ) -> Result<Self, Unfit> {
+        let Captured {
+            processor,
+            text_offers,
+        } = &contents.captured;
         let ProcessorState {
             general,
             instruction_pointer,
@@ -176,7 +180,7 @@ impl Draft {
             gs_base,
             top_table_gpa,
             extended_state,
-        } = &contents.processor;
+        } = processor;
         if extended_state.len() > EXTENDED_WORDS_MAX {
             return Err(Unfit);
         }
@@ -195,7 +199,7 @@ impl Draft {
             stretch_count: count(stretches.len())?,
             written_count: written.map_or(Ok(NOT_KNOWN), |written| count(written.len()))?,
             extended_words: count(extended_state.len())?,
-            unused: 0,
+            offer_count: count(text_offers.len())?,
             general: *general,
             instruction_pointer: *instruction_pointer,
             flags: *flags,
@@ -207,7 +211,8 @@ impl Draft {
         };
         let parts = stretches.iter().chain(written.unwrap_or_default());
         let parts: Vec<Stretch> = parts.map(|&(start, length)| Stretch { start, length }).collect();
-        let tables = [extended_state.as_bytes(), parts.as_bytes()].concat();
+        let offers: Vec<[u64; 2]> = text_offers.iter().map(|&(entry, table)| [entry, table]).collect();
+        let tables = [extended_state.as_bytes(), offers.as_bytes(), parts.as_bytes()].concat();
         let pages_bytes: u64 = stretches.iter().map(|(_, length)| length).sum();
         Ok(Self {
             body: Sha256::new_with_prefix(&tables),
@@ -246,6 +251,7 @@ fn digest_of_header(header: &[u8]) -> Digest {
 pub(super) struct Opened {
     header: Header,
     extended_state: Vec<u32>,
+    text_offers: Vec<(u64, u64)>,
     stretches: Vec<Stretch>,
     written: Option<Vec<Stretch>>,
     body: Sha256,
@@ -271,7 +277,10 @@ impl Opened {
         };
         let count = header.stretch_count as usize + written_count as usize;
         let extended_words = header.extended_words as usize;
-        let tables_bytes = extended_words * size_of::<u32>() + count * size_of::<Stretch>();
+        let offer_count = header.offer_count as usize;
+        let tables_bytes = extended_words * size_of::<u32>()
+            + offer_count * size_of::<[u64; 2]>()
+            + count * size_of::<Stretch>();
         let before_pages = (HEADER_BYTES + tables_bytes) as u64;
         if file_bytes < before_pages {
             return Err(Refusal::Length {
@@ -281,9 +290,13 @@ impl Opened {
         }
         let mut extended_state = vec![0_u32; extended_words];
         fill(source, extended_state.as_mut_bytes())?;
+        let mut offers = vec![[0_u64; 2]; offer_count];
+        fill(source, offers.as_mut_bytes())?;
         let mut parts = vec![Stretch { start: 0, length: 0 }; count];
         fill(source, parts.as_mut_bytes())?;
-        let body = Sha256::new_with_prefix(extended_state.as_bytes()).chain_update(parts.as_bytes());
+        let body = Sha256::new_with_prefix(extended_state.as_bytes())
+            .chain_update(offers.as_bytes())
+            .chain_update(parts.as_bytes());
         let written = parts.split_off(header.stretch_count as usize);
         check_parts(&parts, header.memory_bytes)?;
         let expected = before_pages + parts.iter().map(|part| part.length).sum::<u64>();
@@ -297,6 +310,7 @@ impl Opened {
             written: (header.written_count != NOT_KNOWN).then_some(written),
             header,
             extended_state,
+            text_offers: offers.into_iter().map(|[entry, table]| (entry, table)).collect(),
             stretches: parts,
             body,
         })
@@ -332,14 +346,17 @@ impl Opened {
         let plain = |part: Stretch| (part.start, part.length);
         Ok(Contents {
             memory_bytes: header.memory_bytes,
-            processor: ProcessorState {
-                general: header.general,
-                instruction_pointer: header.instruction_pointer,
-                flags: header.flags,
-                fs_base: header.fs_base,
-                gs_base: header.gs_base,
-                top_table_gpa: header.top_table_gpa,
-                extended_state: self.extended_state,
+            captured: Captured {
+                processor: ProcessorState {
+                    general: header.general,
+                    instruction_pointer: header.instruction_pointer,
+                    flags: header.flags,
+                    fs_base: header.fs_base,
+                    gs_base: header.gs_base,
+                    top_table_gpa: header.top_table_gpa,
+                    extended_state: self.extended_state,
+                },
+                text_offers: self.text_offers,
             },
             written: self
                 .written
@@ -363,9 +380,6 @@ fn check(header: &Header, expected: &Identity) -> Result<(), Refusal> {
         });
     }
     if header.header_digest != digest_of_header(header.as_bytes()) {
-        return Err(Refusal::HeaderDamaged);
-    }
-    if header.unused != 0 {
         return Err(Refusal::HeaderDamaged);
     }
     if header.abi_version != expected.abi_version {
@@ -398,6 +412,11 @@ fn check(header: &Header, expected: &Identity) -> Result<(), Refusal> {
     if header.extended_words as usize > EXTENDED_WORDS_MAX {
         return Err(Refusal::ExtendedState {
             words: header.extended_words,
+        });
+    }
+    if header.offer_count as usize > TEXT_PAGES_MAX {
+        return Err(Refusal::Parts {
+            count: header.offer_count,
         });
     }
     // Two of them have a page between them at least.

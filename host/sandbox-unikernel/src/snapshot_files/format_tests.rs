@@ -178,10 +178,17 @@ fn numbers_that_cannot_be_right_are_refused() {
     }
     for top_table_gpa in [1, 16 * page, u64::MAX - 4095] {
         let mut changed = contents(None);
-        changed.processor.top_table_gpa = top_table_gpa;
+        changed.captured.processor.top_table_gpa = top_table_gpa;
         let refusal = refusal(&file(&changed, &[]));
         assert!(matches!(refusal, Refusal::NoTable { .. }), "{refusal}");
     }
+    let mut changed = contents(None);
+    changed.captured.text_offers = vec![(0, 0); 49];
+    let refused = refusal(&file(&changed, &[]));
+    assert!(matches!(refused, Refusal::Parts { count: 49 }), "{refused}");
+    let mut changed = contents(None);
+    changed.captured.processor.extended_state = vec![0; 4096];
+    assert!(take(&file(&changed, &[])).is_ok());
     let written = vec![(0, page); 257];
     let refusal = refusal(&file(&contents(Some(written)), &[]));
     assert!(matches!(refusal, Refusal::Parts { count: 257 }), "{refusal}");

@@ -93,6 +93,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         working_directory,
         rewrites_calls,
         is_cloned,
+        is_reset,
         egress,
         port,
         memory_bytes,
@@ -116,6 +117,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
     hasher.text(working_directory);
     hasher.number((*rewrites_calls).into());
     hasher.number((*is_cloned).into());
+    hasher.number((*is_reset).into());
     hasher.number(egress.len() as u64);
     egress.iter().for_each(|rule| hasher.text(&rule.to_string()));
     hasher.number((*port).into());

@@ -12,7 +12,7 @@ use spore_monitor::chain;
 
 use super::folder::{Disk as _, Entry, Folder, PARTIAL};
 use super::identity::Identity;
-use super::writing::{WriteError, Writing};
+use super::writing::{Memory, WriteError, Writing};
 use crate::snapshots::{Cell, Resident};
 
 /// How long the first answers have the machine for themselves.
@@ -188,7 +188,11 @@ impl Keeper {
         let data = resident
             .data()
             .map_err(|error| KeepError::Write(WriteError::Memory(error)))?;
-        let writing = Writing::new(identity, &resident.contents(), resident.memory(), &data)?;
+        let memory = Memory {
+            file: resident.memory(),
+            entries: resident.entries(),
+        };
+        let writing = Writing::new(identity, &resident.contents(), memory, &data)?;
         let bytes = writing.file_bytes();
         if bytes > BYTES_MAX {
             return Err(KeepError::TooLarge { bytes });

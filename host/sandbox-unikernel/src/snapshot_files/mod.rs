@@ -50,6 +50,7 @@ use identity::{HostIdentity, Identity, file_name};
 use keeper::{Keeper, Order};
 
 use crate::snapshots::{Cell, Resident, empty_file};
+use crate::texts::Texts;
 
 /// The files of all snapshots.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl SnapshotFiles {
     }
 
     /// The snapshot of instances like this one, from its file; none if there is none that can be used. Blocks.
-    fn load(self: &Arc<Self>, spec: &InstanceSpec, root: File) -> Option<Arc<Resident>> {
+    fn load(self: &Arc<Self>, spec: &InstanceSpec, root: File, texts: &Texts) -> Option<Arc<Resident>> {
         let identity = self.host.with(spec)?;
         let name = file_name(&spec.function);
         let path = self.folder.join(&name);
@@ -126,7 +127,7 @@ impl SnapshotFiles {
             }
         };
         let filing = Filing::loaded(Arc::clone(self), spec, identity);
-        match Resident::new(memory, contents.processor, root, filing) {
+        match Resident::new(memory, contents.captured, root, texts, filing) {
             Ok(resident) => {
                 tracing::info!(function, "the snapshot {file} is used");
                 if let Some(written) = &contents.written {
@@ -147,9 +148,10 @@ pub(crate) async fn load(
     files: Option<&Arc<SnapshotFiles>>,
     spec: &InstanceSpec,
     root: File,
+    texts: &Arc<Texts>,
 ) -> Option<Arc<Resident>> {
-    let (files, spec) = (Arc::clone(files?), spec.clone());
-    let loading = tokio::task::spawn_blocking(move || files.load(&spec, root));
+    let (files, spec, texts) = (Arc::clone(files?), spec.clone(), Arc::clone(texts));
+    let loading = tokio::task::spawn_blocking(move || files.load(&spec, root, &texts));
     // A panic in there is told on the log; then it is booted.
     loading.await.ok().flatten()
 }

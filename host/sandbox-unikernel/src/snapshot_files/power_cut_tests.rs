@@ -7,13 +7,13 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use super::folder::{Disk, Folder, PARTIAL};
 use super::format::Contents;
 use super::samples::{IDENTITY, contents};
-use super::writing::{WriteError, Writing};
+use super::writing::{Memory, WriteError, Writing};
 use crate::snapshots::empty_file;
 
 const NAME: &str = "0123";
@@ -155,7 +155,12 @@ fn memory(pages: &[u64], byte: u8) -> OwnedFd {
 
 fn write(disk: &impl Disk, contents: &Contents, memory: &OwnedFd) -> Result<(), WriteError> {
     let data = [(0, 16 * PAGE_BYTES)];
-    Writing::new(&IDENTITY, contents, memory.as_fd(), &data)?.write(disk, NAME)
+    Writing::new(&IDENTITY, contents, plain(memory.as_fd()), &data)?.write(disk, NAME)
+}
+
+/// A memory in which nothing has changed.
+fn plain(file: BorrowedFd<'_>) -> Memory<'_> {
+    Memory { file, entries: &[] }
 }
 
 fn byte_at(memory: &OwnedFd, page: u64) -> u8 {
@@ -231,7 +236,7 @@ fn a_failed_write_leaves_nothing_behind_where_the_disk_still_works() {
     // Of this memory there is less than is asked for.
     let short = std::fs::File::from(memory(&[3], 1));
     let data = [(0, 16 * PAGE_BYTES)];
-    let writing = Writing::new(&IDENTITY, &contents(None), short.as_fd(), &data).unwrap();
+    let writing = Writing::new(&IDENTITY, &contents(None), plain(short.as_fd()), &data).unwrap();
     short.set_len(PAGE_BYTES).unwrap();
     assert!(matches!(writing.write(&disk, NAME), Err(WriteError::Memory(_))));
     let names: Vec<_> = disk
@@ -262,4 +267,34 @@ fn what_is_no_regular_file_is_not_read() {
     let mut half = std::fs::File::create(folder.path().join(format!("{NAME}{PARTIAL}"))).unwrap();
     half.write_all(b"half").unwrap();
     assert_eq!(disk.entries().unwrap().len(), 1);
+}
+
+#[test]
+fn what_has_changed_since_the_capture_is_written_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Folder::open(folder.path()).unwrap();
+    let changed = memory(&[3, 11], 7);
+    let entries = [
+        (3 * PAGE_BYTES, u64::from_ne_bytes([5; 8])),
+        (3 * PAGE_BYTES + 4088, 0),
+        // Nothing is there.
+        (5 * PAGE_BYTES, 0),
+        (16 * PAGE_BYTES, 1),
+        (u64::MAX - 7, 1),
+    ];
+    let memory = Memory {
+        file: changed.as_fd(),
+        entries: &entries,
+    };
+    let data = [(3 * PAGE_BYTES, PAGE_BYTES), (11 * PAGE_BYTES, PAGE_BYTES)];
+    let writing = Writing::new(&IDENTITY, &contents(None), memory, &data).unwrap();
+    writing.write(&disk, NAME).unwrap();
+    let (read, _) = super::read(folder.path(), NAME, &IDENTITY).unwrap().unwrap();
+    let mut page = [0; PAGE_BYTES as usize];
+    rustix::io::pread(&read, &mut page, 3 * PAGE_BYTES).unwrap();
+    assert_eq!(
+        (&page[..8], page[8], page[4087], &page[4088..]),
+        (&[5; 8][..], 7, 7, &[0; 8][..])
+    );
+    assert_eq!(byte_at(&read, 11), 7);
 }

@@ -1,7 +1,7 @@
 //! Small files of snapshots, for tests and the fuzz target.
 
 use spore_abi::layout::PAGE_BYTES;
-use spore_monitor::protocol::ProcessorState;
+use spore_monitor::protocol::{Captured, ProcessorState};
 
 use super::format::{Contents, Draft, Opened, ReadError};
 use super::identity::Identity;
@@ -20,14 +20,17 @@ pub(crate) const IDENTITY: Identity = Identity {
 pub(crate) fn contents(written: Option<Vec<(u64, u64)>>) -> Contents {
     Contents {
         memory_bytes: 16 * PAGE_BYTES,
-        processor: ProcessorState {
-            general: std::array::from_fn(|index| index as u64),
-            instruction_pointer: 0x40_1000,
-            flags: 0x202,
-            fs_base: 0x7000,
-            gs_base: 0,
-            top_table_gpa: 4 * PAGE_BYTES,
-            extended_state: (0..100).collect(),
+        captured: Captured {
+            processor: ProcessorState {
+                general: std::array::from_fn(|index| index as u64),
+                instruction_pointer: 0x40_1000,
+                flags: 0x202,
+                fs_base: 0x7000,
+                gs_base: 0,
+                top_table_gpa: 4 * PAGE_BYTES,
+                extended_state: (0..100).collect(),
+            },
+            text_offers: vec![(0x4018, 0x5000), (u64::MAX, 3)],
         },
         written,
     }

@@ -23,9 +23,17 @@ pub(super) enum WriteError {
     Disk(#[source] io::Error),
 }
 
+/// The memory of a snapshot, as it was when that was captured.
+#[derive(Clone, Copy)]
+pub(super) struct Memory<'a> {
+    pub(super) file: BorrowedFd<'a>,
+    /// Words that have changed since: address, which is a multiple of their length, and value.
+    pub(super) entries: &'a [(u64, u64)],
+}
+
 /// A snapshot that is to become a file.
 pub(super) struct Writing<'a> {
-    memory: BorrowedFd<'a>,
+    memory: Memory<'a>,
     stretches: Vec<(u64, u64)>,
     draft: Draft,
 }
@@ -35,7 +43,7 @@ impl<'a> Writing<'a> {
     pub(super) fn new(
         identity: &Identity,
         contents: &Contents,
-        memory: BorrowedFd<'a>,
+        memory: Memory<'a>,
         data: &[(u64, u64)],
     ) -> Result<Self, WriteError> {
         let stretches = stretches_not_zero(memory, data)?;
@@ -87,9 +95,24 @@ impl<'a> Writing<'a> {
     }
 }
 
+impl Memory<'_> {
+    /// Puts words that were changed since into what was read from `start` on.
+    fn restore(&self, start: u64, piece: &mut [u8]) {
+        for &(at, value) in self.entries {
+            let place = at
+                .checked_sub(start)
+                .and_then(|place| usize::try_from(place).ok());
+            let word = place.and_then(|place| piece.get_mut(place..)?.first_chunk_mut());
+            if let Some(word) = word {
+                *word = value.to_ne_bytes();
+            }
+        }
+    }
+}
+
 /// Reads stretches of a memory piece by piece.
 fn pieces(
-    memory: BorrowedFd<'_>,
+    memory: Memory<'_>,
     stretches: &[(u64, u64)],
     mut take: impl FnMut(u64, &[u8]) -> Result<(), WriteError>,
 ) -> Result<(), WriteError> {
@@ -99,10 +122,13 @@ fn pieces(
         let mut at = start;
         while at < end {
             let wanted = (end - at).min(PIECE_BYTES as u64) as usize;
-            let read = retry_on_intr(|| pread(memory, &mut piece[..wanted], at));
+            let read = retry_on_intr(|| pread(memory.file, &mut piece[..wanted], at));
             // A memory file has all of it at once.
             match read.map_err(|error| WriteError::Memory(error.into()))? {
-                read if read == wanted => take(at, &piece[..wanted])?,
+                read if read == wanted => {
+                    memory.restore(at, &mut piece[..wanted]);
+                    take(at, &piece[..wanted])?;
+                }
                 _ => return Err(WriteError::Memory(io::ErrorKind::UnexpectedEof.into())),
             }
             at += wanted as u64;
@@ -112,7 +138,7 @@ fn pieces(
 }
 
 /// The pages of these stretches that are not zero, as stretches.
-fn stretches_not_zero(memory: BorrowedFd<'_>, data: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, WriteError> {
+fn stretches_not_zero(memory: Memory<'_>, data: &[(u64, u64)]) -> Result<Vec<(u64, u64)>, WriteError> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     pieces(memory, data, |start, piece| {
         for (index, page) in piece.chunks(PAGE_BYTES as usize).enumerate() {
