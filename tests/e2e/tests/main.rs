@@ -28,6 +28,7 @@ mod resets;
 mod roots;
 mod run;
 mod scaling;
+mod snapshots;
 mod statistics;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        snapshots::TESTS,
         statistics::TESTS,
         load::TESTS,
     ];
