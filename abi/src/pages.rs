@@ -55,6 +55,8 @@ pub mod boot_flags {
     pub const ROOT_IS_EROFS: u32 = 1 << 1;
     /// Call sites stay as they are: every system call traps.
     pub const NO_REWRITING: u32 = 1 << 2;
+    /// The instance is to become a snapshot when its program waits for its first connection.
+    pub const BECOMES_SNAPSHOT: u32 = 1 << 3;
     /// Connections to loopback addresses on which nobody listens in the guest go to the host.
     pub const LOOPBACK_EGRESS: u32 = 1 << 8;
 }
@@ -253,6 +255,8 @@ pub mod exit_kind {
     pub const LIBRARY_OS_FAILED: u32 = 5;
     /// The function's memory was used up.
     pub const OUT_OF_MEMORY: u32 = 6;
+    /// The program was asked to make itself ready for a snapshot, or for being a clone, and could not; `message` says how.
+    pub const HOOK_FAILED: u32 = 7;
 }
 
 /// Written by the guest.
