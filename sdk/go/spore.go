@@ -6,7 +6,8 @@
 //
 //	spore.Rand.IntN(6)
 //
-// With the directive "//go:debug randseednop=0" in package main, the functions of math/rand (not of v2) are seeded anew.
+// In a module of Go 1.23 or older, or with the directive "//go:debug randseednop=0" in package main, the functions of
+// math/rand (not of v2) are seeded anew.
 // Seeds of maps' hashes are the same in all clones, and cannot be changed in a running program.
 package spore
 

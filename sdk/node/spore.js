@@ -4,7 +4,7 @@
 // Copy this file beside the program and require it first; no more is needed for these, which are new in each clone:
 //
 //     Math.random                            drawn from the crypto module, once in a clone
-//     crypto.randomUUID, crypto.randomInt    what they have drawn ahead is thrown away
+//     crypto.randomUUID, crypto.randomInt    what they have drawn ahead is thrown away when they are called
 //
 // crypto.randomBytes, randomFill, getRandomValues and generated keys need nothing (docs/snapshots.md).
 //
@@ -17,6 +17,7 @@
 
 const crypto = require('node:crypto');
 const fs = require('node:fs');
+const { syncBuiltinESMExports } = require('node:module');
 
 // The kernel's number of the generation of this memory; see docs/snapshots.md.
 const DEVICE = '/dev/sysgenid';
@@ -33,10 +34,11 @@ function afterRestore(callback) {
   callbacks.push(callback);
 }
 
+let isClone = false;
+
 const ownRandom = Math.random;
 const drawn = new Uint32Array(2 * NUMBERS_AHEAD);
 let next = drawn.length;
-let isClone = false;
 
 // There is no way to seed V8's generator, so that another one takes its place in clones.
 Math.random = function random() {
@@ -52,16 +54,36 @@ Math.random = function random() {
   return (high * 2 ** 26 + low) / 2 ** 53;
 };
 
-function renew() {
-  isClone = true;
-  next = drawn.length;
-  for (let i = 0; i < UUIDS_AHEAD; i++) {
-    crypto.randomUUID();
-  }
-  for (let i = 0; i < INTEGERS_AHEAD; i++) {
-    crypto.randomInt(2);
-  }
+// Returns a function that throws away, once in a clone, up to `count` values that were drawn before the snapshot.
+function dropper(draw, count) {
+  let left = count;
+  return () => {
+    while (isClone && left > 0) {
+      draw();
+      left--;
+    }
+  };
 }
+
+const { randomInt, randomUUID, webcrypto } = crypto;
+const dropIntegers = dropper(() => randomInt(2), INTEGERS_AHEAD);
+const dropUuids = dropper(randomUUID, UUIDS_AHEAD);
+
+crypto.randomInt = function (...parameters) {
+  dropIntegers();
+  return randomInt(...parameters);
+};
+crypto.randomUUID = function (...parameters) {
+  dropUuids();
+  return randomUUID(...parameters);
+};
+const webPrototype = Object.getPrototypeOf(webcrypto);
+const webRandomUUID = webPrototype.randomUUID;
+webPrototype.randomUUID = function () {
+  dropUuids();
+  return webRandomUUID.call(this);
+};
+syncBuiltinESMExports();
 
 async function restored(device) {
   const generation = Buffer.alloc(GENERATION_BYTES);
@@ -73,7 +95,7 @@ async function restored(device) {
     }
     throw error;
   }
-  renew();
+  isClone = true;
   for (const callback of callbacks) {
     await callback();
   }

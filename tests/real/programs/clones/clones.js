@@ -18,6 +18,7 @@ function numbers() {
     'crypto.getRandomValues': crypto.getRandomValues(new BigUint64Array(1))[0],
     'crypto.generateKeyPair': crypto.generateKeyPairSync('ed25519').publicKey.export({ format: 'jwk' }).x,
     'crypto.randomUUID': crypto.randomUUID(),
+    'webcrypto.randomUUID': crypto.webcrypto.randomUUID(),
     'crypto.randomInt': [1, 2, 3, 4].map(() => crypto.randomInt(2 ** 31)).join('-'),
     'Math.random': Math.random(),
   };

@@ -1,7 +1,7 @@
 // Answers with numbers from every generator that a program of Go's has: a name and a number in each line.
-package main
-
+//
 //go:debug randseednop=0
+package main
 
 import (
 	cryptorand "crypto/rand"
