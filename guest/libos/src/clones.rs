@@ -131,7 +131,10 @@ impl Kernel {
     fn call_hook(&mut self, variable: &'static str, path: &[u8]) -> Hook {
         match Hook::call(self, variable, path) {
             Some(hook) => hook,
-            None => fail(&hook::failure(variable, format_args!("cannot be called: nobody listens"))),
+            None => fail(&hook::failure(
+                variable,
+                format_args!("cannot be called: nobody listens"),
+            )),
         }
     }
 

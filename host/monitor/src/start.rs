@@ -330,7 +330,11 @@ pub(crate) fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
     })
 }
 
-fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) -> Result<Clocks, StartError> {
+fn write_shared_pages(
+    machine: &Form,
+    start: &StartRequest,
+    program_bytes: u64,
+) -> Result<Clocks, StartError> {
     let mut block = Vec::new();
     for text in start
         .arguments

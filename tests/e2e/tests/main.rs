@@ -17,6 +17,7 @@ mod confinement;
 mod deploy;
 mod egress;
 mod faults;
+mod fresh;
 mod hostile;
 mod invoke;
 mod lifecycle;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
+        fresh::TESTS,
         hostile::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,

@@ -110,7 +110,9 @@ fn status(bytes: &[u8]) -> Option<u32> {
     let digits = &bytes[STATUS_BYTES - 3..STATUS_BYTES];
     let is_http = bytes.starts_with(b"HTTP/1.") && bytes[8] == b' ' && digits.iter().all(u8::is_ascii_digit);
     Some(match is_http {
-        true => digits.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0')),
+        true => digits
+            .iter()
+            .fold(0, |value, digit| value * 10 + u32::from(digit - b'0')),
         false => 0,
     })
 }

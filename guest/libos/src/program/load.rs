@@ -83,7 +83,10 @@ impl fmt::Display for LoadError {
             Self::File(Errno(number)) => {
                 write!(formatter, "the program's file cannot be opened (error {number})")
             }
-            Self::Hook(variable) => write!(formatter, "set {variable} to a path that starts with '/', without spaces"),
+            Self::Hook(variable) => write!(
+                formatter,
+                "set {variable} to a path that starts with '/', without spaces"
+            ),
             Self::Elf(error) => write!(formatter, "{error}"),
             Self::Interpreter(path, Errno::ENOENT) => {
                 let path = name(path);
