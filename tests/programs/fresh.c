@@ -13,7 +13,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,10 +22,18 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
+/* linux/futex.h, which musl's compiler does not find */
+enum {
+	FUTEX_WAIT_BITSET = 9,
+	FUTEX_PRIVATE_FLAG = 128,
+	FUTEX_CLOCK_REALTIME = 256,
+	FUTEX_BITSET_MATCH_ANY = -1,
+};
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
 #define MADV_KEEPONFORK 19
@@ -131,11 +138,12 @@ static void *sleep_until_then(void *then)
 	return NULL;
 }
 
+/* As the C library of GNU waits for locks and conditions until a time of the day; that of musl waits for a span. */
 static void *wait_until_then(void *then)
 {
-	sem_t nobody;
-	sem_init(&nobody, 0, 0);
-	if (sem_timedwait(&nobody, then) != 0 && errno == ETIMEDOUT)
+	static uint32_t word;
+	int operation = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME | FUTEX_PRIVATE_FLAG;
+	if (syscall(SYS_futex, &word, operation, 0, then, NULL, FUTEX_BITSET_MATCH_ANY) != 0 && errno == ETIMEDOUT)
 		is_timed_out++;
 	return NULL;
 }

@@ -201,7 +201,7 @@ fn functions_in_c_have_hooks_of_their_own() {
         std::fs::write(folder.path().join(name), text).expect("the temporary folder is writable");
     };
     write("handler.c", handler);
-    write("spore.toml", "name = \"hooks\"\nlanguage = \"c\"\n");
+    write("spore.toml", "name = \"hooks\"\nlang = \"c\"\n");
     let daemon = Daemon::start();
     daemon.spore_ok(&[&["deploy", folder.path().to_str().expect("UTF-8")], CLONED].concat());
     let expected = if guests_are_processes() { "0 0 1" } else { "1 1 1" };

@@ -12,7 +12,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 
-	"clones/spore"
+	"spore"
 )
 
 var restored []uint64

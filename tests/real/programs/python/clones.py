@@ -21,8 +21,8 @@ def numbers():
     yield "ssl.RAND_bytes", ssl.RAND_bytes(8).hex()
     yield "random.SystemRandom", random.SystemRandom().getrandbits(64)
     yield "random", random.getrandbits(64)
-    if os.environ.get("WITH_SDK"):
-        yield "after_restore", restored[0] if len(restored) == 1 else "none"
+    if os.environ.get("WITH_SDK") and len(restored) == 1:
+        yield "after_restore", restored[0]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
