@@ -7,6 +7,8 @@
  *   /prepare     counts how often it was asked
  *
  *   FAILS=PATH   the path that is answered with status 500
+ *   WATCHES=1    opens /dev/sysgenid so that clones wait for a confirmation, which never comes
+ *   POLLS=1      asks for connections all the time, and never waits for one
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -177,13 +179,13 @@ int main(void)
 	memset(memory, 42, 3 * PAGE);
 	if (madvise(memory, 2 * PAGE, MADV_WIPEONFORK) != 0 || madvise(memory, PAGE, MADV_KEEPONFORK) != 0)
 		return 1;
-	device = open("/dev/sysgenid", O_RDONLY | O_NONBLOCK);
+	device = open("/dev/sysgenid", (getenv("WATCHES") ? O_RDWR : O_RDONLY) | O_NONBLOCK);
 	generation = mmap(NULL, sizeof *generation, PROT_READ, MAP_SHARED, device, 0);
 	if (device < 0 || generation == MAP_FAILED)
 		return 1;
 
 	struct sockaddr_in here = { .sin_family = AF_INET, .sin_port = htons(port ? atoi(port) : 8080) };
-	int listener = socket(AF_INET, SOCK_STREAM, 0);
+	int listener = socket(AF_INET, SOCK_STREAM | (getenv("POLLS") ? SOCK_NONBLOCK : 0), 0);
 	if (bind(listener, (struct sockaddr *)&here, sizeof here) != 0 || listen(listener, 16) != 0)
 		return 1;
 	fprintf(stderr, "booted\n");

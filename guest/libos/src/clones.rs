@@ -8,13 +8,15 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use core::fmt::Write as _;
 
 use linux_raw_sys::auxvec::AT_RANDOM;
 use spore_abi::pages::{BootPage, boot_flags, exit_kind};
+use spore_abi::ring::LogOrigin;
 use spore_machine::shared;
 
 use crate::files::generation::Generation;
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Line};
 use crate::memory::frames::SharedFrames;
 use crate::network::hook::{self, Hook, Outcome};
 use crate::process::FIRST_PROCESS;
@@ -29,6 +31,8 @@ const AFTER_RESTORE: &str = "SPORE_AFTER_RESTORE";
 pub(crate) const BOOTED_FOR_SNAPSHOT: &[u8] = b"SPORE_INITIALIZATION=snapshot";
 /// How long programs that watch the generation may take to confirm it.
 const WATCHERS_TIMEOUT_NS: u64 = 10 * SECOND_NS;
+/// How long a program may listen without ever waiting before it is given up as a snapshot.
+const PATIENCE_NS: u64 = SECOND_NS;
 /// The clocks move against each other a little all the time, since the host's do.
 const CLOCK_STEP_NS: u64 = 1_000_000;
 
@@ -51,6 +55,8 @@ pub(crate) struct Clones {
     stage: Stage,
     /// The host's number of the generation of this memory.
     number: u64,
+    /// Since when somebody listens on the function's port, as far as that was looked at.
+    listening_since_ns: Option<u64>,
     /// How far CLOCK_REALTIME is before CLOCK_MONOTONIC, as absolute timers know it; modulo 2^64.
     realtime_lead_ns: u64,
     pub(crate) generation: Rc<Generation>,
@@ -68,6 +74,7 @@ impl Clones {
                 false => Stage::Settled,
             },
             number: shared::generation(),
+            listening_since_ns: None,
             realtime_lead_ns: realtime_lead_ns(),
             generation: Generation::new(frames, ready),
             before_snapshot: None,
@@ -122,9 +129,32 @@ impl Kernel {
     /// All is done but the snapshot itself.
     fn become_snapshot(&mut self) {
         self.clones.stage = Stage::Settled;
+        let drawn_bytes = self.random.given_bytes;
+        if drawn_bytes > 0 {
+            let mut line = Line::default();
+            // Cannot fail: a line takes what fits.
+            let _ = writeln!(
+                line,
+                "{drawn_bytes} random bytes were drawn before the snapshot: what was made of them is the same in all clones"
+            );
+            shared::log(LogOrigin::Platform, line.as_str().as_bytes());
+        }
         self.process.space.wipe_secrets();
         for process in self.parked.values_mut() {
             process.space.wipe_secrets();
+        }
+    }
+
+    /// Tells the host that a program listens which does so for long and has never waited: it becomes no snapshot.
+    pub(crate) fn give_up_snapshot(&mut self) {
+        if !self.clones.becomes_snapshot() || !self.network.is_function_listening() {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        let since_ns = *self.clones.listening_since_ns.get_or_insert(now_ns);
+        if now_ns.saturating_sub(since_ns) >= PATIENCE_NS {
+            self.clones.stage = Stage::Settled;
+            shared::set_listening(true);
         }
     }
 
@@ -155,10 +185,11 @@ impl Kernel {
                         None => self.open_gate(),
                     };
                 } else if monotonic_ns() >= deadline_ns {
-                    let mut line = crate::kernel::Line::default();
-                    let text = "a program that watches /dev/sysgenid has not confirmed the new generation within 10 s";
+                    let mut line = Line::default();
                     // Cannot fail: a line takes what fits.
-                    let _ = core::fmt::Write::write_str(&mut line, text);
+                    let _ = line.write_str(
+                        "who watches /dev/sysgenid has not confirmed the new generation within 10 s",
+                    );
                     fail(&line);
                 }
             }
@@ -229,6 +260,6 @@ fn is_done(hook: &mut Hook) -> bool {
     }
 }
 
-fn fail(line: &crate::kernel::Line) -> ! {
+fn fail(line: &Line) -> ! {
     shared::end(exit_kind::HOOK_FAILED, 0, line.as_str())
 }

@@ -117,6 +117,7 @@ impl Kernel {
         }
         self.fire_deadlines();
         self.fire_run_timers();
+        self.give_up_snapshot();
         self.slice.look_at = self.next_look(now);
         now >= self.slice.ends_at && !self.ready.is_empty()
     }

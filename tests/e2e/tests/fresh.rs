@@ -17,6 +17,8 @@ pub(crate) const TESTS: &[Test] = with_functions![
     hooks_are_called_before_the_snapshot_and_in_each_clone,
     a_hook_that_fails_ends_the_instance,
     functions_in_c_have_hooks_of_their_own,
+    clones_wait_for_those_that_watch_the_generation,
+    who_never_waits_is_booted,
 ];
 
 /// Instances are removed as soon as they have answered: each request finds a new one.
@@ -66,7 +68,10 @@ fn a_thousand_clones_draw_no_number_twice() {
         assert_eq!(told["pages"], if is_clone { "42 0 42" } else { "42 42 42" });
         assert_eq!(told["generation"], if is_clone { "1 1 1 4" } else { "0 0 0 -1" });
     }
-    let booted = daemon.spore_ok(&["logs", "fresh"]).matches("booted").count();
+    let log = daemon.spore_ok(&["logs", "fresh"]);
+    // Neither the program nor its C library, which is musl, draws anything before it is ready.
+    assert!(!log.contains("random bytes were drawn"), "{log}");
+    let booted = log.matches("booted").count();
     assert_eq!(booted, if is_clone { 1 } else { CLONES });
 }
 
@@ -207,5 +212,29 @@ fn functions_in_c_have_hooks_of_their_own() {
     let expected = if guests_are_processes() { "0 0 1" } else { "1 1 1" };
     for _ in 0..3 {
         assert_eq!(daemon.get("/function/hooks").text(), expected);
+    }
+}
+
+fn clones_wait_for_those_that_watch_the_generation() {
+    if guests_are_processes() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let options = [CLONED, &["--env", "WATCHES=1"]].concat();
+    daemon.deploy("watching", &program::build("fresh"), &options);
+    let answer = daemon.get("/function/watching");
+    assert_ne!(answer.status, StatusCode::OK);
+    assert!(answer.text().contains("has not confirmed"), "{}", answer.text());
+}
+
+fn who_never_waits_is_booted() {
+    let daemon = Daemon::start();
+    let options = [CLONED, &["--env", "POLLS=1"]].concat();
+    daemon.deploy("polling", &program::build("fresh"), &options);
+    for _ in 0..3 {
+        assert_eq!(ask(&daemon, "polling", "/")["generation"], "0 0 0 -1");
+    }
+    if !guests_are_processes() {
+        daemon.wait_for_log("polling", "it accepts connections without ever waiting for one");
     }
 }
