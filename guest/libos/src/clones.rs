@@ -8,7 +8,6 @@
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use core::fmt::Write as _;
 
 use linux_raw_sys::auxvec::AT_RANDOM;
 use spore_abi::pages::{BootPage, boot_flags, exit_kind};
@@ -16,12 +15,13 @@ use spore_abi::ring::LogOrigin;
 use spore_machine::shared;
 
 use crate::files::generation::Generation;
-use crate::kernel::{Kernel, Line};
+use crate::kernel::Kernel;
 use crate::memory::frames::SharedFrames;
 use crate::network::hook::{self, Hook, Outcome};
 use crate::process::FIRST_PROCESS;
 use crate::random::Random;
 use crate::task::ReadyQueue;
+use crate::text::text;
 use crate::time::{SECOND_NS, monotonic_ns, realtime_lead_ns};
 
 /// The variables that name hooks.
@@ -131,13 +131,10 @@ impl Kernel {
         self.clones.stage = Stage::Settled;
         let drawn_bytes = self.random.given_bytes;
         if drawn_bytes > 0 {
-            let mut line = Line::default();
-            // Cannot fail: a line takes what fits.
-            let _ = writeln!(
-                line,
-                "{drawn_bytes} random bytes were drawn before the snapshot: what was made of them is the same in all clones"
+            let line = text!(
+                "{drawn_bytes} random bytes were drawn before the snapshot: what was made of them is the same in all clones\n"
             );
-            shared::log(LogOrigin::Platform, line.as_str().as_bytes());
+            shared::log(LogOrigin::Platform, line.as_bytes());
         }
         self.process.space.wipe_secrets();
         for process in self.parked.values_mut() {
@@ -161,10 +158,7 @@ impl Kernel {
     fn call_hook(&mut self, variable: &'static str, path: &[u8]) -> Hook {
         match Hook::call(self, variable, path) {
             Some(hook) => hook,
-            None => fail(&hook::failure(
-                variable,
-                format_args!("cannot be called: nobody listens"),
-            )),
+            None => fail(&hook::failure(variable, "cannot be called: nobody listens")),
         }
     }
 
@@ -185,12 +179,7 @@ impl Kernel {
                         None => self.open_gate(),
                     };
                 } else if monotonic_ns() >= deadline_ns {
-                    let mut line = Line::default();
-                    // Cannot fail: a line takes what fits.
-                    let _ = line.write_str(
-                        "who watches /dev/sysgenid has not confirmed the new generation within 10 s",
-                    );
-                    fail(&line);
+                    fail("who watches /dev/sysgenid has not confirmed the new generation within 10 s");
                 }
             }
             Stage::Restoring(hook) => {
@@ -256,10 +245,10 @@ fn is_done(hook: &mut Hook) -> bool {
     match hook.outcome() {
         Outcome::Waiting => false,
         Outcome::Done => true,
-        Outcome::Failed(line) => fail(&line),
+        Outcome::Failed(how) => fail(&how),
     }
 }
 
-fn fail(line: &Line) -> ! {
-    shared::end(exit_kind::HOOK_FAILED, 0, line.as_str())
+fn fail(how: &str) -> ! {
+    shared::end(exit_kind::HOOK_FAILED, 0, how)
 }

@@ -1,11 +1,13 @@
 //! Hooks: requests that the library OS makes of the program on the function's port (docs/snapshots.md).
 
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::address::{Address, Family};
 use super::pair::{self, End, Flavour};
 use super::socket::Condition;
-use crate::kernel::{Kernel, Line};
+use crate::kernel::Kernel;
+use crate::text::text;
 use crate::time::{SECOND_NS, monotonic_ns};
 
 /// How long an answer may take.
@@ -29,7 +31,7 @@ pub(crate) struct Hook {
 pub(crate) enum Outcome {
     Waiting,
     Done,
-    Failed(Line),
+    Failed(String),
 }
 
 /// Whether a request for this path is well-formed.
@@ -75,14 +77,14 @@ impl Hook {
         match status(&self.status) {
             Some(200..=299) if is_over => Outcome::Done,
             Some(200..=299) | None if !is_over && monotonic_ns() < self.deadline_ns => Outcome::Waiting,
-            Some(200..=299) => self.failed(format_args!("did not close the connection within 10 s")),
-            Some(status) => self.failed(format_args!("was answered with status {status}")),
-            None if is_over => self.failed(format_args!("was not answered by an HTTP response")),
-            None => self.failed(format_args!("was not answered within 10 s")),
+            Some(200..=299) => self.failed("did not close the connection within 10 s"),
+            Some(status) => self.failed(&text!("was answered with status {status}")),
+            None if is_over => self.failed("was not answered by an HTTP response"),
+            None => self.failed("was not answered within 10 s"),
         }
     }
 
-    fn failed(&self, how: core::fmt::Arguments<'_>) -> Outcome {
+    fn failed(&self, how: &str) -> Outcome {
         Outcome::Failed(failure(self.variable, how))
     }
 }
@@ -95,11 +97,8 @@ impl Drop for Hook {
 }
 
 /// What is said of a hook that has failed.
-pub(crate) fn failure(variable: &str, how: core::fmt::Arguments<'_>) -> Line {
-    let mut line = Line::default();
-    // Cannot fail: a line takes what fits.
-    let _ = core::fmt::Write::write_fmt(&mut line, format_args!("the hook of {variable} {how}"));
-    line
+pub(crate) fn failure(variable: &str, how: &str) -> String {
+    text!("the hook of {variable} {how}")
 }
 
 /// The status that an answer begins with, once it is there; 0 if it is none.
