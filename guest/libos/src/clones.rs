@@ -140,6 +140,9 @@ impl Kernel {
         for process in self.parked.values_mut() {
             process.space.wipe_secrets();
         }
+        if self.process.id == FIRST_PROCESS {
+            shared::offer_text(&self.process.space.offer_text());
+        }
     }
 
     /// Tells the host that a program listens which does so for long and has never waited: it becomes no snapshot.

@@ -3,7 +3,7 @@
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{GuestPage, HostPage};
 
-use crate::protocol::Event;
+use crate::protocol::{Captured, Event};
 use crate::run::{Failure, Instance};
 use crate::start;
 
@@ -27,7 +27,10 @@ impl Instance {
             None
         };
         let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(processor)),
+            (None, Some(processor)) => Event::Captured(Box::new(Captured {
+                processor,
+                text_offers: text_offers(&guest),
+            })),
             (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
             (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
         };
@@ -43,10 +46,21 @@ impl Instance {
 
     /// Tells which pages a copy has written to so far, once.
     pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
-        if let Some(page_map) = self.page_map.take() {
+        self.tells_written = false;
+        if let Some(page_map) = &self.page_map {
             let written = page_map.own_stretches(self.machine.ram());
             start::send(&self.control, &Event::Written(written))?;
+            if !self.machine.can_be_reset() {
+                self.page_map = None;
+            }
         }
         Ok(())
     }
+}
+
+/// What the guest offers to be mapped by large pages. Whether that makes sense is seen when it is done.
+fn text_offers(guest: &GuestPage) -> Vec<(u64, u64)> {
+    let count = usize::try_from(guest.text_offer_count).unwrap_or(usize::MAX);
+    let offers = guest.text_offers.iter().take(count);
+    offers.map(|offer| (offer.entry_gpa, offer.table_gpa)).collect()
 }

@@ -112,6 +112,7 @@ pub fn main() -> ExitCode {
                 let files = Files {
                     program: File::from(program),
                     memory: attachments.next(),
+                    text: attachments.next(),
                 };
                 break (instance, jail, files);
             }
@@ -145,6 +146,7 @@ fn probe(rights: Rights, user: Option<u32>, control: &OwnedFd) -> ExitCode {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
         page_map: None,
+        resets: false,
     };
     let report = rights.give_up(boundary, user, || {}).seal(&boundary, 0);
     match send(control, &Event::Jail(report)) {
@@ -162,6 +164,7 @@ fn confine(mut instance: Instance, rights: Rights, request: &JailRequest) -> Res
             .page_map
             .as_ref()
             .map(|page_map| page_map.file().as_raw_fd()),
+        resets: instance.machine.can_be_reset(),
     };
     let stripped = rights.give_up(boundary, request.user, || instance.machine.warm_up());
     let report = stripped.seal(&boundary, instance.machine.mapped_bytes());
@@ -189,6 +192,8 @@ struct Files {
     program: File,
     /// See [`MemorySource`].
     memory: Option<OwnedFd>,
+    /// See [`crate::protocol::Snapshot::text_bytes`].
+    text: Option<OwnedFd>,
 }
 
 /// Makes the guest and fills its shared pages.
@@ -216,6 +221,11 @@ fn prepare(
         )));
     }
     let machine = make_form(&image, &start, kvm, waiting, jail.user, &files, program_bytes)?;
+    let tells_written = match &start.memory {
+        MemorySource::Cloned(snapshot) => snapshot.written.is_none(),
+        MemorySource::Fresh | MemorySource::Captured => false,
+    };
+    let is_reset = machine.can_be_reset();
     let (clocks, log_head) = match start.memory {
         MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
         MemorySource::Fresh | MemorySource::Captured => {
@@ -235,10 +245,10 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
-        page_map: match &start.memory {
-            MemorySource::Cloned(snapshot) if snapshot.written.is_none() => waiting.page_map.take(),
-            _ => None,
-        },
+        page_map: (tells_written || is_reset)
+            .then(|| waiting.page_map.take())
+            .flatten(),
+        tells_written,
         captures: start.memory == MemorySource::Captured,
         clocks,
         milestones: Some(Milestones {
@@ -264,7 +274,11 @@ fn make_form(
     let memory = match (&start.memory, &files.memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
-        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
+        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf {
+            file: file.as_fd(),
+            text: files.text.as_ref().map(AsFd::as_fd),
+            snapshot,
+        },
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
     let keeps_rights = matches!(waiting.rights, Rights::Held(_));
@@ -283,6 +297,18 @@ fn make_form(
         let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
         let text = waiting.text.as_ref().map(AsFd::as_fd);
         machine.load(image, text, start.memory_bytes, Some(program), &memory)?;
+        if start.merges_pages {
+            machine.ram.merge_pages();
+        }
+        if let (true, MemorySource::Cloned(snapshot), Some(file)) =
+            (start.is_reset, &start.memory, &files.memory)
+        {
+            machine.prepare_reset(
+                kvm.as_ref().map_err(|error| StartError::Kvm(*error))?,
+                file.as_fd(),
+                snapshot,
+            )?;
+        }
         Ok(Form::VirtualMachine(Box::new(machine)))
     };
     match start.isolation {
@@ -395,7 +421,7 @@ fn write_shared_pages(
 
 /// Makes a copy of a snapshot another instance than all the others: its clocks and its randomness are its own. Also how
 /// far the log had been read.
-fn renew_shared_pages(machine: &Form) -> Result<(Clocks, u32), StartError> {
+pub(crate) fn renew_shared_pages(machine: &Form) -> Result<(Clocks, u32), StartError> {
     const SEED_GPA: u64 = BOOT_PAGE_GPA + offset_of!(BootPage, seed) as u64;
     let ram = machine.ram();
     ram.write(SEED_GPA, seed()?)?;
@@ -428,11 +454,11 @@ fn flags(start: &StartRequest) -> u32 {
     if !start.rewrites_calls {
         flags |= boot_flags::NO_REWRITING;
     }
-    if start.memory == MemorySource::Captured {
-        flags |= boot_flags::BECOMES_SNAPSHOT;
-    }
     if start.reaches_host_loopback {
         flags |= boot_flags::LOOPBACK_EGRESS;
+    }
+    if start.memory == MemorySource::Captured {
+        flags |= boot_flags::BECOMES_SNAPSHOT;
     }
     flags
 }

@@ -16,9 +16,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
 use rustix::io::Errno;
-use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::Text;
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
+
+use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
@@ -42,6 +45,8 @@ pub(crate) struct Resident {
     root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
+    /// Its text in large pages, if there is any.
+    text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
 }
@@ -50,6 +55,8 @@ pub(crate) struct Resident {
 #[derive(Default)]
 pub(crate) struct Snapshots {
     cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+    /// What they have of text in large pages.
+    pub(crate) texts: Arc<Texts>,
 }
 
 impl Snapshots {
@@ -75,7 +82,10 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, processor: ProcessorState, root: File) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File, texts: &Texts) -> io::Result<Self> {
+        let file = File::from(file);
+        let text = texts.of(&file, &root, &captured.text_offers)?;
+        let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -87,14 +97,19 @@ impl Resident {
             file,
             root,
             extents,
-            processor,
+            processor: captured.processor,
+            text,
             written: OnceLock::new(),
         })
     }
 
-    /// The files that a monitor needs for that: of the root, and of the memory.
+    /// The files that a monitor needs for that: of the root, of the memory, and of the text.
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.root.as_fd(), self.file.as_fd()]
+        let text = self.text.as_ref().map(|text| text.file.as_fd());
+        [self.root.as_fd(), self.file.as_fd()]
+            .into_iter()
+            .chain(text)
+            .collect()
     }
 
     /// What a monitor needs to know to make a copy.
@@ -102,6 +117,7 @@ impl Resident {
         Snapshot {
             extents: self.extents.clone(),
             processor: self.processor.clone(),
+            text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
             written: self.written.get().cloned(),
         }
     }

@@ -21,6 +21,7 @@ mod clones;
 mod compare;
 mod load;
 mod redis;
+mod resets;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -31,6 +32,11 @@ fn main() -> ExitCode {
         programs::installed::redis::missing(),
         redis::run,
     ));
+    let leaving = programs::installed::PYTHON_LEAVING;
+    let missing = leaving
+        .missing()
+        .or_else(|| is_native_only().then(|| "a process is not reset".to_owned()));
+    trials.push(named(leaving.name, leaving.is_fast, missing, resets::run));
     trials.extend(clones::CASES.iter().map(|case| {
         let run = move || clones::run(case, is_set("SPORE_REAL_ALL"));
         named(case.name, true, clones::missing(case), run)
