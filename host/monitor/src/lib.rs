@@ -34,6 +34,7 @@
 
 mod allowance;
 mod capture;
+mod clocks;
 mod egress;
 mod form;
 #[cfg(feature = "fuzzing")]

@@ -18,6 +18,7 @@ mod density;
 mod deploy;
 mod egress;
 mod faults;
+mod fresh;
 mod hostile;
 mod invoke;
 mod lifecycle;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
+        fresh::TESTS,
         hostile::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
