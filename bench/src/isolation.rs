@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use spore_test_real::programs::installed::PYTHON_HTTP_SERVER;
 
-use crate::runtimes::Runtime;
+use crate::runtimes::{Planned, Runtime};
 use crate::subject::{SetUp, Subject, Warm};
 
 const CALLERS: usize = 4;
@@ -42,9 +42,6 @@ const KINDS: [Kind; 3] = [
         annotations: &[SNAPSHOT],
     },
 ];
-
-/// What is measured of one language.
-pub(crate) type Subjects = Vec<Box<dyn Subject>>;
 
 struct Callers {
     name: &'static str,
@@ -89,7 +86,7 @@ impl Subject for Callers {
 }
 
 /// The three kinds of a function in C, and of `http.server` in Python where that is installed.
-pub(crate) fn series(set_up: &SetUp) -> Result<Vec<(&'static str, Subjects)>> {
+pub(crate) fn series(set_up: &SetUp) -> Result<Vec<Planned>> {
     let mut all = Vec::new();
     for kind in &KINDS {
         set_up.deploy_function(&format!("c-{}", kind.end), kind.annotations);
@@ -104,7 +101,7 @@ pub(crate) fn series(set_up: &SetUp) -> Result<Vec<(&'static str, Subjects)>> {
     Ok(all)
 }
 
-fn subjects(set_up: &SetUp, language: &str, path: &str) -> Result<Subjects> {
+fn subjects(set_up: &SetUp, language: &str, path: &str) -> Result<Vec<Box<dyn Subject>>> {
     let subject = |kind: &Kind| {
         let path = format!("/function/{language}-{}{path}", kind.end);
         Callers::start(set_up, kind.name, &path)
