@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use kvm_bindings::{Msrs, kvm_debugregs, kvm_msr_entry, kvm_vcpu_events, kvm_xcrs};
+use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_debugregs, kvm_msr_entry, kvm_vcpu_events, kvm_xcrs};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::{MSR_TIME_STAMP, MachineError, kvm_error};
@@ -91,17 +91,24 @@ impl Baseline {
 
 /// Registers from the first one on, as far as this processor has them.
 fn read(processor: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, MachineError> {
-    let entry = |&index: &u32| kvm_msr_entry {
-        index,
-        ..Default::default()
-    };
-    let entries: Vec<_> = indices.iter().map(entry).collect();
-    let mut registers = Msrs::from_entries(&entries).map_err(|_| MachineError::Features)?;
-    let count = processor
-        .get_msrs(&mut registers)
-        .map_err(kvm_error("read model-specific registers"))?;
-    let values = registers.as_slice().iter().take(count);
-    Ok(values.map(|entry| (entry.index, entry.data)).collect())
+    let mut values = Vec::with_capacity(indices.len());
+    for part in indices.chunks(KVM_MAX_MSR_ENTRIES) {
+        let entry = |&index: &u32| kvm_msr_entry {
+            index,
+            ..Default::default()
+        };
+        let entries: Vec<_> = part.iter().map(entry).collect();
+        let mut registers = Msrs::from_entries(&entries).map_err(|_| MachineError::Features)?;
+        let count = processor
+            .get_msrs(&mut registers)
+            .map_err(kvm_error("read model-specific registers"))?;
+        let read = registers.as_slice().iter().take(count);
+        values.extend(read.map(|entry| (entry.index, entry.data)));
+        if count < part.len() {
+            break;
+        }
+    }
+    Ok(values)
 }
 
 /// KVM goes on telling which exception it has raised last, when nothing follows from it any more.
