@@ -23,10 +23,9 @@ impl Instance {
         } else {
             None
         };
-        let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(processor)),
-            (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
-            (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
+        let event = match reason {
+            None => Event::Captured(Box::new(self.machine.state()?)),
+            Some(reason) => Event::NotCaptured(reason.to_owned()),
         };
         start::send(&self.control, &event)?;
         match event {

@@ -148,13 +148,12 @@ impl Form {
         }
     }
 
-    /// What a snapshot needs to know of the processor of a guest that waits; nothing of a process, whose snapshot would
-    /// have to be copied.
-    pub(crate) fn state(&mut self) -> Result<Option<ProcessorState>, FormError> {
-        match self {
-            Self::VirtualMachine(machine) => Ok(Some(machine.state()?)),
-            Self::Process(_) => Ok(None),
-        }
+    /// What a snapshot needs to know of the processor of a guest that waits.
+    pub(crate) fn state(&mut self) -> Result<ProcessorState, FormError> {
+        Ok(match self {
+            Self::VirtualMachine(machine) => machine.state()?,
+            Self::Process(process) => process.state()?,
+        })
     }
 
     /// The registers of the code that is interrupted.

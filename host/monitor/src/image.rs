@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{SealFlags, fcntl_add_seals};
 use spore_abi::layout::{
     IMAGE_BYTES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_DATA_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, WINDOW_BASE,
 };
@@ -13,6 +13,7 @@ use spore_abi::pages::{IMAGE_MAGIC, ImageHeader};
 use zerocopy::FromBytes;
 
 use crate::memory::{OutOfRange, Region};
+use crate::memory_file::memory_file;
 
 static LIBRARY_OS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.image"));
 static LIBRARY_OS_DATA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.data"));
@@ -76,11 +77,7 @@ impl Image {
 ///
 /// If the kernel has no such files, or no memory.
 pub fn text_file() -> io::Result<OwnedFd> {
-    let file = memfd_create(
-        "spore-library-os",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
-    let file = File::from(file);
+    let file = File::from(memory_file(c"spore-library-os")?);
     file.set_len(LARGE_PAGE_BYTES)?;
     file.write_all_at(LIBRARY_OS, 0)?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;

@@ -33,6 +33,7 @@
 mod allowance;
 mod capture;
 mod egress;
+pub mod features;
 mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -43,6 +44,7 @@ mod kick;
 mod log;
 mod machine;
 mod memory;
+mod memory_file;
 mod milestones;
 pub mod probe;
 pub mod process;
@@ -58,6 +60,7 @@ mod tables;
 mod written;
 
 pub use image::text_file;
+pub use memory_file::memory_file;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
 

@@ -23,7 +23,7 @@ use zerocopy::FromZeros;
 
 use crate::egress::Egress;
 use crate::form::Form;
-use crate::guest_process::{self, GuestProcess, ProcessError};
+use crate::guest_process::{Load, ProcessError};
 use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, Layer};
 use crate::log::Log;
@@ -72,7 +72,7 @@ pub(crate) enum StartError {
     BadProgram(String),
     #[error("the file that is to be its memory is missing")]
     NoMemoryFile,
-    #[error("a monitor that was made ready for a virtual machine is asked for a process")]
+    #[error("a monitor that was made ready for a virtual machine is asked for a process, or its process is gone")]
     NoRights,
     #[error("a layer of the jail that others have is missing here: {layer} ({reason})")]
     Jail { layer: Layer, reason: String },
@@ -222,6 +222,12 @@ fn prepare(
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
     };
+    let page_map = match (&start.memory, &machine) {
+        (MemorySource::Cloned(snapshot), Form::VirtualMachine(_)) if snapshot.written.is_none() => {
+            waiting.page_map.take()
+        }
+        _ => None,
+    };
     Ok(Instance {
         machine,
         image,
@@ -234,10 +240,7 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
-        page_map: match &start.memory {
-            MemorySource::Cloned(snapshot) if snapshot.written.is_none() => waiting.page_map.take(),
-            _ => None,
-        },
+        page_map,
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
@@ -250,6 +253,43 @@ fn prepare(
     })
 }
 
+/// What a guest is made of, in either form.
+struct Making<'a> {
+    image: &'a Image,
+    ram_bytes: u64,
+    /// How much of that is for programs.
+    frames_bytes: u64,
+    program: (BorrowedFd<'a>, u64),
+    memory: Memory<'a>,
+    user: Option<u32>,
+    uses_dispatch: bool,
+}
+
+impl Making<'_> {
+    fn machine(
+        &self,
+        kvm: Result<&Kvm, &kvm_ioctls::Error>,
+        waiting: &mut Waiting,
+    ) -> Result<Form, StartError> {
+        let mut machine = waiting.take_machine(kvm, self.image, self.ram_bytes)?;
+        let text = waiting.text.as_ref().map(AsFd::as_fd);
+        machine.load(self.image, text, self.frames_bytes, Some(self.program), &self.memory)?;
+        Ok(Form::VirtualMachine(Box::new(machine)))
+    }
+
+    fn process(&self, waiting: &mut Waiting) -> Result<Form, StartError> {
+        let process = waiting.take_process(self.image, self.user)?;
+        let process = process.load(&Load {
+            image: self.image,
+            ram_bytes: self.ram_bytes,
+            program: self.program,
+            memory: &self.memory,
+            uses_dispatch: self.uses_dispatch,
+        })?;
+        Ok(Form::Process(Box::new(process)))
+    }
+}
+
 /// Makes the guest in the form that is asked for, or in the one that can be made.
 fn make_form(
     image: &Image,
@@ -260,45 +300,36 @@ fn make_form(
     files: &Files,
     program_bytes: u64,
 ) -> Result<Form, StartError> {
-    let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let program = (files.program.as_fd(), program_bytes);
     let memory = match (&start.memory, &files.memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
         (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
-    let keeps_rights = matches!(waiting.rights, Rights::Held(_));
-    let process = || -> Result<Form, StartError> {
-        if !keeps_rights {
-            return Err(StartError::NoRights);
-        }
-        guest_process::be_interrupted().map_err(|source| StartError::Io {
-            what: "the signal of a child's end cannot be handled",
-            source,
-        })?;
-        let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
-        Ok(Form::Process(Box::new(process)))
-    };
-    let mut virtual_machine = || -> Result<Form, StartError> {
-        let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
-        let text = waiting.text.as_ref().map(AsFd::as_fd);
-        machine.load(image, text, start.memory_bytes, Some(program), &memory)?;
-        Ok(Form::VirtualMachine(Box::new(machine)))
+    let making = Making {
+        image,
+        ram_bytes: ram_bytes(start.memory_bytes)?,
+        frames_bytes: start.memory_bytes,
+        program: (files.program.as_fd(), program_bytes),
+        memory,
+        user,
+        uses_dispatch: start.uses_dispatch,
     };
     match start.isolation {
-        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine().map_err(|error| match error {
-            StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
-                StartError::NoVirtualMachine(Box::new(error))
-            }
-            other => other,
-        }),
-        IsolationChoice::Only(Isolation::Process) => process(),
-        // A process would find nothing of the snapshot in its memory.
-        IsolationChoice::Automatic if matches!(start.memory, MemorySource::Cloned(_)) => virtual_machine(),
-        IsolationChoice::Automatic => match virtual_machine() {
-            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) if keeps_rights => {
-                process()
+        IsolationChoice::Only(Isolation::VirtualMachine) => {
+            making.machine(kvm.as_ref(), waiting).map_err(|error| match error {
+                StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
+                    StartError::NoVirtualMachine(Box::new(error))
+                }
+                other => other,
+            })
+        }
+        IsolationChoice::Only(Isolation::Process) => making.process(waiting),
+        IsolationChoice::Automatic => match making.machine(kvm.as_ref(), waiting) {
+            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }))
+                if matches!(waiting.rights, Rights::Held(_)) =>
+            {
+                making.process(waiting)
             }
             other => other,
         },
@@ -379,10 +410,7 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
         HOST_PAGE_GPA,
         HostPage {
             clock,
-            form: match machine.isolation() {
-                Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
-                Isolation::Process => form::PROCESS,
-            },
+            form: form_number(machine),
             ..HostPage::new_zeroed()
         },
     )?;
@@ -398,9 +426,18 @@ fn renew_shared_pages(machine: &Form) -> Result<(Clock, u32), StartError> {
     ram.write(SEED_GPA, seed()?)?;
     let mut host: HostPage = ram.read(HOST_PAGE_GPA)?;
     host.clock = clock(machine, host.clock.sequence.wrapping_add(1));
+    host.form = form_number(machine);
     host.generation = host.generation.wrapping_add(1);
     ram.write(HOST_PAGE_GPA, host)?;
     Ok((host.clock, host.log_head))
+}
+
+/// How the guest's runtime knows its form.
+fn form_number(machine: &Form) -> u32 {
+    match machine.isolation() {
+        Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
+        Isolation::Process => form::PROCESS,
+    }
 }
 
 /// Fresh randomness for an instance.

@@ -250,9 +250,7 @@ impl Sandbox for UnikernelSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
-        let is_cloned =
-            spec.is_cloned && self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
-        let resident = if is_cloned {
+        let resident = if spec.is_cloned {
             self.snapshot(&spec, &log).await?
         } else {
             None

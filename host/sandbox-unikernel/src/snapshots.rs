@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
+use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
 use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
@@ -140,10 +140,7 @@ fn ahead(stretches: &[(u64, u64)], memory_bytes: u64) -> Vec<(u64, u64)> {
 
 /// An empty file in memory.
 pub(crate) fn empty_file() -> io::Result<OwnedFd> {
-    Ok(memfd_create(
-        "spore-snapshot",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?)
+    spore_monitor::memory_file(c"spore-snapshot")
 }
 
 /// What is said of a monitor that does with its memory what nobody has asked for.

@@ -18,7 +18,7 @@ use spore_abi::process::{MODULE_DESCRIPTOR, RAM_ALIAS_BASE, RAM_DESCRIPTOR};
 use super::calls::{ENOMEM, MMAP, MUNMAP, system_call};
 use super::{load, store};
 use crate::paging::{ADDRESS, CACHED, ENTRIES, LARGE, LARGE_SHIFT, NO_EXECUTE, PRESENT, USER, WRITABLE};
-use crate::{reserved, shared};
+use crate::reserved;
 
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
@@ -197,7 +197,7 @@ fn cached_ranges() -> [(u64, u64); 3] {
         (USER_BASE, MONITOR_BASE),
         (
             WINDOW_BASE + reserved::end_gpa(),
-            WINDOW_BASE + shared::boot().ram_bytes,
+            WINDOW_BASE + load!(ram_bytes),
         ),
         (MODULES_END, USER_END),
     ]
@@ -230,7 +230,7 @@ fn unmap(start: u64, end: u64) -> i64 {
 
 /// An entry of a table. Beyond RAM there is none: a program may have damaged its tables.
 fn entry(table_gpa: u64, index: u64) -> Option<*mut u64> {
-    let is_table = table_gpa.is_multiple_of(PAGE_BYTES) && table_gpa < shared::boot().ram_bytes;
+    let is_table = table_gpa.is_multiple_of(PAGE_BYTES) && table_gpa < load!(ram_bytes);
     is_table.then_some((RAM_ALIAS_BASE + table_gpa + index * 8) as *mut u64)
 }
 
