@@ -8,7 +8,9 @@
 //!   + 0x0_1000              seccomp program
 //!   + 0x0_f000              extended registers of a snapshot, on their way out or in
 //!   + 0x1_0000              stack of the signal handlers, up to 0x3_0000
+//!   + 0x3_0000              which pages of RAM are still to be copied from the snapshot
 //!   RAM_ALIAS_BASE          all of RAM once more, for the runtime: the window is a program's to change
+//!   SNAPSHOT_BASE           the snapshot of which the guest is a copy, read-only
 //! ```
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -30,10 +32,17 @@ pub const EXTENDED_STATE_BYTES: u64 = 0x1000;
 pub const SIGNAL_STACK: u64 = MONITOR_BASE + 0x1_0000;
 /// Size of that stack, in bytes.
 pub const SIGNAL_STACK_BYTES: u64 = 0x2_0000;
+/// Address of a bit for each page of RAM, in 64-bit words: it is to be copied from the snapshot before anybody sees it.
+pub const MISSING: u64 = MONITOR_BASE + 0x3_0000;
+/// Room for these bits, in bytes.
+pub const MISSING_BYTES: u64 = RAM_BYTES_MAX / PAGE_BYTES / 8;
 /// Size of what lies at [`MONITOR_BASE`], in bytes.
-pub const AREA_BYTES: u64 = 0x3_0000;
+pub const AREA_BYTES: u64 = 0x3_0000 + MISSING_BYTES;
 /// Address at which the runtime reads RAM.
 pub const RAM_ALIAS_BASE: u64 = MONITOR_BASE + 0x40_0000_0000;
+
+/// Address of the snapshot, which is as large as RAM.
+pub const SNAPSHOT_BASE: u64 = MONITOR_BASE + 0x60_0000_0000;
 
 /// The descriptor of RAM in the guest's process.
 pub const RAM_DESCRIPTOR: i32 = 3;
@@ -125,6 +134,7 @@ const _: () = assert!(
 const _: () = assert!(size_of::<ProcessPage>() as u64 <= PAGE_BYTES);
 const _: () = assert!(FILTER + FILTER_BYTES_MAX <= EXTENDED_STATE);
 const _: () = assert!(EXTENDED_STATE + EXTENDED_STATE_BYTES <= SIGNAL_STACK);
-const _: () = assert!(SIGNAL_STACK + SIGNAL_STACK_BYTES <= MONITOR_BASE + AREA_BYTES);
+const _: () = assert!(SIGNAL_STACK + SIGNAL_STACK_BYTES <= MISSING);
+const _: () = assert!(RAM_ALIAS_BASE >= MONITOR_BASE + AREA_BYTES);
 const _: () =
-    assert!(RAM_ALIAS_BASE >= MONITOR_BASE + AREA_BYTES && RAM_ALIAS_BASE + RAM_BYTES_MAX <= WINDOW_BASE);
+    assert!(SNAPSHOT_BASE >= RAM_ALIAS_BASE + RAM_BYTES_MAX && SNAPSHOT_BASE + RAM_BYTES_MAX <= WINDOW_BASE);

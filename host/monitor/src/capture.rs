@@ -34,10 +34,10 @@ impl Instance {
         }
     }
 
-    /// Tells which pages a copy has written to so far, once.
+    /// Tells which pages a copy has needed of its own so far, once.
     pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
-        if let Some(page_map) = self.page_map.take() {
-            let written = page_map.own_stretches(self.machine.ram());
+        if std::mem::take(&mut self.tells_written) {
+            let written = self.machine.needed(self.page_map.take().as_ref())?;
             start::send(&self.control, &Event::Written(written))?;
         }
         Ok(())

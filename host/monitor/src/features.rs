@@ -46,7 +46,7 @@ const COMPONENTS: [u32; 4] = [2, 5, 6, 7];
 pub(crate) const STATE_LEAF: u32 = 0xd;
 
 /// What programs of a guest can see and use of its processor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Features {
     /// In the order of [`WORDS`].
     words: [u32; WORDS.len()],

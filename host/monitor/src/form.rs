@@ -12,6 +12,7 @@ use crate::machine::{Exit, ExtendedState, Machine, MachineError};
 use crate::memory::{OutOfRange, Region};
 use crate::protocol::{Isolation, ProcessorState};
 use crate::tables;
+use crate::written::PageMap;
 
 /// A guest in one of its forms.
 pub(crate) enum Form {
@@ -153,6 +154,16 @@ impl Form {
         Ok(match self {
             Self::VirtualMachine(machine) => machine.state()?,
             Self::Process(process) => process.state()?,
+        })
+    }
+
+    /// The stretches (start and length) of its memory that a copy has needed of its own so far; nothing where that is not
+    /// known. A virtual machine's are seen in the page map.
+    pub(crate) fn needed(&self, page_map: Option<&PageMap>) -> Result<Vec<(u64, u64)>, FormError> {
+        Ok(match (self, page_map) {
+            (Self::VirtualMachine(machine), Some(page_map)) => page_map.own_stretches(&machine.ram),
+            (Self::VirtualMachine(_), None) => Vec::new(),
+            (Self::Process(process), _) => process.copied()?,
         })
     }
 

@@ -129,20 +129,6 @@ impl Region {
         })
     }
 
-    /// `length` bytes of a file from `offset` on, both whole pages, read-only and mapped at once. Nobody may change them: the
-    /// file is sealed.
-    pub(crate) fn part_of_file(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
-        let flags = MapFlags::PRIVATE | MapFlags::POPULATE;
-        // SAFETY: as in `file`; the file is sealed, so that it never gets shorter.
-        let base = unsafe { mmap(ptr::null_mut(), length, ProtFlags::READ, flags, file, offset) }?;
-        Ok(Self {
-            start: base.cast(),
-            length,
-            mapping: (base, length),
-            is_file: true,
-        })
-    }
-
     /// The bytes of a region that is a file; nothing of another one.
     pub(crate) fn file_bytes(&self) -> &[u8] {
         if !self.is_file {

@@ -49,7 +49,9 @@ pub(crate) struct Instance {
     pub(crate) is_ready: bool,
     /// It goes on from a snapshot.
     pub(crate) is_clone: bool,
-    /// To see which pages it writes to for its first answer.
+    /// It is to tell which pages it needs for its first answer.
+    pub(crate) tells_written: bool,
+    /// To see that.
     pub(crate) page_map: Option<PageMap>,
     /// It is to become a snapshot when it is ready.
     pub(crate) captures: bool,
@@ -350,7 +352,7 @@ impl Instance {
         let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
         self.tell_milestones()?;
-        if self.page_map.is_some() && self.streams.has_answered() {
+        if self.tells_written && self.streams.has_answered() {
             self.tell_written()?;
         }
         while !has_news {

@@ -222,10 +222,10 @@ fn prepare(
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
     };
-    let page_map = match (&start.memory, &machine) {
-        (MemorySource::Cloned(snapshot), Form::VirtualMachine(_)) if snapshot.written.is_none() => {
-            waiting.page_map.take()
-        }
+    let tells_written =
+        matches!(&start.memory, MemorySource::Cloned(snapshot) if snapshot.written.is_none());
+    let page_map = match &machine {
+        Form::VirtualMachine(_) if tells_written => waiting.page_map.take(),
         _ => None,
     };
     Ok(Instance {
@@ -240,6 +240,7 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
+        tells_written,
         page_map,
         captures: start.memory == MemorySource::Captured,
         clock,

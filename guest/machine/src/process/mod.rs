@@ -17,9 +17,11 @@
 //! after a doorbell: a guest that is copied while it waits goes on behind it, where there may be no process page.
 //!
 //! * [`start`]: what happens between the monitor's jump into the image and the image's first instruction;
-//! * [`signals`]: the handlers; [`translations`]: the cache; [`calls`]: the few system calls.
+//! * [`signals`]: the handlers; [`translations`]: the cache; [`calls`]: the few system calls;
+//! * [`missing`]: pages of a snapshot, copied when they are touched.
 
 mod calls;
+mod missing;
 mod signals;
 mod start;
 mod translations;

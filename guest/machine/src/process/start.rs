@@ -13,7 +13,7 @@ use spore_abi::layout::{
 };
 use spore_abi::process::{
     AREA_BYTES, EXTENDED_STATE, FILTER, PROCESS_PAGE, ProcessPage, RAM_ALIAS_BASE, SIGNAL_STACK,
-    SIGNAL_STACK_BYTES, TICK_SIGNAL,
+    SIGNAL_STACK_BYTES, SNAPSHOT_BASE, TICK_SIGNAL,
 };
 
 use super::calls::{EXIT_GROUP, MUNMAP, PRCTL, RT_SIGACTION, RT_SIGPROCMASK, SIGALTSTACK, system_call};
@@ -205,11 +205,13 @@ fn install_handlers() {
 /// Unmaps all that is not the guest's.
 fn unmap_all_others() {
     let ram_bytes = load!(ram_bytes);
+    let snapshot_bytes = if load!(goes_on) != 0 { ram_bytes } else { 0 };
     let modules_end = MODULES_BASE + load!(module_bytes);
     for (start, end) in [
         (0, MONITOR_BASE),
         (MONITOR_BASE + AREA_BYTES, RAM_ALIAS_BASE),
-        (RAM_ALIAS_BASE + ram_bytes, WINDOW_BASE),
+        (RAM_ALIAS_BASE + ram_bytes, SNAPSHOT_BASE),
+        (SNAPSHOT_BASE + snapshot_bytes, WINDOW_BASE),
         (WINDOW_BASE + ram_bytes, MODULES_BASE),
         (modules_end, USER_END),
     ] {

@@ -15,16 +15,18 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, WINDOW_BASE};
 use spore_abi::process::{
     self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR,
+    SNAPSHOT_BASE,
 };
+use zerocopy::{Immutable, IntoBytes};
 
 use super::layers::Layers;
 use super::{ProcessEnd, ProcessError, host_error, receive};
 
 /// Where the gate is until the contents have come.
 const GATE_DESCRIPTOR: i32 = MODULE_DESCRIPTOR + 1;
-/// Address space of a guest process, in multiples of its memory: the window, the alias, and as much for its programs'
-/// mappings. What does not fit leaves the cache of translations and comes back when it is touched.
-const ADDRESS_SPACE_MEMORIES: u64 = 6;
+/// Address space of a guest process, in multiples of its memory: the window, the alias, a snapshot, and as much for its
+/// programs' mappings. What does not fit leaves the cache of translations and comes back when it is touched.
+const ADDRESS_SPACE_MEMORIES: u64 = 7;
 /// The same in multiples of the module.
 const ADDRESS_SPACE_MODULES: u64 = 4;
 
@@ -42,13 +44,20 @@ pub(super) struct Plan<'a> {
     pub(super) has_empty_root: bool,
 }
 
-/// What it is to run. The files come with it: RAM and the root module.
+/// What it is to run. The files come with it: RAM, the root module, and the snapshot if there is one.
 #[repr(C)]
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable)]
 pub(super) struct Contents {
     pub(super) ram_bytes: u64,
     pub(super) module_bytes: u64,
+    /// How much of RAM is mapped in the window to begin with.
+    pub(super) window_bytes: u64,
 }
+
+/// Where the snapshot is until it is mapped.
+const SNAPSHOT_DESCRIPTOR: i32 = GATE_DESCRIPTOR + 1;
+/// How many files come at most.
+const FILES_MAX: usize = 3;
 
 /// What the child does, as far as it may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -382,20 +391,18 @@ fn keep_own_descriptors(plan: &Plan<'_>, gate: i32) -> (i32, Result<(), Step>) {
     (GATE_DESCRIPTOR, are_closed.then_some(()).ok_or(Step::Descriptors))
 }
 
-/// Gives the child what it is to run, with the files of RAM and module.
-pub(super) fn send_contents(gate: &OwnedFd, contents: &Contents, files: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+/// Gives the child what it is to run, with its files in their order.
+pub(super) fn send_contents(gate: &OwnedFd, contents: &Contents, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&files));
-    let [ram_bytes, module_bytes] = [contents.ram_bytes, contents.module_bytes].map(u64::to_ne_bytes);
-    let slices = [IoSlice::new(&ram_bytes), IoSlice::new(&module_bytes)];
+    ancillary.push(SendAncillaryMessage::ScmRights(files));
+    let slices = [IoSlice::new(contents.as_bytes())];
     retry_on_intr(|| sendmsg(gate, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
-/// Waits for what is to be run, and puts its files where the layout has them; all other descriptors are closed then.
+/// Waits for what is to be run, and maps it; no descriptor is left then but those of the layout.
 fn receive_contents(gate: i32) -> Option<Contents> {
-    const FILES_BYTES: u32 = 2 * size_of::<i32>() as u32;
     let mut contents = Contents::default();
     // Aligned as the kernel's headers are.
     let mut space = [0_u64; 8];
@@ -404,8 +411,8 @@ fn receive_contents(gate: i32) -> Option<Contents> {
         iov_len: size_of::<Contents>(),
     };
     // SAFETY: all zero is a value of the structure; everything it points to is ours, as long as it says, and outlives the
-    // call. The descriptors that come belong to nobody else, and whatever had their new numbers is not used.
-    unsafe {
+    // call.
+    let (received, files, count) = unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut slice;
         message.msg_iovlen = 1;
@@ -418,20 +425,38 @@ fn receive_contents(gate: i32) -> Option<Contents> {
             }
         };
         let header = libc::CMSG_FIRSTHDR(&raw const message);
-        if received != size_of::<Contents>() as isize
-            || header.is_null()
-            || (*header).cmsg_type != libc::SCM_RIGHTS
-            || (*header).cmsg_len != libc::CMSG_LEN(FILES_BYTES) as _
-        {
+        if header.is_null() || (*header).cmsg_type != libc::SCM_RIGHTS {
             return None;
         }
-        let [ram, module] = libc::CMSG_DATA(header).cast::<[i32; 2]>().read_unaligned();
-        // They got the lowest numbers, which are below those of the layout.
-        let are_placed = libc::dup2(ram, RAM_DESCRIPTOR) == RAM_DESCRIPTOR
-            && libc::dup2(module, MODULE_DESCRIPTOR) == MODULE_DESCRIPTOR;
-        (are_placed && close_range(0, RAM_DESCRIPTOR as u32 - 1) && close_range(GATE_DESCRIPTOR as u32, u32::MAX))
-            .then_some(contents)
+        let bytes = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+        let count = (bytes / size_of::<i32>()).min(FILES_MAX);
+        let mut files = [-1; FILES_MAX];
+        std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<i32>(), files.as_mut_ptr(), count);
+        (received, files, count)
+    };
+    if received != size_of::<Contents>() as isize || count < 2 {
+        return None;
     }
+    // They got the lowest numbers, which are below those of the layout.
+    let places = [RAM_DESCRIPTOR, MODULE_DESCRIPTOR, SNAPSHOT_DESCRIPTOR];
+    let moved = files.iter().zip(places).take(count);
+    for (&file, place) in moved {
+        // SAFETY: whatever had this number is not used.
+        if unsafe { libc::dup2(file, place) } != place {
+            return None;
+        }
+    }
+    let is_mapped = count < FILES_MAX
+        || map_as(
+            libc::MAP_PRIVATE,
+            SNAPSHOT_BASE,
+            contents.ram_bytes,
+            SNAPSHOT_DESCRIPTOR,
+            0,
+            libc::PROT_READ,
+        );
+    (is_mapped && close_range(0, RAM_DESCRIPTOR as u32 - 1) && close_range(GATE_DESCRIPTOR as u32, u32::MAX))
+        .then_some(contents)
 }
 
 fn close_range(first: u32, last: u32) -> bool {
@@ -455,7 +480,7 @@ fn map_layout(contents: &Contents, has_text: bool) -> bool {
     map(RAM_ALIAS_BASE, contents.ram_bytes, RAM_DESCRIPTOR, 0, data)
         && map_ram(0, image, data)
         && (has_text || map_ram(image, behind, data | libc::PROT_EXEC))
-        && map_ram(behind, contents.ram_bytes, data)
+        && map_ram(behind, contents.window_bytes, data)
         && map(
             MODULES_BASE,
             contents.module_bytes,

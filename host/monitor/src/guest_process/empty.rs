@@ -3,11 +3,11 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use spore_abi::layout::{IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES, PAGE_TABLES_GPA};
+use spore_abi::layout::{FREE_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::process::{self as abi, ProcessPage, turn};
 use zerocopy::FromZeros;
 
-use super::{Child, GuestProcess, HWCAP2_FSGSBASE, Layers, ProcessError, child, clock, files, filter};
+use super::{Child, GuestProcess, HWCAP2_FSGSBASE, Layers, ProcessError, child, clock, files, filter, snapshot};
 use super::{gate, has_dispatch, host_error, is_root_empty};
 use crate::features::{self, Features};
 use crate::image::Image;
@@ -25,6 +25,7 @@ pub(crate) struct EmptyProcess {
     filter_length: u32,
     has_text: bool,
     has_dispatch: bool,
+    time_stamp_khz: u64,
     layers: Layers,
 }
 
@@ -81,6 +82,7 @@ impl EmptyProcess {
             filter_length: filter.len() as u32,
             has_text: text.is_some(),
             has_dispatch: has_dispatch(),
+            time_stamp_khz: clock::time_stamp_khz(),
             layers,
         })
     }
@@ -123,11 +125,16 @@ impl EmptyProcess {
         if !self.has_text {
             load.image.write_text(&ram)?;
         }
-        let mut page_tables_used_gpa = 0;
+        let (mut page_tables_used_gpa, mut missing, mut window_bytes) = (0, None, ram_bytes);
+        let mut files = vec![ram_file.as_fd(), module.as_fd()];
         match load.memory {
             Memory::CopyOf(file, snapshot) => {
-                super::snapshot::copy(*file, &snapshot.extents, &ram_file, ram_bytes)?;
-                super::snapshot::set_state(&self.area, &snapshot.processor, &features, extended_state.mask)?;
+                snapshot::set_state(&self.area, &snapshot.processor, &features, extended_state.mask)?;
+                let left = snapshot::fill(*file, snapshot, &ram_file, ram_bytes)?;
+                left.write(&self.area)?;
+                missing = Some(left);
+                window_bytes = FREE_GPA;
+                files.push(*file);
             }
             Memory::Fresh | Memory::Within(_) => {
                 load.image.write_data(&ram)?;
@@ -138,19 +145,21 @@ impl EmptyProcess {
         let contents = child::Contents {
             ram_bytes,
             module_bytes: program_bytes,
+            window_bytes,
         };
-        child::send_contents(&self.gate, &contents, [ram_file.as_fd(), module.as_fd()])
+        child::send_contents(&self.gate, &contents, &files)
             .map_err(host_error("give the guest its memory"))?;
         Ok(GuestProcess {
             child: self.child,
             ram,
             area: self.area,
             program,
+            missing,
             tick_at: None,
             extended_state,
             features,
             page_tables_used_gpa,
-            time_stamp_khz: clock::time_stamp_khz(),
+            time_stamp_khz: self.time_stamp_khz,
             layers: self.layers,
         })
     }

@@ -25,6 +25,7 @@ mod end;
 mod files;
 pub(crate) mod filter;
 mod layers;
+mod missing;
 mod snapshot;
 
 use std::io;
@@ -45,6 +46,7 @@ pub(crate) use empty::{EmptyProcess, Load};
 pub(crate) use end::{ProcessEnd, be_interrupted};
 pub(crate) use files::empty_program;
 pub(crate) use layers::Layers;
+use missing::Missing;
 
 /// How long the guest may run before the monitor looks after the rings.
 const TICK: Duration = Duration::from_millis(10);
@@ -91,6 +93,8 @@ pub(crate) struct GuestProcess {
     ram: Region,
     area: Region,
     program: Region,
+    /// What a copy of a snapshot did not have when it began.
+    missing: Option<Missing>,
     /// None until it has had its first turn.
     tick_at: Option<Instant>,
     extended_state: ExtendedState,
