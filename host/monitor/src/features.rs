@@ -3,9 +3,12 @@
 
 use core::arch::x86_64::CpuidResult;
 
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{ExtendedState, StateLeaf};
+use crate::guest_process::state_leaf;
+use crate::machine::{ExtendedState, StateLeaf, extended_state, guest_features};
 
 /// A register of the answer of `cpuid`.
 #[derive(Debug, Clone, Copy)]
@@ -95,6 +98,21 @@ impl Features {
         let missing: Vec<_> = words.chain(components).collect();
         (!missing.is_empty()).then(|| missing.join(", "))
     }
+}
+
+/// What guests have that are processes.
+#[must_use]
+pub fn of_processes() -> Features {
+    Features::new(known_leaf, extended_state(state_leaf))
+}
+
+/// What guests have that are virtual machines; none if there can be no virtual machines here.
+#[must_use]
+pub fn of_machines() -> Option<Features> {
+    let supported = Kvm::new()
+        .and_then(|kvm| kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))
+        .ok()?;
+    Some(guest_features(&supported).1)
 }
 
 /// What the processor itself tells.

@@ -40,7 +40,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use spore_monitor::chain;
+use spore_monitor::{chain, features};
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
 use spore_monitor::protocol::{
@@ -303,6 +303,9 @@ impl UnikernelSandbox {
     ) -> Result<Option<Arc<Resident>>, StartError> {
         let cell = self.snapshots.cell(spec);
         let made = cell.get_or_try_init(|| async {
+            if let Some(resident) = self.snapshot_of_other_form(spec, log) {
+                return Ok(Some(resident));
+            }
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
             let origin = Origin::BootWithin(open_root(spec)?, file);
             let (instance, readiness) = self.run(spec, &origin, Arc::clone(log)).await?;
@@ -323,6 +326,33 @@ impl UnikernelSandbox {
             }
         });
         made.await.cloned()
+    }
+
+    /// The snapshot that instances of this configuration have in the other form, if they can go on from it in this one.
+    fn snapshot_of_other_form(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Option<Arc<Resident>> {
+        let resident = self.snapshots.of_other_form(spec)?;
+        let isolation = self.isolation(spec.isolation).unwrap_or(self.default);
+        let features = match isolation {
+            Isolation::VirtualMachine => features::of_machines(),
+            Isolation::Process => Some(features::of_processes()),
+        };
+        let missing = match &features {
+            Some(features) => match resident.missing_in(features) {
+                Some(missing) => missing,
+                None => return Some(resident),
+            },
+            None => "KVM does not tell its features".to_owned(),
+        };
+        let other = match isolation {
+            Isolation::VirtualMachine => Isolation::Process,
+            Isolation::Process => Isolation::VirtualMachine,
+        };
+        actor::say(&spec.instance, log)(format!(
+            "the snapshot that was made with the isolation `{}` cannot be used with `{}`, so another one is made: {missing}",
+            other.name(),
+            isolation.name()
+        ));
+        None
     }
 
     /// Starts an instance and waits until it is ready, or a snapshot. A copy of one is ready as it is.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
+use spore_monitor::features::Features;
 use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use spore_sandbox::{InstanceSpec, StartError};
 use tokio::sync::OnceCell;
@@ -53,6 +54,21 @@ pub(crate) struct Snapshots {
 }
 
 impl Snapshots {
+    /// The snapshot that was made of instances like this one in another form, if there is one.
+    pub(crate) fn of_other_form(&self, spec: &InstanceSpec) -> Option<Arc<Resident>> {
+        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = |known: &InstanceSpec| {
+            let alike = InstanceSpec {
+                instance: String::new(),
+                isolation: known.isolation,
+                ..spec.clone()
+            };
+            known.isolation != spec.isolation && *known == alike
+        };
+        let (_, cell) = cells.iter().find(|(known, _)| is_other(known))?;
+        cell.get().cloned().flatten()
+    }
+
     /// The place for the snapshot of instances like this one.
     pub(crate) fn cell(&self, spec: &InstanceSpec) -> Cell {
         // Everything that an instance can see of its configuration is in here but its own name.
@@ -90,6 +106,11 @@ impl Resident {
             processor,
             written: OnceLock::new(),
         })
+    }
+
+    /// What a copy needs that is not there where guests have these features; none if it can go on there.
+    pub(crate) fn missing_in(&self, here: &Features) -> Option<String> {
+        self.processor.features.missing_in(here)
     }
 
     /// The files that a monitor needs for that: of the root, and of the memory.

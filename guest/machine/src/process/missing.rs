@@ -11,22 +11,16 @@ use spore_abi::process::{MISSING, RAM_ALIAS_BASE, SNAPSHOT_BASE};
 
 use super::load;
 
-/// Pages are copied with those beside them, as far as they are missing too: as many bytes at a time, and aligned to that.
-const CLUSTER_BYTES: u64 = 8 * PAGE_BYTES;
 /// How far to each side of a page it is looked for others that are there.
 const REACH_BYTES: u64 = 1 << 20;
 
-/// The part of a range of RAM around a page in it, start and end, of which nothing is missing any more.
+/// The part of a range of RAM around a page in it, start and end, of which nothing is missing any more. Only the page itself
+/// is copied for that: others are told which pages this guest has needed, and get those at once.
 pub(super) fn complete_around(page_gpa: u64, (start, end): (u64, u64)) -> (u64, u64) {
     if load!(goes_on) == 0 {
         return (start, end);
     }
-    let cluster = page_gpa & !(CLUSTER_BYTES - 1);
-    let mut gpa = cluster.max(start);
-    while gpa < (cluster + CLUSTER_BYTES).min(end) {
-        complete(gpa);
-        gpa += PAGE_BYTES;
-    }
+    complete(page_gpa);
     let (mut first, mut last) = (page_gpa, page_gpa + PAGE_BYTES);
     let lowest = start.max(page_gpa.saturating_sub(REACH_BYTES));
     while first > lowest && !is_missing(first - PAGE_BYTES) {

@@ -47,7 +47,7 @@ fn watched_khz() -> u64 {
 }
 
 /// A part of the leaf that describes the extended state, as far as the kernel has enabled it.
-pub(super) fn state_leaf(index: u32) -> Option<StateLeaf> {
+pub(crate) fn state_leaf(index: u32) -> Option<StateLeaf> {
     /// Feature bit of leaf 1 (ecx): the kernel has enabled `xsave`.
     const HAS_XSAVE: u32 = 1 << 27;
     if cpuid(1, 0).ecx & HAS_XSAVE == 0 {

@@ -9,7 +9,7 @@ use zerocopy::FromZeros;
 
 use super::{Child, GuestProcess, HWCAP2_FSGSBASE, Layers, ProcessError, child, clock, files, filter, snapshot};
 use super::{gate, has_dispatch, host_error, is_root_empty};
-use crate::features::{self, Features};
+use crate::features;
 use crate::image::Image;
 use crate::machine::{Memory, extended_state};
 use crate::memory::Region;
@@ -109,7 +109,7 @@ impl EmptyProcess {
         let ram = Region::shared(ram_file.as_fd(), ram_bytes as usize).map_err(&no_memory)?;
 
         let extended_state = extended_state(clock::state_leaf);
-        let features = Features::new(features::known_leaf, extended_state);
+        let features = features::of_processes();
         let page = ProcessPage {
             turn: turn::MONITOR,
             uses_dispatch: u32::from(load.uses_dispatch && self.has_dispatch),

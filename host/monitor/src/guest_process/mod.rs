@@ -42,6 +42,7 @@ use spore_abi::process::{self as abi, ProcessPage, stop, turn};
 use crate::features::Features;
 use crate::machine::{Exit, ExtendedState};
 use crate::memory::{OutOfRange, Region};
+pub(crate) use clock::state_leaf;
 pub(crate) use empty::{EmptyProcess, Load};
 pub(crate) use end::{ProcessEnd, be_interrupted};
 pub(crate) use files::empty_program;
