@@ -135,8 +135,7 @@ pub(crate) fn known_leaf(leaf: u32, index: u32) -> Option<CpuidResult> {
 pub(crate) fn has_hardware_virtualisation() -> bool {
     const VT_X: u32 = 1 << 5;
     const AMD_V: u32 = 1 << 2;
-    cpuid(1, 0).ecx & VT_X != 0
-        || known_leaf(0x8000_0001, 0).is_some_and(|leaf| leaf.ecx & AMD_V != 0)
+    cpuid(1, 0).ecx & VT_X != 0 || known_leaf(0x8000_0001, 0).is_some_and(|leaf| leaf.ecx & AMD_V != 0)
 }
 
 impl From<CpuidResult> for StateLeaf {

@@ -79,11 +79,13 @@ impl Waiting {
         };
         let machine = self.machine.as_mut();
         self.rights = match self.rights {
-            Rights::Held(jail) => Rights::GivenUp(jail.give_up(boundary, preparation.user, say_on_log, || {
-                if let Some(machine) = machine {
-                    machine.warm_up();
-                }
-            })),
+            Rights::Held(jail) => {
+                Rights::GivenUp(jail.give_up(boundary, preparation.user, say_on_log, || {
+                    if let Some(machine) = machine {
+                        machine.warm_up();
+                    }
+                }))
+            }
             given_up @ Rights::GivenUp(_) => given_up,
         };
         self
@@ -115,7 +117,11 @@ impl Waiting {
 
 impl Waiting {
     /// An empty guest process: the one that is there, or a new one.
-    pub(crate) fn take_process(&mut self, image: &Image, user: Option<u32>) -> Result<EmptyProcess, StartError> {
+    pub(crate) fn take_process(
+        &mut self,
+        image: &Image,
+        user: Option<u32>,
+    ) -> Result<EmptyProcess, StartError> {
         match (self.process.take(), &self.rights) {
             (Some(process), _) => Ok(process),
             (None, Rights::Held(_)) => make_process(image, self.text.as_ref(), user),
@@ -161,7 +167,11 @@ fn make_machine(
 }
 
 /// Makes an empty guest process whose end interrupts the monitor.
-fn make_process(image: &Image, text: Option<&OwnedFd>, user: Option<u32>) -> Result<EmptyProcess, StartError> {
+fn make_process(
+    image: &Image,
+    text: Option<&OwnedFd>,
+    user: Option<u32>,
+) -> Result<EmptyProcess, StartError> {
     guest_process::be_interrupted().map_err(|source| StartError::Io {
         what: "the signal of a child's end cannot be handled",
         source,

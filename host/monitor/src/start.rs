@@ -72,7 +72,9 @@ pub(crate) enum StartError {
     BadProgram(String),
     #[error("the file that is to be its memory is missing")]
     NoMemoryFile,
-    #[error("a monitor that was made ready for a virtual machine is asked for a process, or its process is gone")]
+    #[error(
+        "a monitor that was made ready for a virtual machine is asked for a process, or its process is gone"
+    )]
     NoRights,
     #[error("a layer of the jail that others have is missing here: {layer} ({reason})")]
     Jail { layer: Layer, reason: String },
@@ -222,8 +224,7 @@ fn prepare(
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
     };
-    let tells_written =
-        matches!(&start.memory, MemorySource::Cloned(snapshot) if snapshot.written.is_none());
+    let tells_written = matches!(&start.memory, MemorySource::Cloned(snapshot) if snapshot.written.is_none());
     let page_map = match &machine {
         Form::VirtualMachine(_) if tells_written => waiting.page_map.take(),
         _ => None,
@@ -274,7 +275,13 @@ impl Making<'_> {
     ) -> Result<Form, StartError> {
         let mut machine = waiting.take_machine(kvm, self.image, self.ram_bytes)?;
         let text = waiting.text.as_ref().map(AsFd::as_fd);
-        machine.load(self.image, text, self.frames_bytes, Some(self.program), &self.memory)?;
+        machine.load(
+            self.image,
+            text,
+            self.frames_bytes,
+            Some(self.program),
+            &self.memory,
+        )?;
         Ok(Form::VirtualMachine(Box::new(machine)))
     }
 
@@ -318,12 +325,14 @@ fn make_form(
     };
     match start.isolation {
         IsolationChoice::Only(Isolation::VirtualMachine) => {
-            making.machine(kvm.as_ref(), waiting).map_err(|error| match error {
-                StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
-                    StartError::NoVirtualMachine(Box::new(error))
-                }
-                other => other,
-            })
+            making
+                .machine(kvm.as_ref(), waiting)
+                .map_err(|error| match error {
+                    StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
+                        StartError::NoVirtualMachine(Box::new(error))
+                    }
+                    other => other,
+                })
         }
         IsolationChoice::Only(Isolation::Process) => making.process(waiting),
         IsolationChoice::Automatic => match making.machine(kvm.as_ref(), waiting) {

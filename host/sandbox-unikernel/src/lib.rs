@@ -40,12 +40,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use spore_monitor::{chain, features};
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
 use spore_monitor::protocol::{
     self, IsolationChoice, JailRequest, MemorySource, Request, RootKind, StartRequest,
 };
+use spore_monitor::{chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, Root, Sandbox, StartError, StartStages, StopReason,

@@ -206,10 +206,7 @@ pub(super) fn forget_all() {
 fn cached_ranges() -> [(u64, u64); 3] {
     [
         (USER_BASE, MONITOR_BASE),
-        (
-            WINDOW_BASE + reserved::end_gpa(),
-            WINDOW_BASE + load!(ram_bytes),
-        ),
+        (WINDOW_BASE + reserved::end_gpa(), WINDOW_BASE + load!(ram_bytes)),
         (MODULES_END, USER_END),
     ]
 }

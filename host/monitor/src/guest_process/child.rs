@@ -14,8 +14,7 @@ use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, WINDOW_BASE};
 use spore_abi::process::{
-    self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR,
-    SNAPSHOT_BASE,
+    self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR, SNAPSHOT_BASE,
 };
 use zerocopy::{Immutable, IntoBytes};
 

@@ -7,7 +7,9 @@ use spore_abi::layout::{FREE_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES, PAGE_
 use spore_abi::process::{self as abi, ProcessPage, turn};
 use zerocopy::FromZeros;
 
-use super::{Child, GuestProcess, HWCAP2_FSGSBASE, Layers, ProcessError, child, clock, files, filter, snapshot};
+use super::{
+    Child, GuestProcess, HWCAP2_FSGSBASE, Layers, ProcessError, child, clock, files, filter, snapshot,
+};
 use super::{gate, has_dispatch, host_error, is_root_empty};
 use crate::features;
 use crate::image::Image;

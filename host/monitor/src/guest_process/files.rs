@@ -79,4 +79,3 @@ fn may_be_executed(file: &File) -> io::Result<bool> {
 pub(crate) fn empty_program() -> io::Result<OwnedFd> {
     fixed_memory(c"spore-nothing", PAGE_BYTES)
 }
-

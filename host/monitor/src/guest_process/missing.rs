@@ -66,7 +66,11 @@ impl Missing {
             let pages = (0..BITS).filter(|bit| gone >> bit & 1 != 0);
             pages.for_each(|bit| copied.add((index as u64 * BITS + bit) * PAGE_BYTES));
         }
-        Ok(copied.0.iter().map(|&(start, end)| (start, end - start)).collect())
+        Ok(copied
+            .0
+            .iter()
+            .map(|&(start, end)| (start, end - start))
+            .collect())
     }
 }
 

@@ -57,7 +57,9 @@ pub(super) fn fill(
     let mut buffer = vec![0; BUFFER_BYTES];
     for &(start, length) in &snapshot.extents {
         let is_whole = start.is_multiple_of(PAGE_BYTES) && length.is_multiple_of(PAGE_BYTES);
-        let end = start.checked_add(length).filter(|&end| is_whole && end <= ram_bytes);
+        let end = start
+            .checked_add(length)
+            .filter(|&end| is_whole && end <= ram_bytes);
         let Some(end) = end else {
             return Err(unusable("a part of it is beyond its end"));
         };
@@ -105,7 +107,9 @@ pub(super) fn set_state(
     mask: u64,
 ) -> Result<(), ProcessError> {
     if let Some(missing) = state.features.missing_in(here) {
-        return Err(unusable(format!("this processor has not all that it needs: {missing}")));
+        return Err(unusable(format!(
+            "this processor has not all that it needs: {missing}"
+        )));
     }
     let mut extended = Vec::with_capacity(abi::EXTENDED_STATE_BYTES as usize);
     extended.extend(state.extended_state.iter().flat_map(|word| word.to_ne_bytes()));
@@ -193,7 +197,17 @@ mod tests {
         let bytes = FREE_GPA + 64 * PAGE;
         let [file, ram] = files(bytes);
         let file = File::from(file);
-        let filled = [0, 1, 7, 20, 21, FREE_PAGE, FREE_PAGE + 9, FREE_PAGE + 10, FREE_PAGE + 63];
+        let filled = [
+            0,
+            1,
+            7,
+            20,
+            21,
+            FREE_PAGE,
+            FREE_PAGE + 9,
+            FREE_PAGE + 10,
+            FREE_PAGE + 63,
+        ];
         for page in filled {
             file.write_all_at(&[page as u8 | 1], page * PAGE + 4095).unwrap();
         }
