@@ -194,4 +194,45 @@ mod tests {
         assert!(here.missing_in(&without).is_some());
         assert!(here.missing_in(&elsewhere).unwrap().contains("component 2"));
     }
+
+    /// What is told by a processor of AMD's with AVX-512 (of a PVM host) and by QEMU's emulation of `max` with AMD-V (of the lane):
+    /// neither is shown all that the other is.
+    #[test]
+    fn snapshots_of_unlike_processors_are_refused_with_reasons() {
+        let told = |words: [u32; WORDS.len()]| Features {
+            words,
+            components: [0x240_0000_0100, 0, 0, 0],
+        };
+        let newer = told([
+            0xfffa_3203,
+            0xf1bf_07ab,
+            0x0040_5fc6,
+            0x10,
+            0x20,
+            0,
+            0xf,
+            0x0040_03f3,
+            0x2fd3_fbff,
+            0x5002_0005,
+        ]);
+        let emulated = told([
+            0xfed8_320b,
+            0x01c8_43a9,
+            0x8001_021c,
+            0,
+            0,
+            0,
+            0x5,
+            0x75,
+            0xedd3_fbfd,
+            0,
+        ]);
+        let there = newer.missing_in(&emulated).unwrap();
+        assert!(
+            there.contains("bits 0xf0270000 of cpuid leaf 0x7.0 ebx"),
+            "{there}"
+        );
+        let here = emulated.missing_in(&newer).unwrap();
+        assert_eq!(here, "bits 0xc0000000 of cpuid leaf 0x80000001.0 edx", "3DNow!");
+    }
 }
