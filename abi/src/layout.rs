@@ -82,6 +82,12 @@ pub const MONITOR_GPA: u64 = 0x20_0000_0000;
 /// Virtual address of [`MONITOR_GPA`], for the supervisor only.
 pub const MONITOR_BASE: u64 = 0x1f80_0000_0000;
 
+/// Guest-physical address of program text in large pages, read-only: what clones have in place of the small pages that an
+/// instance has offered ([`crate::pages::TextOffer`]). No window maps it.
+pub const TEXT_GPA: u64 = 0x28_0000_0000;
+/// Most large pages of program text.
+pub const TEXT_PAGES_MAX: usize = 48;
+
 /// Where position-independent programs are placed, as on Linux without randomisation.
 pub const POSITION_INDEPENDENT_BASE: u64 = 0x5555_5555_4000;
 
@@ -110,4 +116,5 @@ const _: () = assert!(START_BLOCK_GPA + START_BLOCK_BYTES <= LOG_RING_GPA);
 const _: () = assert!(IMAGE_GPA + IMAGE_BYTES_MAX <= PAGE_TABLES_GPA);
 const _: () = assert!(PAGE_TABLES_GPA + PAGE_TABLES_BYTES <= STREAMS_GPA);
 const _: () = assert!(transmit_ring_gpa(STREAM_SLOTS - 1) + STREAM_RING_BYTES as u64 <= FREE_GPA);
+const _: () = assert!(MONITOR_GPA < TEXT_GPA && TEXT_GPA.is_multiple_of(LARGE_PAGE_BYTES));
 const _: () = assert!(RAM_BYTES_MAX <= MODULES_GPA && MODULES_GPA + MODULES_BYTES_MAX <= MONITOR_GPA);

@@ -5,7 +5,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::layout::{PAGE_BYTES, STREAM_SLOTS};
+use crate::layout::{PAGE_BYTES, STREAM_SLOTS, TEXT_PAGES_MAX};
 
 /// First word of a boot page: "SPORE\0" and a format byte.
 pub const BOOT_MAGIC: u64 = u64::from_le_bytes(*b"SPORE\0\0\x01");
@@ -57,6 +57,8 @@ pub mod boot_flags {
     pub const NO_REWRITING: u32 = 1 << 2;
     /// Connections to loopback addresses on which nobody listens in the guest go to the host.
     pub const LOOPBACK_EGRESS: u32 = 1 << 8;
+    /// The instance is to become a snapshot when it is ready: before it waits then, it makes its [`super::TextOffer`]s.
+    pub const BECOMES_SNAPSHOT: u32 = 1 << 9;
 }
 
 /// What the host says of a stream slot.
@@ -255,6 +257,18 @@ pub mod exit_kind {
     pub const OUT_OF_MEMORY: u32 = 6;
 }
 
+/// A large page's worth of program that is mapped by small pages, all there and none of them writable. In a snapshot the
+/// host may map one large page with the same contents in place of the table that maps them, at
+/// [`crate::layout::TEXT_GPA`] or above. The table stays as it is, and the guest puts it back when it needs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct TextOffer {
+    /// Guest-physical address of the entry that leads to the table.
+    pub entry_gpa: u64,
+    /// Guest-physical address of the table.
+    pub table_gpa: u64,
+}
+
 /// Written by the guest.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -273,8 +287,8 @@ pub struct GuestPage {
     pub refused_allocations: u32,
     /// Number of system calls that were made and are not served.
     pub missing_calls: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// How many of `text_offers` there are.
+    pub text_offer_count: u32,
     /// The exit record for [`crate::doorbell::EXIT`].
     pub exit: ExitRecord,
     /// Requests for connections to the outside.
@@ -283,6 +297,8 @@ pub struct GuestPage {
     pub slots: [GuestSlot; STREAM_SLOTS],
     /// Time-stamp counter when the program first read bytes of a stream that the host has opened; 0 before.
     pub first_read_time_stamp: u64,
+    /// What the host may map by large pages in a snapshot.
+    pub text_offers: [TextOffer; TEXT_PAGES_MAX],
 }
 
 /// Addresses within the image that the monitor needs; at the very start of the image.
@@ -330,7 +346,7 @@ const _: () = assert!(
     "HostPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(
-    size_of::<GuestPage>() == 304 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS,
+    size_of::<GuestPage>() == 304 + 24 * EGRESS_PLACES + 16 * STREAM_SLOTS + 16 * TEXT_PAGES_MAX,
     "GuestPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(

@@ -74,7 +74,7 @@ pub(crate) fn wait_for_idle(timeout: Duration) -> Result<f64> {
 }
 
 /// Idle and total ticks of all processors since boot.
-fn processor_ticks(stat: &str) -> (u64, u64) {
+pub(crate) fn processor_ticks(stat: &str) -> (u64, u64) {
     let line = stat.lines().next().unwrap_or_default();
     let ticks: Vec<u64> = line
         .split_whitespace()
@@ -86,7 +86,7 @@ fn processor_ticks(stat: &str) -> (u64, u64) {
     (idle, ticks.iter().take(8).sum())
 }
 
-fn read(path: &str) -> Result<String> {
+pub(crate) fn read(path: &str) -> Result<String> {
     std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
 }
 

@@ -7,7 +7,8 @@
 //!
 //! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
 //! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
-//! - [`neighbour`]: a function beside one that spins;
+//! - [`neighbour`]: a function beside one that spins; [`isolation`]: a pristine instance for each request;
+//! - [`density`]: many instances alive at a time, and what each takes;
 //! - [`rounds`]: the order in which it is measured;
 //! - [`machine`]: what it was measured on;
 //! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
@@ -24,7 +25,9 @@ use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 
 mod cold;
 mod container;
+mod density;
 mod footprint;
+mod isolation;
 mod machine;
 mod neighbour;
 mod record;
@@ -51,10 +54,14 @@ enum Command {
         /// Where the results go; a folder DATE-MACHINE is made there.
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
-        /// Only one part: starts, warm invocations and the loop in C; language runtimes and what is under them; or a
-        /// warm function beside one that spins.
+        /// Only one part: starts, warm invocations and the loop in C; cold starts by copy; language runtimes and what is
+        /// under them; a warm function beside one that spins; a pristine instance for each request; or many instances
+        /// alive at a time.
         #[arg(long)]
         only: Option<Part>,
+        /// How many instances are to be alive at a time, at most; fewer where memory does not suffice.
+        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+        instances: u32,
         /// Fails if a promised figure is not met.
         #[arg(long)]
         check: bool,
@@ -75,6 +82,8 @@ enum Part {
     Cold,
     Runtimes,
     Neighbour,
+    Density,
+    Isolation,
 }
 
 fn main() -> Result<ExitCode> {
@@ -83,9 +92,10 @@ fn main() -> Result<ExitCode> {
             repetitions,
             output,
             only,
+            instances,
             check,
         } => {
-            let folder = measure(repetitions, &output, only)?;
+            let folder = measure(repetitions, &output, only, instances)?;
             print_report(&folder, check)
         }
         Command::Report { folder, check } => print_report(&folder, check),
@@ -93,7 +103,7 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Runs all series, or one part of them, and returns the folder with their samples.
-fn measure(repetitions: u32, output: &Path, only: Option<Part>) -> Result<PathBuf> {
+fn measure(repetitions: u32, output: &Path, only: Option<Part>, instances: u32) -> Result<PathBuf> {
     let set_up = subject::SetUp::new()?;
     let machine = machine::describe(&set_up.daemon)?;
     let folder = output.join(format!("{}-{}", machine.date, machine.host));
@@ -114,6 +124,16 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>) -> Result<PathBu
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
+    }
+    if wants(Part::Isolation) {
+        for (kind, mut subjects) in isolation::series(&set_up)? {
+            let series = rounds::run(kind, false, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
+    }
+    if wants(Part::Density) {
+        let steps = density::measure(&set_up, instances)?;
+        record::write(&folder.join(record::DENSITY), &steps)?;
     }
     if wants(Part::Runtimes) {
         measure_runtimes(&set_up, repetitions.min(40), &folder)?;
@@ -197,8 +217,11 @@ fn measure_runtimes(set_up: &subject::SetUp, repetitions: u32, folder: &Path) ->
 fn print_report(folder: &Path, check: bool) -> Result<ExitCode> {
     let machine: machine::Machine = record::read(&folder.join("machine.json"))?;
     let series = record::read_series(folder)?;
+    let density = record::read_density(folder)?;
     print!("{}", report::render(&machine, &series));
-    let kept = report::promises(&series);
+    print!("{}", report::render_density(&density));
+    let mut kept = report::promises(&series);
+    kept.extend(report::promises_of_density(&density));
     print!("\n{}", report::render_promises(&kept));
     let all_kept = kept.iter().all(|promise| promise.is_kept());
     Ok(if check && !all_kept {

@@ -6,6 +6,11 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::density::Step;
+
+/// The file with the steps of [`crate::density`].
+pub(crate) const DENSITY: &str = "density.json";
+
 /// One series: subjects that were measured interleaved, and so may be compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Series {
@@ -61,12 +66,22 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_str(&text).with_context(|| format!("{} is not a result of this program", path.display()))
 }
 
+/// Reads the steps of [`crate::density`]; none if they were left out.
+pub(crate) fn read_density(folder: &Path) -> Result<Vec<Step>> {
+    let path = folder.join(DENSITY);
+    if path.exists() {
+        read(&path)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
 /// Reads all series of a run, by name.
 pub(crate) fn read_series(folder: &Path) -> Result<Vec<Series>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    paths.retain(|path| !path.ends_with("machine.json"));
+    paths.retain(|path| !path.ends_with("machine.json") && !path.ends_with(DENSITY));
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::density::Step;
 use crate::machine::Machine;
 use crate::record::{Series, SubjectSamples, Unit};
 use crate::runtimes::CALLS_QUOTED;
@@ -99,6 +100,85 @@ fn quantile_of(series: &Series, name: &str, share: f64) -> Option<u64> {
     quantile(&subject.samples, share)
 }
 
+/// A table of what instances take when there are many.
+pub(crate) fn render_density(steps: &[Step]) -> String {
+    let mut text = String::new();
+    if steps.is_empty() {
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "\ndensity: KiB for each instance, before | after it was asked"
+    );
+    let _ = writeln!(
+        text,
+        "  {:<7} {:>6} {:>15} {:>13} {:>13} {:>6} {:>9} {:>8} {:>8} {:>8}  idle: ms/s, machine",
+        "", "n", "machine", "PSS", "private", "daemon", "answered", "start s", "ask s", "end s"
+    );
+    let kib = |bytes: i64| (bytes as f64 / 1024.0).round();
+    let both = |bytes: [u64; 2]| bytes.map(|bytes| kib(bytes as i64));
+    for step in steps {
+        let name = format!("  {:<7} {:>6}", step.program, step.instances);
+        let machine = step.machine_bytes.map(kib);
+        let (proportional, private) = (both(step.proportional_bytes), both(step.private_bytes));
+        let seconds = [step.started_ms, step.answered_ms, step.ended_ms].map(|ms| ms as f64 / 1000.0);
+        let _ = writeln!(
+            text,
+            "{name} {:>7} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>9} {:>8.2} {:>8.2} {:>8.2}  {:.1}, {:.0} % busy",
+            machine[0],
+            machine[1],
+            proportional[0],
+            proportional[1],
+            private[0],
+            private[1],
+            kib(step.daemon_bytes),
+            step.answered,
+            seconds[0],
+            seconds[1],
+            seconds[2],
+            step.idle_ms_per_s,
+            step.idle_busy_share * 100.0
+        );
+        let kernel = step.kernel_bytes.iter();
+        let kernel: Vec<_> = kernel
+            .map(|(name, bytes)| format!("{name} {}", kib(*bytes)))
+            .collect();
+        let _ = writeln!(text, "  {:<14} the kernel's: {}", "", kernel.join(", "));
+        if let Some(wanted) = step.wanted {
+            let _ = writeln!(text, "  {:<14} memory does not suffice for {wanted}", "");
+        }
+    }
+    text
+}
+
+/// The promises that many instances can check, by the largest number of them in C.
+pub(crate) fn promises_of_density(steps: &[Step]) -> Vec<Promise> {
+    let largest = steps
+        .iter()
+        .filter(|step| step.program == "C")
+        .max_by_key(|step| step.instances);
+    let promise = |what: &str, unit, at_most, found: Option<f64>| Promise {
+        what: what.to_owned(),
+        unit,
+        at_most,
+        found,
+    };
+    vec![
+        promise(
+            "private memory of an idle copy in C",
+            "KiB",
+            512.0,
+            largest.map(|step| step.private_bytes[0] as f64 / 1024.0),
+        ),
+        promise(
+            "instances in C that do not answer",
+            "",
+            0.0,
+            largest.map(|step| f64::from(step.instances.saturating_sub(step.answered))),
+        ),
+    ]
+}
+
 /// A promised figure of SPECIFICATION.md and what was found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Promise {
@@ -143,6 +223,7 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         let p99 = |subject| share_of("neighbour-back-to-back", subject, 0.99);
         Some(p99(OWN)? / p99("spore, alone")?)
     };
+    let to_shared = |name: &str| Some(p50(name, OWN)? / p50(name, "shared")?);
     let getpid_ns = p50("getpid-back-to-back", OWN).map(|ns| ns / CALLS_QUOTED as f64);
     let promise = |what: &str, unit, at_most, found| Promise {
         what: what.to_owned(),
@@ -189,6 +270,18 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
             "times",
             2.0,
             neighbour(),
+        ),
+        promise(
+            "isolation per request, C, to shared, p50",
+            "times",
+            3.0,
+            to_shared("isolation-c-back-to-back"),
+        ),
+        promise(
+            "isolation per request, Python, to shared, p50",
+            "times",
+            3.0,
+            to_shared("isolation-python-back-to-back"),
         ),
         promise(
             "compute loop, guest to native, p50",
@@ -312,7 +405,13 @@ mod tests {
         let all = promises(&[series("start-lone", &[15_000_001, 1, 99_000_000], &[])]);
         assert!(!all[1].is_kept(), "{all:?}");
         let all = promises(&[series("compute-back-to-back", &[106], &[100])]);
-        assert!(!all[4].is_kept(), "{all:?}");
+        let compute = all
+            .iter()
+            .find(|promise| promise.what.starts_with("compute loop"));
+        assert!(
+            compute.is_some_and(|promise| promise.found.is_some() && !promise.is_kept()),
+            "{all:?}"
+        );
     }
 
     #[test]
@@ -329,6 +428,31 @@ mod tests {
         assert!(!go.is_some_and(Promise::is_kept), "{all:?}");
         let calls = all.iter().find(|promise| promise.what.contains("getpid"));
         assert_eq!(calls.and_then(|promise| promise.found), Some(30.0));
+    }
+
+    #[test]
+    fn the_largest_number_of_instances_is_judged() {
+        let step = |instances, answered, private_kib: u64| Step {
+            program: "C".to_owned(),
+            instances,
+            answered,
+            private_bytes: [private_kib << 10; 2],
+            ..Step::default()
+        };
+        let fewer = Step {
+            wanted: Some(5000),
+            ..step(1000, 1000, 512)
+        };
+        let all = promises_of_density(&[step(1, 1, 600), step(100, 99, 512)]);
+        assert_eq!(
+            all.iter().map(Promise::is_kept).collect::<Vec<_>>(),
+            [true, false]
+        );
+        let all = promises_of_density(&[step(100, 99, 512), fewer.clone()]);
+        assert!(all.iter().all(Promise::is_kept));
+        assert!(promises_of_density(&[]).iter().all(|promise| !promise.is_kept()));
+        assert!(render_density(&[step(1, 1, 600), fewer]).contains("not suffice for 5000"));
+        assert_eq!(render_density(&[]), "");
     }
 
     #[test]

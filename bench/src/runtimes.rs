@@ -32,24 +32,41 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Builds the program and deploys it under its name; none if it cannot be had on this machine.
     pub(crate) fn deploy(set_up: &SetUp, program: Program) -> Result<Option<Runtime>> {
+        let runtime = Runtime::make(program)?;
+        if let Some(runtime) = &runtime {
+            runtime.deploy_as(set_up, program.name, &[("dev.spore.idle-timeout", "1h")]);
+        }
+        Ok(runtime)
+    }
+
+    /// Makes what the program needs, or says why it cannot be had on this machine.
+    pub(crate) fn make(program: Program) -> Result<Option<Runtime>> {
         if let Some(missing) = program.missing() {
             eprintln!("left out: {}: {missing}", program.name);
             return Ok(None);
         }
         let fixture = (program.make)().with_context(|| format!("{} could not be made", program.name))?;
-        let runtime = Runtime { program, fixture };
-        runtime.deploy_as(set_up, program.name, &[("dev.spore.idle-timeout", "1h")]);
-        Ok(Some(runtime))
+        Ok(Some(Runtime { program, fixture }))
     }
 
     /// Deploys it under another name, with annotations.
     pub(crate) fn deploy_as(&self, set_up: &SetUp, name: &str, annotations: &[(&str, &str)]) {
+        let options = subject::annotation_options(annotations);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        self.deploy_with(set_up, name, &options);
+    }
+
+    /// Deploys it under another name, with more options.
+    pub(crate) fn deploy_with(&self, set_up: &SetUp, name: &str, more_options: &[&str]) {
         let port = programs::PORT.to_string();
         let mut options = vec!["deploy".to_owned(), name.to_owned()];
         options.extend(self.fixture.function.options());
         let more = ["--port", &port, "--memory", self.program.memory];
-        options.extend(more.map(str::to_owned));
-        options.extend(subject::annotation_options(annotations));
+        options.extend(
+            more.into_iter()
+                .chain(more_options.iter().copied())
+                .map(str::to_owned),
+        );
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         set_up.daemon.spore_ok(&options);
     }

@@ -105,6 +105,22 @@ impl SetUp {
 }
 
 impl SetUp {
+    /// Builds a function in C from another source, and returns the program.
+    pub(crate) fn build_from(&self, source: &str) -> Result<PathBuf> {
+        let folder = tempfile::tempdir_in(self.folder.path())
+            .context("the temporary folder is not writable")?
+            .keep()
+            .join("function");
+        let text = folder
+            .to_str()
+            .context("the temporary folder's path is not UTF-8")?;
+        self.daemon
+            .spore_ok(&["new", "function", "--lang", "c", "--directory", text]);
+        std::fs::write(folder.join("handler.c"), source).context("the temporary folder is not writable")?;
+        self.daemon.spore_ok(&["build", text]);
+        Ok(folder.join("build/function"))
+    }
+
     /// Deploys the function in C under another name.
     pub(crate) fn deploy_function(&self, name: &str, annotations: &[(&str, &str)]) {
         let options = annotation_options(annotations);
@@ -335,7 +351,7 @@ pub(crate) struct Warm {
     connection: Connection,
     used_at: Instant,
     /// Keeps the process running that the connection leads to.
-    _native: Option<Box<dyn Any>>,
+    _native: Option<Box<dyn Any + Send>>,
 }
 
 impl Warm {
@@ -345,7 +361,7 @@ impl Warm {
         isolation: &str,
         address: SocketAddr,
         path: &str,
-        native: Option<Box<dyn Any>>,
+        native: Option<Box<dyn Any + Send>>,
     ) -> Result<Warm> {
         let connection = Connection::open(address, ANSWER_TIMEOUT)?;
         let mut warm = Warm {

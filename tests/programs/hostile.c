@@ -369,6 +369,69 @@ static void no_tables(void) { AT_RING_0(0x31, 0xc0, 0x0f, 0x22, 0xd8, 0xf4); }
 /* mov $0xc0000080, %ecx; xor %eax, %eax; xor %edx, %edx; wrmsr: no long mode any more */
 static void no_long_mode(void) { AT_RING_0(0xb9, 0x80, 0, 0, 0xc0, 0x31, 0xc0, 0x31, 0xd2, 0x0f, 0x30); }
 
+/* Marks in all kinds of places of the machine, for a later invocation to find: memory in small pages and in large ones, the
+ * shared pages' unused ends, rings, its page tables, a table of its own making, the stacks of its exceptions. */
+static volatile uint64_t key = 0x1e3779b97f4a7c15, locked_mark = 0x40f59ee7bdad22d6; /* so that the mark itself is nowhere */
+#define MARK (key ^ locked_mark)
+static uint64_t ram_bytes(void) { return *(volatile uint64_t *)(BOOT_PAGE + 16); }
+
+static void leave_marks(void)
+{
+	for (uint64_t place = 0xe00000; place < 0xe00000 + (44ul << 20); place += 0x10000 + 0x1000)
+		if (*(volatile uint64_t *)(WINDOW + place + 0xff0) == 0)
+			*(volatile uint64_t *)(WINDOW + place + 0xff0) = MARK;
+	*(volatile uint64_t *)(WINDOW + ram_bytes() - 0x3000) = MARK;
+	volatile uint64_t *stacks = (uint64_t *)(map(MONITOR_GPA) + 0x4000);
+	for (int index = 0; index < 512; index++)
+		stacks[4 * index] = MARK;
+	for (int slot = 0; slot < 64; slot++)
+		*(volatile uint64_t *)(STREAMS + slot * 0x20000ul + 0x8000) = MARK;
+	for (uint64_t page = 0x180000; page < 0x1f0000; page += 0x1000)
+		*(volatile uint64_t *)(TABLES + page + 8) = MARK;
+	*(volatile uint64_t *)(BOOT_PAGE + 0xff8) = MARK;
+	*(volatile uint64_t *)(LOG_RING + 0xff00) = MARK;
+	*(volatile uint64_t *)(WINDOW + 0x1ff000) = MARK;
+}
+
+/* The answer is another one if there are any. */
+static int marks;
+static void find_marks(void)
+{
+	for (uint64_t place = 0; place < ram_bytes(); place += 8)
+		marks += (*(volatile uint64_t *)(WINDOW + place) ^ key) == locked_mark;
+	volatile uint64_t *top = (uint64_t *)TABLES;
+	marks += top[LOOT_INDEX] != 0;
+	volatile uint64_t *area = (uint64_t *)map(MONITOR_GPA);
+	for (int index = 0; index < 0xb000 / 8; index++)
+		marks += (area[index] ^ key) == locked_mark;
+}
+
+/* A descriptor that nobody uses. */
+static void other_descriptors(void) { map(MONITOR_GPA)[0x800] = 1; }
+
+static void pass_over_invalid(int number, siginfo_t *info, void *context)
+{
+	(void)number, (void)info;
+	((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += 2;
+}
+
+/* IA32_SYSENTER_CS, which nobody uses, written at ring 0 (wrmsr, before the rest of the stub), which is as it was then. */
+static void other_registers(void)
+{
+	static const uint8_t code[] = {0x0f, 0x30, 0xe6, 0x58, 0xf4};
+	volatile uint8_t *stub = map(MONITOR_GPA) + 0x3000 + 6 * 16;
+	uint8_t before[sizeof code];
+	struct sigaction action = {.sa_sigaction = pass_over_invalid, .sa_flags = SA_SIGINFO};
+	sigaction(SIGILL, &action, NULL);
+	for (size_t index = 0; index < sizeof code; index++) {
+		before[index] = stub[index];
+		stub[index] = code[index];
+	}
+	__asm__ volatile("ud2" : : "a"(0x77), "d"(0), "c"(0x174));
+	for (size_t index = 0; index < sizeof code; index++)
+		stub[index] = before[index];
+}
+
 static const struct {
 	const char *name;
 	void (*commit)(void);
@@ -392,6 +455,8 @@ static const struct {
 	{"port-of-exceptions", port_of_exceptions}, {"port-of-nobody", port_of_nobody},
 	{"frame-at-the-end", frame_at_the_end}, {"frame-at-0", frame_at_0}, {"halt", halt},
 	{"port-at-ring-0", port_at_ring_0}, {"no-tables", no_tables}, {"no-long-mode", no_long_mode},
+	{"leave-marks", leave_marks}, {"find-marks", find_marks}, {"other-descriptors", other_descriptors},
+	{"other-registers", other_registers},
 };
 
 static int commit(const char *name)
@@ -407,6 +472,7 @@ static int commit(const char *name)
 static void serve(int connection)
 {
 	static const char answer[] = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nsurvived\n";
+	static const char found[] = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\nconnection: close\r\n\r\nit marks\n";
 	char request[8192], name[64] = "";
 	size_t length = 0;
 	while (length < sizeof request - 1) {
@@ -420,7 +486,7 @@ static void serve(int connection)
 	}
 	if (sscanf(request, "%*s /%63[a-z0-9-]", name) == 1)
 		commit(name);
-	if (write(connection, answer, sizeof answer - 1) < 0)
+	if (write(connection, marks ? found : answer, sizeof answer - 1) < 0)
 		perror("write");
 }
 

@@ -103,6 +103,13 @@ pub(crate) struct ServeArguments {
     /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
+    /// Let the kernel merge equal memory pages of all instances in virtual machines (ksm), to save memory
+    ///
+    /// An instance can then find out by timing whether another one, of any function, has a page with certain contents
+    /// (a side channel): only for functions that trust each other. The kernel must be told to merge:
+    /// `echo 1 > /sys/kernel/mm/ksm/run`.
+    #[arg(long)]
+    pub(crate) merge_pages: bool,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,

@@ -12,7 +12,7 @@ use spore_monitor::probe::probe_forms;
 use spore_monitor::protocol::IsolationChoice;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, MemorySource, RootKind, StartRequest};
 use spore_sandbox::{Isolation, Layer, Sandbox};
-use spore_sandbox_unikernel::SandboxOptions;
+use spore_sandbox_unikernel::{Merging, SandboxOptions, merging};
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
 /// Runs one instance as the monitor process; called before any thread exists.
@@ -25,12 +25,20 @@ pub(crate) fn sandbox(
     isolation: Option<Isolation>,
     requires_virtual_machine: bool,
     cgroup_parent: Option<PathBuf>,
+    merges_pages: bool,
 ) -> anyhow::Result<Arc<dyn Sandbox>> {
     let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new(&SandboxOptions {
         isolation,
         requires_virtual_machine,
         cgroup_parent,
+        merges_pages,
     })?;
+    if merges_pages {
+        tracing::warn!("instances can find out by timing which memory pages others have (--merge-pages)");
+        if merging() == Merging::Off {
+            tracing::warn!("the kernel merges no pages yet: echo 1 > /sys/kernel/mm/ksm/run");
+        }
+    }
     if sandbox.default_isolation() == Isolation::Process {
         let reason = sandbox.why_no_virtual_machine().unwrap_or_default();
         tracing::warn!(

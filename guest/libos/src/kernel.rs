@@ -75,6 +75,8 @@ pub(crate) struct Kernel {
     pub(crate) started_ns: u64,
     pub(crate) slice: Slice,
     pub(crate) reported_stop: bool,
+    /// It is to become a snapshot when it is ready, and was not ready yet.
+    pub(crate) becomes_snapshot: bool,
     pub(crate) reported_fork: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
@@ -128,6 +130,7 @@ pub fn start() -> ! {
         started_ns: time::monotonic_ns(),
         slice: Slice::default(),
         reported_stop: false,
+        becomes_snapshot: boot.flags & boot_flags::BECOMES_SNAPSHOT != 0,
         reported_fork: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,

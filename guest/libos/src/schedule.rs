@@ -53,7 +53,12 @@ impl Kernel {
 
     /// Nothing can run: sleep until something comes in or the next deadline passes.
     fn idle(&mut self) {
-        shared::set_listening(self.network.is_function_listening());
+        let is_listening = self.network.is_function_listening();
+        if is_listening && self.becomes_snapshot && self.process.id == FIRST_PROCESS {
+            self.becomes_snapshot = false;
+            shared::offer_text(&self.process.space.offer_text());
+        }
+        shared::set_listening(is_listening);
         let deadline_ns = self
             .deadlines
             .first()

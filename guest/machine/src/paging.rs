@@ -9,9 +9,11 @@
 //! An entry with a frame that is not present is one that the program may not access at the moment (`PROT_NONE`).
 
 mod dropping;
+mod offers;
 pub mod pools;
 mod stale;
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -97,6 +99,8 @@ enum Lookup {
     Table(u64),
     /// The entry of a large page.
     Large(*mut u64),
+    /// The entry of a large page that the host has put in place of this table, which says the same.
+    Offered(*mut u64, u64),
     /// There is no table for the addresses up to here.
     AbsentUntil(u64),
 }
@@ -110,6 +114,8 @@ pub struct PageTables {
     /// Where entries that were present have changed since the last flush.
     stale: Stale,
     flush_needed: bool,
+    /// The tables in place of which the host may have put large pages, by the address of these.
+    offered: BTreeMap<u64, u64>,
 }
 
 impl PageTables {
@@ -123,6 +129,7 @@ impl PageTables {
             retired: Vec::new(),
             stale: Stale::default(),
             flush_needed: false,
+            offered: BTreeMap::new(),
         }
     }
 
@@ -145,6 +152,7 @@ impl PageTables {
             retired: Vec::new(),
             stale: Stale::default(),
             flush_needed: false,
+            offered: BTreeMap::new(),
         })
     }
 
@@ -157,6 +165,7 @@ impl PageTables {
             retired: Vec::new(),
             stale: Stale::default(),
             flush_needed: false,
+            offered: BTreeMap::new(),
         }
     }
 
@@ -323,6 +332,7 @@ impl PageTables {
                         }
                     }
                 }
+                Lookup::Offered(entry, table) => self.put_back(entry, table, at),
                 Lookup::Table(table) => {
                     let entry = self.slot(table, at >> 12)?;
                     let value = load(entry);
@@ -343,7 +353,7 @@ impl PageTables {
     #[must_use]
     pub fn mapped(&self, address: u64) -> Option<Mapped> {
         let value = match self.lookup(address).ok()? {
-            Lookup::Table(table) => load(self.slot(table, address >> 12).ok()?),
+            Lookup::Table(table) | Lookup::Offered(_, table) => load(self.slot(table, address >> 12).ok()?),
             Lookup::Large(entry) => load(entry) | (address & (LARGE_PAGE_BYTES - PAGE_BYTES)),
             Lookup::AbsentUntil(_) => 0,
         };
@@ -404,6 +414,7 @@ impl PageTables {
                 Lookup::Large(entry) => {
                     self.split(entry)?;
                 }
+                Lookup::Offered(entry, table) => self.put_back(entry, table, at),
                 Lookup::Table(table) => {
                     let table_end = (at & !(LARGE_PAGE_BYTES - 1)) + LARGE_PAGE_BYTES;
                     while at < end.min(table_end) {
@@ -464,7 +475,10 @@ impl PageTables {
             let entry = self.slot(table_gpa, address >> shift)?;
             let value = load(entry);
             if shift == LARGE_SHIFT && value & LARGE != 0 {
-                return Ok(Lookup::Large(entry));
+                return Ok(match self.offered_table(value, address)? {
+                    Some(table) => Lookup::Offered(entry, table),
+                    None => Lookup::Large(entry),
+                });
             }
             if value & PRESENT == 0 {
                 return Ok(Lookup::AbsentUntil(((address >> shift) + 1) << shift));
@@ -495,6 +509,10 @@ impl PageTables {
     fn make_table(&mut self, address: u64) -> Result<u64, PagingError> {
         let entry = self.make_large_entry(address)?;
         let value = load(entry);
+        if let Some(table) = self.offered_table(value, address)? {
+            self.put_back(entry, table, address);
+            return Ok(table);
+        }
         if value & LARGE != 0 {
             return self.split(entry);
         }

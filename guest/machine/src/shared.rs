@@ -13,7 +13,7 @@ use spore_abi::doorbell;
 use spore_abi::layout::{self, STREAM_RING_BYTES, STREAM_SLOTS, WINDOW_BASE};
 use spore_abi::pages::{
     BootPage, Clock, EGRESS_PLACES, EgressAnswer, EgressRequest, ExitRecord, GuestPage, GuestSlot, HostPage,
-    HostSlot, Upcall,
+    HostSlot, TextOffer, Upcall,
 };
 use spore_abi::ring::{self, LogOrigin};
 
@@ -172,6 +172,16 @@ pub fn note_first_read(time_stamp: u64) {
     if load!((*GUEST).first_read_time_stamp) == 0 {
         store!((*GUEST).first_read_time_stamp, time_stamp);
     }
+}
+
+/// Tells the host what it may map by large pages in a snapshot: as many of them as there is room for.
+pub fn offer_text(offers: &[TextOffer]) {
+    let mut count = 0;
+    for (place, offer) in offers.iter().take(layout::TEXT_PAGES_MAX).enumerate() {
+        store!((*GUEST).text_offers[place], *offer);
+        count += 1;
+    }
+    store!((*GUEST).text_offer_count, count);
 }
 
 /// Gives `visit` the `count` bytes of the receive ring of `slot` from index `head` on, in two stretches.

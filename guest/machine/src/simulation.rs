@@ -6,7 +6,7 @@ use core::ptr::{addr_of_mut, write_volatile};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use spore_abi::layout::{self, PAGE_BYTES};
-use spore_abi::pages::BootPage;
+use spore_abi::pages::{BootPage, TextOffer};
 use zerocopy::FromZeros;
 
 use crate::reserved;
@@ -38,6 +38,18 @@ pub fn start(ram_bytes: u64, reserved_end_gpa: u64, module_bytes: u64) -> BootPa
     fill_window_tables(ram_bytes);
     reserved::set_end_gpa(reserved_end_gpa);
     boot
+}
+
+/// Does with an offer what the host does in a snapshot.
+pub fn accept_offer(offer: &TextOffer, page: u64) {
+    assert!(
+        offer.entry_gpa < layout::FREE_GPA,
+        "it lies in the first pool of tables"
+    );
+    let place = (layout::WINDOW_BASE + offer.entry_gpa) as *mut u64;
+    let entry = (layout::TEXT_GPA + page * layout::LARGE_PAGE_BYTES) | 0xe5;
+    // SAFETY: within the pool of tables, which lies in RAM.
+    unsafe { write_volatile(place, entry) };
 }
 
 /// Tables of the window, as the monitor makes them, for up to 1 GiB.

@@ -18,7 +18,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -37,6 +37,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Connections that wait to be accepted, at most; the kernel has a limit of its own (`net.core.somaxconn`). One that finds no
+/// room comes back after a second.
+const BACKLOG: u32 = 4096;
 /// How often failed accepts are told of.
 const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
 
@@ -86,7 +89,7 @@ impl Daemon {
         let (address, grace) = (config.listen, config.shutdown_grace);
         let (data, max_connections) = (config.data.clone(), config.max_connections);
         let listen_error = |source| DaemonStartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let listener = listen(address).map_err(listen_error)?;
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
         let layers = sandbox.layers();
@@ -171,6 +174,18 @@ impl AcceptFailures {
             };
         }
     }
+}
+
+/// Listens with room for a burst of connections.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As every server: connections of an earlier daemon may be on their way out.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Accepts connections until the daemon stops, then lets those under way come to their end.

@@ -488,6 +488,7 @@ fn template(
         working_directory: program.working_directory,
         rewrites_calls: settings.rewrites_calls,
         is_cloned: settings.is_cloned,
+        is_reset: settings.is_reset,
         isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,

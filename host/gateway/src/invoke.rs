@@ -249,8 +249,13 @@ impl Invocation<'_> {
     /// Lets the invocation look for another instance if this one has ended while it was idle.
     fn not_opened(&mut self, lease: FunctionLease, error: OpenError) -> Result<(), InvokeError> {
         let cold = lease.is_cold();
-        lease.discard(StopReason::NotNeeded);
         let function = self.name();
+        if let OpenError::Connect(source @ ConnectError::Host(_)) = error {
+            // The host's shortage is none of the instance's fault.
+            lease.leave();
+            return Err(InvokeError::Unreachable { function, source });
+        }
+        lease.discard(StopReason::NotNeeded);
         match error {
             OpenError::Connect(ConnectError::Ended(report)) => {
                 self.ended_instances += 1;

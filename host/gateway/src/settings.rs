@@ -29,6 +29,7 @@ const REWRITING: &str = "dev.spore.syscall-rewriting";
 const CLONING: &str = "dev.spore.snapshot";
 const ISOLATION: &str = "dev.spore.isolation";
 const ONE_INVOCATION: &str = "dev.spore.isolation-per-request";
+const RESET: &str = "dev.spore.reset-in-place";
 const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
@@ -74,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) processor_millis: u32,
     pub(crate) rewrites_calls: bool,
     pub(crate) is_cloned: bool,
+    /// Whether an instance that is for one invocation may be reset for the next one.
+    pub(crate) is_reset: bool,
     pub(crate) isolation: Option<Isolation>,
     pub(crate) egress: Vec<EgressRule>,
 }
@@ -129,6 +132,7 @@ impl Settings {
             processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             is_cloned: switch(&deployment.annotations, CLONING)?.unwrap_or(false),
+            is_reset: limits.one_invocation && switch(&deployment.annotations, RESET)?.unwrap_or(true),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }

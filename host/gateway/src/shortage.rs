@@ -101,7 +101,8 @@ impl Shortage {
 
 const INSTANCE_ADVICE: [&str; 3] = [
     "the daemon's limit of open files is reached: try again later, or raise it (ulimit -n, LimitNOFILE)",
-    "the daemon's limit of processes is reached: try again later, or raise it (ulimit -u, TasksMax)",
+    "the daemon's limit of processes is reached: try again later, or raise it (ulimit -u, TasksMax, \
+     kernel.pid_max)",
     "the host or the daemon's cgroup has no memory left: try again later, or give it more",
 ];
 

@@ -3,7 +3,7 @@
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{GuestPage, HostPage};
 
-use crate::protocol::Event;
+use crate::protocol::{Captured, Event, Isolation};
 use crate::run::{Failure, Instance};
 use crate::start;
 
@@ -24,7 +24,14 @@ impl Instance {
             None
         };
         let event = match reason {
-            None => Event::Captured(Box::new(self.machine.state()?)),
+            None => Event::Captured(Box::new(Captured {
+                processor: self.machine.state()?,
+                text_offers: match self.machine.isolation() {
+                    Isolation::VirtualMachine => text_offers(&guest),
+                    // A process maps no text of large pages.
+                    Isolation::Process => Vec::new(),
+                },
+            })),
             Some(reason) => Event::NotCaptured(reason.to_owned()),
         };
         start::send(&self.control, &event)?;
@@ -36,10 +43,21 @@ impl Instance {
 
     /// Tells which pages a copy has needed of its own so far, once.
     pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
-        if std::mem::take(&mut self.tells_written) {
-            let written = self.machine.needed(self.page_map.take().as_ref())?;
+        self.tells_written = false;
+        let written = self.machine.needed(self.page_map.as_ref())?;
+        if !written.is_empty() {
             start::send(&self.control, &Event::Written(written))?;
+        }
+        if !self.machine.can_be_reset() {
+            self.page_map = None;
         }
         Ok(())
     }
+}
+
+/// What the guest offers to be mapped by large pages. Whether that makes sense is seen when it is done.
+fn text_offers(guest: &GuestPage) -> Vec<(u64, u64)> {
+    let count = usize::try_from(guest.text_offer_count).unwrap_or(usize::MAX);
+    let offers = guest.text_offers.iter().take(count);
+    offers.map(|offer| (offer.entry_gpa, offer.table_gpa)).collect()
 }

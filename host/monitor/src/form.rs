@@ -11,6 +11,7 @@ use crate::kick;
 use crate::machine::{Exit, ExtendedState, Machine, MachineError};
 use crate::memory::{OutOfRange, Region};
 use crate::protocol::{Isolation, ProcessorState};
+use crate::reset::NotReset;
 use crate::tables;
 use crate::written::PageMap;
 
@@ -236,6 +237,22 @@ impl Form {
         match self {
             Self::VirtualMachine(machine) => Ok(machine.leave_supervisor()?),
             Self::Process(_) => Ok(()),
+        }
+    }
+
+    /// Whether it is one that can be reset.
+    pub(crate) fn can_be_reset(&self) -> bool {
+        match self {
+            Self::VirtualMachine(machine) => machine.can_be_reset(),
+            Self::Process(_) => false,
+        }
+    }
+
+    /// Makes it what it was when it was loaded, or says why that cannot be: then it must not run again.
+    pub(crate) fn reset(&mut self, page_map: &PageMap) -> Result<(), NotReset> {
+        match self {
+            Self::VirtualMachine(machine) => machine.reset(page_map),
+            Self::Process(_) => Err(NotReset::Unsupported),
         }
     }
 

@@ -7,13 +7,15 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{SealFlags, fcntl_add_seals};
 use spore_abi::layout::{
-    IMAGE_BYTES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_DATA_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, WINDOW_BASE,
+    IMAGE_BYTES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_DATA_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES,
+    WINDOW_BASE,
 };
 use spore_abi::pages::{IMAGE_MAGIC, ImageHeader};
 use zerocopy::FromBytes;
 
 use crate::memory::{OutOfRange, Region};
 use crate::memory_file::memory_file;
+use crate::tables;
 
 static LIBRARY_OS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.image"));
 static LIBRARY_OS_DATA: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.data"));
@@ -70,16 +72,26 @@ impl Image {
     }
 }
 
-/// A file that holds the library OS's code and constants, for all monitors of a daemon. Nobody can write to it. Where the
-/// kernel can do that, it is a large page.
+/// Where the monitor's area begins in [`text_file`].
+pub(crate) const TEXT_FILE_AREA_OFFSET: u64 = LARGE_PAGE_BYTES;
+
+/// A file that holds what is the same in all virtual machines, for all monitors of a daemon: the library OS's code and
+/// constants, and the monitor's area as it is before the first exception. Nobody can write to it. Where the kernel can do
+/// that, the former is a large page.
 ///
 /// # Errors
 ///
 /// If the kernel has no such files, or no memory.
 pub fn text_file() -> io::Result<OwnedFd> {
     let file = File::from(memory_file(c"spore-library-os")?);
-    file.set_len(LARGE_PAGE_BYTES)?;
+    file.set_len(TEXT_FILE_AREA_OFFSET + tables::MONITOR_BYTES as u64)?;
     file.write_all_at(LIBRARY_OS, 0)?;
+    let area = Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize)?;
+    let mut bytes = vec![0; tables::MONITOR_BYTES];
+    tables::fill_monitor_area(&area)
+        .and_then(|()| area.read_bytes(0, &mut bytes))
+        .map_err(io::Error::other)?;
+    file.write_all_at(&bytes, TEXT_FILE_AREA_OFFSET)?;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
     let region = Region::anonymous(LARGE_PAGE_BYTES as usize, LARGE_PAGE_BYTES as usize)?;

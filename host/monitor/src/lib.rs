@@ -22,8 +22,10 @@
 //!
 //! * [`protocol`]: messages between daemon and monitor;
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
+//! * `text`: program text of a snapshot in large pages;
 //! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
+//! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies write to, and how they begin again;
 //! * `report`: registers and symbols for a fault;
 //! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs.
@@ -52,17 +54,20 @@ pub mod protocol;
 #[cfg(test)]
 mod races;
 mod report;
+mod reset;
 mod run;
 mod shell;
 mod start;
 mod streams;
 mod tables;
+mod text;
 mod written;
 
 pub use image::text_file;
 pub use memory_file::memory_file;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
+pub use text::{Text, lay_out_text};
 
 /// A value of the auxiliary vector; 0 if it is not there.
 fn auxiliary_value(kind: u64) -> u64 {

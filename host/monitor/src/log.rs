@@ -195,6 +195,19 @@ impl Log {
         }
     }
 
+    /// The guest begins again: its ring has been read up to `head`. What may still pass is what it was.
+    pub(crate) fn begin_again(&mut self, head: u32) {
+        self.head = head;
+        self.batch = Batch::default();
+        self.held_since = None;
+        self.waiting = 0;
+    }
+
+    /// Whether something in the ring waits for the socket.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// The instance ends: what was dropped is said now, whenever the last time was.
     pub(crate) fn allow_last_report(&mut self) {
         self.allowance.allow_last_report();

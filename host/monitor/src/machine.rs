@@ -18,14 +18,18 @@ use spore_abi::pages::Registers;
 
 use crate::features::{self, Features, STATE_LEAF};
 use crate::guest_process::ProcessEnd;
-use crate::image::Image;
+use crate::image::{Image, TEXT_FILE_AREA_OFFSET};
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
 use crate::tables;
 
+mod baseline;
 mod contents;
+mod reset;
+mod stub;
 
 pub(crate) use contents::Memory;
+use reset::Pristine;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -50,6 +54,7 @@ const CR3_FLUSH_BIT: u64 = 1 << 3;
 const RAM_SLOT: u32 = 0;
 const MONITOR_SLOT: u32 = 1;
 const PROGRAM_SLOT: u32 = 2;
+const TEXT_SLOT: u32 = 3;
 
 /// Why a virtual machine could not be made or run.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +118,9 @@ pub(crate) struct Machine {
     pub(crate) ram: Region,
     pub(crate) monitor_area: Region,
     program: Option<Region>,
+    /// Program text in large pages.
+    snapshot_text: Option<Region>,
+    pristine: Option<Pristine>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     features: Features,
@@ -125,15 +133,26 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// A machine with `ram_bytes` of memory (rounded up to large pages) and nothing in it, whose processor is set to the
-    /// image's first instruction. It knows no program yet: see [`Machine::load`].
-    pub(crate) fn new(kvm: &Kvm, image: &Image, ram_bytes: u64) -> Result<Self, MachineError> {
+    /// image's first instruction. It knows no program yet: see [`Machine::load`]. `text` is [`crate::text_file`], where
+    /// it is to be shared.
+    pub(crate) fn new(
+        kvm: &Kvm,
+        image: &Image,
+        ram_bytes: u64,
+        text: Option<BorrowedFd<'_>>,
+    ) -> Result<Self, MachineError> {
         let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
         let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
         let ram =
             Region::anonymous(ram_bytes as usize, LARGE_PAGE_BYTES as usize).map_err(MachineError::Memory)?;
         let monitor_area =
             Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
-        let places = tables::fill_monitor_area(&monitor_area)?;
+        match text {
+            Some(text) => monitor_area
+                .overlay(text, TEXT_FILE_AREA_OFFSET, 0, tables::MONITOR_BYTES)
+                .map_err(MachineError::Memory)?,
+            None => tables::fill_monitor_area(&monitor_area)?,
+        }
 
         let processor = virtual_machine
             .create_vcpu(0)
@@ -146,7 +165,7 @@ impl Machine {
             .map_err(kvm_error("set the processor's features"))?;
         let (extended_state, features) = guest_features(&supported);
         let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
-        set_special_registers(&mut special, &places);
+        set_special_registers(&mut special, &tables::PLACES);
         processor
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))?;
@@ -176,6 +195,8 @@ impl Machine {
             ram,
             monitor_area,
             program: None,
+            snapshot_text: None,
+            pristine: None,
             kick,
             extended_state,
             features,
@@ -185,6 +206,9 @@ impl Machine {
         };
         machine.map(RAM_SLOT, 0, &machine.ram, 0)?;
         machine.map(MONITOR_SLOT, MONITOR_GPA, &machine.monitor_area, 0)?;
+        if let Some(text) = text {
+            machine.put_text(text)?;
+        }
         Ok(machine)
     }
 
@@ -209,7 +233,10 @@ impl Machine {
 
     /// Memory that is mapped for the guest, in bytes.
     pub(crate) fn mapped_bytes(&self) -> u64 {
-        self.ram.length() + self.monitor_area.length() + self.program.as_ref().map_or(0, Region::length)
+        let files = [&self.program, &self.snapshot_text];
+        let files_bytes: u64 = files.into_iter().flatten().map(Region::length).sum();
+        let pristine_bytes = self.pristine.as_ref().map_or(0, Pristine::mapped_bytes);
+        self.ram.length() + self.monitor_area.length() + files_bytes + pristine_bytes
     }
 
     /// Lets KVM do what it does when a virtual machine runs for the first time, without running it: kernels since 6.12

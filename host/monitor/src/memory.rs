@@ -159,6 +159,13 @@ impl Region {
         }
     }
 
+    /// Lets the host merge pages with equal ones of other processes (`MADV_MERGEABLE`). Files that are laid over the region
+    /// later are left out. A kernel that cannot do it refuses, which changes nothing.
+    pub(crate) fn merge_pages(&self) {
+        // SAFETY: the range is our own mapping; contents do not change.
+        let _ = unsafe { madvise(self.start.cast(), self.length, Advice::LinuxMergeable) };
+    }
+
     /// Lets the host find memory for a range now, writable pages of our own, rather than page by page as they are written
     /// to; without that everything works.
     pub(crate) fn populate(&self, offset: u64, length: usize) {

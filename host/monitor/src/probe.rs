@@ -138,7 +138,7 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let kvm = Kvm::new().map_err(ProbeError::NoKvm)?;
     let started = Instant::now();
     let image = exiting_image();
-    let mut machine = Machine::new(&kvm, &image, FREE_GPA).map_err(unusable)?;
+    let mut machine = Machine::new(&kvm, &image, FREE_GPA, None).map_err(unusable)?;
     machine
         .load(&image, None, 0, None, &Memory::Fresh)
         .map_err(unusable)?;

@@ -12,7 +12,11 @@ use std::process::ExitStatus;
 use std::ptr;
 
 use rustix::io::{Errno, retry_on_intr};
-use rustix::process::{Signal, WaitId, WaitIdOptions, getegid, geteuid, pidfd_send_signal, waitid};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, getegid, geteuid, kill_process, pidfd_open,
+    pidfd_send_signal, waitid,
+};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The program that is started as the monitor: this very one.
 const OWN_EXECUTABLE: &std::ffi::CStr = c"/proc/self/exe";
@@ -20,6 +24,8 @@ const OWN_EXECUTABLE: &std::ffi::CStr = c"/proc/self/exe";
 const MONITOR_SUBCOMMAND: &str = "monitor";
 /// What follows the subcommand where the process has a user namespace of its own.
 pub(crate) const IN_USER_NAMESPACE: &str = "in-user-namespace";
+/// What follows the subcommand where the process is born in the namespaces that [`share_namespaces`] has made.
+pub(crate) const IN_SHARED_NAMESPACES: &str = "in-shared-namespaces";
 /// Bytes that the first argument takes, so that a title of this length has room later.
 const TITLE_BYTES: usize = 160;
 /// A flag of `clone3`, of a width that the crate `libc` has no type for.
@@ -34,6 +40,13 @@ pub struct Process {
     id: u32,
 }
 
+/// A monitor process, held on to without a descriptor: until it has been waited for, nobody else gets its number.
+#[derive(Debug)]
+pub struct Unreaped {
+    id: u32,
+    status: Option<ExitStatus>,
+}
+
 /// What a new monitor process gets.
 #[derive(Debug)]
 pub struct Spawn<'a> {
@@ -45,6 +58,20 @@ pub struct Spawn<'a> {
     pub log: OwnedFd,
     /// Folder of a cgroup (version 2) into which it is born.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whether the calling thread has called [`share_namespaces`].
+    pub shares_namespaces: bool,
+}
+
+/// Takes the calling thread, and with it the processes that it starts from now on, into namespaces in which there is nothing,
+/// and in which none of them can make anything: for the network, and for System V objects and message queues. Of their
+/// own they would take some 220 KiB of kernel memory each.
+///
+/// # Errors
+///
+/// If the kernel does not allow it to this user. Then each process tries by itself, in its user namespace.
+pub fn share_namespaces() -> io::Result<()> {
+    // SAFETY: changes what sockets and queues that this thread makes later belong to, and nothing else.
+    Ok(unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWIPC) }?)
 }
 
 impl Spawn<'_> {
@@ -84,6 +111,9 @@ impl Spawn<'_> {
         let mut arguments = vec![format!("{title:TITLE_BYTES$}"), MONITOR_SUBCOMMAND.to_owned()];
         if is_in_user_namespace {
             arguments.push(IN_USER_NAMESPACE.to_owned());
+        }
+        if self.shares_namespaces {
+            arguments.push(IN_SHARED_NAMESPACES.to_owned());
         }
         let arguments: Vec<CString> = arguments
             .into_iter()
@@ -154,11 +184,78 @@ impl Process {
 
     fn wait_with(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
         let status = retry_on_intr(|| waitid(WaitId::PidFd(self.descriptor.as_fd()), options))?;
-        Ok(status.map(|status| {
-            let code = status.exit_status().map(|code| (code & 0xff) << 8);
-            ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or(0))
-        }))
+        Ok(status.as_ref().map(exit_status))
     }
+}
+
+impl From<Process> for Unreaped {
+    /// Nobody must have waited for the process.
+    fn from(process: Process) -> Self {
+        Self {
+            id: process.id,
+            status: None,
+        }
+    }
+}
+
+impl Unreaped {
+    /// A descriptor that can be read from (as `poll` says) once the process has ended.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left, or the process was waited for.
+    pub fn watch(&self) -> io::Result<OwnedFd> {
+        let id = self.pid().ok_or(Errno::SRCH)?;
+        Ok(pidfd_open(id, PidfdFlags::empty())?)
+    }
+
+    /// Ends the process at once, if it was not waited for. It must be waited for all the same.
+    pub fn kill(&self) {
+        if let Some(id) = self.pid() {
+            // Fails only for what has ended already.
+            let _ = kill_process(id, Signal::KILL);
+        }
+    }
+
+    /// How the process ended, if it has.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has waited for it.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.wait_with(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    /// Waits until the process has ended; how it did.
+    ///
+    /// # Errors
+    ///
+    /// If somebody else has waited for it.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.wait_with(WaitIdOptions::EXITED)?;
+        status.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    fn wait_with(&mut self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
+        if let Some(id) = self.pid() {
+            let status = retry_on_intr(|| waitid(WaitId::Pid(id), options))?;
+            self.status = status.as_ref().map(exit_status);
+        }
+        Ok(self.status)
+    }
+
+    /// Its number, as long as that is its own.
+    fn pid(&self) -> Option<Pid> {
+        match self.status {
+            None => Pid::from_raw(self.id as i32),
+            Some(_) => None,
+        }
+    }
+}
+
+fn exit_status(status: &WaitIdStatus) -> ExitStatus {
+    let code = status.exit_status().map(|code| (code & 0xff) << 8);
+    ExitStatus::from_raw(code.or(status.terminating_signal()).unwrap_or(0))
 }
 
 impl AsFd for Process {

@@ -15,6 +15,8 @@
 //!                                <──      Answered              once, after the first bytes of the first answer
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
+//!     Reset                      ──>                            of a copy that was asked to be one that can be reset
+//!                                <──      Reset                 it is what it was when it was started; or Ended
 //!     Stop                       ──>
 //!                                <──      Read                  how far the program came with what it was sent
 //!                                <──      Ended                 the last message; then the process exits
@@ -47,7 +49,7 @@ pub enum Request {
     /// [`Request::Start`], which then can ask for nothing but that form. Attached may be [`crate::text_file`].
     Prepare(Preparation),
     /// Make the guest and run the program. Attached is the file of its root; a second one where
-    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`].
+    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`]; and a third one where [`Snapshot::text_bytes`] is not 0.
     Start {
         /// What to run.
         instance: StartRequest,
@@ -63,12 +65,15 @@ pub enum Request {
         /// 0 if a socket is attached.
         error: u16,
     },
+    /// Make the instance what it was when it was started, if it is a copy of a snapshot that was started so
+    /// ([`StartRequest::is_reset`]). The answer is [`Event::Reset`], or [`Event::Ended`]; [`Request::Open`] only after that.
+    Reset,
     /// End the instance.
     Stop(StopReason),
 }
 
 /// Most descriptors that a packet has attached.
-pub const ATTACHMENTS_MAX: usize = 2;
+pub const ATTACHMENTS_MAX: usize = 3;
 
 /// What is known of an instance before it is known which one it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,8 +120,12 @@ pub struct StartRequest {
     pub reaches_host_loopback: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
+    /// Whether the kernel may merge pages of its memory with equal ones of others (ksm). Only that of a virtual machine.
+    pub merges_pages: bool,
     /// What is to be around the guest. The monitor takes this one or fails.
     pub isolation: IsolationChoice,
+    /// Whether a copy of a snapshot is to be one that can be reset.
+    pub is_reset: bool,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
     pub uses_dispatch: bool,
 }
@@ -140,6 +149,9 @@ pub struct Snapshot {
     pub extents: Vec<(u64, u64)>,
     /// The registers.
     pub processor: ProcessorState,
+    /// Length of the file of its text, in bytes: whole large pages, which the guest finds read-only at
+    /// [`spore_abi::layout::TEXT_GPA`]. 0 if there is none.
+    pub text_bytes: u64,
     /// The stretches to which copies write while they give their first answer. Where that is not known yet, the copy says
     /// so with [`Event::Written`].
     pub written: Option<Vec<(u64, u64)>>,
@@ -234,7 +246,7 @@ pub enum Event {
     /// The first bytes of the first answer have left; this is how the instance came to that.
     Answered(Milestones),
     /// The program is ready, its memory is a snapshot now, and the instance ends.
-    Captured(Box<ProcessorState>),
+    Captured(Box<Captured>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
     /// A copy of a snapshot has given its first answer, and has written to these stretches of its memory (start and
@@ -242,6 +254,8 @@ pub enum Event {
     Written(Vec<(u64, u64)>),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// The answer to [`Request::Reset`]: what is opened from now on is another invocation's.
+    Reset,
     /// The guest will not run again; this is how much of its streams the program had read.
     Read {
         /// How many [`Request::Open`] have arrived.
@@ -253,6 +267,16 @@ pub enum Event {
     Jail(JailReport),
     /// The instance has ended.
     Ended(End),
+}
+
+/// What a monitor knows of a snapshot that it has made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The registers.
+    pub processor: ProcessorState,
+    /// What the guest has offered to be mapped by large pages: pairs of [`spore_abi::pages::TextOffer::entry_gpa`] and
+    /// [`spore_abi::pages::TextOffer::table_gpa`], as it says.
+    pub text_offers: Vec<(u64, u64)>,
 }
 
 /// When an instance came how far: CLOCK_MONOTONIC, in nanoseconds.

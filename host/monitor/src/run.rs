@@ -20,6 +20,7 @@ use crate::machine::Exit;
 use crate::memory::OutOfRange;
 use crate::protocol::{Cause, End, Event, Milestones, Request, StopReason};
 use crate::report::{self, Fault};
+use crate::reset::NotReset;
 use crate::start::{self, ControlError};
 use crate::streams::{StreamError, Streams};
 use crate::written::PageMap;
@@ -49,10 +50,10 @@ pub(crate) struct Instance {
     pub(crate) is_ready: bool,
     /// It goes on from a snapshot.
     pub(crate) is_clone: bool,
-    /// It is to tell which pages it needs for its first answer.
-    pub(crate) tells_written: bool,
-    /// To see that.
+    /// To see which pages it writes to.
     pub(crate) page_map: Option<PageMap>,
+    /// The daemon is to hear which ones these were when the first answer has left.
+    pub(crate) tells_written: bool,
     /// It is to become a snapshot when it is ready.
     pub(crate) captures: bool,
     /// A request of the guest's was answered with an error since it last ran.
@@ -68,6 +69,10 @@ pub(crate) struct Instance {
 pub(crate) enum Failure {
     #[error("the instance is asked to stop")]
     Stop(StopReason),
+    #[error("the instance is asked to begin again")]
+    Reset,
+    #[error("the instance cannot be reset: {0}")]
+    NotReset(#[from] NotReset),
     #[error("the daemon is gone")]
     DaemonGone,
     #[error("its memory is a snapshot")]
@@ -123,15 +128,15 @@ pub(crate) fn host_clocks_ns() -> (u64, u64) {
 impl Instance {
     /// Runs until the instance ends, and says how.
     pub(crate) fn run(mut self) -> End {
-        let mut end = match self.first_news() {
-            Ok(()) => loop {
-                match self.step() {
-                    Ok(None) => {}
-                    Ok(Some(end)) => break end,
-                    Err(failure) => break self.describe(failure),
-                }
-            },
-            Err(failure) => self.describe(failure),
+        let mut outcome = self.first_news().map(|()| None);
+        let mut end = loop {
+            outcome = match outcome {
+                Ok(None) => self.step(),
+                Ok(Some(end)) => break end,
+                // It stands at a doorbell or a tick, whatever was being served there.
+                Err(Failure::Reset) => self.reset().map(|()| None),
+                Err(failure) => break self.describe(failure),
+            };
         };
         // Memory may be short, and this process holds the guest's: nothing else first, as if it were killed itself.
         if matches!(end.cause, Cause::Killed(_)) {
@@ -209,7 +214,7 @@ impl Instance {
         Ok(has_news)
     }
 
-    fn serve_log(&mut self) -> Result<(), Failure> {
+    pub(crate) fn serve_log(&mut self) -> Result<(), Failure> {
         let tail: u32 = guest_field!(self, log_tail)?;
         let head = self.log.drain(self.machine.ram(), tail)?;
         Ok(self.machine.ram().write(host_field!(log_head), head)?)
@@ -372,7 +377,7 @@ impl Instance {
     }
 
     /// Sleeps until a socket moves; whether the control socket has.
-    fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
+    pub(crate) fn poll(&self, timeout: Option<Duration>) -> Result<bool, Failure> {
         let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
         let watch = self.machine.watch();
         list.extend(watch.map(|watch| PollFd::from_borrowed_fd(watch, PollFlags::IN)));
@@ -392,13 +397,14 @@ impl Instance {
     }
 
     /// Takes what the daemon asks.
-    fn receive_requests(&mut self) -> Result<(), Failure> {
+    pub(crate) fn receive_requests(&mut self) -> Result<(), Failure> {
         while let Some((request, attachment)) = start::receive(&self.control)? {
             match (request, attachment) {
                 (start::Received::Message(Request::Open), Some(socket)) => self.streams.add(socket),
                 (start::Received::Message(Request::Connected { place, error }), socket) => {
                     self.connected(place, error, socket)?;
                 }
+                (start::Received::Message(Request::Reset), _) => return Err(Failure::Reset),
                 (start::Received::Message(Request::Stop(reason)), _) => return Err(Failure::Stop(reason)),
                 (start::Received::Message(_), _) => {}
                 (start::Received::Closed, _) => return Err(Failure::DaemonGone),
@@ -408,7 +414,7 @@ impl Instance {
     }
 
     /// Sets the guest's clocks by the host's, so that they never drift apart, and never back.
-    fn refresh_clock(&mut self) -> Result<(), Failure> {
+    pub(crate) fn refresh_clock(&mut self) -> Result<(), Failure> {
         if self.clock_set_at.elapsed() < CLOCK_REFRESH {
             return Ok(());
         }
@@ -442,6 +448,10 @@ impl Instance {
         let mut details = Vec::new();
         let cause = match failure {
             Failure::Stop(StopReason::NotNeeded) | Failure::DaemonGone | Failure::Captured => Cause::Stopped,
+            Failure::NotReset(reason) => {
+                details.extend(reason.detail());
+                Cause::Stopped
+            }
             Failure::Stop(StopReason::TimedOut) => {
                 details.push(self.whereabouts());
                 Cause::Stopped
@@ -541,7 +551,7 @@ impl Instance {
     }
 }
 
-fn timespec(duration: Duration) -> Timespec {
+pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs().min(i64::MAX as u64) as i64,
         tv_nsec: duration.subsec_nanos().into(),

@@ -114,6 +114,7 @@ pub fn main() -> ExitCode {
                 let files = Files {
                     program: File::from(program),
                     memory: attachments.next(),
+                    text: attachments.next(),
                 };
                 break (instance, jail, files);
             }
@@ -147,6 +148,7 @@ fn probe(rights: Rights, user: Option<u32>, control: &OwnedFd) -> ExitCode {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
         page_map: None,
+        resets: false,
     };
     let report = rights.give_up(boundary, user, || {}).seal(&boundary, 0);
     match send(control, &Event::Jail(report)) {
@@ -164,6 +166,7 @@ fn confine(mut instance: Instance, rights: Rights, request: &JailRequest) -> Res
             .page_map
             .as_ref()
             .map(|page_map| page_map.file().as_raw_fd()),
+        resets: instance.machine.can_be_reset(),
     };
     let stripped = rights.give_up(boundary, request.user, || instance.machine.warm_up());
     let report = stripped.seal(&boundary, instance.machine.mapped_bytes());
@@ -191,6 +194,8 @@ struct Files {
     program: File,
     /// See [`MemorySource`].
     memory: Option<OwnedFd>,
+    /// See [`crate::protocol::Snapshot::text_bytes`].
+    text: Option<OwnedFd>,
 }
 
 /// Makes the guest and fills its shared pages.
@@ -218,16 +223,19 @@ fn prepare(
         )));
     }
     let machine = make_form(&image, &start, kvm, waiting, jail.user, &files, program_bytes)?;
+    let tells_written = match &start.memory {
+        MemorySource::Cloned(snapshot) => snapshot.written.is_none(),
+        MemorySource::Fresh | MemorySource::Captured => false,
+    };
+    let page_map = match &machine {
+        Form::VirtualMachine(_) if tells_written || machine.can_be_reset() => waiting.page_map.take(),
+        _ => None,
+    };
     let (clock, log_head) = match start.memory {
         MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
         MemorySource::Fresh | MemorySource::Captured => {
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
-    };
-    let tells_written = matches!(&start.memory, MemorySource::Cloned(snapshot) if snapshot.written.is_none());
-    let page_map = match &machine {
-        Form::VirtualMachine(_) if tells_written => waiting.page_map.take(),
-        _ => None,
     };
     Ok(Instance {
         machine,
@@ -241,8 +249,8 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
-        tells_written,
         page_map,
+        tells_written,
         captures: start.memory == MemorySource::Captured,
         clock,
         clock_set_at: Instant::now(),
@@ -265,6 +273,8 @@ struct Making<'a> {
     memory: Memory<'a>,
     user: Option<u32>,
     uses_dispatch: bool,
+    merges_pages: bool,
+    is_reset: bool,
 }
 
 impl Making<'_> {
@@ -282,6 +292,13 @@ impl Making<'_> {
             Some(self.program),
             &self.memory,
         )?;
+        if self.merges_pages {
+            machine.ram.merge_pages();
+        }
+        if let (true, Memory::CopyOf { file, snapshot, .. }) = (self.is_reset, &self.memory) {
+            let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
+            machine.prepare_reset(kvm, *file, snapshot)?;
+        }
         Ok(Form::VirtualMachine(Box::new(machine)))
     }
 
@@ -311,7 +328,11 @@ fn make_form(
     let memory = match (&start.memory, &files.memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
-        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf(file.as_fd(), snapshot),
+        (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf {
+            file: file.as_fd(),
+            text: files.text.as_ref().map(AsFd::as_fd),
+            snapshot,
+        },
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
     let making = Making {
@@ -322,6 +343,8 @@ fn make_form(
         memory,
         user,
         uses_dispatch: start.uses_dispatch,
+        merges_pages: start.merges_pages,
+        is_reset: start.is_reset,
     };
     match start.isolation {
         IsolationChoice::Only(Isolation::VirtualMachine) => {
@@ -430,7 +453,7 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
 
 /// Makes a copy of a snapshot another instance than all the others: its clocks and its randomness are its own. Also how
 /// far the log had been read.
-fn renew_shared_pages(machine: &Form) -> Result<(Clock, u32), StartError> {
+pub(crate) fn renew_shared_pages(machine: &Form) -> Result<(Clock, u32), StartError> {
     const SEED_GPA: u64 = BOOT_PAGE_GPA + offset_of!(BootPage, seed) as u64;
     let ram = machine.ram();
     ram.write(SEED_GPA, seed()?)?;
@@ -485,6 +508,9 @@ fn flags(start: &StartRequest) -> u32 {
     }
     if start.reaches_host_loopback {
         flags |= boot_flags::LOOPBACK_EGRESS;
+    }
+    if start.memory == MemorySource::Captured {
+        flags |= boot_flags::BECOMES_SNAPSHOT;
     }
     flags
 }

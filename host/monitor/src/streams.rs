@@ -98,6 +98,11 @@ impl Streams {
         }
     }
 
+    /// The same as they were before there was any.
+    pub(crate) fn renewed(&self) -> Self {
+        Self::new(self.keeps_closed)
+    }
+
     /// Takes a stream; it waits if no slot is free. Too many are closed at once.
     pub(crate) fn add(&mut self, socket: OwnedFd) {
         let number = Some(self.opened);

@@ -23,22 +23,24 @@ const IDT: u64 = 0x1000;
 const TSS: u64 = 0x2000;
 const STUBS: u64 = 0x3000;
 const STACKS: [u64; 2] = [0x6000, 0x8000];
-const TABLES: u64 = 0x8000;
+/// Where its stacks are; everything else in it stays as it was made.
+pub(crate) const MONITOR_STACKS: std::ops::Range<u64> = 0x4000..0x8000;
+const TABLES: u64 = MONITOR_STACKS.end;
 
 /// Bytes between two exception stubs.
 const STUB_BYTES: u64 = 16;
 /// Exception vectors of the architecture.
 const VECTORS: u64 = 32;
 
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
+pub(crate) const PRESENT: u64 = 1;
+pub(crate) const WRITABLE: u64 = 1 << 1;
+pub(crate) const USER: u64 = 1 << 2;
+pub(crate) const LARGE: u64 = 1 << 7;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 /// Accessed and dirty, set beforehand so that the processor never needs to write a table.
-const TOUCHED: u64 = 1 << 5 | 1 << 6;
-const USER_TABLE: u64 = PRESENT | WRITABLE | USER | 1 << 5;
-const MONITOR_TABLE: u64 = PRESENT | WRITABLE | 1 << 5;
+pub(crate) const TOUCHED: u64 = 1 << 5 | 1 << 6;
+pub(crate) const USER_TABLE: u64 = PRESENT | WRITABLE | USER | 1 << 5;
+pub(crate) const MONITOR_TABLE: u64 = PRESENT | WRITABLE | 1 << 5;
 
 /// Selectors, as the GDT below lays them out. `SYSCALL` finds them through STAR.
 pub(crate) const KERNEL_CODE: u16 = 0x10;
@@ -48,12 +50,24 @@ pub(crate) const TASK_STATE: u16 = 0x40;
 /// STAR: SYSRET loads CS from bits 63:48 plus 16 and SS from them plus 8; SYSCALL loads CS from bits 47:32.
 pub(crate) const STAR: u64 = (0x23 << 48) | ((KERNEL_CODE as u64) << 32);
 
-/// Where the processor's tables are.
+/// Length of the I/O bitmap, as far as there is one: what lies beyond is denied.
+const BITMAP_BYTES: u64 = DOORBELL_PORT as u64 / 8 + 2;
+/// Last byte of the task state: 104 bytes, then the bitmap.
+const TSS_LIMIT: u64 = 0x68 + BITMAP_BYTES - 1;
+
+/// Where the processor's tables are, and the last byte of each.
 pub(crate) struct Places {
     pub(crate) gdt: (u64, u16),
     pub(crate) idt: (u64, u16),
     pub(crate) task_state: (u64, u32),
 }
+
+/// Where they are within the monitor's area.
+pub(crate) const PLACES: Places = Places {
+    gdt: (MONITOR_BASE + GDT, TASK_STATE + 15),
+    idt: (MONITOR_BASE + IDT, (VECTORS * 16 - 1) as u16),
+    task_state: (MONITOR_BASE + TSS, TSS_LIMIT as u32),
+};
 
 /// The ports that CPL 3 may use.
 fn doorbell_ports() -> std::ops::Range<u16> {
@@ -61,7 +75,7 @@ fn doorbell_ports() -> std::ops::Range<u16> {
 }
 
 /// Fills the monitor's area.
-pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
+pub(crate) fn fill_monitor_area(area: &Region) -> Result<(), OutOfRange> {
     let flat: [u64; 7] = [
         0,
         0,
@@ -75,8 +89,8 @@ pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
         area.write(GDT + index as u64 * 8, *descriptor)?;
     }
     // Task state: 104 bytes, then the I/O bitmap: a clear bit allows a port, ports beyond the limit are denied.
-    let bitmap_bytes = u64::from(DOORBELL_PORT) / 8 + 2;
-    let limit = 0x68 + bitmap_bytes - 1;
+    let bitmap_bytes = BITMAP_BYTES;
+    let limit = TSS_LIMIT;
     let base = MONITOR_BASE + TSS;
     let low = (limit & 0xffff) | ((base & 0xff_ffff) << 16) | (0x8b << 40) | ((base >> 24 & 0xff) << 56);
     area.write(GDT + u64::from(TASK_STATE), low)?;
@@ -119,11 +133,7 @@ pub(crate) fn fill_monitor_area(area: &Region) -> Result<Places, OutOfRange> {
         let page = (MONITOR_GPA + index * PAGE_BYTES) | PRESENT | WRITABLE | TOUCHED;
         area.write(TABLES + 2 * PAGE_BYTES + index * 8, page)?;
     }
-    Ok(Places {
-        gdt: (MONITOR_BASE + GDT, TASK_STATE + 15),
-        idt: (MONITOR_BASE + IDT, (VECTORS * 16 - 1) as u16),
-        task_state: (base, limit as u32),
-    })
+    Ok(())
 }
 
 /// The exception vector whose stub is at `rip`, if one is.
@@ -161,6 +171,11 @@ pub(crate) fn exception_frame(area: &Region, vector: u32, rsp: u64) -> Result<Ex
     })
 }
 
+/// The entry of a top-level table that leads to the monitor's area.
+pub(crate) const fn monitor_entry() -> u64 {
+    (MONITOR_GPA + TABLES) | MONITOR_TABLE
+}
+
 /// Makes the guest's page tables in its page-table pool: the window over RAM, the modules, the monitor's area.
 /// Returns the guest-physical address of the first unused byte of the pool.
 pub(crate) fn fill_guest_tables(
@@ -172,10 +187,7 @@ pub(crate) fn fill_guest_tables(
     let mut unused = top + PAGE_BYTES;
     let index = |address: u64, shift: u32| (address >> shift & 511) * 8;
 
-    ram.write(
-        top + index(MONITOR_BASE, 39),
-        (MONITOR_GPA + TABLES) | MONITOR_TABLE,
-    )?;
+    ram.write(top + index(MONITOR_BASE, 39), monitor_entry())?;
     let mut map = |base: u64, gpa: u64, bytes: u64, bits: &dyn Fn(u64) -> u64| -> Result<(), OutOfRange> {
         let directory = unused;
         unused += PAGE_BYTES;
@@ -220,7 +232,8 @@ mod tests {
     #[test]
     fn the_doorbell_is_the_only_port_that_is_allowed() {
         let area = Region::anonymous(MONITOR_BYTES, 4096).unwrap();
-        let places = fill_monitor_area(&area).unwrap();
+        fill_monitor_area(&area).unwrap();
+        let places = PLACES;
         let bitmap_bytes = u64::from(places.task_state.1) + 1 - 0x68;
         let is_allowed = |port: &u64| area.read::<u8>(TSS + 0x68 + port / 8).unwrap() >> (port % 8) & 1 == 0;
         let allowed: Vec<u64> = (0..bitmap_bytes * 8).filter(is_allowed).collect();

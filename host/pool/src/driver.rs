@@ -211,7 +211,7 @@ struct Shared<C: Send + 'static> {
     requests: u64,
     /// When the timekeeper wakes up.
     armed: Option<Duration>,
-    /// Tasks that start, watch or stop an instance.
+    /// Tasks that start, watch, reset or stop an instance.
     tasks: usize,
     /// Kept to spare an allocation for each input.
     actions: Vec<Action>,
@@ -251,7 +251,16 @@ struct Effects<C: Send + 'static> {
     /// Answer for the request that arrived by this very input.
     own: Option<Answer<C>>,
     answers: Vec<(oneshot::Sender<Answer<C>>, Answer<C>)>,
+    resets: Vec<Reset<C>>,
     stops: Vec<(Slot<C>, StopReason)>,
+}
+
+/// An instance that is to be reset.
+struct Reset<C> {
+    id: InstanceId,
+    instance: Arc<dyn Instance>,
+    /// What its last invocation has left. It goes after the reset: the function need not see it close.
+    connection: Option<C>,
 }
 
 impl<C: Send + 'static> Effects<C> {
@@ -259,6 +268,9 @@ impl<C: Send + 'static> Effects<C> {
         for (waiter, answer) in self.answers {
             // A lease that comes back, because its caller has just gone, is untouched and returns to the pool.
             drop(waiter.send(answer));
+        }
+        for reset in self.resets {
+            inner.reset_in_background(reset);
         }
         for (slot, reason) in self.stops {
             match slot {
@@ -314,6 +326,7 @@ impl<C: Send + 'static> Inner<C> {
         let mut effects = Effects {
             own: None,
             answers: Vec::new(),
+            resets: Vec::new(),
             stops: Vec::new(),
         };
         for action in actions.drain(..) {
@@ -332,6 +345,7 @@ impl<C: Send + 'static> Inner<C> {
                     let error = self.rejection(shared, rejection);
                     answer(shared, &mut effects, request, Err(error));
                 }
+                Action::Reset(id) => effects.resets.extend(self.reset(shared, id)),
                 Action::Stop(id) => {
                     let discarded =
                         matches!(input, Input::InvocationEnded { instance, .. } if instance == id);
@@ -362,6 +376,20 @@ impl<C: Send + 'static> Inner<C> {
             )),
             Some(Slot::Starting(_)) | None => {
                 debug_assert!(false, "the state assigned an instance that is not ready");
+                None
+            }
+        }
+    }
+
+    fn reset(&self, shared: &mut Shared<C>, id: InstanceId) -> Option<Reset<C>> {
+        match shared.slots.get_mut(&id)? {
+            Slot::Ready { instance, connection } => Some(Reset {
+                id,
+                instance: instance.clone(),
+                connection: connection.take(),
+            }),
+            Slot::Starting(_) => {
+                debug_assert!(false, "the state resets an instance that is not ready");
                 None
             }
         }
@@ -444,24 +472,36 @@ impl<C: Send + 'static> Inner<C> {
     }
 
     pub(crate) fn invocation_kept(self: &Arc<Self>, id: InstanceId, connection: Option<C>) {
-        let input = Input::InvocationEnded {
+        self.given_back(id, connection, |instance| Input::InvocationEnded {
             instance: id,
             keep: true,
-        };
-        self.given_back(id, connection, input);
+            can_be_reset: instance.is_some_and(|instance| instance.can_be_reset()),
+        });
     }
 
     pub(crate) fn invocation_left_out(self: &Arc<Self>, id: InstanceId, connection: Option<C>) {
-        self.given_back(id, connection, Input::Unused(id));
+        self.given_back(id, connection, |_| Input::Unused(id));
     }
 
     /// The connection is for whoever is given the instance next, if anybody is.
-    fn given_back(self: &Arc<Self>, id: InstanceId, connection: Option<C>, input: Input) {
+    fn given_back(
+        self: &Arc<Self>,
+        id: InstanceId,
+        connection: Option<C>,
+        input: impl FnOnce(Option<&dyn Instance>) -> Input,
+    ) {
         let mut shared = self.lock();
         let mut unwanted = connection;
-        if let Some(Slot::Ready { connection: kept, .. }) = shared.slots.get_mut(&id) {
-            *kept = unwanted.take();
-        }
+        let input = match shared.slots.get_mut(&id) {
+            Some(Slot::Ready {
+                instance,
+                connection: kept,
+            }) => {
+                *kept = unwanted.take();
+                input(Some(&**instance))
+            }
+            Some(Slot::Starting(_)) | None => input(None),
+        };
         let effects = self.apply(&mut shared, input, StopReason::NotNeeded);
         drop(shared);
         drop(unwanted);
@@ -473,6 +513,7 @@ impl<C: Send + 'static> Inner<C> {
         let input = Input::InvocationEnded {
             instance: id,
             keep: false,
+            can_be_reset: false,
         };
         let effects = self.apply(&mut shared, input, reason);
         drop(shared);
@@ -488,7 +529,25 @@ impl<C: Send + 'static> Inner<C> {
         });
     }
 
-    /// Waits until no task starts, watches or stops an instance.
+    fn reset_in_background(self: &Arc<Self>, reset: Reset<C>) {
+        self.lock().tasks += 1;
+        let task = Task { inner: self.clone() };
+        tokio::spawn(async move {
+            let outcome = reset.instance.reset().await;
+            drop(reset.connection);
+            let id = reset.id;
+            task.inner.input(match outcome {
+                Ok(()) => Input::InstanceReset(id),
+                Err(error) => {
+                    let instance = reset.instance.id();
+                    tracing::debug!(instance, error = %error, "an instance is not reset but stopped");
+                    Input::InstanceNotReset(id)
+                }
+            });
+        });
+    }
+
+    /// Waits until no task starts, watches, resets or stops an instance.
     async fn until_settled(&self) {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());

@@ -62,10 +62,16 @@ impl<C: Send + 'static> Lease<C> {
         self.connection.take()
     }
 
-    /// The invocation was answered in full: the instance can serve the next one, unless each is for one only.
+    /// The invocation was answered in full: the instance can serve the next one, or be reset for it.
     pub fn finish(mut self, connection: Option<C>) {
         self.stage = Stage::Over;
         self.pool.invocation_kept(self.id, connection);
+    }
+
+    /// Nothing has reached the instance: it is as it was before.
+    pub fn leave(mut self) {
+        self.stage = Stage::Over;
+        self.pool.invocation_left_out(self.id, None);
     }
 
     /// The invocation failed: the instance is stopped, in the background, for this reason.

@@ -6,30 +6,35 @@
 //! ```text
 //!               InstanceReady            Assign
 //!  Start ──> starting ─────────> idle ───────────> busy ──┐ InvocationEnded(discard), or of an old version,
-//!               │                 ^ │                │    │ or surplus, or the one invocation that it is for
-//!               │                 │ │ idle timeout,  │    v
-//!  InstanceFailed,                │ │ replaced,      │   Stop
-//!  Stop (nobody waits)            │ │ scaled down    │
-//!               v                 │ v                │
-//!             gone                │ Stop             │
-//!                                 └──────────────────┘ InvocationEnded(keep), Unused
+//!               │                ^ ^ │               │    │ or surplus, or the one invocation that it is for
+//!               │                │ │ │ idle timeout, │    v
+//!  InstanceFailed,               │ │ │ replaced,     │   Stop <── InstanceNotReset, replaced, scaled down
+//!  Stop (nobody waits)           │ │ │ scaled down   │               │
+//!               v                │ │ v               │               │
+//!             gone               │ │ Stop            │               │
+//!                                │ └─────────────────┤ InvocationEnded(keep), Unused
+//!                                │                   v               │
+//!                                └─ InstanceReset ─ resetting ───────┘
 //! ```
 //!
-//! `InstanceEnded` leads from idle and busy to gone. Rules, which the property tests check after every input:
+//! `InstanceEnded` leads from idle, busy and resetting to gone. An instance is *reset* after its one invocation if it can
+//! be, and counts like one that is being started meanwhile. Rules, which the property tests check after every input:
 //!
 //! 1. An instance serves at most one request at a time, and a request is given to at most one instance.
-//! 2. Starting, idle and busy instances of the current version are at most `max_instances` together. Busy ones of a
+//! 2. Starting, resetting, idle and busy instances of the current version are at most `max_instances` together. Busy ones of a
 //!    replaced version drain beside them, so that an update never waits for an old invocation.
 //! 3. No request waits while an instance is idle.
-//! 4. A request that waits beyond those for which an instance is being started counts against `max_waiting`.
-//! 5. No instance of a replaced version receives a request.
+//! 4. A request that waits beyond those for which an instance is being started or reset counts against `max_waiting`.
+//! 5. No instance of a replaced version receives a request, or is reset.
 //! 6. Every request is answered exactly once, by `Assign` or `Reject`, unless its caller left first.
-//! 7. With [`PoolLimits::one_invocation`] no instance serves a second one, and as many wait idle as were busy at a time
+//! 7. With [`PoolLimits::one_invocation`] no instance serves a second one without having been reset in between, which it
+//!    is only after an invocation that ended well; and as many wait idle as were busy at a time
 //!    within the idle timeout, as far as the maximum allows and starts do not fail. What is missing is started when no
 //!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest, and at once if the
 //!    latest request had to wait for its start.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
-//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause.
+//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause. What the
+//!    minimum asks for is started [`STARTS_MAX`] at a time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -39,6 +44,10 @@ use crate::demand::Demand;
 
 /// How long a start ahead of demand makes way for invocations under way.
 pub const AHEAD_DELAY: Duration = Duration::from_millis(10);
+
+/// How many starts that only the minimum asks for are under way at a time. The next one begins as one of them ends, so that
+/// the start of thousands leaves room for what somebody waits for, in this pool and in others.
+pub const STARTS_MAX: usize = 16;
 
 /// Number of a request, given by the driver and never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,7 +68,7 @@ pub struct PoolLimits {
     pub max_waiting: usize,
     /// How long an instance stays idle before it is removed. Zero: an instance serves one invocation only.
     pub idle_timeout: Duration,
-    /// Whether an instance is stopped after its first invocation, and the next ones are started ahead of demand.
+    /// Whether an instance is reset, or stopped, after each invocation, and the next ones are started ahead of demand.
     pub one_invocation: bool,
 }
 
@@ -88,7 +97,13 @@ pub enum Input {
         instance: InstanceId,
         /// Whether the instance answered in full and still lives.
         keep: bool,
+        /// Whether it can be reset.
+        can_be_reset: bool,
     },
+    /// The instance is what it was when it was started.
+    InstanceReset(InstanceId),
+    /// The instance could not be reset.
+    InstanceNotReset(InstanceId),
     /// A request that was given an instance has left it as it was.
     Unused(InstanceId),
     /// So many instances are to be started from now on, in place of the minimum, until the function is replaced. What
@@ -118,7 +133,9 @@ pub enum Action {
         /// Whether the request waited for the start of this instance.
         cold: bool,
     },
-    /// Stop the instance, or give up its start; it is forgotten already.
+    /// Reset the instance and report how it went.
+    Reset(InstanceId),
+    /// Stop the instance, or give up its start or reset; it is forgotten already.
     Stop(InstanceId),
     /// Tell the request that it gets no instance.
     Reject(RequestId, Rejection),
@@ -138,7 +155,7 @@ pub enum Rejection {
 /// Numbers of a pool at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PoolStatus {
-    /// Instances of the current version that are not ready yet.
+    /// Instances of the current version that are not ready yet, or are being reset.
     pub starting: usize,
     /// Ready instances without an invocation.
     pub idle: usize,
@@ -178,6 +195,8 @@ pub struct PoolState {
     next_instance: u64,
     /// Instances being started, oldest first.
     starting: VecDeque<InstanceId>,
+    /// Instances being reset, oldest first.
+    resetting: VecDeque<InstanceId>,
     /// Most recently used last, so `since` ascends.
     idle: Vec<Idle>,
     busy: BTreeMap<InstanceId, Busy>,
@@ -206,6 +225,7 @@ impl PoolState {
             closed: false,
             next_instance: 0,
             starting: VecDeque::new(),
+            resetting: VecDeque::new(),
             idle: Vec::new(),
             busy: BTreeMap::new(),
             busy_current: 0,
@@ -228,7 +248,21 @@ impl PoolState {
             Input::InstanceReady(instance) => self.instance_ready(now, instance, actions),
             Input::InstanceFailed(instance) => self.instance_failed(now, instance, actions),
             Input::InstanceEnded(instance) => self.instance_ended(now, instance),
-            Input::InvocationEnded { instance, keep } => self.invocation_ended(now, instance, keep, actions),
+            Input::InvocationEnded {
+                instance,
+                keep,
+                can_be_reset,
+            } => self.invocation_ended(now, instance, keep, can_be_reset, actions),
+            Input::InstanceReset(instance) => {
+                if forget(&mut self.resetting, instance) {
+                    self.place(now, instance, false, actions);
+                }
+            }
+            Input::InstanceNotReset(instance) => {
+                if forget(&mut self.resetting, instance) {
+                    actions.push(Action::Stop(instance));
+                }
+            }
             Input::Unused(instance) => self.unused(now, instance, actions),
             Input::Scaled(instances) => self.scale(instances, actions),
             Input::PreBoot(instances) => self.pre_boot(instances, actions),
@@ -259,7 +293,7 @@ impl PoolState {
     /// Current numbers.
     pub fn status(&self) -> PoolStatus {
         PoolStatus {
-            starting: self.starting.len(),
+            starting: self.coming(),
             idle: self.idle.len(),
             busy: self.busy_current,
             draining: self.busy.len() - self.busy_current,
@@ -299,7 +333,12 @@ impl PoolState {
 
     /// Instances of the current version.
     fn live(&self) -> usize {
-        self.starting.len() + self.idle.len() + self.busy_current
+        self.coming() + self.idle.len() + self.busy_current
+    }
+
+    /// Instances that will be idle soon: started or reset.
+    fn coming(&self) -> usize {
+        self.starting.len() + self.resetting.len()
     }
 
     fn request_arrived(&mut self, request: RequestId, actions: &mut Vec<Action>) {
@@ -318,7 +357,7 @@ impl PoolState {
         }
     }
 
-    /// Instances that are being started or may be.
+    /// Instances that are being started or reset, or may be started.
     fn startable(&self) -> usize {
         self.limits
             .max_instances()
@@ -326,13 +365,13 @@ impl PoolState {
     }
 
     fn instance_ready(&mut self, now: Duration, instance: InstanceId, actions: &mut Vec<Action>) {
-        if self.forget_start(instance) {
+        if forget(&mut self.starting, instance) {
             self.place(now, instance, true, actions);
         }
     }
 
     fn instance_failed(&mut self, now: Duration, instance: InstanceId, actions: &mut Vec<Action>) {
-        if self.forget_start(instance) {
+        if forget(&mut self.starting, instance) {
             self.backoff.failed(now);
             if let Some(request) = self.waiting.pop_front() {
                 actions.push(Action::Reject(request, Rejection::StartFailed(instance)));
@@ -340,16 +379,12 @@ impl PoolState {
         }
     }
 
-    /// Whether the instance was being started; it is not any more.
-    fn forget_start(&mut self, instance: InstanceId) -> bool {
-        let position = self.starting.iter().position(|starting| *starting == instance);
-        position.is_some_and(|position| self.starting.remove(position).is_some())
-    }
-
     fn instance_ended(&mut self, now: Duration, instance: InstanceId) {
         if let Some(position) = self.idle.iter().position(|idle| idle.instance == instance) {
             self.idle.remove(position);
             self.backoff.failed(now);
+        } else if forget(&mut self.resetting, instance) {
+            // That is how one ends which cannot be reset after all, and no failure.
         } else if self.no_longer_busy(instance).is_some() {
             self.backoff.failed(now);
         }
@@ -360,6 +395,7 @@ impl PoolState {
         now: Duration,
         instance: InstanceId,
         keep: bool,
+        can_be_reset: bool,
         actions: &mut Vec<Action>,
     ) {
         let Some(busy) = self.no_longer_busy(instance) else {
@@ -368,9 +404,13 @@ impl PoolState {
         if keep {
             self.backoff.worked();
         }
-        let serves_again = keep && !self.limits.one_invocation && self.keeps_idle();
-        if serves_again && busy == Busy::Current {
+        if !keep || !self.keeps_idle() || busy != Busy::Current {
+            actions.push(Action::Stop(instance));
+        } else if !self.limits.one_invocation {
             self.place(now, instance, false, actions);
+        } else if can_be_reset {
+            self.resetting.push_back(instance);
+            actions.push(Action::Reset(instance));
         } else {
             actions.push(Action::Stop(instance));
         }
@@ -419,8 +459,9 @@ impl PoolState {
         self.demand = Demand::default();
         self.backoff = Backoff::default();
         let floor = self.floor();
-        while self.live() > floor && self.starting.len() > self.waiting.len() {
-            actions.extend(self.starting.pop_back().map(Action::Stop));
+        while self.live() > floor && self.coming() > self.waiting.len() {
+            let latest = self.starting.pop_back().or_else(|| self.resetting.pop_back());
+            actions.extend(latest.map(Action::Stop));
         }
         while self.live() > floor && !self.idle.is_empty() {
             actions.push(Action::Stop(self.idle.remove(0).instance));
@@ -458,6 +499,7 @@ impl PoolState {
     /// Stops everything without an invocation and lets the rest drain.
     fn retire_all(&mut self, actions: &mut Vec<Action>) {
         actions.extend(self.starting.drain(..).map(Action::Stop));
+        actions.extend(self.resetting.drain(..).map(Action::Stop));
         actions.extend(self.idle.drain(..).map(|idle| Action::Stop(idle.instance)));
         for busy in self.busy.values_mut() {
             *busy = Busy::Replaced;
@@ -473,7 +515,7 @@ impl PoolState {
 
     /// Instances that are, or will be, there for requests that have not come yet.
     fn spare(&self) -> usize {
-        self.idle.len() + self.starting.len().saturating_sub(self.waiting.len())
+        self.idle.len() + self.coming().saturating_sub(self.waiting.len())
     }
 
     /// Decides how many instances are to be there for requests that have not come yet.
@@ -515,12 +557,13 @@ impl PoolState {
     /// Starts an instance for every waiting request that has none coming, and those that the minimum and the expected
     /// demand ask for.
     fn start_wanted(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        while self.starting.len() < self.waiting.len() && self.live() < self.limits.max_instances() {
+        while self.coming() < self.waiting.len() && self.live() < self.limits.max_instances() {
             self.start(actions);
         }
         let may_retry = self.backoff.allows(now);
         if may_retry {
-            for _ in 0..self.below_floor() {
+            let under_way = self.starting.len().saturating_sub(self.waiting.len());
+            for _ in 0..self.below_floor().min(STARTS_MAX.saturating_sub(under_way)) {
                 self.start(actions);
             }
         }
@@ -548,4 +591,10 @@ impl PoolState {
         self.starting.push_back(instance);
         actions.push(Action::Start(instance));
     }
+}
+
+/// Whether the instance was in the list; it is not any more.
+fn forget(list: &mut VecDeque<InstanceId>, instance: InstanceId) -> bool {
+    let position = list.iter().position(|listed| *listed == instance);
+    position.is_some_and(|position| list.remove(position).is_some())
 }

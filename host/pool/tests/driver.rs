@@ -18,6 +18,7 @@ fn template(program: &str) -> InstanceSpec {
         working_directory: "/".into(),
         rewrites_calls: true,
         is_cloned: false,
+        is_reset: false,
         isolation: None,
         egress: Vec::new(),
         function: "hello".to_owned(),
@@ -368,4 +369,42 @@ async fn one_invocation_each_and_the_next_one_is_ready() {
     }
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!((sandbox.live().len(), sandbox.started()), (0, 21));
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_are_reset_for_the_next_invocation_as_long_as_that_works() {
+    const RESETS: u64 = 5;
+    let sandbox = FakeSandbox::new(|_| FakeFunction::echo().resets(RESETS, Duration::from_millis(1)));
+    let limits = PoolLimits {
+        max_instances: 1,
+        one_invocation: true,
+        ..LIMITS
+    };
+    let mut spec = template("one");
+    spec.is_reset = true;
+    let pool = Pool::new(Arc::new(sandbox.clone()), Arc::new(NoLog), spec, limits);
+    let mut ids = Vec::new();
+    for _ in 0..2 * (RESETS + 1) {
+        let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
+        assert_eq!(
+            lease.take_connection(),
+            None,
+            "nothing is left of the last invocation"
+        );
+        ids.push(lease.instance().id().to_owned());
+        lease.finish(Some(7));
+    }
+    settle().await;
+    assert_eq!(sandbox.started(), 3, "the third one waits");
+    ids.dedup();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(sandbox.live().len(), 1);
+    // An instance that is being reset goes with its version, or with the pool.
+    pool.acquire(PATIENCE).await.expect("an instance").finish(None);
+    let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
+    lease.instance();
+    lease.finish(None);
+    assert_eq!(pool.status().starting, 1);
+    pool.shutdown(Duration::from_secs(1)).await;
+    assert_eq!(sandbox.live().len(), 0);
 }

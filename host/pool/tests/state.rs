@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use spore_pool::state::{
-    AHEAD_DELAY, Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId,
+    AHEAD_DELAY, Action, Input, InstanceId, PoolLimits, PoolState, Rejection, RequestId, STARTS_MAX,
 };
 
 /// What a caller, a sandbox or time does next; numbers choose among what exists at that moment.
@@ -17,6 +17,8 @@ enum Step {
     Fail(usize),
     End(usize),
     Finish(usize, bool),
+    FinishForReset(usize),
+    Reset(usize, bool),
     GiveBack(usize),
     Scale(u32),
     PreBoot(usize),
@@ -44,6 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<usize>().prop_map(Step::Fail),
         1 => any::<usize>().prop_map(Step::End),
         6 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, keep)| Step::Finish(which, keep)),
+        4 => any::<usize>().prop_map(Step::FinishForReset),
+        4 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, works)| Step::Reset(which, works)),
         1 => any::<usize>().prop_map(Step::GiveBack),
         1 => (0u32..8).prop_map(Step::Scale),
         1 => (0usize..8).prop_map(Step::PreBoot),
@@ -63,12 +67,15 @@ struct Model {
     version: u32,
     closed: bool,
     starting: BTreeMap<InstanceId, u32>,
+    resetting: BTreeMap<InstanceId, u32>,
     idle: BTreeMap<InstanceId, (u32, Duration)>,
     busy: BTreeMap<InstanceId, (u32, RequestId)>,
     waiting: BTreeSet<RequestId>,
     seen: BTreeSet<InstanceId>,
-    /// Instances that have served a request.
+    /// Instances that have served a request since they were started or reset.
     used: BTreeSet<InstanceId>,
+    /// The one that may be reset now.
+    resettable: Option<InstanceId>,
     /// Busy instances that are to be stopped after their invocation.
     surplus: BTreeSet<InstanceId>,
     /// The one that is to be stopped now.
@@ -102,11 +109,13 @@ impl Model {
             version: 0,
             closed: false,
             starting: BTreeMap::new(),
+            resetting: BTreeMap::new(),
             idle: BTreeMap::new(),
             busy: BTreeMap::new(),
             waiting: BTreeSet::new(),
             seen: BTreeSet::new(),
             used: BTreeSet::new(),
+            resettable: None,
             surplus: BTreeSet::new(),
             doomed: None,
             levels: Vec::new(),
@@ -127,7 +136,11 @@ impl Model {
     }
 
     fn live(&self) -> usize {
-        self.starting.len() + self.idle.len() + self.busy_current()
+        self.coming() + self.idle.len() + self.busy_current()
+    }
+
+    fn coming(&self) -> usize {
+        self.starting.len() + self.resetting.len()
     }
 
     fn floor(&self) -> usize {
@@ -135,7 +148,7 @@ impl Model {
     }
 
     fn spare(&self) -> usize {
-        self.idle.len() + self.starting.len().saturating_sub(self.waiting.len())
+        self.idle.len() + self.coming().saturating_sub(self.waiting.len())
     }
 
     fn looks_ahead(&self) -> bool {
@@ -188,24 +201,32 @@ impl Model {
                 })
             }
             Step::End(which) => {
-                let ended = if which % 2 == 0 {
-                    pick(&self.idle, which)
-                } else {
-                    pick(&self.busy, which)
+                let ended = match which % 3 {
+                    0 => pick(&self.idle, which),
+                    1 => pick(&self.busy, which),
+                    _ => pick(&self.resetting, which),
                 };
                 ended.map(|id| {
                     self.idle.remove(&id);
                     self.busy.remove(&id);
                     self.surplus.remove(&id);
-                    self.failing = true;
+                    self.failing |= self.resetting.remove(&id).is_none();
                     Input::InstanceEnded(id)
                 })
             }
-            Step::Finish(which, keep) => pick(&self.busy, which).map(|id| {
-                self.used.insert(id);
-                self.failing &= !keep;
-                self.free(id);
-                Input::InvocationEnded { instance: id, keep }
+            Step::Finish(which, keep) => self.finish(which, keep, false),
+            Step::FinishForReset(which) => self.finish(which, true, true),
+            Step::Reset(which, works) => pick(&self.resetting, which).map(|id| {
+                let version = self.resetting.remove(&id).expect("picked from the map");
+                // In either case the state must say what becomes of it, as of one that is free.
+                self.idle.insert(id, (version, self.now));
+                if works {
+                    self.used.remove(&id);
+                    Input::InstanceReset(id)
+                } else {
+                    self.doomed = Some(id);
+                    Input::InstanceNotReset(id)
+                }
             }),
             Step::GiveBack(which) => pick(&self.busy, which).map(|id| {
                 self.free(id);
@@ -244,6 +265,19 @@ impl Model {
         }
     }
 
+    fn finish(&mut self, which: usize, keep: bool, can_be_reset: bool) -> Option<Input> {
+        let instance = pick(&self.busy, which)?;
+        self.used.insert(instance);
+        self.failing &= !keep;
+        self.free(instance);
+        self.resettable = (keep && can_be_reset && self.doomed.is_none()).then_some(instance);
+        Some(Input::InvocationEnded {
+            instance,
+            keep,
+            can_be_reset,
+        })
+    }
+
     /// An instance has no invocation any more.
     fn free(&mut self, id: InstanceId) {
         let (version, _) = self.busy.remove(&id).expect("picked from the map");
@@ -278,7 +312,7 @@ impl Model {
         };
         assert!(starts.len() >= granted, "less was started than was asked for");
         for action in starts {
-            let is_wanted = self.starting.len() < self.waiting.len()
+            let is_wanted = self.coming() < self.waiting.len()
                 || self.live() < self.floor()
                 || self.spare() < self.ahead();
             if !is_wanted {
@@ -290,7 +324,7 @@ impl Model {
         let is_short = self.spare() < self.ahead() && self.live() < self.max();
         self.short_since = is_short.then(|| self.short_since.unwrap_or(self.now));
         self.check(input);
-        self.doomed = None;
+        (self.doomed, self.resettable) = (None, None);
         if self.looks_ahead() {
             self.level = self.busy_current() - self.surplus.len();
             let (now, span) = (self.now, self.limits.idle_timeout);
@@ -332,8 +366,20 @@ impl Model {
                 );
                 self.busy.insert(instance, (version, request));
             }
+            Action::Reset(id) => {
+                assert!(self.limits.one_invocation, "nobody has asked for that");
+                assert_eq!(self.resettable, Some(id), "it cannot be reset");
+                let (version, _) = self.idle.remove(&id).expect("only free instances are reset");
+                assert_eq!(
+                    version, self.version,
+                    "an instance of a replaced version is reset"
+                );
+                self.resetting.insert(id, version);
+            }
             Action::Stop(id) => {
-                let known = self.starting.remove(&id).is_some() | self.idle.remove(&id).is_some();
+                let known = self.starting.remove(&id).is_some()
+                    | self.resetting.remove(&id).is_some()
+                    | self.idle.remove(&id).is_some();
                 assert!(known, "{id:?} was stopped while unknown or busy");
             }
             Action::Reject(request, rejection) => {
@@ -367,7 +413,7 @@ impl Model {
             status.waiting,
         ];
         let expected = [
-            self.starting.len(),
+            self.coming(),
             self.idle.len(),
             current,
             self.busy.len() - current,
@@ -382,7 +428,7 @@ impl Model {
             self.waiting.is_empty() || self.idle.is_empty(),
             "a request waits beside an idle instance"
         );
-        let without_start = self.waiting.len().saturating_sub(self.starting.len());
+        let without_start = self.waiting.len().saturating_sub(self.coming());
         assert!(
             without_start == 0 || self.live() == self.max(),
             "a request waits though one more may start"
@@ -395,8 +441,15 @@ impl Model {
             self.doomed.is_none_or(|doomed| !self.idle.contains_key(&doomed)),
             "an instance beyond the scale is kept"
         );
+        assert!(
+            self.resetting.values().all(|version| *version == self.version),
+            "one of a replaced version is being reset"
+        );
         if !self.failing && !self.closed {
-            assert!(self.live() >= self.floor(), "less than the minimum");
+            assert!(
+                self.live() >= self.floor() || self.starting.len() >= STARTS_MAX,
+                "less than the minimum, and nothing is done about it"
+            );
             if let Some(since) = self.short_since {
                 assert!(
                     self.busy_current() > 0 || !self.waiting.is_empty(),
@@ -414,7 +467,8 @@ impl Model {
                 "nobody looks again whether to start what is missing"
             );
         }
-        assert!(self.closed || self.live() >= self.floor() || next.is_some());
+        let is_under_way = self.starting.len() >= STARTS_MAX;
+        assert!(self.closed || self.live() >= self.floor() || is_under_way || next.is_some());
         if self.live() > self.floor() && self.spare() > self.ahead() {
             for (_, since) in self.idle.values() {
                 assert!(
@@ -443,7 +497,7 @@ impl Model {
     /// Lets everything come to its end: nothing may be left over.
     fn settle(&mut self) {
         self.step(&Step::Close);
-        assert!(self.waiting.is_empty() && self.starting.is_empty() && self.idle.is_empty());
+        assert!(self.waiting.is_empty() && self.coming() == 0 && self.idle.is_empty());
         while !self.busy.is_empty() {
             self.step(&Step::Finish(0, true));
         }
@@ -486,6 +540,28 @@ fn pristine(min: u32, max: u32, waiting: usize, idle_seconds: u64) -> Model {
         one_invocation: true,
         ..fixed_limits(min, max, waiting, idle_seconds)
     })
+}
+
+#[test]
+fn thousands_are_started_a_few_at_a_time() {
+    let mut model = fixed(0, 5000, 0, 60);
+    model.step(&Step::Scale(2000));
+    for _ in 0..2000 {
+        assert!((1..=STARTS_MAX).contains(&model.starting.len()));
+        model.step(&Step::Ready(0));
+    }
+    assert_eq!((model.starting.len(), model.idle.len()), (0, 2000));
+    model.step(&Step::Scale(5000));
+    assert_eq!(model.starting.len(), STARTS_MAX);
+    for _ in 0..2000 {
+        model.step(&Step::Arrive);
+    }
+    // Each request that waits has a start of its own besides.
+    for _ in 0..100 {
+        model.step(&Step::Arrive);
+        let waiting = model.waiting.len();
+        assert!((waiting..=waiting + STARTS_MAX).contains(&model.starting.len()));
+    }
 }
 
 #[test]
@@ -652,6 +728,55 @@ fn pristine_instances_wait_as_many_as_were_busy_and_no_longer_than_idle_ones() {
 }
 
 #[test]
+fn instances_that_can_be_reset_serve_again_and_none_is_started() {
+    let mut model = pristine(0, 8, 0, 60);
+    for _ in 0..3 {
+        model.step(&Step::Arrive);
+    }
+    while !model.starting.is_empty() {
+        model.step(&Step::Ready(0));
+    }
+    let started = model.seen.len();
+    assert_eq!((model.busy.len(), model.idle.len(), started), (3, 3, 6));
+    for round in 0..100 {
+        model.step(&Step::FinishForReset(round));
+        model.step(&Step::Arrive);
+        model.step(&Step::Pass(AHEAD_DELAY));
+        assert_eq!(
+            (model.busy.len(), model.idle.len(), model.resetting.len()),
+            (3, 2, 1)
+        );
+        model.step(&Step::Reset(0, true));
+    }
+    assert_eq!(model.seen.len(), started);
+    model.step(&Step::FinishForReset(0));
+    model.step(&Step::Reset(0, false));
+    model.step(&Step::Arrive);
+    assert_eq!(
+        (model.idle.len(), model.starting.len()),
+        (2, 0),
+        "not in the way of three"
+    );
+    model.step(&Step::Pass(AHEAD_DELAY));
+    assert_eq!(model.starting.len(), 1, "another one in its place");
+}
+
+#[test]
+fn a_request_waits_for_an_instance_that_is_being_reset() {
+    let mut model = pristine(0, 1, 1, 60);
+    model.step(&Step::Arrive);
+    model.step(&Step::Ready(0));
+    model.step(&Step::FinishForReset(0));
+    model.step(&Step::Arrive);
+    assert_eq!((model.waiting.len(), model.starting.len()), (1, 0));
+    model.step(&Step::Reset(0, true));
+    assert_eq!(model.busy.keys().collect::<Vec<_>>(), [&InstanceId(0)]);
+    model.step(&Step::FinishForReset(0));
+    model.step(&Step::Replace(fixed_limits(0, 1, 1, 60)));
+    assert_eq!(model.live(), 0, "none of an old version is kept");
+}
+
+#[test]
 fn failing_starts_ahead_are_not_repeated_in_a_loop() {
     let mut model = pristine(0, 4, 0, 3600);
     model.step(&Step::Arrive);
@@ -686,7 +811,9 @@ fn simulated_day_answers_every_request() {
                 42..60 => Step::Ready(random.usize(..)),
                 60 => Step::Fail(random.usize(..)),
                 61 => Step::End(random.usize(..)),
-                62..94 => Step::Finish(random.usize(..), random.u32(0..20) != 0),
+                62..78 => Step::Finish(random.usize(..), random.u32(0..20) != 0),
+                78..86 => Step::FinishForReset(random.usize(..)),
+                86..94 => Step::Reset(random.usize(..), random.u32(0..20) != 0),
                 94 => match random.u32(0..20) {
                     0 => Step::Scale(random.u32(0..9)),
                     1 => Step::PreBoot(random.usize(0..9)),

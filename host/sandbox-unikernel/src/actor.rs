@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, PACKET_BYTES_MAX, Request};
+use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, Request};
 use spore_sandbox::{
-    EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages, StopReason,
+    EgressRule, EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages,
+    StopReason,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,14 +26,25 @@ use crate::words::event;
 /// How long a monitor may take to report after it was asked to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Packets of the log that are read of an instance that was reset: more than the socket holds.
+const LAST_PACKETS_MAX: usize = 1024;
+
 /// What a start has come to.
 pub(crate) enum Readiness {
     /// The program listens.
     Ready,
     /// It did, and the instance has ended: its memory is a snapshot.
-    Captured(Box<protocol::ProcessorState>),
+    Captured(Box<protocol::Captured>),
     /// The program listens, but cannot be made a snapshot.
     NotCaptured,
+}
+
+/// What the holder of an instance asks of the task.
+pub(crate) enum Command {
+    /// End the instance.
+    Stop(StopReason),
+    /// Reset it, and say so. If it ends instead nothing is said.
+    Reset(oneshot::Sender<()>),
 }
 
 /// Owns the process, its sockets and the log.
@@ -46,6 +58,7 @@ pub(crate) struct Actor {
     log_channel: Channel,
     log: Arc<dyn LogSink>,
     lines: [(LogSource, Lines); 3],
+    rules: Vec<EgressRule>,
     egress: Egress,
     /// Streams that were opened.
     opened: Arc<AtomicU32>,
@@ -71,6 +84,7 @@ impl Actor {
             monitor,
             control,
             log_channel,
+            rules: spec.egress.clone(),
             egress: Egress::new(spec.egress.clone(), say(&spec.instance, &log)),
             log,
             lines: sources.map(|source| (source, Lines::default())),
@@ -82,7 +96,7 @@ impl Actor {
     /// Runs until the process is gone, then leaves the report.
     pub(crate) async fn run(
         mut self,
-        mut commands: mpsc::Receiver<StopReason>,
+        mut commands: mpsc::Receiver<Command>,
         ready: oneshot::Sender<Result<Readiness, StartError>>,
         stages: watch::Sender<StartStages>,
         report: watch::Sender<Option<EndReport>>,
@@ -90,19 +104,20 @@ impl Actor {
         let mut ready = Some(ready);
         let mut captured = None;
         let mut stopping: Option<StopReason> = None;
-        let mut packet = vec![0; PACKET_BYTES_MAX];
-        let mut text = vec![0; PACKET_BYTES_MAX];
+        let mut resetting: Option<oneshot::Sender<()>> = None;
         let mut kill_at = pin!(sleep_until(Instant::now()));
         let end = loop {
             tokio::select! {
-                received = self.control.receive(&mut packet) => {
-                    match received.ok().and_then(|length| event(&packet[..length])) {
+                received = self.control.receive(event) => {
+                    match received.ok().flatten() {
                         Some(Event::Ready) => {
                             if let Some(ready) = ready.take() {
                                 // Nobody waits any more if the start was given up.
                                 let _ = ready.send(Ok(Readiness::Ready));
                             }
                         }
+                        // Of the invocation that is over.
+                        Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
                             stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
@@ -111,7 +126,7 @@ impl Actor {
                                 resident.note_written(&stretches);
                             }
                         }
-                        Some(Event::Captured(processor)) => captured = Some(processor),
+                        Some(Event::Captured(what)) => captured = Some(what),
                         Some(Event::NotCaptured(reason)) => {
                             let text = format!("no snapshot can be made, so each instance is booted: {reason}");
                             self.write(LogSource::Platform, text);
@@ -127,6 +142,11 @@ impl Actor {
                                 let _ = control.send(&request, socket).await;
                             });
                         }
+                        Some(Event::Reset) => if let Some(reset) = resetting.take() {
+                            self.begin_again();
+                            // Nobody waits any more if the instance is being stopped.
+                            let _ = reset.send(());
+                        },
                         Some(Event::Read { streams, newest_bytes }) => self.read = Some((streams, newest_bytes)),
                         Some(Event::Ended(end)) => break Some(end),
                         // Nobody has asked for a probe of the jail.
@@ -134,14 +154,28 @@ impl Actor {
                         None => break None,
                     }
                 }
-                received = receive_log(&self.log_channel, &mut text) => match received {
-                    Ok(length) if length > 0 => self.take_log(&text[..length]),
+                received = receive_log(&self.log_channel) => match received {
+                    Ok(packet) if !packet.is_empty() => self.take_log(&packet),
                     // Its end comes with the process's.
                     _ => tokio::time::sleep(Duration::from_millis(1)).await,
                 },
                 command = commands.recv(), if stopping.is_none() => {
-                    // All handles are gone: the same as not needed.
-                    let reason = command.unwrap_or(StopReason::NotNeeded);
+                    let reason = match command {
+                        Some(Command::Reset(reset)) => {
+                            // No answer to this invocation may reach the next one.
+                            self.egress.end().await;
+                            self.egress = Egress::new(self.rules.clone(), say(&self.instance, &self.log));
+                            let sending = timeout(STOP_TIMEOUT, self.control.send(&Request::Reset, None));
+                            if !matches!(sending.await, Ok(Ok(()))) {
+                                break None;
+                            }
+                            resetting = Some(reset);
+                            continue;
+                        }
+                        Some(Command::Stop(reason)) => reason,
+                        // All handles are gone: the same as not needed.
+                        None => StopReason::NotNeeded,
+                    };
                     stopping = Some(reason);
                     kill_at.set(sleep_until(Instant::now() + STOP_TIMEOUT));
                     let request = Request::Stop(match reason {
@@ -159,7 +193,7 @@ impl Actor {
         };
         let end = match end {
             Some(end) => Some(end),
-            None => self.last_word(&mut packet).await,
+            None => self.last_word().await,
         };
         let bad_program = end.as_ref().and_then(|end| match &end.cause {
             Cause::BadProgram(reason) => Some(reason.clone()),
@@ -168,7 +202,7 @@ impl Actor {
         let end_report = self.finish(end, stopping).await;
         if let Some(ready) = ready {
             let started = match (captured, bad_program) {
-                (Some(processor), _) => Ok(Readiness::Captured(processor)),
+                (Some(captured), _) => Ok(Readiness::Captured(captured)),
                 (None, Some(reason)) => Err(StartError::BadProgram { reason }),
                 (None, None) => Err(StartError::EndedEarly(end_report.clone())),
             };
@@ -179,12 +213,26 @@ impl Actor {
         let _ = report.send(Some(end_report));
     }
 
+    /// The instance was reset: what its last invocation has logged is told, and nothing else of that is known any more.
+    fn begin_again(&mut self) {
+        for _ in 0..LAST_PACKETS_MAX {
+            match self.log_channel.try_receive(<[u8]>::to_vec) {
+                Some(packet) if !packet.is_empty() => self.take_log(&packet),
+                _ => break,
+            }
+        }
+        self.flush_log();
+        self.opened.store(0, Ordering::Release);
+        self.read = None;
+    }
+
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.
-    async fn last_word(&mut self, packet: &mut [u8]) -> Option<End> {
+    async fn last_word(&mut self) -> Option<End> {
         // How it ended is asked again below.
         let _ = self.monitor.process.kill().await;
-        while let Some(length @ 1..) = self.control.try_receive(packet) {
-            match event(&packet[..length]) {
+        let packet = |packet: &[u8]| (!packet.is_empty()).then(|| event(packet));
+        while let Some(Some(event)) = self.control.try_receive(packet) {
+            match event {
                 Some(Event::Read {
                     streams,
                     newest_bytes,
@@ -205,9 +253,8 @@ impl Actor {
             },
             None => self.monitor.process.kill().await,
         };
-        let mut text = vec![0; PACKET_BYTES_MAX];
-        while let Some(length @ 1..) = self.log_channel.try_receive(&mut text) {
-            self.take_log(&text[..length]);
+        while let Some(packet @ [_, ..]) = self.log_channel.try_receive(<[u8]>::to_vec).as_deref() {
+            self.take_log(packet);
         }
         self.flush_log();
         let report = match (end, stopping) {
@@ -298,13 +345,13 @@ impl Actor {
 
 /// Receives a packet of the log, after everything else that can run has run: the answer of an instance often comes at
 /// the same moment, and a caller waits for that.
-async fn receive_log(channel: &Channel, buffer: &mut [u8]) -> std::io::Result<usize> {
+async fn receive_log(channel: &Channel) -> std::io::Result<Vec<u8>> {
     loop {
         channel.readable().await?;
         tokio::task::yield_now().await;
         // Where there is none after all, the next one is to wait for its turn too.
-        if let Some(length) = channel.receive_if_any(buffer)? {
-            return Ok(length);
+        if let Some(packet) = channel.receive_if_any(<[u8]>::to_vec)? {
+            return Ok(packet);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! A packet socket to a monitor process.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
-use spore_monitor::protocol::{ATTACHMENTS_MAX, Request};
+use spore_monitor::protocol::{ATTACHMENTS_MAX, PACKET_BYTES_MAX, Request};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 
@@ -16,6 +17,11 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
     )
+}
+
+thread_local! {
+    /// What is received goes in here first. Of thousands of channels few have a packet at a time.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Our end of a packet socket. The type is tokio's for datagrams, which has the same calls; only this kind of socket
@@ -52,37 +58,40 @@ impl Channel {
         self.0.readable().await
     }
 
-    /// Receives a packet; its length, 0 when the monitor has closed its end.
-    pub(crate) async fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// Receives a packet and lets `take` have it: an empty one when the monitor has closed its end.
+    pub(crate) async fn receive<T>(&self, take: impl Fn(&[u8]) -> T) -> io::Result<T> {
         self.0
-            .async_io(Interest::READABLE, || self.receive_now(buffer))
+            .async_io(Interest::READABLE, || self.receive_now(&take))
             .await
     }
 
     /// Receives a packet if one is there; if not, [`Channel::readable`] waits for the next one.
-    pub(crate) fn receive_if_any(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.0.try_io(Interest::READABLE, || self.receive_now(buffer)) {
-            Ok(length) => Ok(Some(length)),
+    pub(crate) fn receive_if_any<T>(&self, take: impl Fn(&[u8]) -> T) -> io::Result<Option<T>> {
+        match self.0.try_io(Interest::READABLE, || self.receive_now(&take)) {
+            Ok(taken) => Ok(Some(taken)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Receives a packet if one is there already.
-    pub(crate) fn try_receive(&self, buffer: &mut [u8]) -> Option<usize> {
-        self.receive_now(buffer).ok()
+    pub(crate) fn try_receive<T>(&self, take: impl Fn(&[u8]) -> T) -> Option<T> {
+        self.receive_now(take).ok()
     }
 
-    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match recv(&self.0, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((length, _)) => return Ok(length),
-                // The monitor has closed its end before it read all that we have sent. The kernel says so once, and
-                // first: what the monitor had sent before is still to come, then the end.
-                Err(Errno::INTR | Errno::CONNRESET) => {}
-                Err(error) => return Err(error.into()),
+    fn receive_now<T>(&self, take: impl Fn(&[u8]) -> T) -> io::Result<T> {
+        BUFFER.with_borrow_mut(|buffer| {
+            buffer.resize(PACKET_BYTES_MAX, 0);
+            loop {
+                match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
+                    Ok((length, _)) => return Ok(take(&buffer[..length])),
+                    // The monitor has closed its end before it read all that we have sent. The kernel says so once, and
+                    // first: what the monitor had sent before is still to come, then the end.
+                    Err(Errno::INTR | Errno::CONNRESET) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
-        }
+        })
     }
 }
 
@@ -117,10 +126,8 @@ mod tests {
         send(&theirs, b"the end", SendFlags::NOSIGNAL).unwrap();
         // With our request unread in it, this resets the connection.
         drop(theirs);
-        let mut buffer = [0; 64];
-        let length = channel.receive(&mut buffer).await.unwrap();
-        assert_eq!(&buffer[..length], b"the end");
-        assert_eq!(channel.receive(&mut buffer).await.unwrap(), 0);
+        assert_eq!(channel.receive(<[u8]>::to_vec).await.unwrap(), b"the end");
+        assert!(channel.receive(<[u8]>::is_empty).await.unwrap());
         let error = channel.send(&Request::Open, None).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
@@ -135,6 +142,6 @@ mod tests {
         drop(theirs);
         let error = channel.send(&Request::Open, None).await.unwrap_err();
         assert!(is_gone(&error), "{error}");
-        assert_eq!(channel.try_receive(&mut [0; 64]), Some(7));
+        assert_eq!(channel.try_receive(<[u8]>::len), Some(7));
     }
 }

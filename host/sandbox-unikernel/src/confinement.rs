@@ -76,7 +76,7 @@ fn find_here(cgroup_parent: Option<&Path>) -> Result<(Confinement, Option<Groups
             (Confinement { jail, cgroup }, Some(groups))
         }
         Err(error) => {
-            let jail = probe(&launch::start(TITLE, None)?)?;
+            let jail = probe(&launch::start(TITLE, None, false)?)?;
             let cgroup = crate::cgroup::missing_layers(&error);
             (Confinement { jail, cgroup }, None)
         }
@@ -87,7 +87,7 @@ const TITLE: &str = "spore-monitor probe";
 
 /// The same within a cgroup, which is limited as one of an instance would be.
 fn probe_within(group: &Group) -> Result<JailReport, StartError> {
-    let launch = group.start_within(|folder| launch::start(TITLE, folder))?;
+    let launch = group.start_within(|folder| launch::start(TITLE, folder, false))?;
     let (memory_bytes, processor_millis) = TRIAL_LIMITS;
     let limited = group
         .limit(memory_bytes, processor_millis)

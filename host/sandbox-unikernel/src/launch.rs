@@ -35,8 +35,13 @@ pub(crate) fn packet_sockets() -> Result<(OwnedFd, OwnedFd), StartError> {
     pair.map_err(|error| host_error("making sockets")(error.into()))
 }
 
-/// Starts a monitor process, if wanted within a cgroup of version 2. It ends with the calling thread at the latest.
-pub(crate) fn start(title: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
+/// Starts a monitor process, if wanted within a cgroup of version 2. It ends with the calling thread at the latest;
+/// `shares_namespaces` says whether that has made some for all that it starts.
+pub(crate) fn start(
+    title: &str,
+    cgroup: Option<BorrowedFd<'_>>,
+    shares_namespaces: bool,
+) -> Result<Launch, StartError> {
     let (control, monitor_control) = packet_sockets()?;
     set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
         .map_err(|error| host_error("making room in a socket")(error.into()))?;
@@ -46,6 +51,7 @@ pub(crate) fn start(title: &str, cgroup: Option<BorrowedFd<'_>>) -> Result<Launc
         control: monitor_control,
         log: monitor_log,
         cgroup,
+        shares_namespaces,
     };
     let process = spawn
         .start()

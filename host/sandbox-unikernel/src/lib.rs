@@ -24,10 +24,12 @@ pub mod fuzzing;
 mod ingress;
 mod launch;
 mod lines;
+mod merging;
 mod once;
 mod snapshots;
 mod stages;
 mod supply;
+mod texts;
 mod watched;
 mod words;
 
@@ -36,7 +38,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
@@ -48,22 +50,29 @@ use spore_monitor::protocol::{
 use spore_monitor::{chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, Root, Sandbox, StartError, StartStages, StopReason,
+    LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
-use actor::{Actor, Readiness};
+use actor::{Actor, Command, Readiness};
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
 pub use egress::reaches_loopback;
 use ingress::Ingress;
 use launch::host_error;
+pub use merging::{Merging, merging};
 pub use once::{RunError, run_once};
 use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Supply, Taken, Wanted};
 use watched::Watched;
+
+/// How often one virtual machine is reset: so that whatever builds up in it or around it goes with it now and then.
+const RESETS_MAX: u32 = 1000;
+/// How long a reset may take.
+const RESET_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How instances are to be run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,6 +83,8 @@ pub struct SandboxOptions {
     pub requires_virtual_machine: bool,
     /// What the instances' cgroups go below: a path within each hierarchy; the daemon's own cgroup if there is none.
     pub cgroup_parent: Option<PathBuf>,
+    /// Whether the kernel may merge equal pages of different instances.
+    pub merges_pages: bool,
 }
 
 /// Starts unikernels, in virtual machines or in processes.
@@ -82,6 +93,7 @@ pub struct UnikernelSandbox {
     no_virtual_machine: Option<String>,
     default: Isolation,
     requires_virtual_machine: bool,
+    merges_pages: bool,
     confinement: Confinement,
     supply: Arc<Supply>,
     snapshots: Snapshots,
@@ -119,6 +131,9 @@ pub enum SandboxError {
     /// Both are asked for.
     #[error("processes are no virtual machines: leave out either --isolation process or --require-vm")]
     Contradiction,
+    /// Pages are to be merged, and the kernel cannot do that.
+    #[error("this kernel cannot merge pages, for it has no /sys/kernel/mm/ksm: leave out --merge-pages")]
+    NoMerging,
 }
 
 impl UnikernelSandbox {
@@ -131,6 +146,9 @@ impl UnikernelSandbox {
         let (isolation, requires_virtual_machine) = (options.isolation, options.requires_virtual_machine);
         if requires_virtual_machine && isolation == Some(Isolation::Process) {
             return Err(SandboxError::Contradiction);
+        }
+        if options.merges_pages && merging() == Merging::Absent {
+            return Err(SandboxError::NoMerging);
         }
         let failure = match probe_host() {
             Ok(_) => None,
@@ -162,6 +180,7 @@ impl UnikernelSandbox {
             no_virtual_machine: failure,
             default,
             requires_virtual_machine,
+            merges_pages: options.merges_pages,
             confinement,
             supply: Arc::new(supply),
             snapshots: Snapshots::default(),
@@ -196,6 +215,7 @@ fn start_request(
     spec: &InstanceSpec,
     jail: JailRequest,
     memory: MemorySource,
+    merges_pages: bool,
 ) -> Result<Vec<u8>, StartError> {
     let instance = StartRequest {
         arguments: spec.arguments.clone(),
@@ -213,8 +233,10 @@ fn start_request(
         },
         memory,
         rewrites_calls: spec.rewrites_calls,
+        is_reset: spec.is_reset,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
         limits_log: true,
+        merges_pages,
         isolation: isolation_choice(spec.isolation),
         uses_dispatch: true,
     };
@@ -313,10 +335,15 @@ impl UnikernelSandbox {
                 return Err(snapshots::unasked());
             };
             match readiness {
-                Readiness::Captured(processor) => {
-                    let resident =
-                        Resident::new(file, *processor, root).map_err(host_error("sealing a snapshot"))?;
-                    Ok(Some(Arc::new(resident)))
+                Readiness::Captured(captured) => {
+                    // Text of a large program takes a while to copy.
+                    let texts = Arc::clone(&self.snapshots.texts);
+                    let made = spawn_blocking(move || Resident::new(file, *captured, root, &texts));
+                    let resident = made.await;
+                    let resident = resident.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+                    Ok(Some(Arc::new(
+                        resident.map_err(host_error("sealing a snapshot"))?,
+                    )))
                 }
                 Readiness::NotCaptured => {
                     instance.stop(StopReason::NotNeeded).await;
@@ -337,7 +364,7 @@ impl UnikernelSandbox {
             Isolation::Process => Some(features::of_processes()),
         };
         let missing = match &features {
-            Some(features) => match resident.missing_in(features) {
+            Some(features) => match resident.missing_in(isolation, features) {
                 Some(missing) => missing,
                 None => return Some(resident),
             },
@@ -381,9 +408,10 @@ impl UnikernelSandbox {
         };
         let (memory, files, resident) = origin.parts();
         let is_clone = resident.is_some();
-        let request = start_request(spec, jail, memory);
+        let can_be_reset = is_clone && spec.is_reset && wanted.isolation == Isolation::VirtualMachine;
+        let request = start_request(spec, jail, memory, self.merges_pages);
         let taken = Taken {
-            process: Watched::new(launch.process).map_err(host_error("watching the monitor process"))?,
+            process: Watched::new(launch.process),
             group,
             supply: Arc::clone(&self.supply),
         };
@@ -426,6 +454,7 @@ impl UnikernelSandbox {
         tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
+            resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
             control,
             commands,
             opened,
@@ -467,7 +496,9 @@ async fn until_ready(
 struct UnikernelInstance {
     id: String,
     control: Arc<Channel>,
-    commands: mpsc::Sender<StopReason>,
+    commands: mpsc::Sender<Command>,
+    /// How often it may still be reset.
+    resets_left: AtomicU32,
     /// Streams that were opened; the end report is about the newest.
     opened: Arc<AtomicU32>,
     /// Has changed, or will not change any more, when all is known.
@@ -518,8 +549,31 @@ impl Instance for UnikernelInstance {
 
     async fn stop(&self, reason: StopReason) -> EndReport {
         // A full or closed queue means that it is being stopped already.
-        let _ = self.commands.try_send(reason);
+        let _ = self.commands.try_send(Command::Stop(reason));
         self.ended().await
+    }
+
+    fn can_be_reset(&self) -> bool {
+        self.resets_left.load(Ordering::Relaxed) > 0
+    }
+
+    async fn reset(&self) -> Result<(), ResetError> {
+        let less = |left: u32| left.checked_sub(1);
+        if self
+            .resets_left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .is_err()
+        {
+            return Err(ResetError::Unsupported);
+        }
+        let (sender, done) = oneshot::channel();
+        // Fails only if the instance has ended, or is being stopped: then nothing is said either.
+        let _ = self.commands.try_send(Command::Reset(sender));
+        match tokio::time::timeout(RESET_TIMEOUT, done).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(ResetError::Ended(self.ended().await)),
+            Err(_) => Err(ResetError::TimedOut),
+        }
     }
 }
 
@@ -530,7 +584,6 @@ mod tests {
     use rustix::net::sockopt::set_socket_send_buffer_size;
     use spore_monitor::protocol::PACKET_BYTES_MAX;
     use std::path::PathBuf;
-    use std::time::Duration;
 
     fn spec(value_bytes: usize) -> InstanceSpec {
         InstanceSpec {
@@ -542,6 +595,7 @@ mod tests {
             working_directory: "/".into(),
             rewrites_calls: true,
             is_cloned: false,
+            is_reset: false,
             egress: Vec::new(),
             port: 8080,
             memory_bytes: 1 << 20,
@@ -553,7 +607,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_largest_request_fits_into_the_socket() {
-        let packet = start_request(&spec(240 << 10), JailRequest::default(), MemorySource::Fresh).unwrap();
+        let packet = start_request(
+            &spec(240 << 10),
+            JailRequest::default(),
+            MemorySource::Fresh,
+            false,
+        )
+        .unwrap();
         let (ours, _theirs) = launch::packet_sockets().unwrap();
         set_socket_send_buffer_size(&ours, PACKET_BYTES_MAX).unwrap();
         let channel = Channel::new(ours).unwrap();
@@ -566,6 +626,7 @@ mod tests {
             &spec(PACKET_BYTES_MAX),
             JailRequest::default(),
             MemorySource::Fresh,
+            false,
         )
         .unwrap_err();
         assert!(matches!(error, StartError::BadProgram { .. }), "{error}");

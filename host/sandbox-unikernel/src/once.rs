@@ -72,7 +72,7 @@ pub fn run_once(
     })?;
     let name = request.arguments.first().cloned().unwrap_or_default();
     let title = format!("spore-monitor run {name}");
-    let launch = launch::start(&title, None)?;
+    let launch = launch::start(&title, None, false)?;
     let jail = JailRequest {
         title,
         user: own_user(launch.process.id()),
@@ -156,7 +156,7 @@ impl Monitor {
             }
             if moved[1] {
                 match self.receive(&mut buffer) {
-                    // Nobody has asked for a probe of the jail, or for a snapshot.
+                    // Nobody has asked for a probe of the jail, a snapshot or a reset.
                     Some(
                         Event::Ready
                         | Event::Answered(_)
@@ -164,7 +164,8 @@ impl Monitor {
                         | Event::Jail(_)
                         | Event::Captured(_)
                         | Event::Written(_)
-                        | Event::NotCaptured(_),
+                        | Event::NotCaptured(_)
+                        | Event::Reset,
                     ) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
                     Some(Event::Ended(end)) => {
@@ -201,7 +202,8 @@ impl Monitor {
                     | Event::Jail(_)
                     | Event::Captured(_)
                     | Event::Written(_)
-                    | Event::NotCaptured(_),
+                    | Event::NotCaptured(_)
+                    | Event::Reset,
                 ) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),
                 None => return Ok(None),

@@ -16,10 +16,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
+use spore_monitor::Text;
 use spore_monitor::features::Features;
-use spore_monitor::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
-use spore_sandbox::{InstanceSpec, StartError};
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
+
+use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
 const KEPT: usize = 64;
@@ -43,6 +46,8 @@ pub(crate) struct Resident {
     root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
+    /// Its text in large pages, if there is any.
+    text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
 }
@@ -51,6 +56,8 @@ pub(crate) struct Resident {
 #[derive(Default)]
 pub(crate) struct Snapshots {
     cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+    /// What they have of text in large pages.
+    pub(crate) texts: Arc<Texts>,
 }
 
 impl Snapshots {
@@ -91,7 +98,10 @@ impl Snapshots {
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, processor: ProcessorState, root: File) -> io::Result<Self> {
+    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File, texts: &Texts) -> io::Result<Self> {
+        let file = File::from(file);
+        let text = texts.of(&file, &root, &captured.text_offers)?;
+        let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
         fcntl_add_seals(
             &file,
@@ -103,19 +113,27 @@ impl Resident {
             file,
             root,
             extents,
-            processor,
+            processor: captured.processor,
+            text,
             written: OnceLock::new(),
         })
     }
 
     /// What a copy needs that is not there where guests have these features; none if it can go on there.
-    pub(crate) fn missing_in(&self, here: &Features) -> Option<String> {
+    pub(crate) fn missing_in(&self, isolation: Isolation, here: &Features) -> Option<String> {
+        if isolation == Isolation::Process && self.text.is_some() {
+            return Some("its text is in large pages, which a process does not map".to_owned());
+        }
         self.processor.features.missing_in(here)
     }
 
-    /// The files that a monitor needs for that: of the root, and of the memory.
+    /// The files that a monitor needs for that: of the root, of the memory, and of the text.
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.root.as_fd(), self.file.as_fd()]
+        let text = self.text.as_ref().map(|text| text.file.as_fd());
+        [self.root.as_fd(), self.file.as_fd()]
+            .into_iter()
+            .chain(text)
+            .collect()
     }
 
     /// What a monitor needs to know to make a copy.
@@ -123,6 +141,7 @@ impl Resident {
         Snapshot {
             extents: self.extents.clone(),
             processor: self.processor.clone(),
+            text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
             written: self.written.get().cloned(),
         }
     }

@@ -129,6 +129,7 @@ impl Supply {
                 processor_millis: FIRST_WANTED.1,
             },
             default: isolation,
+            shares_namespaces: false,
             demand: Demand::default(),
         };
         let thread = std::thread::Builder::new()
@@ -217,11 +218,14 @@ struct Maker {
     next: Wanted,
     /// What functions get that ask for nothing in particular.
     default: Isolation,
+    /// All monitors are in those namespaces of this thread in which there is nothing.
+    shares_namespaces: bool,
     demand: Demand,
 }
 
 impl Maker {
     fn run(mut self, queue: &Receiver<Order>) {
+        self.shares_namespaces = spore_monitor::process::share_namespaces().is_ok();
         let mut is_complete = self.refill();
         loop {
             let order = if !is_complete {
@@ -311,7 +315,7 @@ impl Maker {
     }
 
     fn start(&self, wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
-        let launch = launch::start(READY_TITLE, cgroup)?;
+        let launch = launch::start(READY_TITLE, cgroup, self.shares_namespaces)?;
         let isolation = match wanted.isolation {
             Isolation::VirtualMachine => protocol::Isolation::VirtualMachine,
             Isolation::Process => protocol::Isolation::Process,

@@ -1,62 +1,58 @@
 //! A monitor process that tasks can wait for.
+//!
+//! As long as nobody waits it takes no descriptor: of thousands of instances nearly all only run.
 
 use std::io;
 use std::process::ExitStatus;
+use std::time::Duration;
 
-use spore_monitor::process::Process;
+use spore_monitor::process::{Process, Unreaped};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+/// How often it is looked whether the process has ended, where no descriptor is left to tell.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A process that ends with its handle at the latest.
-pub(crate) struct Watched {
-    process: AsyncFd<Process>,
-    status: Option<ExitStatus>,
-}
+pub(crate) struct Watched(Unreaped);
 
 impl Watched {
-    /// Watches a process.
-    #[allow(
-        deprecated,
-        reason = "its successor is unsafe, for types whose descriptor may change; that of a process never does"
-    )]
-    pub(crate) fn new(process: Process) -> io::Result<Self> {
-        Ok(Self {
-            process: AsyncFd::with_interest(process, Interest::READABLE)?,
-            status: None,
-        })
+    /// A process that nobody has waited for.
+    pub(crate) fn new(process: Process) -> Self {
+        Self(process.into())
     }
 
     /// Waits until the process has ended.
+    #[allow(
+        deprecated,
+        reason = "its successor is unsafe, for types whose descriptor may change; that of this one never does"
+    )]
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         loop {
-            if let Some(status) = self.status {
+            if let Some(status) = self.0.try_wait()? {
                 return Ok(status);
             }
-            let mut guard = self.process.readable().await?;
-            self.status = guard.get_inner().try_wait()?;
-            guard.clear_ready();
+            let watch = self.0.watch();
+            let watch = watch.and_then(|descriptor| AsyncFd::with_interest(descriptor, Interest::READABLE));
+            match watch {
+                // What it says is looked up above.
+                Ok(watch) => drop(watch.readable().await?),
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
         }
     }
 
     /// Ends the process, and waits for that.
     pub(crate) async fn kill(&mut self) -> io::Result<ExitStatus> {
-        if self.status.is_none() {
-            // Fails only if the process is gone already.
-            let _ = self.process.get_ref().kill();
-        }
+        self.0.kill();
         self.wait().await
     }
-}
 
-impl Watched {
     /// Ends the process if it has not ended, and waits for that without letting others run.
     pub(crate) fn end(&mut self) {
-        if self.status.is_none() {
-            let process = self.process.get_ref();
-            // Fails only if the process is gone already. A process that is killed ends soon, and must be waited for.
-            let _ = process.kill();
-            self.status = process.wait().ok();
-        }
+        self.0.kill();
+        // A process that is killed ends soon. Fails only if somebody else has waited for it.
+        let _ = self.0.wait();
     }
 }
 
@@ -77,8 +73,8 @@ mod tests {
     /// The test's own program, which knows no such subcommand and ends with an error.
     #[tokio::test]
     async fn an_end_is_seen_once_and_for_all() {
-        let launch = launch::start("spore-monitor test", None).unwrap();
-        let mut watched = Watched::new(launch.process).unwrap();
+        let launch = launch::start("spore-monitor test", None, false).unwrap();
+        let mut watched = Watched::new(launch.process);
         let status = watched.wait().await.unwrap();
         assert!(!status.success() || status.success() && status.signal().is_none());
         assert_eq!(watched.wait().await.unwrap(), status);

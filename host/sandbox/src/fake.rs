@@ -37,7 +37,7 @@ use tokio::task::AbortHandle;
 
 use crate::{
     ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
-    LogLine, LogSink, LogSource, Sandbox, StartError, StartStages, StopReason,
+    LogLine, LogSink, LogSource, ResetError, Sandbox, StartError, StartStages, StopReason,
 };
 
 /// Bytes that a fake stream holds in each direction before its writer has to wait.
@@ -63,6 +63,9 @@ pub fn response(status: u16, body: impl Into<Bytes>) -> Response<FakeBody> {
 pub struct FakeFunction {
     start_delay: Duration,
     start_error: Option<Arc<dyn Fn() -> StartError + Send + Sync>>,
+    /// How often it can be reset, where it is asked to be one that can.
+    resets: u64,
+    reset_delay: Duration,
     serve: Serve,
 }
 
@@ -77,6 +80,8 @@ impl FakeFunction {
         Self {
             start_delay: Duration::ZERO,
             start_error: None,
+            resets: 0,
+            reset_delay: Duration::ZERO,
             serve,
         }
     }
@@ -128,6 +133,13 @@ impl FakeFunction {
     #[must_use]
     pub fn start_delay(mut self, delay: Duration) -> Self {
         self.start_delay = delay;
+        self
+    }
+
+    /// Lets the instance be reset so many times, which takes `delay` each; the next time fails.
+    #[must_use]
+    pub fn resets(mut self, times: u64, delay: Duration) -> Self {
+        (self.resets, self.reset_delay) = (times, delay);
         self
     }
 
@@ -291,8 +303,12 @@ impl Sandbox for FakeSandbox {
             connections: Mutex::default(),
             registered: Mutex::new(Some(registered)),
         };
+        let resets = AtomicU64::new(function.resets);
         Ok(Arc::new(FakeInstance {
             serve: function.serve,
+            can_be_reset: spec.is_reset && function.resets > 0,
+            resets,
+            reset_delay: function.reset_delay,
             spec: Arc::new(spec),
             log,
             shared: Arc::new(shared),
@@ -343,6 +359,10 @@ impl Shared {
 
 struct FakeInstance {
     serve: Serve,
+    can_be_reset: bool,
+    /// How often it still can.
+    resets: AtomicU64,
+    reset_delay: Duration,
     spec: Arc<InstanceSpec>,
     log: Arc<dyn LogSink>,
     shared: Arc<Shared>,
@@ -392,6 +412,24 @@ impl Instance for FakeInstance {
 
     async fn start_stages(&self) -> StartStages {
         self.stages
+    }
+
+    fn can_be_reset(&self) -> bool {
+        self.can_be_reset
+    }
+
+    async fn reset(&self) -> Result<(), ResetError> {
+        for connection in lock(&self.shared.connections).drain(..) {
+            connection.abort();
+        }
+        tokio::time::sleep(self.reset_delay).await;
+        if let Some(report) = self.shared.report() {
+            return Err(ResetError::Ended(report));
+        }
+        let left = self
+            .resets
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(|_| ()).map_err(|_| ResetError::Unsupported)
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {

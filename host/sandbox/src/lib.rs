@@ -7,7 +7,8 @@
 //! ```text
 //!  Sandbox::start ──> (booting) ──ready──> Instance ──connect──> IngressStream (HTTP/1.1 with the function)
 //!                         │                   │
-//!                         └─ StartError       └─ ended() / stop() ──> EndReport, exactly one per instance
+//!                         └─ StartError       ├─ reset() ──> what it was when it was started, if it can be reset
+//!                                             └─ ended() / stop() ──> EndReport, exactly one per instance
 //! ```
 //!
 //! Rules that every implementation keeps, and that `tests/conformance` checks:
@@ -22,6 +23,8 @@
 //!    that the program meant is told from one that it did not.
 //! 6. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
+//! 7. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
+//!    can be seen by it or have an effect on it, and its randomness is fresh. Otherwise it is to be stopped.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,6 +59,8 @@ pub struct InstanceSpec {
     pub rewrites_calls: bool,
     /// Whether instances may be copies of one that was booted once, where a sandbox can make them so.
     pub is_cloned: bool,
+    /// Whether it is to be one that can be reset ([`Instance::reset`]), where a sandbox can make it so.
+    pub is_reset: bool,
     /// Where the function may connect to; nowhere if there are no rules.
     pub egress: Vec<EgressRule>,
     /// TCP port on which the function listens inside the sandbox.
@@ -183,6 +188,20 @@ pub trait Instance: Send + Sync {
     /// Nobody who waits for an answer waits for this.
     async fn start_stages(&self) -> StartStages {
         StartStages::default()
+    }
+
+    /// Whether [`Instance::reset`] may succeed.
+    fn can_be_reset(&self) -> bool {
+        false
+    }
+
+    /// Makes the instance what it was when it was started (rule 7). Streams that were opened before end.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be done, or has not been within a bounded time. The instance is to be stopped then.
+    async fn reset(&self) -> Result<(), ResetError> {
+        Err(ResetError::Unsupported)
     }
 
     /// Ends the instance and waits until nothing of it is left (rule 4). `reason` is written to the function's log
@@ -313,6 +332,20 @@ pub enum ConnectError {
     /// The host refused, for example for want of descriptors.
     #[error("no stream to the instance could be opened")]
     Host(#[source] std::io::Error),
+}
+
+/// Why an instance could not be reset.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// It is of no kind that can be, or has been often enough.
+    #[error("it is none that can be reset")]
+    Unsupported,
+    /// It has ended, for whatever reason.
+    #[error("{}", .0.cause)]
+    Ended(EndReport),
+    /// It has not been within its time.
+    #[error("it took too long")]
+    TimedOut,
 }
 
 /// Where a line of the function's log comes from.

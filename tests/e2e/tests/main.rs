@@ -14,6 +14,7 @@ use spore_test_harness::{program, unikernels_can_run};
 
 mod clones;
 mod confinement;
+mod density;
 mod deploy;
 mod egress;
 mod faults;
@@ -23,6 +24,7 @@ mod lifecycle;
 mod load;
 mod output;
 mod process;
+mod resets;
 mod roots;
 mod run;
 mod scaling;
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         run::TESTS_OF_THE_COMMAND_LINE,
         clones::TESTS,
         confinement::TESTS,
+        density::TESTS,
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         output::TESTS,
         process::TESTS,
+        resets::TESTS,
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,

@@ -1,5 +1,6 @@
 //! A blocking HTTP/1.1 client on hyper: one connection, one request at a time, every method with or without a body.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -81,6 +82,58 @@ pub fn request(method: Method, path: &str) -> Request<Bytes> {
 pub fn with_body(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Bytes> {
     let built = Request::builder().method(method).uri(path).body(body.into());
     built.expect("the paths in tests are valid")
+}
+
+/// Asks a function so often at the same time, and returns the bodies of the answers: no request gets its whole body before
+/// all of them have an instance, so that each has one of its own.
+pub fn ask_at_once(
+    gateway: SocketAddr,
+    function: &str,
+    count: usize,
+    timeout: Duration,
+) -> std::io::Result<Vec<String>> {
+    let head = format!(
+        "POST /function/{function} HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n"
+    );
+    let open = |_| {
+        let mut stream = std::net::TcpStream::connect(gateway)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.write_all(head.as_bytes())?;
+        Ok(BufReader::new(stream))
+    };
+    let mut streams = (0..count).map(open).collect::<std::io::Result<Vec<_>>>()?;
+    // The gateway asks for the body when it has an instance for it.
+    for stream in &mut streams {
+        expect(stream, "HTTP/1.1 100 ")?;
+    }
+    for stream in &mut streams {
+        stream.get_mut().write_all(b"x")?;
+    }
+    let answer = |mut stream: BufReader<std::net::TcpStream>| {
+        let length = expect(&mut stream, "HTTP/1.1 200 ")?;
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body)?;
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    };
+    streams.into_iter().map(answer).collect()
+}
+
+/// Reads the head of an answer, which has to begin so; its length as announced.
+fn expect(stream: &mut impl BufRead, start: &str) -> std::io::Result<usize> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if stream.read_line(&mut head)? == 0 {
+            break;
+        }
+    }
+    if !head.starts_with(start) {
+        return Err(std::io::Error::other(format!("not {start:?}: {head:?}")));
+    }
+    let lower = head.to_lowercase();
+    let length = lower
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    Ok(length.and_then(|text| text.trim().parse().ok()).unwrap_or(0))
 }
 
 /// A kept connection.

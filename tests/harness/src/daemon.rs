@@ -277,7 +277,12 @@ fn spawn(data: &Path, setup: &Setup) -> (Child, SocketAddr) {
 
 /// Starts `spore serve` where it has to fail, and returns what it wrote.
 pub fn failed_start(data: &Path) -> String {
-    let (mut process, log_path) = spawn_unchecked(data, &Setup::default());
+    failed_start_as(data, &Setup::default())
+}
+
+/// The same in this way.
+pub fn failed_start_as(data: &Path, setup: &Setup) -> String {
+    let (mut process, log_path) = spawn_unchecked(data, setup);
     let mut status = None;
     wait_until(START_TIMEOUT, || {
         status = process.try_wait().expect("the daemon is our child");

@@ -18,6 +18,7 @@ use spore_test_real::programs::{self, Program};
 mod compare;
 mod load;
 mod redis;
+mod resets;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -28,6 +29,11 @@ fn main() -> ExitCode {
         programs::installed::redis::missing(),
         redis::run,
     ));
+    let leaving = programs::installed::PYTHON_LEAVING;
+    let missing = leaving
+        .missing()
+        .or_else(|| is_native_only().then(|| "a process is not reset".to_owned()));
+    trials.push(named(leaving.name, leaving.is_fast, missing, resets::run));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -54,8 +54,10 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         memory: MemorySource::Fresh,
         rewrites_calls: !arguments.no_syscall_rewriting,
         reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
+        merges_pages: false,
         limits_log: false,
         isolation: unikernel::isolation_choice(arguments.isolation.map(Into::into)),
+        is_reset: false,
         uses_dispatch: !arguments.no_syscall_user_dispatch,
     };
     let quiet = arguments.quiet;

@@ -10,6 +10,7 @@
 //! * [`space`]: the address space; [`map`], [`change`], [`remap`], [`heap`]: what programs ask of it;
 //! * [`fault`]: what happens when memory is first touched; [`user`]: access from system calls;
 //! * [`frames`], [`pages`]: RAM, and what is behind files in memory;
+//! * [`text`]: what may be in large pages in a snapshot;
 //! * [`buffers`]: the program's buffers in reads and writes.
 
 pub(crate) mod areas;
@@ -26,6 +27,7 @@ pub mod ranges;
 pub(crate) mod remap;
 mod rewriting;
 pub(crate) mod space;
+mod text;
 mod user;
 
 pub(crate) use buffers::Buffers;

@@ -482,6 +482,110 @@ proptest! {
     }
 }
 
+/// A program of three adjacent segments with two large pages, offered to the host, which has accepted.
+fn offered_text() -> (AddressSpace, SharedFrames, u64) {
+    const PAGES: [(u64, Protection); 3] = [
+        (30, Protection::READ),
+        (700, Protection::READ.union(Protection::EXECUTE)),
+        (400, Protection::READ),
+    ];
+    let module_bytes = PAGES.iter().map(|(pages, _)| pages).sum::<u64>() * PAGE_BYTES;
+    let boot = simulation::start(RAM_BYTES, RESERVED_END, module_bytes);
+    let frames = frames::share(&boot);
+    let free_before = frames.borrow().free_bytes();
+    let mut space = AddressSpace::new(&boot, &frames);
+    let mut first = 0;
+    for (pages, protection) in PAGES {
+        let contents = Contents::Module {
+            offset: first * PAGE_BYTES,
+            end: module_bytes,
+        };
+        let place = Place::Fixed(TEXT + first * PAGE_BYTES);
+        let request = Request::anonymous(place, pages * PAGE_BYTES, protection);
+        space.map(&Request { contents, ..request }).unwrap();
+        first += pages;
+    }
+    // Data beside it is nobody's text.
+    let data = Request::anonymous(Place::Fixed(TEXT + (6 << 20)), 2 << 20, Protection::READ_WRITE);
+    space.map(&data).unwrap();
+    // A page that the rewriting of calls has made the program's own.
+    space.fault(TEXT + 40 * PAGE_BYTES, Intent::Execute).unwrap();
+    let area = space.areas.find(TEXT + 40 * PAGE_BYTES).unwrap().1.clone();
+    space.own_page(TEXT + 40 * PAGE_BYTES, &area).unwrap();
+    let offers = space.offer_text();
+    assert_eq!(offers.len(), 2);
+    let before: Vec<_> = text_frames(&space).collect();
+    assert!(before.iter().all(Option::is_some));
+    for (offer, page) in offers.iter().zip(0..) {
+        simulation::accept_offer(offer, page);
+    }
+    assert!(text_frames(&space).eq(before), "it looks as before");
+    (space, frames, free_before)
+}
+
+const TEXT: u64 = 0x40_0000;
+
+fn text_frames(space: &AddressSpace) -> impl Iterator<Item = Option<u64>> {
+    (0..1024).map(|page| Some(space.tables.mapped(TEXT + page * PAGE_BYTES)?.gpa))
+}
+
+#[test]
+fn text_in_large_pages_can_be_changed_page_by_page() {
+    let _machine = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut space, frames, free_before) = offered_text();
+    let before: Vec<_> = text_frames(&space).collect();
+    let changed = TEXT + 100 * PAGE_BYTES;
+    space
+        .protect(changed, PAGE_BYTES, Protection::READ_WRITE)
+        .unwrap();
+    space.fault(changed, Intent::Write).unwrap();
+    assert!(!space.tables.mapped(changed).unwrap().is_borrowed);
+    space.unmap(TEXT + 200 * PAGE_BYTES, PAGE_BYTES).unwrap();
+    // Moved as a whole, across both.
+    let target = 0x7000_0000;
+    let moved = space.remap(
+        TEXT + 730 * PAGE_BYTES,
+        300 * PAGE_BYTES,
+        300 * PAGE_BYTES,
+        Move::To(target),
+    );
+    assert_eq!(moved, Ok(target));
+    for (page, before) in before.iter().enumerate() {
+        let address = TEXT + page as u64 * PAGE_BYTES;
+        let now = |address: u64| space.tables.mapped(address).map(|mapped| mapped.gpa);
+        match page {
+            100 => assert_ne!(now(address), *before),
+            200 => assert_eq!(now(address), None),
+            730.. => assert_eq!(now(target + address - TEXT - 730 * PAGE_BYTES), *before),
+            _ => assert_eq!(now(address), *before, "{page}"),
+        }
+    }
+    space.clear();
+    assert!(text_frames(&space).all(|frame| frame.is_none()));
+    drop(space);
+    assert_eq!(frames.borrow().free_bytes(), free_before, "no frame is lost");
+}
+
+#[test]
+fn text_in_large_pages_ends_with_its_address_space() {
+    let _machine = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (mut space, frames, free_before) = offered_text();
+    // A page that a table has taken back is still the one that it was.
+    let gpa = space.tables.mapped(TEXT + 40 * PAGE_BYTES).unwrap().gpa;
+    assert!(gpa < MODULES_GPA);
+    space.clear();
+    assert_eq!(frames.borrow().free_bytes(), free_before);
+    space
+        .map(&Request::anonymous(
+            Place::Fixed(TEXT),
+            4 << 20,
+            Protection::READ_WRITE,
+        ))
+        .unwrap();
+    space.fault(TEXT, Intent::Write).unwrap();
+    assert!(space.tables.mapped(TEXT).unwrap().is_writable);
+}
+
 #[test]
 fn large_mappings_are_filled_in_large_steps() {
     let _machine = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -39,7 +39,7 @@ impl PageTables {
         let next = ((at >> shift) + 1) << shift;
         match self.lookup(at)? {
             Lookup::AbsentUntil(end) => Ok(end.max(next)),
-            Lookup::Large(_) | Lookup::Table(_) => Ok(next),
+            Lookup::Large(_) | Lookup::Offered(..) | Lookup::Table(_) => Ok(next),
         }
     }
 
@@ -85,7 +85,7 @@ impl PageTables {
             }
             match self.lookup(at)? {
                 Lookup::AbsentUntil(next) => at = next,
-                Lookup::Large(_) => at += LARGE_PAGE_BYTES,
+                Lookup::Large(_) | Lookup::Offered(..) => at += LARGE_PAGE_BYTES,
                 Lookup::Table(table) => {
                     let entry = self.make_large_entry(at)?;
                     self.replace(entry, 0, (at, LARGE_PAGE_BYTES));
@@ -124,6 +124,7 @@ impl Drop for PageTables {
         }
         // The switch to other tables has made the host forget what was cached.
         self.flushed();
+        self.put_all_back();
         self.give_back_below(self.top_gpa, 3);
     }
 }

@@ -105,7 +105,7 @@ impl EmptyProcess {
             Region::file(module.as_fd(), program_bytes as usize).map_err(host_error("map the program"))?;
         let ram_file = match load.memory {
             Memory::Within(file) => files::fixed_memory_within(*file, ram_bytes),
-            Memory::Fresh | Memory::CopyOf(..) => files::fixed_memory(c"spore-guest", ram_bytes),
+            Memory::Fresh | Memory::CopyOf { .. } => files::fixed_memory(c"spore-guest", ram_bytes),
         }
         .map_err(&no_memory)?;
         let ram = Region::shared(ram_file.as_fd(), ram_bytes as usize).map_err(&no_memory)?;
@@ -130,7 +130,7 @@ impl EmptyProcess {
         let (mut page_tables_used_gpa, mut missing, mut window_bytes) = (0, None, ram_bytes);
         let mut files = vec![ram_file.as_fd(), module.as_fd()];
         match load.memory {
-            Memory::CopyOf(file, snapshot) => {
+            Memory::CopyOf { file, snapshot, .. } => {
                 snapshot::set_state(&self.area, &snapshot.processor, &features, extended_state.mask)?;
                 let left = snapshot::fill(*file, snapshot, &ram_file, ram_bytes)?;
                 left.write(&self.area)?;

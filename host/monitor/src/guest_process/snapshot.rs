@@ -53,6 +53,11 @@ pub(super) fn fill(
     if snapshot.extents.len() > SNAPSHOT_EXTENTS_MAX {
         return Err(unusable("it consists of too many parts"));
     }
+    if snapshot.text_bytes != 0 {
+        return Err(unusable(
+            "its text is in large pages, which a process does not map",
+        ));
+    }
     let mut missing = Missing::none_of(ram_bytes);
     let mut buffer = vec![0; BUFFER_BYTES];
     for &(start, length) in &snapshot.extents {
@@ -183,6 +188,7 @@ mod tests {
         Snapshot {
             extents: extents.to_vec(),
             processor,
+            text_bytes: 0,
             written,
         }
     }

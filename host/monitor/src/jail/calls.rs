@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use kvm_bindings::{KVMIO, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xsave};
+use kvm_bindings::{
+    KVMIO, kvm_debugregs, kvm_msrs, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+};
 use rustix::ioctl::opcode;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -13,6 +15,7 @@ use seccompiler::{
 };
 
 use super::{Boundary, GuestHandle};
+use crate::written::SCAN;
 
 /// A call on the list.
 #[derive(Debug, Clone)]
@@ -61,6 +64,17 @@ fn processor_requests() -> [u32; 7] {
     ]
 }
 
+/// The requests to the virtual processor that a reset takes besides.
+fn reset_requests() -> [u32; 4] {
+    const TYPE: u8 = KVMIO as u8;
+    [
+        opcode::read_write::<kvm_msrs>(TYPE, 0x88), // KVM_GET_MSRS
+        opcode::read::<kvm_debugregs>(TYPE, 0xa1),  // KVM_GET_DEBUGREGS
+        opcode::write::<kvm_xsave>(TYPE, 0xa5),     // KVM_SET_XSAVE
+        opcode::read::<kvm_xcrs>(TYPE, 0xa6),       // KVM_GET_XCRS
+    ]
+}
+
 /// The list for a process with this boundary.
 #[must_use]
 pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
@@ -84,6 +98,7 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         (libc::PROT_READ | libc::PROT_WRITE) as u32,
         (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u32,
     );
+    let page_map = boundary.page_map.map(|descriptor| descriptor as u32);
     // The guest, and its tick.
     let mut calls = match boundary.guest {
         GuestHandle::Process(child) => vec![
@@ -102,9 +117,14 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
                 GuestHandle::Processor(descriptor) => descriptor as u32,
                 _ => u32::MAX,
             };
-            let requests = processor_requests().map(|request| vec![Is(0, processor), Is(1, request)]);
+            let resets = boundary.resets.then(reset_requests).into_iter().flatten();
+            let requests = processor_requests()
+                .into_iter()
+                .chain(resets)
+                .map(|request| vec![Is(0, processor), Is(1, request)]);
+            let scan = page_map.map(|descriptor| vec![Is(0, descriptor), Is(1, SCAN)]);
             vec![
-                one_of(libc::SYS_ioctl, "ioctl", requests.to_vec()),
+                one_of(libc::SYS_ioctl, "ioctl", requests.chain(scan).collect()),
                 with(
                     libc::SYS_setitimer,
                     "setitimer",
@@ -156,7 +176,8 @@ pub fn list(boundary: &Boundary) -> Vec<AllowedCall> {
         any(libc::SYS_exit, "exit"),
         any(libc::SYS_exit_group, "exit_group"),
     ]);
-    let page_map = boundary.page_map.map(|descriptor| descriptor as u32);
+    // The seed.
+    calls.extend(boundary.resets.then(|| any(libc::SYS_getrandom, "getrandom")));
     calls.extend(page_map.map(|descriptor| with(libc::SYS_pread64, "pread64", &[Is(0, descriptor)])));
     calls
 }

@@ -192,6 +192,8 @@ pub struct Boundary {
     pub control: i32,
     /// Number of the descriptor of its page map, if it is to read that.
     pub page_map: Option<i32>,
+    /// Whether it may put its virtual machine back to what it was.
+    pub resets: bool,
 }
 
 /// A process on its way into jail.
@@ -224,8 +226,9 @@ impl Jail {
         let opened = open();
         let title = title::Title::find();
         let nowhere = OpenOptions::new().write(true).open("/dev/null").ok();
-        let is_in_user_namespace = std::env::args_os().any(|argument| argument == process::IN_USER_NAMESPACE);
-        namespaces::enter(&mut report);
+        let is_told = |fact: &str| std::env::args_os().any(|argument| argument == fact);
+        let is_in_user_namespace = is_told(process::IN_USER_NAMESPACE);
+        namespaces::enter(&mut report, is_told(process::IN_SHARED_NAMESPACES));
         let jail = Self {
             report,
             title,

@@ -27,24 +27,31 @@ const MOUNT_POINT: &str = "/proc";
 #[error("the kernel allows this user none")]
 struct NoPidNamespace;
 
-/// Enters namespaces and the empty root, as far as they are to be had.
-pub(super) fn enter(report: &mut JailReport) {
+/// The namespaces in which nothing ever is, so that processes can share them.
+const SHARED: UnshareFlags = UnshareFlags::NEWNET.union(UnshareFlags::NEWIPC);
+
+/// Enters namespaces and the empty root, as far as they are to be had. `shares` says that it is in the shared ones already.
+pub(super) fn enter(report: &mut JailReport, shares: bool) {
     // The PID namespace is made with the process; its first process has the number 1.
     let is_first = getpid().is_init();
     report.note(
         Layer::PidNamespace,
         if is_first { Ok(()) } else { Err(NoPidNamespace) },
     );
-    let all = NAMESPACES
-        .iter()
-        .fold(UnshareFlags::empty(), |all, (_, flag)| all | *flag);
-    let together = separate(all);
+    let missing = |flag: &UnshareFlags| !(shares && SHARED.contains(*flag));
+    let flags = NAMESPACES.iter().map(|(_, flag)| *flag).filter(missing);
+    let together = separate(flags.collect());
     for (layer, flag) in NAMESPACES {
         // Together they cost less; one by one they tell which is not to be had.
-        report.note(layer, together.or_else(|_| separate(flag)));
+        let entered = if missing(&flag) {
+            together.or_else(|_| separate(flag))
+        } else {
+            Ok(())
+        };
+        report.note(layer, entered);
     }
     let root = if report.is_active(Layer::MountNamespace) {
-        empty_root()
+        empty_root(shares)
     } else {
         Err(io::Error::other("it takes a mount namespace"))
     };
@@ -56,19 +63,19 @@ fn separate(flags: UnshareFlags) -> Result<(), Errno> {
     unsafe { unshare_unsafe(flags) }
 }
 
-/// Makes an empty, read-only file system the root, and lets go of the one before.
-fn empty_root() -> io::Result<()> {
+/// Makes an empty, read-only file system the root, and lets go of the one before. Where there is a namespace that `is_shared`,
+/// it is that of its message queues, of which there are none: one file system for all. For each one of their own the kernel
+/// takes a little memory in every cgroup, so that thousands of both take gigabytes.
+fn empty_root(is_shared: bool) -> io::Result<()> {
     // Nothing that is mounted here shows elsewhere, and the other way round.
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    // One inode: its root.
-    mount(
-        "none",
-        MOUNT_POINT,
-        "tmpfs",
-        flags,
-        c"size=4k,nr_inodes=1,mode=0555",
-    )?;
+    let shared = || mount("none", MOUNT_POINT, "mqueue", flags, None);
+    if !(is_shared && shared().is_ok()) {
+        // One inode: its root.
+        let options = c"size=4k,nr_inodes=1,mode=0555";
+        mount("none", MOUNT_POINT, "tmpfs", flags, options)?;
+    }
     chdir(MOUNT_POINT)?;
     match pivot_root(".", ".") {
         // The old root lies on the new one now.

@@ -4,13 +4,13 @@ use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_xsave;
 use rustix::fs::{fstat, ftruncate};
-use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES};
+use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA};
 
-use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, kvm_error};
+use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
 use crate::memory::Region;
 use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
-use crate::tables;
+use crate::{tables, text};
 
 /// How much of the programs' memory, from its start, the host backs with small pages.
 const SMALL_PAGES_BYTES: u64 = 12 << 20;
@@ -21,8 +21,13 @@ pub(crate) enum Memory<'a> {
     Fresh,
     /// This file, which is empty and gets as long as the memory.
     Within(BorrowedFd<'a>),
-    /// A private copy of this file.
-    CopyOf(BorrowedFd<'a>, &'a Snapshot),
+    /// A private copy of a file.
+    CopyOf {
+        file: BorrowedFd<'a>,
+        /// See [`Snapshot::text_bytes`].
+        text: Option<BorrowedFd<'a>>,
+        snapshot: &'a Snapshot,
+    },
 }
 
 impl Memory<'_> {
@@ -34,7 +39,7 @@ impl Memory<'_> {
                 ftruncate(file, ram.length()).map_err(|error| MachineError::Memory(error.into()))?;
                 ram.share(*file).map_err(MachineError::Memory)
             }
-            Self::CopyOf(file, snapshot) => {
+            Self::CopyOf { file, snapshot, .. } => {
                 let file_bytes = fstat(file)
                     .map_err(|error| MachineError::Memory(error.into()))?
                     .st_size;
@@ -89,7 +94,12 @@ impl Machine {
         self.ram
             .advise_large_pages(frames_gpa, ram_bytes.saturating_sub(frames_gpa) as usize);
         match memory {
-            Memory::CopyOf(_, snapshot) => self.set_state(&snapshot.processor)?,
+            Memory::CopyOf { text, snapshot, .. } => {
+                if snapshot.text_bytes > 0 {
+                    self.show_text(*text, snapshot.text_bytes)?;
+                }
+                self.set_state(&snapshot.processor)?;
+            }
             Memory::Fresh | Memory::Within(_) => {
                 if text.is_none() {
                     self.ram.advise_large_pages(IMAGE_GPA, LARGE_PAGE_BYTES as usize);
@@ -110,6 +120,15 @@ impl Machine {
             .map_err(MachineError::Memory)?;
         // Mapped for this process, it is found at once when the guest needs it.
         self.ram.read::<u8>(IMAGE_GPA)?;
+        Ok(())
+    }
+
+    /// Shows the guest the large pages of text that a snapshot has.
+    fn show_text(&mut self, text: Option<BorrowedFd<'_>>, bytes: u64) -> Result<(), MachineError> {
+        let text = text.ok_or(MachineError::Snapshot("the file of its text is missing"))?;
+        let region = text::map(text, bytes).map_err(MachineError::Memory)?;
+        self.map(TEXT_SLOT, TEXT_GPA, &region, kvm_bindings::KVM_MEM_READONLY)?;
+        self.snapshot_text = Some(region);
         Ok(())
     }
 
@@ -136,7 +155,7 @@ impl Machine {
     }
 
     /// Sets the processor to what [`Machine::state`] has said of another one.
-    fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
+    pub(super) fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
         if let Some(missing) = state.features.missing_in(&self.features) {
             return Err(MachineError::MissingFeatures(missing));
         }

@@ -31,17 +31,26 @@ const CALLS_MAX: usize = 40;
 /// Number of a guest's process.
 const GUEST: i32 = 4_000_000;
 
-/// The two forms of a guest, as they are called in what the process tells.
-const FORMS: [(&str, GuestHandle); 2] = [
-    ("vm", GuestHandle::Processor(17)),
-    ("process", GuestHandle::Process(GUEST)),
+/// The two forms of a guest, and a virtual machine that can be reset, as they are called in what the process tells.
+const FORMS: [(&str, Boundary); 3] = [
+    ("vm", boundary(GuestHandle::Processor(17))),
+    ("process", boundary(GuestHandle::Process(GUEST))),
+    (
+        "reset",
+        Boundary {
+            page_map: Some(19),
+            resets: true,
+            ..boundary(GuestHandle::Processor(17))
+        },
+    ),
 ];
 
-fn boundary(guest: GuestHandle) -> Boundary {
+const fn boundary(guest: GuestHandle) -> Boundary {
     Boundary {
         guest,
         control: 0,
         page_map: None,
+        resets: false,
     }
 }
 
@@ -88,7 +97,9 @@ fn documented() {
     let mut process = machine.clone();
     process.retain(|call| !["ioctl", "setitimer"].contains(&call.as_str()));
     process.extend(table(&page, "<!-- calls beside a process -->"));
-    for (form, documented) in [("vm", machine), ("process", process)] {
+    let mut reset = machine.clone();
+    reset.extend(table(&page, "<!-- calls for a reset -->"));
+    for (form, documented) in [("vm", machine), ("process", process), ("reset", reset)] {
         let made = made_beside(form);
         assert_eq!(
             made, documented,
@@ -121,6 +132,8 @@ fn refused_arguments_beside_a_process() -> Vec<(&'static str, i64, [u64; 6])> {
 fn refused_arguments() -> Vec<(&'static str, i64, [u64; 6])> {
     const KVM_RUN: u64 = 0xae80;
     const KVM_CREATE_VM: u64 = 0xae01;
+    const KVM_SET_MSRS: u64 = 0x4008_ae89;
+    const KVM_SET_MEMORY: u64 = 0x4020_ae46;
     const KVM_SET_CPUID2: u64 = 0x4008_ae90;
     const TIOCSTI: u64 = 0x5412;
     let none = u64::from(u32::MAX);
@@ -133,6 +146,13 @@ fn refused_arguments() -> Vec<(&'static str, i64, [u64; 6])> {
             libc::SYS_ioctl,
             [18, KVM_RUN, 0, 0, 0, 0],
         ),
+        (
+            "model-specific registers that it sets",
+            libc::SYS_ioctl,
+            [17, KVM_SET_MSRS, 0, 0, 0, 0],
+        ),
+        ("other memory", libc::SYS_ioctl, [17, KVM_SET_MEMORY, 0, 0, 0, 0]),
+        ("another file's bytes", libc::SYS_pread64, [18, 0, 0, 0, 0, 0]),
         (
             "another machine",
             libc::SYS_ioctl,
@@ -179,7 +199,11 @@ fn refused_arguments() -> Vec<(&'static str, i64, [u64; 6])> {
 fn arguments() {
     let made = made_calls();
     let beside_a_process = refused_arguments_beside_a_process();
-    for (form, tried) in [("vm", refused_arguments()), ("process", beside_a_process)] {
+    for (form, tried) in [
+        ("vm", refused_arguments()),
+        ("process", beside_a_process),
+        ("reset", refused_arguments()),
+    ] {
         for (what, ..) in tried {
             assert!(
                 made.contains(&format!("{form} refused {what}")),
@@ -192,8 +216,7 @@ fn arguments() {
 /// In the process that is to try: names what can be made, and which of the arguments are refused.
 pub(crate) fn try_all(control: BorrowedFd<'_>) {
     let mut lines = Vec::new();
-    for (form, guest) in FORMS {
-        let boundary = boundary(guest);
+    for (form, boundary) in FORMS {
         let names: BTreeMap<i64, calls::AllowedCall> = calls::list(&boundary)
             .into_iter()
             .map(|call| (call.number, call))
@@ -207,7 +230,7 @@ pub(crate) fn try_all(control: BorrowedFd<'_>) {
                 lines.push(format!("{form} {name}"));
             }
         }
-        let refused = match guest {
+        let refused = match boundary.guest {
             GuestHandle::Process(_) => refused_arguments_beside_a_process(),
             _ => refused_arguments(),
         };

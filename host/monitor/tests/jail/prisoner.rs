@@ -34,6 +34,7 @@ pub(crate) fn send_to_jail(task: &str, depth: Depth, root: &Path) -> Outcome {
     let pair = || socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
     let ((ours, control), (_log, monitor_log)) = (pair(), pair());
     let spawn = Spawn {
+        shares_namespaces: false,
         title: "spore-monitor test",
         control,
         log: monitor_log,
@@ -73,6 +74,7 @@ pub(crate) fn main() -> ExitCode {
         guest: GuestHandle::None,
         control: control.as_raw_fd(),
         page_map: None,
+        resets: false,
     };
     let stripped = jail.give_up(boundary, user.parse().ok(), |_| {}, || {});
     let report: JailReport = if depth == "Whole" {

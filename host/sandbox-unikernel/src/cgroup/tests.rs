@@ -186,7 +186,7 @@ fn a_process_is_born_in_a_real_cgroup_of_version_two() {
     let launch = group
         .start_within(|folder| {
             assert!(folder.is_some(), "it is to be born there");
-            crate::launch::start("spore-test", folder)
+            crate::launch::start("spore-test", folder, false)
         })
         .unwrap();
     // It may have ended already; where it was is known until it is waited for.

@@ -98,6 +98,11 @@ impl Egress {
         }
     }
 
+    /// Ends all requests: no answer is on its way any more when this returns.
+    pub(crate) async fn end(&mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Serves a request. `answer` passes the outcome on to the monitor.
     pub(crate) fn serve<F: Future<Output = ()> + Send>(
         &mut self,

@@ -124,6 +124,17 @@ pub const PYTHON_HTTP_SERVER: Program = Program {
     },
 };
 
+/// `http.server` with a handler that tells its instances apart.
+pub const PYTHON_IDENTITY: Program = Program {
+    name: "python-identity",
+    is_fast: false,
+    needs: PYTHON_HTTP_SERVER.needs,
+    memory: "128Mi",
+    pages: &[],
+    load_path: "/",
+    make: || python("python", false, &["identity.py"]),
+};
+
 /// The parts of Python's standard library that lean on the system, and numpy.
 pub const PYTHON_HANDLER: Program = Program {
     name: "python-library",
@@ -153,6 +164,17 @@ pub const PYTHON_HANDLER: Program = Program {
     ],
     load_path: "/json",
     make: || python("python-numpy", true, &["handler.py"]),
+};
+
+/// One that leaves something in every place that it has, and tells what it finds: see `tests/resets.rs`.
+pub const PYTHON_LEAVING: Program = Program {
+    name: "python-reset",
+    is_fast: true,
+    needs: PYTHON_HTTP_SERVER.needs,
+    memory: "128Mi",
+    pages: &[],
+    load_path: "/",
+    make: || python("python", false, &["leaving.py"]),
 };
 
 /// A server on asyncio.
