@@ -111,11 +111,16 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>, instances: u32) 
     record::write(&folder.join("machine.json"), &machine)?;
 
     let wants = |part| only.is_none_or(|only| only == part);
+    let in_processes = if wants(Part::Cold) {
+        set_up.in_processes()?
+    } else {
+        None
+    };
     if wants(Part::Basics) {
         measure_basics(&set_up, repetitions, &folder)?;
     }
     if wants(Part::Cold) {
-        measure_cold(&set_up, repetitions, &folder)?;
+        measure_cold(&set_up, in_processes.as_ref(), repetitions, &folder)?;
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
@@ -162,9 +167,14 @@ fn measure_basics(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> R
 }
 
 /// Cold starts of C, Go, Python and Node, in both modes.
-fn measure_cold(set_up: &subject::SetUp, repetitions: u32, folder: &Path) -> Result<()> {
-    let mut all = vec![("cold-c", cold::of_c(set_up)?)];
-    all.extend(cold::of_programs(set_up)?);
+fn measure_cold(
+    set_up: &subject::SetUp,
+    in_processes: Option<&subject::SetUp>,
+    repetitions: u32,
+    folder: &Path,
+) -> Result<()> {
+    let mut all = vec![("cold-c", cold::of_c(set_up, in_processes)?)];
+    all.extend(cold::of_programs(set_up, in_processes)?);
     for (kind, mut subjects) in all {
         for lone in [false, true] {
             let series = rounds::run(kind, lone, repetitions, &mut subjects)?;

@@ -25,6 +25,9 @@ const UNUSED_MAX: Duration = Duration::from_secs(2);
 /// Iterations of the compute loop in one sample: some tens of milliseconds.
 const COMPUTE_ITERATIONS: u32 = 20_000_000;
 
+/// What separates functions in processes from the host.
+const IN_PROCESS: &str = "process, no virtual machine";
+
 /// One thing to measure.
 pub(crate) trait Subject {
     /// Name in the report.
@@ -51,7 +54,18 @@ pub(crate) struct SetUp {
 impl SetUp {
     /// Starts a daemon, and builds and deploys the functions.
     pub(crate) fn new() -> Result<SetUp> {
-        let daemon = Daemon::start();
+        SetUp::with(Daemon::start())
+    }
+
+    /// The same with a daemon whose functions run in processes; none if this one's do. It is to be dropped first.
+    pub(crate) fn in_processes(&self) -> Result<Option<SetUp>> {
+        let is_process = self.isolation == IN_PROCESS;
+        (!is_process)
+            .then(|| SetUp::with(Daemon::start_with(&["--isolation", "process"])))
+            .transpose()
+    }
+
+    fn with(daemon: Daemon) -> Result<SetUp> {
         let folder = tempfile::tempdir().context("the temporary folder is not writable")?;
         let source = folder.path().join("hello");
         let source_text = source
@@ -77,7 +91,7 @@ impl SetUp {
         let kind = kind.as_str().unwrap_or("unknown");
         let info = daemon.get("/system/info").json();
         let isolation = match info["isolation"].as_str() {
-            Some("process") => "process, no virtual machine".to_owned(),
+            Some("process") => IN_PROCESS.to_owned(),
             _ => format!("virtual machine, KVM {kind}"),
         };
         Ok(SetUp {

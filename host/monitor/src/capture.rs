@@ -3,7 +3,7 @@
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{GuestPage, HostPage};
 
-use crate::protocol::{Captured, Event};
+use crate::protocol::{Captured, Event, Isolation};
 use crate::run::{Failure, Instance};
 use crate::start;
 
@@ -26,13 +26,16 @@ impl Instance {
         } else {
             None
         };
-        let event = match (reason, self.machine.state()?) {
-            (None, Some(processor)) => Event::Captured(Box::new(Captured {
-                processor,
-                text_offers: text_offers(&guest),
+        let event = match reason {
+            None => Event::Captured(Box::new(Captured {
+                processor: self.machine.state()?,
+                text_offers: match self.machine.isolation() {
+                    Isolation::VirtualMachine => text_offers(&guest),
+                    // A process maps no text of large pages.
+                    Isolation::Process => Vec::new(),
+                },
             })),
-            (None, None) => Event::NotCaptured("it runs in a process".to_owned()),
-            (Some(reason), _) => Event::NotCaptured(reason.to_owned()),
+            Some(reason) => Event::NotCaptured(reason.to_owned()),
         };
         start::send(&self.control, &event)?;
         match event {
@@ -44,15 +47,15 @@ impl Instance {
         }
     }
 
-    /// Tells which pages a copy has written to so far, once.
+    /// Tells which pages a copy has needed of its own so far, once.
     pub(crate) fn tell_written(&mut self) -> Result<(), Failure> {
         self.tells_written = false;
-        if let Some(page_map) = &self.page_map {
-            let written = page_map.own_stretches(self.machine.ram());
+        let written = self.machine.needed(self.page_map.as_ref())?;
+        if !written.is_empty() {
             start::send(&self.control, &Event::Written(written))?;
-            if !self.machine.can_be_reset() {
-                self.page_map = None;
-            }
+        }
+        if !self.machine.can_be_reset() {
+            self.page_map = None;
         }
         Ok(())
     }

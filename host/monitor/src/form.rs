@@ -150,13 +150,22 @@ impl Form {
         }
     }
 
-    /// What a snapshot needs to know of the processor of a guest that waits; nothing of a process, whose snapshot would
-    /// have to be copied.
-    pub(crate) fn state(&mut self) -> Result<Option<ProcessorState>, FormError> {
-        match self {
-            Self::VirtualMachine(machine) => Ok(Some(machine.state()?)),
-            Self::Process(_) => Ok(None),
-        }
+    /// What a snapshot needs to know of the processor of a guest that waits.
+    pub(crate) fn state(&mut self) -> Result<ProcessorState, FormError> {
+        Ok(match self {
+            Self::VirtualMachine(machine) => machine.state()?,
+            Self::Process(process) => process.state()?,
+        })
+    }
+
+    /// The stretches (start and length) of its memory that a copy has needed of its own so far; nothing where that is not
+    /// known. A virtual machine's are seen in the page map.
+    pub(crate) fn needed(&self, page_map: Option<&PageMap>) -> Result<Vec<(u64, u64)>, FormError> {
+        Ok(match (self, page_map) {
+            (Self::VirtualMachine(machine), Some(page_map)) => page_map.own_stretches(&machine.ram),
+            (Self::VirtualMachine(_), None) => Vec::new(),
+            (Self::Process(process), _) => process.copied()?,
+        })
     }
 
     /// The registers of the code that is interrupted.

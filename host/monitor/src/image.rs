@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{SealFlags, fcntl_add_seals};
 use spore_abi::layout::{
     IMAGE_BYTES_MAX, IMAGE_DATA_BYTES_MAX, IMAGE_DATA_GPA, IMAGE_GPA, LARGE_PAGE_BYTES, PAGE_BYTES,
     WINDOW_BASE,
@@ -14,6 +14,7 @@ use spore_abi::pages::{IMAGE_MAGIC, ImageHeader};
 use zerocopy::FromBytes;
 
 use crate::memory::{OutOfRange, Region};
+use crate::memory_file::memory_file;
 use crate::tables;
 
 static LIBRARY_OS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/library-os.image"));
@@ -88,11 +89,7 @@ pub(crate) const TEXT_FILE_AREA_OFFSET: u64 = LARGE_PAGE_BYTES;
 ///
 /// If the kernel has no such files, or no memory.
 pub fn text_file() -> io::Result<OwnedFd> {
-    let file = memfd_create(
-        "spore-library-os",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?;
-    let file = File::from(file);
+    let file = File::from(memory_file(c"spore-library-os")?);
     file.set_len(TEXT_FILE_AREA_OFFSET + tables::MONITOR_BYTES as u64)?;
     file.write_all_at(LIBRARY_OS, 0)?;
     let area = Region::anonymous(tables::MONITOR_BYTES, PAGE_BYTES as usize)?;

@@ -36,6 +36,7 @@ mod allowance;
 mod capture;
 mod clocks;
 mod egress;
+pub mod features;
 mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -47,6 +48,7 @@ mod kick;
 mod log;
 mod machine;
 mod memory;
+mod memory_file;
 mod milestones;
 pub mod probe;
 pub mod process;
@@ -64,6 +66,7 @@ mod text;
 mod written;
 
 pub use image::text_file;
+pub use memory_file::memory_file;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
 pub use text::{Text, lay_out_text};

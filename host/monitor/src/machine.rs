@@ -2,19 +2,21 @@
 //!
 //! One that is made and not yet loaded belongs to no function: it is the *shell* that waits for one (`docs/snapshots.md`).
 
+use std::arch::x86_64::CpuidResult;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry,
-    kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
+    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
 use spore_abi::layout::{LARGE_PAGE_BYTES, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::Registers;
 
+use crate::features::{self, Features, STATE_LEAF};
 use crate::guest_process::ProcessEnd;
 use crate::image::{Image, TEXT_FILE_AREA_OFFSET};
 use crate::kick::ImmediateExit;
@@ -73,6 +75,8 @@ pub(crate) enum MachineError {
     Features,
     #[error("the snapshot cannot be used: {0}")]
     Snapshot(&'static str),
+    #[error("the snapshot cannot be used: this processor has not all that it needs: {0}")]
+    MissingFeatures(String),
 }
 
 /// How often in a row KVM may refuse for now to run a processor.
@@ -119,6 +123,7 @@ pub(crate) struct Machine {
     pristine: Option<Pristine>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
+    features: Features,
     /// First unused byte of the page-table pool.
     pub(crate) page_tables_used_gpa: u64,
     pub(crate) time_stamp_khz: u64,
@@ -152,23 +157,13 @@ impl Machine {
         let processor = virtual_machine
             .create_vcpu(0)
             .map_err(kvm_error("make a processor"))?;
-        let features = kvm
+        let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(kvm_error("tell the processor's features"))?;
         processor
-            .set_cpuid2(&features)
+            .set_cpuid2(&supported)
             .map_err(kvm_error("set the processor's features"))?;
-        let extended_state = extended_state(|index| {
-            const LEAF: u32 = 0xd;
-            let mut entries = features.as_slice().iter();
-            entries
-                .find(|entry| entry.function == LEAF && entry.index == index)
-                .map(|entry| StateLeaf {
-                    eax: entry.eax,
-                    ebx: entry.ebx,
-                    edx: entry.edx,
-                })
-        });
+        let (extended_state, features) = guest_features(&supported);
         let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
         set_special_registers(&mut special, &tables::PLACES);
         processor
@@ -204,6 +199,7 @@ impl Machine {
             pristine: None,
             kick,
             extended_state,
+            features,
             page_tables_used_gpa: 0,
             time_stamp_khz,
             refusals: 0,
@@ -483,6 +479,27 @@ pub(crate) fn extended_state(leaf: impl Fn(u32) -> Option<StateLeaf>) -> Extende
         mask,
         bytes: bytes.max(BYTES_MIN),
     }
+}
+
+/// What guests have of the processor's extended state, and what their programs see of it.
+pub(crate) fn guest_features(supported: &CpuId) -> (ExtendedState, Features) {
+    let leaf = |leaf, index| {
+        let mut entries = supported.as_slice().iter();
+        let entry = entries.find(|entry| entry.function == leaf && entry.index == index)?;
+        Some(CpuidResult {
+            eax: entry.eax,
+            ebx: entry.ebx,
+            ecx: entry.ecx,
+            edx: entry.edx,
+        })
+    };
+    let state = extended_state(|index| leaf(STATE_LEAF, index).map(StateLeaf::from));
+    let seen = if features::has_hardware_virtualisation() {
+        Features::new(leaf, state)
+    } else {
+        Features::new(features::known_leaf, state)
+    };
+    (state, seen)
 }
 
 /// Type of the task-state segment: a busy one, as after a task switch, and as VT-x demands (Intel SDM volume 3,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use kvm_ioctls::Kvm;
 use serde::Serialize;
 
-use crate::guest_process::{self, GuestProcess};
+use crate::guest_process::{self, EmptyProcess, Load};
 use crate::image::Image;
 use crate::machine::{Exit, Machine, MachineError, Memory};
 use crate::tables;
@@ -246,13 +246,16 @@ pub fn probe_process() -> Result<ProcessProbe, ProbeError> {
     let image = Image::library_os().map_err(|error| failed(error.into()))?;
     let program = guest_process::empty_program().map_err(|error| failed(error.into()))?;
     let started = Instant::now();
-    let guest = GuestProcess::new(
-        &image,
-        FREE_GPA,
-        (program.as_fd(), PAGE_BYTES),
-        crate::process::own_user(0),
-        true,
-    );
+    let empty = EmptyProcess::new(&image, None, crate::process::own_user(0));
+    let guest = empty.and_then(|empty| {
+        empty.load(&Load {
+            image: &image,
+            ram_bytes: FREE_GPA,
+            program: (program.as_fd(), PAGE_BYTES),
+            memory: &Memory::Fresh,
+            uses_dispatch: true,
+        })
+    });
     let guest = guest.map_err(|error| failed(error.into()))?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     Ok(ProcessProbe {

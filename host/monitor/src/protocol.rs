@@ -8,7 +8,7 @@
 //!     Probe                      ──>
 //!                                <──      Jail                  the only answer; then the process exits
 //!
-//!     Prepare                    ──>                            where instances run in virtual machines
+//!     Prepare                    ──>                            where instances are made ahead
 //!     Start + root file          ──>                            and the memory file, if it says so
 //!                                <──      Ready                 (or Captured, or Ended; nothing from a copy)
 //!     Open + stream socket       ──>                            as often as wanted
@@ -27,7 +27,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use spore_abi::pages::Registers;
 
+use crate::features::Features;
 use crate::jail::{JailReport, Layer};
 /// The first byte of a packet on the log socket.
 pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
@@ -43,8 +45,8 @@ pub enum Request {
         /// As in [`JailRequest::user`].
         user: Option<u32>,
     },
-    /// Make an empty virtual machine, and give up what rights its guest will not need. Before [`Request::Start`], which
-    /// then can ask for nothing but virtual machines. Attached may be [`crate::text_file`].
+    /// Make an empty virtual machine or guest process, and give up what rights its guest will not need. Before
+    /// [`Request::Start`], which then can ask for nothing but that form. Attached may be [`crate::text_file`].
     Prepare(Preparation),
     /// Make the guest and run the program. Attached is the file of its root; a second one where
     /// [`StartRequest::memory`] is not [`MemorySource::Fresh`]; and a third one where [`Snapshot::text_bytes`] is not 0.
@@ -76,6 +78,8 @@ pub const ATTACHMENTS_MAX: usize = 3;
 /// What is known of an instance before it is known which one it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preparation {
+    /// What is to be around the guest.
+    pub isolation: Isolation,
     /// Its likely limit of memory, in bytes. With another one the virtual machine is made again.
     pub memory_bytes: u64,
     /// As in [`JailRequest::user`].
@@ -126,7 +130,7 @@ pub struct StartRequest {
     pub uses_dispatch: bool,
 }
 
-/// Where the memory of an instance comes from. Only virtual machines have another one than fresh memory.
+/// Where the memory of an instance comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemorySource {
     /// It is zeroed memory, and the program is booted.
@@ -173,6 +177,19 @@ pub struct ProcessorState {
     pub top_table_gpa: u64,
     /// The extended state, as `xsave` writes it (Intel SDM volume 1, 13.4), in 32-bit words.
     pub extended_state: Vec<u32>,
+    /// What the program may have found of the processor, and cannot do without any more.
+    pub features: Features,
+}
+
+impl ProcessorState {
+    /// The general registers, the instruction pointer and the flags.
+    pub(crate) fn registers(&self) -> Registers {
+        Registers {
+            general: self.general,
+            rip: self.instruction_pointer,
+            rflags: self.flags,
+        }
+    }
 }
 
 /// What is around a guest.

@@ -1,23 +1,27 @@
-//! A monitor process while it waits for an instance: with a virtual machine and without rights, if it has been prepared.
+//! A monitor process while it waits for an instance: with an empty virtual machine or guest process and without rights, if
+//! it has been prepared.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use kvm_ioctls::Kvm;
 use spore_abi::layout::LARGE_PAGE_BYTES;
 
+use crate::guest_process::{self, EmptyProcess};
 use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, Stripped};
 use crate::kick;
 use crate::machine::Machine;
-use crate::protocol::Preparation;
+use crate::protocol::{Isolation, Preparation};
 use crate::start::{StartError, ram_bytes, say_on_log};
 use crate::written::PageMap;
 
-/// A monitor process that has not yet been asked to start an instance. With a machine it is a *shell*.
+/// A monitor process that has not yet been asked to start an instance. With a machine or a guest process it is a *shell*.
 pub(crate) struct Waiting {
     pub(crate) rights: Rights,
     /// A virtual machine with nothing in it.
     machine: Option<Machine>,
+    /// A guest process with nothing in it.
+    process: Option<EmptyProcess>,
     /// The library OS's code and constants, shared with other instances.
     pub(crate) text: Option<OwnedFd>,
     pub(crate) page_map: Option<PageMap>,
@@ -35,48 +39,58 @@ impl Waiting {
         Self {
             rights: Rights::Held(jail),
             machine: None,
+            process: None,
             text: None,
             page_map,
         }
     }
 
-    /// Makes a shell. Where there can be no virtual machine nothing happens: whether that matters is known when an
-    /// instance is asked for.
+    /// Makes a shell. Where there can be none nothing happens: whether that matters is known when an instance is asked for.
     pub(crate) fn prepare(
-        self,
+        mut self,
         preparation: &Preparation,
         kvm: &Result<Kvm, kvm_ioctls::Error>,
         control: &OwnedFd,
     ) -> Self {
-        let made = Image::library_os().map_err(StartError::from).and_then(|image| {
-            let ram_bytes = ram_bytes(preparation.memory_bytes)?;
-            make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes)
-        });
-        let (text, page_map) = (self.text, self.page_map);
-        match (made, self.rights) {
-            (Ok(mut machine), Rights::Held(jail)) => {
-                let boundary = Boundary {
-                    guest: GuestHandle::Processor(machine.processor_descriptor()),
-                    control: control.as_raw_fd(),
-                    page_map: None,
-                    resets: false,
-                };
-                let stripped = jail.give_up(boundary, preparation.user, say_on_log, || machine.warm_up());
-                give_heap_back();
-                Self {
-                    rights: Rights::GivenUp(stripped),
-                    machine: Some(machine),
-                    text,
-                    page_map,
-                }
+        let Ok(image) = Image::library_os() else {
+            return self;
+        };
+        let guest = match preparation.isolation {
+            Isolation::VirtualMachine => {
+                let made = ram_bytes(preparation.memory_bytes)
+                    .and_then(|ram_bytes| make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes));
+                self.machine = made.ok();
+                self.machine
+                    .as_ref()
+                    .map(|machine| GuestHandle::Processor(machine.processor_descriptor()))
             }
-            (_, rights) => Self {
-                rights,
-                machine: None,
-                text,
-                page_map,
-            },
-        }
+            Isolation::Process => {
+                self.process = make_process(&image, self.text.as_ref(), preparation.user).ok();
+                self.process
+                    .as_ref()
+                    .map(|process| GuestHandle::Process(process.id()))
+            }
+        };
+        let Some(guest) = guest else { return self };
+        let boundary = Boundary {
+            guest,
+            control: control.as_raw_fd(),
+            page_map: None,
+            resets: false,
+        };
+        let machine = self.machine.as_mut();
+        self.rights = match self.rights {
+            Rights::Held(jail) => {
+                Rights::GivenUp(jail.give_up(boundary, preparation.user, say_on_log, || {
+                    if let Some(machine) = machine {
+                        machine.warm_up();
+                    }
+                }))
+            }
+            given_up @ Rights::GivenUp(_) => given_up,
+        };
+        give_heap_back();
+        self
     }
 
     /// Only the rights: everything else is closed.
@@ -100,6 +114,21 @@ impl Waiting {
             machine.warm_up();
         }
         Ok(machine)
+    }
+}
+
+impl Waiting {
+    /// An empty guest process: the one that is there, or a new one.
+    pub(crate) fn take_process(
+        &mut self,
+        image: &Image,
+        user: Option<u32>,
+    ) -> Result<EmptyProcess, StartError> {
+        match (self.process.take(), &self.rights) {
+            (Some(process), _) => Ok(process),
+            (None, Rights::Held(_)) => make_process(image, self.text.as_ref(), user),
+            (None, Rights::GivenUp(_)) => Err(StartError::NoRights),
+        }
     }
 }
 
@@ -143,4 +172,17 @@ fn make_machine(
         source,
     })?;
     Ok(machine)
+}
+
+/// Makes an empty guest process whose end interrupts the monitor.
+fn make_process(
+    image: &Image,
+    text: Option<&OwnedFd>,
+    user: Option<u32>,
+) -> Result<EmptyProcess, StartError> {
+    guest_process::be_interrupted().map_err(|source| StartError::Io {
+        what: "the signal of a child's end cannot be handled",
+        source,
+    })?;
+    Ok(EmptyProcess::new(image, text.map(AsFd::as_fd), user)?)
 }

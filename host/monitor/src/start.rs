@@ -23,7 +23,7 @@ use zerocopy::FromZeros;
 use crate::clocks::Clocks;
 use crate::egress::Egress;
 use crate::form::Form;
-use crate::guest_process::{self, GuestProcess, ProcessError};
+use crate::guest_process::{Load, ProcessError};
 use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, Layer};
 use crate::log::Log;
@@ -72,7 +72,9 @@ pub(crate) enum StartError {
     BadProgram(String),
     #[error("the file that is to be its memory is missing")]
     NoMemoryFile,
-    #[error("a monitor that was made ready for a virtual machine is asked for a process")]
+    #[error(
+        "a monitor that was made ready for a virtual machine is asked for a process, or its process is gone"
+    )]
     NoRights,
     #[error("a layer of the jail that others have is missing here: {layer} ({reason})")]
     Jail { layer: Layer, reason: String },
@@ -225,7 +227,10 @@ fn prepare(
         MemorySource::Cloned(snapshot) => snapshot.written.is_none(),
         MemorySource::Fresh | MemorySource::Captured => false,
     };
-    let is_reset = machine.can_be_reset();
+    let page_map = match &machine {
+        Form::VirtualMachine(_) if tells_written || machine.can_be_reset() => waiting.page_map.take(),
+        _ => None,
+    };
     let (clocks, log_head) = match start.memory {
         MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
         MemorySource::Fresh | MemorySource::Captured => {
@@ -245,9 +250,7 @@ fn prepare(
         memory_bytes: start.memory_bytes,
         is_ready: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
-        page_map: (tells_written || is_reset)
-            .then(|| waiting.page_map.take())
-            .flatten(),
+        page_map,
         tells_written,
         captures: start.memory == MemorySource::Captured,
         clocks,
@@ -257,6 +260,58 @@ fn prepare(
             first_read_ns: None,
         }),
     })
+}
+
+/// What a guest is made of, in either form.
+struct Making<'a> {
+    image: &'a Image,
+    ram_bytes: u64,
+    /// How much of that is for programs.
+    frames_bytes: u64,
+    program: (BorrowedFd<'a>, u64),
+    memory: Memory<'a>,
+    user: Option<u32>,
+    uses_dispatch: bool,
+    merges_pages: bool,
+    is_reset: bool,
+}
+
+impl Making<'_> {
+    fn machine(
+        &self,
+        kvm: Result<&Kvm, &kvm_ioctls::Error>,
+        waiting: &mut Waiting,
+    ) -> Result<Form, StartError> {
+        let mut machine = waiting.take_machine(kvm, self.image, self.ram_bytes)?;
+        let text = waiting.text.as_ref().map(AsFd::as_fd);
+        machine.load(
+            self.image,
+            text,
+            self.frames_bytes,
+            Some(self.program),
+            &self.memory,
+        )?;
+        if self.merges_pages {
+            machine.ram.merge_pages();
+        }
+        if let (true, Memory::CopyOf { file, snapshot, .. }, Ok(kvm)) = (self.is_reset, &self.memory, kvm) {
+            // Where it fails, the instance is one that cannot be reset, and stopped when others are.
+            let _ = machine.prepare_reset(kvm, *file, snapshot);
+        }
+        Ok(Form::VirtualMachine(Box::new(machine)))
+    }
+
+    fn process(&self, waiting: &mut Waiting) -> Result<Form, StartError> {
+        let process = waiting.take_process(self.image, self.user)?;
+        let process = process.load(&Load {
+            image: self.image,
+            ram_bytes: self.ram_bytes,
+            program: self.program,
+            memory: &self.memory,
+            uses_dispatch: self.uses_dispatch,
+        })?;
+        Ok(Form::Process(Box::new(process)))
+    }
 }
 
 /// Makes the guest in the form that is asked for, or in the one that can be made.
@@ -269,8 +324,6 @@ fn make_form(
     files: &Files,
     program_bytes: u64,
 ) -> Result<Form, StartError> {
-    let ram_bytes = ram_bytes(start.memory_bytes)?;
-    let program = (files.program.as_fd(), program_bytes);
     let memory = match (&start.memory, &files.memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
@@ -281,46 +334,34 @@ fn make_form(
         },
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
     };
-    let keeps_rights = matches!(waiting.rights, Rights::Held(_));
-    let process = || -> Result<Form, StartError> {
-        if !keeps_rights {
-            return Err(StartError::NoRights);
-        }
-        guest_process::be_interrupted().map_err(|source| StartError::Io {
-            what: "the signal of a child's end cannot be handled",
-            source,
-        })?;
-        let process = GuestProcess::new(image, ram_bytes, program, user, start.uses_dispatch)?;
-        Ok(Form::Process(Box::new(process)))
-    };
-    let mut virtual_machine = || -> Result<Form, StartError> {
-        let mut machine = waiting.take_machine(kvm.as_ref(), image, ram_bytes)?;
-        let text = waiting.text.as_ref().map(AsFd::as_fd);
-        machine.load(image, text, start.memory_bytes, Some(program), &memory)?;
-        if start.merges_pages {
-            machine.ram.merge_pages();
-        }
-        if let (true, MemorySource::Cloned(snapshot), Some(file), Ok(kvm)) =
-            (start.is_reset, &start.memory, &files.memory, kvm.as_ref())
-        {
-            // Where it fails, the instance is one that cannot be reset, and stopped when others are.
-            let _ = machine.prepare_reset(kvm, file.as_fd(), snapshot);
-        }
-        Ok(Form::VirtualMachine(Box::new(machine)))
+    let making = Making {
+        image,
+        ram_bytes: ram_bytes(start.memory_bytes)?,
+        frames_bytes: start.memory_bytes,
+        program: (files.program.as_fd(), program_bytes),
+        memory,
+        user,
+        uses_dispatch: start.uses_dispatch,
+        merges_pages: start.merges_pages,
+        is_reset: start.is_reset,
     };
     match start.isolation {
-        IsolationChoice::Only(Isolation::VirtualMachine) => virtual_machine().map_err(|error| match error {
-            StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
-                StartError::NoVirtualMachine(Box::new(error))
-            }
-            other => other,
-        }),
-        IsolationChoice::Only(Isolation::Process) => process(),
-        // A process would find nothing of the snapshot in its memory.
-        IsolationChoice::Automatic if matches!(start.memory, MemorySource::Cloned(_)) => virtual_machine(),
-        IsolationChoice::Automatic => match virtual_machine() {
-            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. })) if keeps_rights => {
-                process()
+        IsolationChoice::Only(Isolation::VirtualMachine) => {
+            making
+                .machine(kvm.as_ref(), waiting)
+                .map_err(|error| match error {
+                    StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }) => {
+                        StartError::NoVirtualMachine(Box::new(error))
+                    }
+                    other => other,
+                })
+        }
+        IsolationChoice::Only(Isolation::Process) => making.process(waiting),
+        IsolationChoice::Automatic => match making.machine(kvm.as_ref(), waiting) {
+            Err(StartError::Kvm(_) | StartError::Machine(MachineError::Kvm { .. }))
+                if matches!(waiting.rights, Rights::Held(_)) =>
+            {
+                making.process(waiting)
             }
             other => other,
         },
@@ -405,10 +446,7 @@ fn write_shared_pages(
         HOST_PAGE_GPA,
         HostPage {
             clock: clocks.shown(),
-            form: match machine.isolation() {
-                Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
-                Isolation::Process => form::PROCESS,
-            },
+            form: form_number(machine),
             ..HostPage::new_zeroed()
         },
     )?;
@@ -425,9 +463,18 @@ pub(crate) fn renew_shared_pages(machine: &Form) -> Result<(Clocks, u32), StartE
     let mut host: HostPage = ram.read(HOST_PAGE_GPA)?;
     let clocks = Clocks::resumed(machine.time_stamp_khz(), &host.clock);
     host.clock = clocks.shown();
+    host.form = form_number(machine);
     host.generation = host.generation.wrapping_add(1);
     ram.write(HOST_PAGE_GPA, host)?;
     Ok((clocks, host.log_head))
+}
+
+/// How the guest's runtime knows its form.
+fn form_number(machine: &Form) -> u32 {
+    match machine.isolation() {
+        Isolation::VirtualMachine => form::VIRTUAL_MACHINE,
+        Isolation::Process => form::PROCESS,
+    }
 }
 
 /// Fresh randomness for an instance.

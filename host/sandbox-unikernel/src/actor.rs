@@ -373,7 +373,7 @@ async fn receive_log(channel: &Channel) -> std::io::Result<Vec<u8>> {
 }
 
 /// Writes lines of the platform's to an instance's log.
-fn say(instance: &str, log: &Arc<dyn LogSink>) -> Say {
+pub(crate) fn say(instance: &str, log: &Arc<dyn LogSink>) -> Say {
     let (instance, log) = (instance.to_owned(), Arc::clone(log));
     Box::new(move |text| log.write(line(&instance, LogSource::Platform, text)))
 }

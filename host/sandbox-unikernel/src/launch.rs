@@ -8,7 +8,7 @@ use std::process::ExitStatus;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use spore_monitor::process::{Process, Spawn, own_user};
-use spore_monitor::protocol::{JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
+use spore_monitor::protocol::{Isolation, JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
 use spore_sandbox::StartError;
 
 use crate::channel::send_now;
@@ -64,10 +64,16 @@ pub(crate) fn start(
 }
 
 impl Launch {
-    /// Lets the monitor make a virtual machine for an instance that may use `memory_bytes`, before it is known which one
-    /// that will be. `text` is the library OS's.
-    pub(crate) fn prepare(&self, memory_bytes: u64, text: BorrowedFd<'_>) -> Result<(), StartError> {
+    /// Lets the monitor make a virtual machine or a guest process for an instance that may use `memory_bytes`, before it is
+    /// known which one that will be. `text` is the library OS's.
+    pub(crate) fn prepare(
+        &self,
+        isolation: Isolation,
+        memory_bytes: u64,
+        text: BorrowedFd<'_>,
+    ) -> Result<(), StartError> {
         let preparation = Preparation {
+            isolation,
             memory_bytes,
             user: own_user(self.process.id()),
         };

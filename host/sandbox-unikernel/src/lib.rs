@@ -43,12 +43,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
-use spore_monitor::chain;
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
 use spore_monitor::protocol::{
     self, IsolationChoice, JailRequest, MemorySource, Request, RootKind, StartRequest,
 };
+use spore_monitor::{chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
@@ -280,7 +280,7 @@ impl Sandbox for UnikernelSandbox {
     }
 
     fn retain(&self, deployed: &[InstanceSpec]) {
-        let cloned = deployed.iter().filter(|spec| self.is_cloned(spec)).cloned();
+        let cloned = deployed.iter().filter(|spec| spec.is_cloned).cloned();
         let cloned: Vec<_> = cloned.collect();
         let freed = self.snapshots.retain(&cloned);
         if let Some(files) = &self.snapshot_files {
@@ -293,7 +293,7 @@ impl Sandbox for UnikernelSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
-        let resident = if self.is_cloned(&spec) {
+        let resident = if spec.is_cloned {
             self.snapshot(&spec, &log).await?
         } else {
             None
@@ -338,11 +338,6 @@ impl Origin {
 }
 
 impl UnikernelSandbox {
-    /// Whether instances are to be copies of a snapshot.
-    fn is_cloned(&self, spec: &InstanceSpec) -> bool {
-        spec.is_cloned && self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine)
-    }
-
     /// The snapshot of which the instances are copies; it is loaded or made if there is none yet. None if none can be made.
     async fn snapshot(
         &self,
@@ -352,9 +347,14 @@ impl UnikernelSandbox {
         let Some(cell) = self.snapshots.cell(spec) else {
             return Ok(None);
         };
-        let files = self.snapshot_files.as_ref();
+        // What a file belongs to is told by what virtual machines show their guests.
+        let is_filed = self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
+        let files = self.snapshot_files.as_ref().filter(|_| is_filed);
         let made = cell.get_or_try_init(|| async {
             let texts = &self.snapshots.texts;
+            if let Some(resident) = self.snapshot_of_other_form(spec, log) {
+                return Ok(Some(resident));
+            }
             if let Some(resident) = snapshot_files::load(files, spec, open_root(spec)?, texts).await {
                 return Ok(Some(resident));
             }
@@ -383,6 +383,33 @@ impl UnikernelSandbox {
             }
         });
         made.await.cloned()
+    }
+
+    /// The snapshot that instances of this configuration have in the other form, if they can go on from it in this one.
+    fn snapshot_of_other_form(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Option<Arc<Resident>> {
+        let resident = self.snapshots.of_other_form(spec)?;
+        let isolation = self.isolation(spec.isolation).unwrap_or(self.default);
+        let features = match isolation {
+            Isolation::VirtualMachine => features::of_machines(),
+            Isolation::Process => Some(features::of_processes()),
+        };
+        let missing = match &features {
+            Some(features) => match resident.missing_in(isolation, features) {
+                Some(missing) => missing,
+                None => return Some(resident),
+            },
+            None => "KVM does not tell its features".to_owned(),
+        };
+        let other = match isolation {
+            Isolation::VirtualMachine => Isolation::Process,
+            Isolation::Process => Isolation::VirtualMachine,
+        };
+        actor::say(&spec.instance, log)(format!(
+            "the snapshot that was made with the isolation `{}` cannot be used with `{}`, so another one is made: {missing}",
+            other.name(),
+            isolation.name()
+        ));
+        None
     }
 
     /// Starts an instance and waits until it is ready, or a snapshot. A copy of one is ready as it is.

@@ -15,11 +15,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, fstat, memfd_create, seek};
+use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
 use spore_monitor::Text;
+use spore_monitor::features::Features;
 use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
-use spore_sandbox::{InstanceSpec, StartError};
+use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
 
 use crate::snapshot_files::{Contents, Filing};
@@ -74,6 +75,14 @@ struct Known {
 }
 
 impl Snapshots {
+    /// The snapshot that was made of instances like this one in another form, if there is one.
+    pub(crate) fn of_other_form(&self, spec: &InstanceSpec) -> Option<Arc<Resident>> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = |key: &InstanceSpec| key.isolation != spec.isolation && is_alike(key, spec);
+        let (_, cell) = known.cells.iter().find(|(key, _)| is_other(key))?;
+        cell.get().cloned().flatten()
+    }
+
     /// The place for the snapshot of instances like this one; none if they are not deployed any more.
     pub(crate) fn cell(&self, spec: &InstanceSpec) -> Option<Cell> {
         // Everything that an instance can see of its configuration is in here but its own name.
@@ -99,19 +108,32 @@ impl Snapshots {
         Some(cell)
     }
 
-    /// Keeps the snapshots of these only, from now on. Returns the others: their memory is free when they are dropped and
+    /// Keeps the snapshots of these only, in whichever form, from now on. Returns the others: their memory is free when they are dropped and
     /// their last copy has ended.
     pub(crate) fn retain(&self, deployed: &[InstanceSpec]) -> Vec<Cell> {
         let by_name = |spec: &InstanceSpec| (spec.function.clone(), spec.clone());
         let deployed: HashMap<_, _> = deployed.iter().map(by_name).collect();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let cells = std::mem::take(&mut known.cells).into_iter();
-        let (kept, freed): (_, VecDeque<_>) =
-            cells.partition(|(key, _)| deployed.get(&key.function) == Some(key));
+        let (kept, freed): (_, VecDeque<_>) = cells.partition(|(key, _)| {
+            deployed
+                .get(&key.function)
+                .is_some_and(|spec| is_alike(spec, key))
+        });
         known.cells = kept;
         known.deployed = Some(deployed);
         freed.into_iter().map(|(_, cell)| cell).collect()
     }
+}
+
+/// Whether instances differ in nothing but their names and their forms.
+fn is_alike(one: &InstanceSpec, other: &InstanceSpec) -> bool {
+    let alike = InstanceSpec {
+        instance: one.instance.clone(),
+        isolation: one.isolation,
+        ..other.clone()
+    };
+    alike == *one
 }
 
 fn is_distrusted(cell: &Cell) -> bool {
@@ -149,6 +171,14 @@ impl Resident {
             written: OnceLock::new(),
             filing,
         })
+    }
+
+    /// What a copy needs that is not there where guests have these features; none if it can go on there.
+    pub(crate) fn missing_in(&self, isolation: Isolation, here: &Features) -> Option<String> {
+        if isolation == Isolation::Process && self.text.is_some() {
+            return Some("its text is in large pages, which a process does not map".to_owned());
+        }
+        self.processor.features.missing_in(here)
     }
 
     /// The files that a monitor needs for that: of the root, of the memory, and of the text.
@@ -258,10 +288,7 @@ fn ahead(stretches: &[(u64, u64)], memory_bytes: u64) -> Vec<(u64, u64)> {
 
 /// An empty file in memory.
 pub(crate) fn empty_file() -> io::Result<OwnedFd> {
-    Ok(memfd_create(
-        "spore-snapshot",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?)
+    spore_monitor::memory_file(c"spore-snapshot")
 }
 
 /// What is said of a monitor that does with its memory what nobody has asked for.

@@ -6,8 +6,8 @@
 //!                        ^──── cgroup of an ended instance, to be removed
 //! ```
 //!
-//! A process that waits has been started, has its namespaces and its empty root, and is in a cgroup of its own. Where
-//! instances run in virtual machines it is a *shell*: it has an empty one, with the memory that was asked for last, and no
+//! A process that waits has been started, has its namespaces and its empty root, and is in a cgroup of its own. It is a
+//! *shell*: it has an empty virtual machine, with the memory that was asked for last, or an empty guest process, and no
 //! rights any more. All that takes some milliseconds, for which nobody waits here. How many wait follows `demand`.
 //!
 //! One thread makes all monitors, for as long as there is a supply: the kernel ends a monitor when the thread that
@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use spore_monitor::protocol;
 use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
@@ -66,14 +67,14 @@ impl Wanted {
         limited.map_err(launch::host_error("limiting the instance's cgroup"))
     }
 
-    /// How well a process serves that was made for something else; none if it cannot. A shell has no rights to make a
-    /// process with, whereas a process that is no shell can become anything.
+    /// How well a shell serves that was made for something else; none if it cannot. It has no rights any more to become one
+    /// of the other form.
     fn fit(&self, made_for: &Self) -> Option<u8> {
-        match (made_for.isolation, self.isolation) {
-            (Isolation::VirtualMachine, Isolation::Process) => None,
-            _ if made_for == self => Some(2),
-            _ if made_for.memory_bytes == self.memory_bytes => Some(1),
-            _ => Some(0),
+        match () {
+            () if made_for.isolation != self.isolation => None,
+            () if made_for == self => Some(2),
+            () if made_for.memory_bytes == self.memory_bytes => Some(1),
+            () => Some(0),
         }
     }
 }
@@ -210,7 +211,7 @@ fn locked(ready: &Ready) -> MutexGuard<'_, VecDeque<Monitor>> {
 struct Maker {
     groups: Option<Groups>,
     ready: Ready,
-    /// The library OS's code, which all virtual machines share.
+    /// The library OS's code, which all guests share.
     text: OwnedFd,
     made: u64,
     /// What the next ones are made for.
@@ -315,9 +316,11 @@ impl Maker {
 
     fn start(&self, wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
         let launch = launch::start(READY_TITLE, cgroup, self.shares_namespaces)?;
-        if wanted.isolation == Isolation::VirtualMachine {
-            launch.prepare(wanted.memory_bytes, self.text.as_fd())?;
-        }
+        let isolation = match wanted.isolation {
+            Isolation::VirtualMachine => protocol::Isolation::VirtualMachine,
+            Isolation::Process => protocol::Isolation::Process,
+        };
+        launch.prepare(isolation, wanted.memory_bytes, self.text.as_fd())?;
         Ok(launch)
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use spore_test_harness::daemon::Daemon;
-use spore_test_harness::{guests_are_processes, program};
+use spore_test_harness::{kvm_is_usable, program};
 
 use crate::{Test, with_functions};
 
@@ -14,6 +14,8 @@ pub(crate) const TESTS: &[Test] = with_functions![
     clones_share_the_past_and_nothing_since,
     what_no_snapshot_holds_is_booted,
     another_configuration_is_another_snapshot,
+    what_a_program_had_is_still_there,
+    a_snapshot_goes_on_in_the_other_form,
 ];
 
 /// Instances are removed as soon as they have answered: each request finds a new one.
@@ -73,18 +75,13 @@ fn clones_share_the_past_and_nothing_since() {
         );
         assert!(told.running_s >= 0);
     }
-    if guests_are_processes() {
-        assert_eq!(distinct(&told, |told| &told.drawn_before), CLONES);
-        assert_eq!(boots(&daemon, "cloned"), CLONES);
-    } else {
-        assert_eq!(
-            distinct(&told, |told| &told.drawn_before),
-            1,
-            "drawn once, at the only boot"
-        );
-        assert_eq!(boots(&daemon, "cloned"), 1);
-        daemon.wait_for_log("cloned", "16 random bytes were drawn before the snapshot");
-    }
+    assert_eq!(
+        distinct(&told, |told| &told.drawn_before),
+        1,
+        "drawn once, at the only boot"
+    );
+    assert_eq!(boots(&daemon, "cloned"), 1);
+    daemon.wait_for_log("cloned", "16 random bytes were drawn before the snapshot");
 }
 
 fn what_no_snapshot_holds_is_booted() {
@@ -96,15 +93,11 @@ fn what_no_snapshot_holds_is_booted() {
     daemon.deploy("connected", &program::build("cloned"), &options);
     let told: Vec<Told> = (0..3).map(|_| ask(&daemon, "connected")).collect();
     assert_eq!(distinct(&told, |told| &told.drawn_before), 3, "each was booted");
-    if !guests_are_processes() {
-        let log = daemon.spore_ok(&["logs", "connected"]);
-        assert!(
-            log.contains(
-                "no snapshot can be made, so each instance is booted: it has connected to the outside"
-            ),
-            "{log}"
-        );
-    }
+    let log = daemon.spore_ok(&["logs", "connected"]);
+    assert!(
+        log.contains("no snapshot can be made, so each instance is booted: it has connected to the outside"),
+        "{log}"
+    );
 }
 
 fn another_configuration_is_another_snapshot() {
@@ -118,4 +111,47 @@ fn another_configuration_is_another_snapshot() {
     );
     let second = ask(&daemon, "cloned");
     assert_ne!(first.drawn_before, second.drawn_before);
+}
+
+/// Asks clones of `programs/kept.c`, of which the first one tells the others what memory they will need.
+fn ask_what_is_kept(daemon: &Daemon) {
+    for _ in 0..4 {
+        let answer = daemon.get("/function/kept");
+        assert_eq!(answer.header("x-spore-start"), "cold");
+        assert_eq!(answer.text(), "kept\n");
+    }
+}
+
+fn what_a_program_had_is_still_there() {
+    let daemon = Daemon::start();
+    daemon.deploy("kept", &program::build("kept"), CLONED);
+    ask_what_is_kept(&daemon);
+}
+
+fn a_snapshot_goes_on_in_the_other_form() {
+    if !kvm_is_usable() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for (first, second) in [("vm", "process"), ("process", "vm")] {
+        let variable = format!("FIRST={first}");
+        let deploy = |name: &str, form: &str| {
+            let options = [CLONED, &["--isolation", form, "--env", &variable]].concat();
+            daemon.deploy(name, &program::build(name), &options);
+        };
+        deploy("cloned", first);
+        let before = ask(&daemon, "cloned");
+        deploy("cloned", second);
+        let told: Vec<Told> = (0..3).map(|_| ask(&daemon, "cloned")).collect();
+        for told in &told {
+            let log = daemon.spore_ok(&["logs", "cloned"]);
+            assert_eq!(told.drawn_before, before.drawn_before, "{log}");
+            assert!(told.running_s >= 0 && told.asked == 1);
+        }
+        assert_eq!(distinct(&told, |told| &told.drawn), 3);
+        deploy("kept", first);
+        ask_what_is_kept(&daemon);
+        deploy("kept", second);
+        ask_what_is_kept(&daemon);
+    }
 }

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     what_is_allowed_is_of_no_use,
     a_forged_page_ends_the_guest,
     a_guest_process_holds_its_memory_and_nothing_else,
+    a_clones_process_holds_its_snapshot_besides,
     a_guest_ends_with_its_monitor,
     a_guest_that_is_killed_is_no_crash_and_its_monitor_ends,
     seccomp_catches_calls_as_dispatch_does,
@@ -102,13 +103,17 @@ fn a_forged_page_ends_the_guest() {
 }
 
 /// A daemon with one instance in the process form: its monitor, and its guest.
-fn daemon_with_a_guest() -> (Daemon, ProcessIdentity, ProcessIdentity) {
+fn daemon_with_a_guest(options: &[&str]) -> (Daemon, ProcessIdentity, ProcessIdentity) {
     let daemon = Daemon::start_with(&["--isolation", "process"]);
-    daemon.deploy("httpd", &program::build("httpd"), &["--min", "1"]);
+    daemon.deploy(
+        "httpd",
+        &program::build("httpd"),
+        &[&["--min", "1"], options].concat(),
+    );
     assert_eq!(daemon.get("/function/httpd").status, StatusCode::OK);
     let mut family = None;
     wait_until(Duration::from_secs(10), || {
-        family = descendants(daemon.pid()).into_iter().find_map(|monitor| {
+        family = daemon.descendants().into_iter().find_map(|monitor| {
             let guest = descendants(monitor.pid as u32).into_iter().next()?;
             Some((monitor, guest))
         });
@@ -119,7 +124,15 @@ fn daemon_with_a_guest() -> (Daemon, ProcessIdentity, ProcessIdentity) {
 }
 
 fn a_guest_process_holds_its_memory_and_nothing_else() {
-    let (_daemon, monitor, guest) = daemon_with_a_guest();
+    what_a_guest_process_holds(&[]);
+}
+
+fn a_clones_process_holds_its_snapshot_besides() {
+    what_a_guest_process_holds(&["--snapshot"]);
+}
+
+fn what_a_guest_process_holds(options: &[&str]) {
+    let (_daemon, monitor, guest) = daemon_with_a_guest(options);
     let folder = PathBuf::from(format!("/proc/{}", guest.pid));
     let status = fs::read_to_string(folder.join("status")).expect("the guest runs");
     let field = |name: &str| {
@@ -163,7 +176,11 @@ fn a_guest_process_holds_its_memory_and_nothing_else() {
             || name.starts_with("/memfd:spore-process")
             || name == module.to_string_lossy()
             || name == "[vsyscall]";
-        assert!(is_own || is_kernels, "{line}");
+        // What it shares with others it cannot write to.
+        let is_others = name.starts_with("/memfd:spore-library-os")
+            || (!options.is_empty() && name.starts_with("/memfd:spore-snapshot"));
+        let is_read_only = line.split(' ').nth(1).is_some_and(|rights| !rights.contains('w'));
+        assert!(is_own || is_kernels || (is_others && is_read_only), "{line}");
     }
     let root = fs::read_dir(folder.join("root")).expect("root may look");
     assert_eq!(root.count(), 0, "the root is empty");
@@ -174,7 +191,7 @@ fn a_guest_process_holds_its_memory_and_nothing_else() {
 }
 
 fn a_guest_that_is_killed_is_no_crash_and_its_monitor_ends() {
-    let (daemon, monitor, guest) = daemon_with_a_guest();
+    let (daemon, monitor, guest) = daemon_with_a_guest(&[]);
     let guest_pid = Pid::from_raw(guest.pid).expect("a number");
     kill_process(guest_pid, Signal::KILL).expect("the guest runs");
     // Nobody asks for it: that the function waits must not keep its memory.
@@ -185,7 +202,7 @@ fn a_guest_that_is_killed_is_no_crash_and_its_monitor_ends() {
 }
 
 fn a_guest_ends_with_its_monitor() {
-    let (daemon, monitor, guest) = daemon_with_a_guest();
+    let (daemon, monitor, guest) = daemon_with_a_guest(&[]);
     kill_process(Pid::from_raw(monitor.pid).expect("a process"), Signal::KILL).expect("it is ours");
     let gone = wait_until(Duration::from_secs(10), || !guest.is_alive());
     assert!(gone, "the guest lives on without its monitor");
@@ -231,7 +248,7 @@ fn each_function_has_the_isolation_that_it_asks_for() {
         assert_eq!(isolation(&daemon, "asks-vm"), "vm");
         assert_eq!(daemon.get("/function/asks-vm").status, StatusCode::OK);
         // A virtual machine has no process beside its monitor.
-        let families = descendants(daemon.pid());
+        let families = daemon.descendants();
         let monitors_without_guests = families
             .iter()
             .filter(|one| descendants(one.pid as u32).is_empty());

@@ -133,10 +133,14 @@ impl Daemon {
 
     /// The monitors that wait for an instance.
     pub fn waiting_monitors(&self) -> Vec<ProcessIdentity> {
-        descendants(self.pid())
-            .into_iter()
-            .filter(waits_for_instance)
-            .collect()
+        let mut waiting = descendants(self.pid());
+        waiting.retain(waits_for_instance);
+        let guests: Vec<_> = waiting
+            .iter()
+            .flat_map(|monitor| descendants(monitor.pid as u32))
+            .collect();
+        waiting.retain(|identity| !guests.contains(identity));
+        waiting.into_iter().collect()
     }
 
     /// Sends a request to the gateway, on a connection of its own.

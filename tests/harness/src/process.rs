@@ -43,7 +43,8 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
     found
 }
 
-/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet. Daemons keep a few.
+/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet, or the empty guest of one.
+/// Daemons keep a few.
 pub fn waits_for_instance(identity: &ProcessIdentity) -> bool {
     let line = Process::new(identity.pid).and_then(|process| process.cmdline());
     line.is_ok_and(|line| {
@@ -75,7 +76,8 @@ pub fn guests(pid: u32) -> usize {
         return virtual_machines(pid);
     }
     // The children of monitors.
-    let monitors = descendants(pid);
+    let mut monitors = descendants(pid);
+    monitors.retain(|identity| !waits_for_instance(identity));
     let stat_of = |identity: &ProcessIdentity| Process::new(identity.pid).and_then(|process| process.stat());
     let is_guest = |identity: &&ProcessIdentity| {
         stat_of(identity).is_ok_and(|stat| monitors.iter().any(|monitor| monitor.pid == stat.ppid))

@@ -1,18 +1,24 @@
 //! From the monitor's jump into the image to the image's first instruction.
 //!
 //! The monitor has made this process as a copy of itself and mapped what the layout names. Everything else that the copy
-//! has brought along is unmapped here, where it is not needed any more; then the last doors are closed.
+//! has brought along is unmapped here, where it is not needed any more; then the last doors are closed, and the process
+//! waits for its first turn. All that is believed up to there comes from the process page and the image's code: memory may
+//! be a snapshot, and so some guest's word.
 
 use core::arch::global_asm;
+use core::mem::offset_of;
 
 use spore_abi::layout::{
     IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, MONITOR_BASE, PAGE_BYTES, USER_END, WINDOW_BASE,
 };
-use spore_abi::process::{AREA_BYTES, FILTER, RAM_ALIAS_BASE, SIGNAL_STACK, SIGNAL_STACK_BYTES, TICK_SIGNAL};
+use spore_abi::process::{
+    AREA_BYTES, EXTENDED_STATE, FILTER, PROCESS_PAGE, ProcessPage, RAM_ALIAS_BASE, SIGNAL_STACK,
+    SIGNAL_STACK_BYTES, SNAPSHOT_BASE, TICK_SIGNAL,
+};
 
 use super::calls::{EXIT_GROUP, MUNMAP, PRCTL, RT_SIGACTION, RT_SIGPROCMASK, SIGALTSTACK, system_call};
-use super::{load, signals};
-use crate::{processor, shared};
+use super::{load, signals, translations, wait_for_turn};
+use crate::processor;
 
 const PR_SET_SECCOMP: u64 = 22;
 const SECCOMP_MODE_FILTER: u64 = 2;
@@ -37,8 +43,48 @@ global_asm!(
 machine_process_entry:
     xor ebp, ebp
     call machine_process_start
+    test al, al
+    jnz 2f
     jmp machine_start
-"#
+    // Goes on with the registers of a snapshot.
+2:
+    movabs rdi, {page}
+    movabs rsi, {state}
+    mov eax, [rdi + {mask}]
+    mov edx, [rdi + {mask} + 4]
+    xrstor64 [rsi]
+    mov rax, [rdi + {fs_base}]
+    wrfsbase rax
+    mov rax, [rdi + {gs_base}]
+    wrgsbase rax
+    mov rax, [rdi + {registers} + 8*16]
+    mov [rip + machine_saved_rip], rax
+    push qword ptr [rdi + {registers} + 8*17]
+    popfq
+    mov rax, [rdi + {registers} + 8*0]
+    mov rcx, [rdi + {registers} + 8*1]
+    mov rdx, [rdi + {registers} + 8*2]
+    mov rbx, [rdi + {registers} + 8*3]
+    mov rsp, [rdi + {registers} + 8*4]
+    mov rbp, [rdi + {registers} + 8*5]
+    mov rsi, [rdi + {registers} + 8*6]
+    mov r8,  [rdi + {registers} + 8*8]
+    mov r9,  [rdi + {registers} + 8*9]
+    mov r10, [rdi + {registers} + 8*10]
+    mov r11, [rdi + {registers} + 8*11]
+    mov r12, [rdi + {registers} + 8*12]
+    mov r13, [rdi + {registers} + 8*13]
+    mov r14, [rdi + {registers} + 8*14]
+    mov r15, [rdi + {registers} + 8*15]
+    mov rdi, [rdi + {registers} + 8*7]
+    jmp [rip + machine_saved_rip]
+"#,
+    page = const PROCESS_PAGE,
+    state = const EXTENDED_STATE,
+    mask = const offset_of!(ProcessPage, extended_state_mask),
+    fs_base = const offset_of!(ProcessPage, fs_base),
+    gs_base = const offset_of!(ProcessPage, gs_base),
+    registers = const offset_of!(ProcessPage, registers),
 );
 
 /// The kernel's `struct sigaction`.
@@ -65,10 +111,11 @@ struct Filter {
     program: u64,
 }
 
-/// Leaves nothing of the monitor, and locks the process.
+/// Leaves nothing of the monitor, locks the process, and waits for its first turn; whether it goes on with the registers of
+/// a snapshot.
 // SAFETY: the name is the one that the code above calls; nothing else defines it.
 #[unsafe(no_mangle)]
-extern "C" fn machine_process_start() {
+extern "C" fn machine_process_start() -> bool {
     processor::set_fs_base(0);
     processor::set_gs_base(0);
     unmap_all_others();
@@ -105,6 +152,13 @@ extern "C" fn machine_process_start() {
             ],
         )
     });
+    wait_for_turn();
+    let goes_on = load!(goes_on) != 0;
+    if goes_on {
+        // The tables may have marks of another process, and what they say of the window is not known.
+        translations::forget_all();
+    }
+    goes_on
 }
 
 fn install_handlers() {
@@ -150,13 +204,15 @@ fn install_handlers() {
 
 /// Unmaps all that is not the guest's.
 fn unmap_all_others() {
-    let boot = shared::boot();
-    let modules_end = MODULES_BASE + boot.root_bytes.next_multiple_of(PAGE_BYTES);
+    let ram_bytes = load!(ram_bytes);
+    let snapshot_bytes = if load!(goes_on) != 0 { ram_bytes } else { 0 };
+    let modules_end = MODULES_BASE + load!(module_bytes);
     for (start, end) in [
         (0, MONITOR_BASE),
         (MONITOR_BASE + AREA_BYTES, RAM_ALIAS_BASE),
-        (RAM_ALIAS_BASE + boot.ram_bytes, WINDOW_BASE),
-        (WINDOW_BASE + boot.ram_bytes, MODULES_BASE),
+        (RAM_ALIAS_BASE + ram_bytes, SNAPSHOT_BASE),
+        (SNAPSHOT_BASE + snapshot_bytes, WINDOW_BASE),
+        (WINDOW_BASE + ram_bytes, MODULES_BASE),
         (modules_end, USER_END),
     ] {
         unmap(start, end);

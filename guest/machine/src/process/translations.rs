@@ -16,9 +16,9 @@ use spore_abi::layout::{
 use spore_abi::process::{MODULE_DESCRIPTOR, RAM_ALIAS_BASE, RAM_DESCRIPTOR};
 
 use super::calls::{ENOMEM, MMAP, MUNMAP, system_call};
-use super::{load, store};
+use super::{load, missing, store};
 use crate::paging::{ADDRESS, CACHED, ENTRIES, LARGE, LARGE_SHIFT, NO_EXECUTE, PRESENT, USER, WRITABLE};
-use crate::{reserved, shared};
+use crate::reserved;
 
 const PROT_READ: u64 = 1;
 const PROT_WRITE: u64 = 2;
@@ -151,18 +151,29 @@ fn map_around(address: u64, leaf: Leaf, entry: u64, rights: u64) -> i64 {
         first -= 1;
     }
     let start = (address & !(leaf.bytes - 1)) - (leaf.index - first) * leaf.bytes;
-    let gpa = gpa - (leaf.index - first) * leaf.bytes;
-    let length = (end - first) * leaf.bytes;
-    let (descriptor, offset) = match gpa.checked_sub(MODULES_GPA) {
-        Some(offset) => (MODULE_DESCRIPTOR, offset),
-        None => (RAM_DESCRIPTOR, gpa),
+    let first_gpa = gpa - (leaf.index - first) * leaf.bytes;
+    let range = (first_gpa, first_gpa + (end - first) * leaf.bytes);
+    let (descriptor, offset, range) = match first_gpa.checked_sub(MODULES_GPA) {
+        Some(offset) => (MODULE_DESCRIPTOR, offset, range),
+        None => {
+            let page_gpa = first_gpa + ((address & !(PAGE_BYTES - 1)) - start);
+            let range = missing::complete_around(page_gpa, range);
+            (RAM_DESCRIPTOR, range.0, range)
+        }
     };
+    let start = start + (range.0 - first_gpa);
+    let length = range.1 - range.0;
     let arguments = [start, length, rights, MAP_SHARED_FIXED, descriptor as u64, offset];
     // SAFETY: maps at addresses of programs what the page tables map there: the library OS has seen to it that these are
     // frames and addresses of programs (see `paging`).
     let result = unsafe { system_call(MMAP, arguments) };
     if result >= 0 {
-        for index in first..end {
+        // Of a large page that is only there in part, the rest is mapped by a fault of its own.
+        let is_mapped = |index: u64| {
+            let gpa = first_gpa + (index - first) * leaf.bytes;
+            range.0 <= gpa && gpa + leaf.bytes <= range.1
+        };
+        for index in (first..end).filter(|&index| is_mapped(index)) {
             write(leaf.table_gpa, index, read(leaf.table_gpa, index) | CACHED);
         }
     }
@@ -195,10 +206,7 @@ pub(super) fn forget_all() {
 fn cached_ranges() -> [(u64, u64); 3] {
     [
         (USER_BASE, MONITOR_BASE),
-        (
-            WINDOW_BASE + reserved::end_gpa(),
-            WINDOW_BASE + shared::boot().ram_bytes,
-        ),
+        (WINDOW_BASE + reserved::end_gpa(), WINDOW_BASE + load!(ram_bytes)),
         (MODULES_END, USER_END),
     ]
 }
@@ -230,8 +238,11 @@ fn unmap(start: u64, end: u64) -> i64 {
 
 /// An entry of a table. Beyond RAM there is none: a program may have damaged its tables.
 fn entry(table_gpa: u64, index: u64) -> Option<*mut u64> {
-    let is_table = table_gpa.is_multiple_of(PAGE_BYTES) && table_gpa < shared::boot().ram_bytes;
-    is_table.then_some((RAM_ALIAS_BASE + table_gpa + index * 8) as *mut u64)
+    let is_table = table_gpa.is_multiple_of(PAGE_BYTES) && table_gpa < load!(ram_bytes);
+    is_table.then(|| {
+        missing::complete(table_gpa);
+        (RAM_ALIAS_BASE + table_gpa + index * 8) as *mut u64
+    })
 }
 
 fn read(table_gpa: u64, index: u64) -> u64 {

@@ -1,38 +1,39 @@
-//! The child of the monitor, from its first instruction to the jump into the image.
+//! The child of the monitor, from its first instruction to the jump into the image. It is made and confined before it is
+//! known what it will run; that comes through the *gate*, a socket.
 //!
 //! Other threads of the monitor do not exist here, and whatever they held stays held (in tests; a monitor has one thread):
 //! so nothing here allocates or takes a lock. Everything that is needed was made before, in the [`Plan`].
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::null_mut;
 
+use rustix::io::retry_on_intr;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, WINDOW_BASE};
 use spore_abi::process::{
-    self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR,
+    self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR, SNAPSHOT_BASE,
 };
+use zerocopy::{Immutable, IntoBytes};
 
 use super::layers::Layers;
 use super::{ProcessEnd, ProcessError, host_error, receive};
 
-/// Where the gate is until the guest starts.
+/// Where the gate is until the contents have come.
 const GATE_DESCRIPTOR: i32 = MODULE_DESCRIPTOR + 1;
-/// First of the numbers to which descriptors are moved out of the way: a low one, for there may be few.
-const SPARE_DESCRIPTOR: i32 = GATE_DESCRIPTOR + 1;
-/// Address space of a guest process, in multiples of its memory: the window, the alias, and as much for its programs'
-/// mappings. What does not fit leaves the cache of translations and comes back when it is touched.
-const ADDRESS_SPACE_MEMORIES: u64 = 6;
+/// Address space of a guest process, in multiples of its memory: the window, the alias, a snapshot, and as much for its
+/// programs' mappings. What does not fit leaves the cache of translations and comes back when it is touched.
+const ADDRESS_SPACE_MEMORIES: u64 = 7;
 /// The same in multiples of the module.
 const ADDRESS_SPACE_MODULES: u64 = 4;
 
 /// What the child needs.
 pub(super) struct Plan<'a> {
-    pub(super) ram: BorrowedFd<'a>,
-    pub(super) ram_bytes: u64,
     pub(super) area: BorrowedFd<'a>,
-    pub(super) module: BorrowedFd<'a>,
-    pub(super) module_bytes: u64,
+    /// The library OS's code, if that is a file of its own, and not in RAM.
+    pub(super) text: Option<BorrowedFd<'a>>,
     /// First instruction of the image in the process form.
     pub(super) entry: u64,
     pub(super) sequence: Option<Sequence>,
@@ -41,6 +42,21 @@ pub(super) struct Plan<'a> {
     /// Whether there is nothing in the root that it inherits.
     pub(super) has_empty_root: bool,
 }
+
+/// What it is to run. The files come with it: RAM, the root module, and the snapshot if there is one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable)]
+pub(super) struct Contents {
+    pub(super) ram_bytes: u64,
+    pub(super) module_bytes: u64,
+    /// How much of RAM is mapped in the window to begin with.
+    pub(super) window_bytes: u64,
+}
+
+/// Where the snapshot is until it is mapped.
+const SNAPSHOT_DESCRIPTOR: i32 = GATE_DESCRIPTOR + 1;
+/// How many files come at most.
+const FILES_MAX: usize = 3;
 
 /// What the child does, as far as it may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +72,7 @@ pub(crate) enum Step {
     User,
     /// Keeping its descriptors, and closing all others.
     Descriptors,
-    /// Mapping its memory and its module.
+    /// Mapping what it shares with the monitor, and the library OS's code.
     Memory,
 }
 
@@ -209,9 +225,6 @@ fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32) ->
     if result.is_ok() {
         (gate, result) = keep_own_descriptors(plan, gate);
     }
-    if result.is_ok() && !map_layout(plan) {
-        result = Err(Step::Memory);
-    }
     let (step, error) = match result {
         Ok(()) => (Step::None, 0),
         Err(step) => (step, last_error()),
@@ -221,16 +234,17 @@ fn become_guest(plan: &Plan<'_>, (gate, childs_gate): (i32, i32), flags: i32) ->
         step: step as u8,
         error: [error as u8, (error >> 8) as u8, 0],
     };
-    let mut word = 0_u8;
-    // SAFETY: sends a plain structure without padding, and receives into a byte. Without an answer there is no monitor.
-    unsafe {
-        libc::send(gate, (&raw const report).cast(), REPORT_BYTES, libc::MSG_NOSIGNAL);
-        if libc::recv(gate, (&raw mut word).cast(), 1, 0) != 1 {
-            libc::_exit(1);
-        }
-        libc::close(gate);
+    // SAFETY: sends a plain structure without padding.
+    unsafe { libc::send(gate, (&raw const report).cast(), REPORT_BYTES, libc::MSG_NOSIGNAL) };
+    let Some(contents) = receive_contents(gate) else {
+        // SAFETY: ends the child, for which there is no monitor, or nothing to do.
+        unsafe { libc::_exit(1) }
+    };
+    if !map_layout(&contents, plan.text.is_some()) {
+        // SAFETY: ends the child; the monitor takes its status for the number of the error.
+        unsafe { libc::_exit(last_error()) }
     }
-    limit_resources(plan);
+    limit_resources(&contents);
     if let Some(sequence) = plan.sequence {
         sequence.unregister();
     }
@@ -357,32 +371,91 @@ fn drop_privileges() -> bool {
     }
 }
 
-/// Keeps the two descriptors of the layout and the gate, and closes all others; the gate's number from then on.
+/// Maps what was made ahead, and keeps the gate alone of all descriptors; its number from then on.
 fn keep_own_descriptors(plan: &Plan<'_>, gate: i32) -> (i32, Result<(), Step>) {
-    let [ram, module, area] = [&plan.ram, &plan.module, &plan.area].map(AsRawFd::as_raw_fd);
-    let moved = [ram, module, area, gate].map(|descriptor| {
-        // SAFETY: makes a descriptor.
-        unsafe { libc::fcntl(descriptor, libc::F_DUPFD, SPARE_DESCRIPTOR) }
-    });
-    if moved.iter().any(|&descriptor| descriptor < 0) {
-        return (gate, Err(Step::Descriptors));
-    }
-    let [ram, module, area, gate] = moved;
-    if !map(PROCESS_PAGE, AREA_BYTES, area, libc::PROT_READ | libc::PROT_WRITE) {
+    let data = libc::PROT_READ | libc::PROT_WRITE;
+    let is_mapped = map(PROCESS_PAGE, AREA_BYTES, plan.area.as_raw_fd(), 0, data)
+        && plan.text.is_none_or(|text| map_text(text.as_raw_fd()));
+    if !is_mapped {
         return (gate, Err(Step::Memory));
     }
-    // SAFETY: whatever had these numbers is closed, in this process, which does not use it.
-    let are_placed = unsafe {
-        libc::dup2(ram, RAM_DESCRIPTOR) == RAM_DESCRIPTOR
-            && libc::dup2(module, MODULE_DESCRIPTOR) == MODULE_DESCRIPTOR
-            && libc::dup2(gate, GATE_DESCRIPTOR) == GATE_DESCRIPTOR
-    };
-    if !are_placed {
+    // SAFETY: whatever had this number is closed, in this process, which does not use it.
+    let is_placed =
+        gate == GATE_DESCRIPTOR || unsafe { libc::dup2(gate, GATE_DESCRIPTOR) } == GATE_DESCRIPTOR;
+    if !is_placed {
         return (gate, Err(Step::Descriptors));
     }
     let are_closed =
-        close_range(0, RAM_DESCRIPTOR as u32 - 1) && close_range(SPARE_DESCRIPTOR as u32, u32::MAX);
+        close_range(0, GATE_DESCRIPTOR as u32 - 1) && close_range(GATE_DESCRIPTOR as u32 + 1, u32::MAX);
     (GATE_DESCRIPTOR, are_closed.then_some(()).ok_or(Step::Descriptors))
+}
+
+/// Gives the child what it is to run, with its files in their order.
+pub(super) fn send_contents(gate: &OwnedFd, contents: &Contents, files: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FILES_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(files));
+    let slices = [IoSlice::new(contents.as_bytes())];
+    retry_on_intr(|| sendmsg(gate, &slices, &mut ancillary, SendFlags::NOSIGNAL))?;
+    Ok(())
+}
+
+/// Waits for what is to be run, and maps it; no descriptor is left then but those of the layout.
+fn receive_contents(gate: i32) -> Option<Contents> {
+    let mut contents = Contents::default();
+    // Aligned as the kernel's headers are.
+    let mut space = [0_u64; 8];
+    let mut slice = libc::iovec {
+        iov_base: (&raw mut contents).cast(),
+        iov_len: size_of::<Contents>(),
+    };
+    // SAFETY: all zero is a value of the structure; everything it points to is ours, as long as it says, and outlives the
+    // call.
+    let (received, files, count) = unsafe {
+        let mut message: libc::msghdr = std::mem::zeroed();
+        message.msg_iov = &raw mut slice;
+        message.msg_iovlen = 1;
+        message.msg_control = space.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&space) as _;
+        let received = loop {
+            let received = libc::recvmsg(gate, &raw mut message, 0);
+            if received >= 0 || last_error() != libc::EINTR {
+                break received;
+            }
+        };
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if header.is_null() || (*header).cmsg_type != libc::SCM_RIGHTS {
+            return None;
+        }
+        let bytes = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+        let count = (bytes / size_of::<i32>()).min(FILES_MAX);
+        let mut files = [-1; FILES_MAX];
+        std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<i32>(), files.as_mut_ptr(), count);
+        (received, files, count)
+    };
+    if received != size_of::<Contents>() as isize || count < 2 {
+        return None;
+    }
+    // They got the lowest numbers, which are below those of the layout.
+    let places = [RAM_DESCRIPTOR, MODULE_DESCRIPTOR, SNAPSHOT_DESCRIPTOR];
+    let moved = files.iter().zip(places).take(count);
+    for (&file, place) in moved {
+        // SAFETY: whatever had this number is not used.
+        if unsafe { libc::dup2(file, place) } != place {
+            return None;
+        }
+    }
+    let is_mapped = count < FILES_MAX
+        || map_as(
+            libc::MAP_PRIVATE,
+            SNAPSHOT_BASE,
+            contents.ram_bytes,
+            SNAPSHOT_DESCRIPTOR,
+            0,
+            libc::PROT_READ,
+        );
+    (is_mapped && close_range(0, RAM_DESCRIPTOR as u32 - 1) && close_range(GATE_DESCRIPTOR as u32, u32::MAX))
+        .then_some(contents)
 }
 
 fn close_range(first: u32, last: u32) -> bool {
@@ -390,50 +463,70 @@ fn close_range(first: u32, last: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) == 0 }
 }
 
-/// Maps what the layout names; whether it did.
-fn map_layout(plan: &Plan<'_>) -> bool {
+/// Maps RAM and module where the layout has them; whether it did.
+fn map_layout(contents: &Contents, has_text: bool) -> bool {
     let data = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: changes the protection of what was mapped just before.
-    let is_executable = || unsafe {
-        libc::mprotect(
-            (WINDOW_BASE + IMAGE_GPA) as *mut libc::c_void,
-            IMAGE_BYTES_MAX as usize,
-            data | libc::PROT_EXEC,
-        ) == 0
+    let map_ram = |start: u64, end: u64, protection| {
+        map(
+            WINDOW_BASE + start,
+            end - start,
+            RAM_DESCRIPTOR,
+            start,
+            protection,
+        )
     };
-    map(RAM_ALIAS_BASE, plan.ram_bytes, RAM_DESCRIPTOR, data)
-        && map(WINDOW_BASE, plan.ram_bytes, RAM_DESCRIPTOR, data)
-        && is_executable()
+    let (image, behind) = (IMAGE_GPA, IMAGE_GPA + IMAGE_BYTES_MAX);
+    map(RAM_ALIAS_BASE, contents.ram_bytes, RAM_DESCRIPTOR, 0, data)
+        && map_ram(0, image, data)
+        && (has_text || map_ram(image, behind, data | libc::PROT_EXEC))
+        && map_ram(behind, contents.window_bytes, data)
         && map(
             MODULES_BASE,
-            plan.module_bytes,
+            contents.module_bytes,
             MODULE_DESCRIPTOR,
+            0,
             libc::PROT_READ,
         )
 }
 
-/// Maps a file from its start at an address where nothing is.
-fn map(address: u64, bytes: u64, descriptor: i32, protection: i32) -> bool {
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED_NOREPLACE;
+/// Maps the library OS's code, to which nobody writes.
+fn map_text(descriptor: i32) -> bool {
+    map_as(
+        libc::MAP_PRIVATE,
+        WINDOW_BASE + IMAGE_GPA,
+        IMAGE_BYTES_MAX,
+        descriptor,
+        0,
+        libc::PROT_READ | libc::PROT_EXEC,
+    )
+}
+
+/// Maps a part of a file, from `offset` on, at an address where nothing is, shared with whoever maps it.
+fn map(address: u64, bytes: u64, descriptor: i32, offset: u64, protection: i32) -> bool {
+    map_as(libc::MAP_SHARED, address, bytes, descriptor, offset, protection)
+}
+
+fn map_as(kind: i32, address: u64, bytes: u64, descriptor: i32, offset: u64, protection: i32) -> bool {
     // SAFETY: replaces nothing.
     let place = unsafe {
         libc::mmap(
             address as *mut libc::c_void,
             bytes as usize,
             protection,
-            flags,
+            kind | libc::MAP_FIXED_NOREPLACE,
             descriptor,
-            0,
+            offset as libc::off_t,
         )
     };
     place.addr() as u64 == address
 }
 
 /// No file, no dump, no descriptor, and not more address space than it takes: what is mapped costs the host page tables.
-fn limit_resources(plan: &Plan<'_>) {
+fn limit_resources(contents: &Contents) {
     const MARGIN_BYTES: u64 = 1 << 30;
-    let address_space =
-        plan.ram_bytes * ADDRESS_SPACE_MEMORIES + plan.module_bytes * ADDRESS_SPACE_MODULES + MARGIN_BYTES;
+    let address_space = contents.ram_bytes * ADDRESS_SPACE_MEMORIES
+        + contents.module_bytes * ADDRESS_SPACE_MODULES
+        + MARGIN_BYTES;
     for (resource, limit) in [
         (libc::RLIMIT_AS, address_space),
         (libc::RLIMIT_CORE, 0),

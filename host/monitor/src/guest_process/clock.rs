@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::features::{STATE_LEAF, cpuid};
 use crate::machine::StateLeaf;
 
 /// Leaf in which a hypervisor says how fast the counter is, in kilohertz, and how many such leaves there are.
@@ -10,20 +11,11 @@ const HYPERVISOR_LEAF: u32 = 0x4000_0000;
 const HYPERVISOR_CLOCK_LEAF: u32 = 0x4000_0010;
 /// Leaf in which the processor says what the counter counts (Intel SDM volume 2, CPUID).
 const COUNTER_LEAF: u32 = 0x15;
-const STATE_LEAF: u32 = 0xd;
 /// Feature bit of leaf 1 (ecx): there is a hypervisor.
 const HAS_HYPERVISOR: u32 = 1 << 31;
 /// How long the counter is watched if nobody says how fast it is. What is left of the error is corrected whenever the
 /// guest's clocks are set.
 const WATCHED: Duration = Duration::from_millis(2);
-
-fn cpuid(leaf: u32, index: u32) -> core::arch::x86_64::CpuidResult {
-    #[allow(unused_unsafe, reason = "safe since Rust 1.94, unsafe before")]
-    // SAFETY: every 64-bit processor has CPUID.
-    unsafe {
-        core::arch::x86_64::__cpuid_count(leaf, index)
-    }
-}
 
 /// Rate of the time-stamp counter, in kilohertz.
 pub(super) fn time_stamp_khz() -> u64 {
@@ -55,7 +47,7 @@ fn watched_khz() -> u64 {
 }
 
 /// A part of the leaf that describes the extended state, as far as the kernel has enabled it.
-pub(super) fn state_leaf(index: u32) -> Option<StateLeaf> {
+pub(crate) fn state_leaf(index: u32) -> Option<StateLeaf> {
     /// Feature bit of leaf 1 (ecx): the kernel has enabled `xsave`.
     const HAS_XSAVE: u32 = 1 << 27;
     if cpuid(1, 0).ecx & HAS_XSAVE == 0 {

@@ -5,7 +5,6 @@ use std::os::fd::BorrowedFd;
 use kvm_bindings::kvm_xsave;
 use rustix::fs::{fstat, ftruncate};
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA};
-use spore_abi::pages::Registers;
 
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
@@ -151,11 +150,15 @@ impl Machine {
             gs_base: special.gs.base,
             top_table_gpa: self.special.cr3 & !CR3_FLUSH_BIT,
             extended_state: extended.region.to_vec(),
+            features: self.features.clone(),
         })
     }
 
     /// Sets the processor to what [`Machine::state`] has said of another one.
     pub(super) fn set_state(&mut self, state: &ProcessorState) -> Result<(), MachineError> {
+        if let Some(missing) = state.features.missing_in(&self.features) {
+            return Err(MachineError::MissingFeatures(missing));
+        }
         if !self.is_table(state.top_table_gpa) {
             return Err(MachineError::Snapshot(
                 "its page tables are not within its memory",
@@ -175,10 +178,6 @@ impl Machine {
         self.processor
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))?;
-        self.set_registers(&Registers {
-            general: state.general,
-            rip: state.instruction_pointer,
-            rflags: state.flags,
-        })
+        self.set_registers(&state.registers())
     }
 }

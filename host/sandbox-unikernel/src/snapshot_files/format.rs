@@ -16,6 +16,7 @@ use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 use spore_abi::layout::{PAGE_BYTES, RAM_BYTES_MAX, TEXT_PAGES_MAX};
+use spore_monitor::features::Features;
 use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -180,6 +181,8 @@ impl Draft {
             gs_base,
             top_table_gpa,
             extended_state,
+            // The same wherever the file is taken: see [`Identity::processor`].
+            features: _,
         } = processor;
         if extended_state.len() > EXTENDED_WORDS_MAX {
             return Err(Unfit);
@@ -355,6 +358,7 @@ impl Opened {
                     gs_base: header.gs_base,
                     top_table_gpa: header.top_table_gpa,
                     extended_state: self.extended_state,
+                    features: Features::default(),
                 },
                 text_offers: self.text_offers,
             },

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 
-use spore_monitor::chain;
+use spore_monitor::{chain, features};
 use spore_sandbox::InstanceSpec;
 
 pub(crate) use filing::Filing;
@@ -127,7 +127,10 @@ impl SnapshotFiles {
             }
         };
         let filing = Filing::loaded(Arc::clone(self), spec, identity);
-        match Resident::new(memory, contents.captured, root, texts, filing) {
+        let mut captured = contents.captured;
+        // They are what they were when it was made: see [`Identity`].
+        captured.processor.features = features::of_machines().unwrap_or_default();
+        match Resident::new(memory, captured, root, texts, filing) {
             Ok(resident) => {
                 tracing::info!(function, "the snapshot {file} is used");
                 if let Some(written) = &contents.written {

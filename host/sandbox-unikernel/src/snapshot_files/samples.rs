@@ -1,6 +1,7 @@
 //! Small files of snapshots, for tests and the fuzz target.
 
 use spore_abi::layout::PAGE_BYTES;
+use spore_monitor::features::Features;
 use spore_monitor::protocol::{Captured, ProcessorState};
 
 use super::format::{Contents, Draft, Opened, ReadError};
@@ -29,6 +30,7 @@ pub(crate) fn contents(written: Option<Vec<(u64, u64)>>) -> Contents {
                 gs_base: 0,
                 top_table_gpa: 4 * PAGE_BYTES,
                 extended_state: (0..100).collect(),
+                features: Features::default(),
             },
             text_offers: vec![(0x4018, 0x5000), (u64::MAX, 3)],
         },
