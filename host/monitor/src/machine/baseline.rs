@@ -92,7 +92,8 @@ impl Baseline {
 /// Registers from the first one on, as far as this processor has them.
 fn read(processor: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, MachineError> {
     let mut values = Vec::with_capacity(indices.len());
-    for part in indices.chunks(KVM_MAX_MSR_ENTRIES) {
+    // KVM takes fewer than that at a time (`MAX_IO_MSRS`).
+    for part in indices.chunks(KVM_MAX_MSR_ENTRIES - 1) {
         let entry = |&index: &u32| kvm_msr_entry {
             index,
             ..Default::default()
