@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     functions_in_c_have_hooks_of_their_own,
     clones_wait_for_those_that_watch_the_generation,
     who_never_waits_is_booted,
+    an_instance_that_is_reset_is_a_new_clone,
 ];
 
 /// Instances are removed as soon as they have answered: each request finds a new one.
@@ -33,7 +34,10 @@ fn ask(daemon: &Daemon, function: &str, path: &str) -> Told {
     let answer = daemon.get(&format!("/function/{function}{path}"));
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     assert_eq!(answer.header("x-spore-start"), "cold");
-    let text = answer.text();
+    told(&answer.text())
+}
+
+fn told(text: &str) -> Told {
     let pairs = text
         .lines()
         .map(|line| line.split_once(' ').expect("a name and a value"));
@@ -237,4 +241,33 @@ fn who_never_waits_is_booted() {
     if !guests_are_processes() {
         daemon.wait_for_log("polling", "it accepts connections without ever waiting for one");
     }
+}
+
+fn an_instance_that_is_reset_is_a_new_clone() {
+    const INVOCATIONS: usize = 20;
+    let daemon = Daemon::start();
+    let options = [
+        "--snapshot",
+        "--isolation-per-request",
+        "--env",
+        "SPORE_AFTER_RESTORE=/prepare",
+    ];
+    daemon.deploy("reset", &program::build("fresh"), &options);
+    let mut drawn = BTreeSet::new();
+    for _ in 0..INVOCATIONS {
+        let before = since_1970();
+        let answer = daemon.get("/function/reset/clocks");
+        let after = since_1970();
+        let clocks = told(&answer.text());
+        let shown = Duration::from_nanos(clocks["realtime"].parse().expect("nanoseconds"));
+        assert!(
+            (before - CLOCK_ERROR..=after + CLOCK_ERROR).contains(&shown),
+            "{shown:?}"
+        );
+        let told = told(&daemon.get("/function/reset/").text());
+        let expected = if guests_are_processes() { "0" } else { "1" };
+        assert_eq!(told["prepared"], expected);
+        drawn.insert((told["getrandom"].clone(), told["AT_RANDOM"].clone()));
+    }
+    assert_eq!(drawn.len(), INVOCATIONS);
 }
