@@ -68,9 +68,8 @@ pub struct ProcessPage {
     pub error_code: u64,
     /// Address that faulted, for page faults.
     pub fault_address: u64,
-    /// Registers of the interrupted code. After a tick the guest goes on with what the monitor leaves here; so does a
-    /// copy of a snapshot when it gets its first turn. At a doorbell they are those with which the library OS can go on
-    /// behind it, in either form.
+    /// Registers of the interrupted code. After a tick the guest goes on with what the monitor leaves here. At a doorbell
+    /// they are those with which the library OS can go on behind it, in either form.
     pub registers: Registers,
 
     /// 1 while the guest waits for the monitor: a tick then has come already.
@@ -89,6 +88,8 @@ pub struct ProcessPage {
     pub ram_bytes: u64,
     /// Size of the root module, in bytes; whole pages.
     pub module_bytes: u64,
+    /// Registers with which a copy of a snapshot goes on. A tick may come before, and changes the others.
+    pub first_registers: Registers,
     /// Base of FS, of a snapshot.
     pub fs_base: u64,
     /// Base of GS, of a snapshot.
@@ -128,7 +129,7 @@ pub mod form {
 }
 
 const _: () = assert!(
-    size_of::<ProcessPage>() == 32 + 18 * 8 + 24 + 32 + 16,
+    size_of::<ProcessPage>() == 32 + 2 * 18 * 8 + 24 + 32 + 16,
     "ProcessPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(size_of::<ProcessPage>() as u64 <= PAGE_BYTES);

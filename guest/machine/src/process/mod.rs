@@ -62,11 +62,13 @@ use store;
 global_asm!(
     r#"
     .section .text.machine, "ax", @progbits
-    // fn machine_process_doorbell(request: u32): leaves the registers with which its caller goes on.
+    // fn machine_process_doorbell(request: u32): leaves the registers with which its caller goes on. No tick changes them
+    // then: the guest counts as stopped before.
     .balign 16
     .global machine_process_doorbell
 machine_process_doorbell:
     movabs rax, {registers}
+    mov dword ptr [rax + {is_stopped}], 1
     mov [rax + 8*3], rbx
     mov [rax + 8*4], rsp
     mov [rax + 8*5], rbp
@@ -83,6 +85,7 @@ machine_process_doorbell:
     ret
 "#,
     registers = const PROCESS_PAGE + offset_of!(ProcessPage, registers) as u64,
+    is_stopped = const offset_of!(ProcessPage, is_stopped) - offset_of!(ProcessPage, registers),
 );
 
 unsafe extern "C" {
@@ -107,7 +110,6 @@ pub(crate) fn ring(request: u32) {
 // SAFETY: the name is the one that the code above calls; nothing else defines it.
 #[unsafe(no_mangle)]
 extern "C" fn machine_process_stand_still(request: u32) {
-    store!(is_stopped, 1);
     store!(request, request);
     if load!(leaves_state) != 0 {
         leave_state();

@@ -84,7 +84,7 @@ machine_process_entry:
     mask = const offset_of!(ProcessPage, extended_state_mask),
     fs_base = const offset_of!(ProcessPage, fs_base),
     gs_base = const offset_of!(ProcessPage, gs_base),
-    registers = const offset_of!(ProcessPage, registers),
+    registers = const offset_of!(ProcessPage, first_registers),
 );
 
 /// The kernel's `struct sigaction`.

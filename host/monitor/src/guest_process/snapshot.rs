@@ -126,7 +126,7 @@ pub(super) fn set_state(
         *byte &= mask;
     }
     area.write_bytes(EXTENDED_STATE, &extended)?;
-    area.write(field!(registers), state.registers())?;
+    area.write(field!(first_registers), state.registers())?;
     area.write(field!(fs_base), state.fs_base)?;
     area.write(field!(gs_base), state.gs_base)?;
     area.write(field!(top_table_gpa), state.top_table_gpa)?;
