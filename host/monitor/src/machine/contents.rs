@@ -31,6 +31,19 @@ pub(crate) enum Memory<'a> {
 }
 
 impl Memory<'_> {
+    /// Whether what was at the place of the image's code and constants is not there any more when the memory was filled.
+    fn hides_image(&self) -> bool {
+        let is_over = |&(start, length): &(u64, u64)| {
+            start < IMAGE_GPA + IMAGE_BYTES_MAX && start.saturating_add(length) > IMAGE_GPA
+        };
+        match self {
+            Self::Fresh => false,
+            Self::Within(_) => true,
+            // Stretches with a large gap are one where there would be too many.
+            Self::CopyOf { snapshot, .. } => snapshot.extents.iter().any(is_over),
+        }
+    }
+
     /// Fills the memory of a machine, which nobody has touched.
     fn fill(&self, ram: &Region) -> Result<(), MachineError> {
         match self {
@@ -84,7 +97,7 @@ impl Machine {
             self.program = Some(region);
         }
         memory.fill(&self.ram)?;
-        if let (Memory::Within(_), Some(text)) = (memory, text) {
+        if let (true, Some(text)) = (memory.hides_image(), text) {
             self.put_text(text)?;
         }
         // A page that is touched first costs a fault in KVM, some 6 µs on a PVM host. Programs that take more than a little
