@@ -57,7 +57,8 @@ pub mod boot_flags {
     pub const NO_REWRITING: u32 = 1 << 2;
     /// Connections to loopback addresses on which nobody listens in the guest go to the host.
     pub const LOOPBACK_EGRESS: u32 = 1 << 8;
-    /// The instance is to become a snapshot when it is ready: before it waits then, it makes its [`super::TextOffer`]s.
+    /// The instance is to become a snapshot when its program waits for its first connection: before that, it makes its
+    /// [`super::TextOffer`]s.
     pub const BECOMES_SNAPSHOT: u32 = 1 << 9;
 }
 
@@ -255,6 +256,8 @@ pub mod exit_kind {
     pub const LIBRARY_OS_FAILED: u32 = 5;
     /// The function's memory was used up.
     pub const OUT_OF_MEMORY: u32 = 6;
+    /// The program was asked to make itself ready for a snapshot, or for being a clone, and could not; `message` says how.
+    pub const HOOK_FAILED: u32 = 7;
 }
 
 /// A large page's worth of program that is mapped by small pages, all there and none of them writable. In a snapshot the

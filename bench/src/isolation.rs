@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use spore_test_real::programs::installed::PYTHON_HTTP_SERVER;
 
-use crate::runtimes::Runtime;
+use crate::runtimes::{Planned, Runtime};
 use crate::subject::{SetUp, Subject, Warm};
 
 const CALLERS: usize = 4;
@@ -15,11 +15,32 @@ const REQUESTS: u32 = 25;
 const SNAPSHOT: (&str, &str) = ("dev.spore.snapshot", "true");
 const PER_REQUEST: (&str, &str) = ("dev.spore.isolation-per-request", "true");
 const NOT_RESET: (&str, &str) = ("dev.spore.reset-in-place", "false");
-/// Name of the subject, end of the function's name, and how it is deployed.
-const KINDS: [(&str, &str, &[(&str, &str)]); 3] = [
-    ("spore", "reset", &[SNAPSHOT, PER_REQUEST]),
-    ("stopped", "stopped", &[SNAPSHOT, PER_REQUEST, NOT_RESET]),
-    ("shared", "shared", &[SNAPSHOT]),
+
+/// How a function is deployed.
+struct Kind {
+    /// Name of the subject.
+    name: &'static str,
+    /// End of the function's name.
+    end: &'static str,
+    annotations: &'static [(&'static str, &'static str)],
+}
+
+const KINDS: [Kind; 3] = [
+    Kind {
+        name: "spore",
+        end: "reset",
+        annotations: &[SNAPSHOT, PER_REQUEST],
+    },
+    Kind {
+        name: "stopped",
+        end: "stopped",
+        annotations: &[SNAPSHOT, PER_REQUEST, NOT_RESET],
+    },
+    Kind {
+        name: "shared",
+        end: "shared",
+        annotations: &[SNAPSHOT],
+    },
 ];
 
 struct Callers {
@@ -28,7 +49,7 @@ struct Callers {
 }
 
 impl Callers {
-    fn new(set_up: &SetUp, name: &'static str, path: &str) -> Result<Box<dyn Subject>> {
+    fn start(set_up: &SetUp, name: &'static str, path: &str) -> Result<Box<dyn Subject>> {
         let caller = |_| Warm::new(name, &set_up.isolation, set_up.daemon.address(), path, None);
         let callers = (0..CALLERS).map(caller).collect::<Result<_>>()?;
         Ok(Box::new(Self { name, callers }))
@@ -65,15 +86,15 @@ impl Subject for Callers {
 }
 
 /// The three kinds of a function in C, and of `http.server` in Python where that is installed.
-pub(crate) fn series(set_up: &SetUp) -> Result<Vec<(&'static str, Vec<Box<dyn Subject>>)>> {
+pub(crate) fn series(set_up: &SetUp) -> Result<Vec<Planned>> {
     let mut all = Vec::new();
-    for (_, end, annotations) in KINDS {
-        set_up.deploy_function(&format!("c-{end}"), annotations);
+    for kind in &KINDS {
+        set_up.deploy_function(&format!("c-{}", kind.end), kind.annotations);
     }
     all.push(("isolation-c", subjects(set_up, "c", "")?));
     if let Some(python) = Runtime::deploy(set_up, PYTHON_HTTP_SERVER)? {
-        for (_, end, annotations) in KINDS {
-            python.deploy_as(set_up, &format!("python-{end}"), annotations);
+        for kind in &KINDS {
+            python.deploy_as(set_up, &format!("python-{}", kind.end), kind.annotations);
         }
         all.push(("isolation-python", subjects(set_up, "python", "/listing/")?));
     }
@@ -81,8 +102,9 @@ pub(crate) fn series(set_up: &SetUp) -> Result<Vec<(&'static str, Vec<Box<dyn Su
 }
 
 fn subjects(set_up: &SetUp, language: &str, path: &str) -> Result<Vec<Box<dyn Subject>>> {
-    let subject = |&(name, end, _): &(&'static str, &str, &[(&str, &str)])| {
-        Callers::new(set_up, name, &format!("/function/{language}-{end}{path}"))
+    let subject = |kind: &Kind| {
+        let path = format!("/function/{language}-{}{path}", kind.end);
+        Callers::start(set_up, kind.name, &path)
     };
     KINDS.iter().map(subject).collect()
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   image publisher ──> layers, elf, erofs          caller ──> http
 //!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
+//!   disk ──> snapshots
 //! ```
 //!
 //! A target takes bytes and panics if something does not hold that must, whatever the bytes are; that it returns at all,
@@ -17,6 +18,7 @@ mod http;
 mod layers;
 mod messages;
 mod rings;
+mod snapshots;
 
 use std::path::Path;
 use std::{fs, io};
@@ -96,6 +98,12 @@ pub const TARGETS: &[Target] = &[
         name: "rings",
         run: rings::run,
         seeds: rings::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "snapshots",
+        run: snapshots::run,
+        seeds: snapshots::seeds,
         is_slow: false,
     },
 ];

@@ -74,6 +74,14 @@ int spore_read_request(struct connection *connection, struct spore_request *requ
 /* Gives back what the request used, and moves what the client sent ahead to the front of the input buffer. */
 void spore_end_request(struct connection *connection);
 
+/* clones.c */
+
+/* Before the first connection is waited for. Ends the program if before_snapshot() fails. */
+void spore_prepare_snapshot(void);
+
+/* After a connection was waited for. Ends the program if it is a clone now and after_restore() fails. */
+void spore_look_for_restore(void);
+
 /* server.c: writes all parts, changing them on the way. Returns OK or CLOSED. */
 struct iovec;
 int spore_write_all(int socket, struct iovec *parts, int count);

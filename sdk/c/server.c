@@ -296,6 +296,7 @@ static void serve_forever(int listener) {
         if (socket < 0) {
             continue;
         }
+        spore_look_for_restore();
         if (!serve_connection(socket)) {
             close(socket);
             continue;
@@ -352,5 +353,7 @@ __attribute__((weak)) int main(void) {
     const char *address = getenv("SPORE_ADDRESS");
     size_t port = number_from_environment("PORT", 8080, UINT16_MAX);
     make_buffers();
-    serve_forever(listen_on(address != NULL && *address != '\0' ? address : "0.0.0.0", (uint16_t)port));
+    int listener = listen_on(address != NULL && *address != '\0' ? address : "0.0.0.0", (uint16_t)port);
+    spore_prepare_snapshot();
+    serve_forever(listener);
 }

@@ -61,6 +61,18 @@ struct spore_response {
 /* Written by you. Returns 0 to send the response; anything else sends "500 Internal Server Error" instead. */
 int handle(const struct spore_request *request, struct spore_response *response);
 
+/* Written by you if the function needs it. Where the function is deployed with --snapshot, it is started once, up to the
+ * moment at which it waits for its first request, and each instance is a clone of that moment (docs/snapshots.md). Both
+ * return 0; after anything else the instance ends.
+ *
+ * before_snapshot() is called once, before that moment: do here what is to be done already in all clones, and close or
+ * forget what they must not share.
+ *
+ * after_restore() is called in each clone before its first request: seed generators of random numbers here (srand), and
+ * open again what each instance needs of its own. getrandom() and /dev/urandom give other numbers in each clone. */
+int before_snapshot(void) __attribute__((weak));
+int after_restore(void) __attribute__((weak));
+
 /* The value of the first header field of that name, without regard to case; NULL if there is none. */
 const char *spore_request_header(const struct spore_request *request, const char *name);
 

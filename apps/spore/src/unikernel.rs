@@ -15,6 +15,9 @@ use spore_sandbox::{Isolation, Layer, Sandbox};
 use spore_sandbox_unikernel::{Merging, SandboxOptions, merging};
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
 
+/// What the data folder has of this sandbox.
+const SNAPSHOTS_FOLDER: &str = "snapshots";
+
 /// Runs one instance as the monitor process; called before any thread exists.
 pub(crate) fn monitor_main() -> ExitCode {
     spore_monitor::main()
@@ -25,12 +28,14 @@ pub(crate) fn sandbox(
     isolation: Option<Isolation>,
     requires_virtual_machine: bool,
     cgroup_parent: Option<PathBuf>,
+    data: &Path,
     merges_pages: bool,
 ) -> anyhow::Result<Arc<dyn Sandbox>> {
     let sandbox = spore_sandbox_unikernel::UnikernelSandbox::new(&SandboxOptions {
         isolation,
         requires_virtual_machine,
         cgroup_parent,
+        snapshots: Some(data.join(SNAPSHOTS_FOLDER)),
         merges_pages,
     })?;
     if merges_pages {

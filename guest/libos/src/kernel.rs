@@ -14,6 +14,7 @@ use spore_machine::{reserved, shared};
 
 use crate::calls;
 use crate::children::Zombie;
+use crate::clones::Clones;
 use crate::errno::Errno;
 use crate::files;
 use crate::files::budget::Budget;
@@ -50,8 +51,7 @@ pub(crate) struct Kernel {
     pub(crate) frames: SharedFrames,
     pub(crate) network: Network,
     pub(crate) random: Random,
-    /// The generation of the memory that `random` and `boot_id` belong to.
-    pub(crate) generation: u64,
+    pub(crate) clones: Clones,
     pub(crate) ready: Rc<ReadyQueue>,
     pub(crate) budget: Rc<Budget>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
@@ -75,8 +75,6 @@ pub(crate) struct Kernel {
     pub(crate) started_ns: u64,
     pub(crate) slice: Slice,
     pub(crate) reported_stop: bool,
-    /// It is to become a snapshot when it is ready, and was not ready yet.
-    pub(crate) becomes_snapshot: bool,
     pub(crate) reported_fork: bool,
     reported_missing: [u64; CALL_NUMBERS / 64],
     report_missing: bool,
@@ -98,6 +96,7 @@ pub fn start() -> ! {
             "the root file system is damaged or needs more than is served",
         )
     });
+    let clones = Clones::new(&boot, &frames, &ready);
     let signal_budget = SignalBudget::default();
     let signals = ProcessSignals::new(&ready, &signal_budget);
     let mut kernel = Kernel {
@@ -112,7 +111,7 @@ pub fn start() -> ! {
         frames,
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
-        generation: shared::generation(),
+        clones,
         futexes: Futexes::new(&ready),
         ready,
         budget: Rc::default(),
@@ -130,7 +129,6 @@ pub fn start() -> ! {
         started_ns: time::monotonic_ns(),
         slice: Slice::default(),
         reported_stop: false,
-        becomes_snapshot: boot.flags & boot_flags::BECOMES_SNAPSHOT != 0,
         reported_fork: false,
         reported_missing: [0; CALL_NUMBERS / 64],
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,

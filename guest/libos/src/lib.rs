@@ -21,6 +21,7 @@ extern crate alloc;
 
 mod calls;
 mod children;
+mod clones;
 mod errno;
 mod files;
 mod futex;

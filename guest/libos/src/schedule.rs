@@ -10,7 +10,6 @@ use crate::calls::{self, Answer};
 use crate::kernel::Kernel;
 use crate::memory::space::AccessError;
 use crate::process::{FIRST_PROCESS, ProcessId};
-use crate::random::Random;
 use crate::signals::SignalInfo;
 use crate::signals::delivery::Delivered;
 use crate::signals::exceptions::{self, Found};
@@ -38,6 +37,7 @@ impl Kernel {
         loop {
             self.network.pump();
             self.fire_deadlines();
+            self.look_after_clone();
             match self.ready.pop() {
                 Some(task) if self.hold_if_lent(task) => {}
                 Some(task) if self.tasks.contains_key(&task) => {
@@ -53,29 +53,16 @@ impl Kernel {
 
     /// Nothing can run: sleep until something comes in or the next deadline passes.
     fn idle(&mut self) {
-        let is_listening = self.network.is_function_listening();
-        if is_listening && self.becomes_snapshot && self.process.id == FIRST_PROCESS {
-            self.becomes_snapshot = false;
-            shared::offer_text(&self.process.space.offer_text());
+        self.prepare_snapshot();
+        if !self.ready.is_empty() {
+            return;
         }
-        shared::set_listening(is_listening);
-        let deadline_ns = self
-            .deadlines
-            .first()
-            .map_or(u64::MAX, |&(deadline_ns, _)| deadline_ns);
+        shared::set_listening(self.network.is_function_listening() && !self.clones.becomes_snapshot());
+        let first_ns = self.deadlines.first().map(|&(deadline_ns, _)| deadline_ns);
+        let deadline_ns = first_ns.into_iter().chain(self.clones.deadline_ns()).min();
         self.notify_due = false;
-        shared::wait(deadline_ns);
+        shared::wait(deadline_ns.unwrap_or(u64::MAX));
         self.renew_clone();
-    }
-
-    /// Makes anew what no two instances may share, if this memory has become another instance's while it waited.
-    fn renew_clone(&mut self) {
-        let generation = shared::generation();
-        if generation != self.generation {
-            self.generation = generation;
-            self.random = Random::new(shared::boot().seed);
-            self.random.fill(&mut self.boot_id);
-        }
     }
 
     fn begin_slice(&mut self) {
@@ -130,6 +117,7 @@ impl Kernel {
         }
         self.fire_deadlines();
         self.fire_run_timers();
+        self.give_up_snapshot();
         self.slice.look_at = self.next_look(now);
         now >= self.slice.ends_at && !self.ready.is_empty()
     }

@@ -41,6 +41,8 @@ const _: () = assert!(size_of::<Task>() < 1024, "a task is a small thing");
 pub(crate) struct Memory {
     /// When it gives up, in nanoseconds of CLOCK_MONOTONIC; set once, by the first try.
     pub(crate) deadline_ns: Option<u64>,
+    /// That is a time of CLOCK_REALTIME, and moves where that does.
+    pub(crate) is_realtime: bool,
     /// How much of its work it has done (bytes written, for example).
     pub(crate) progress: u64,
     /// How many of several messages it has done.

@@ -25,6 +25,12 @@ pub(crate) fn realtime_ns() -> u64 {
     ))
 }
 
+/// How far CLOCK_REALTIME is before CLOCK_MONOTONIC, in nanoseconds, modulo 2^64.
+pub(crate) fn realtime_lead_ns() -> u64 {
+    let clock = shared::clock();
+    clock.realtime_base_ns.wrapping_sub(clock.monotonic_base_ns)
+}
+
 /// Nanoseconds that so many ticks of the time-stamp counter take.
 pub(crate) fn ticks_to_ns(ticks: u64) -> u64 {
     elapsed_ns(ticks, 0, shared::clock().multiplier)

@@ -30,6 +30,8 @@ pub(crate) struct Schedule {
     pub(crate) next_ns: Option<u64>,
     /// Time between expirations after that; 0 if there are none.
     pub(crate) interval_ns: u64,
+    /// The next time is one of CLOCK_REALTIME, and moves where that does.
+    pub(crate) is_realtime: bool,
 }
 
 impl Schedule {
@@ -241,6 +243,52 @@ impl Kernel {
         }
     }
 
+    /// CLOCK_REALTIME has moved by `moved_ns` against CLOCK_MONOTONIC: what is due at a time of it is due then.
+    pub(crate) fn move_realtime_deadlines(&mut self, moved_ns: i64) {
+        let moved = |deadline_ns: u64| match moved_ns {
+            0.. => deadline_ns.saturating_sub(moved_ns.unsigned_abs()),
+            _ => deadline_ns.saturating_add(moved_ns.unsigned_abs()),
+        };
+        let all: alloc::vec::Vec<(u64, Due)> = self.deadlines.iter().copied().collect();
+        for (deadline_ns, due) in all {
+            let is_realtime = match due {
+                Due::Interval(_) => false,
+                Due::Task(task) => match self.tasks.get_mut(&task).map(|task| &mut task.memory) {
+                    Some(memory) if memory.is_realtime => {
+                        memory.deadline_ns = Some(moved(deadline_ns));
+                        true
+                    }
+                    _ => false,
+                },
+                Due::Timer(id, number) => {
+                    let process = self.process_mut(id);
+                    match process.and_then(|process| process.timers.made.get_mut(&number)) {
+                        Some(timer) if timer.schedule.is_realtime => {
+                            timer.schedule.next_ns = Some(moved(deadline_ns));
+                            true
+                        }
+                        _ => false,
+                    }
+                }
+                Due::File(number) => match self.timer_files.get(&number).and_then(alloc::rc::Weak::upgrade) {
+                    Some(file) if file.schedule.get().is_realtime => {
+                        let next_ns = Some(moved(deadline_ns));
+                        file.schedule.set(Schedule {
+                            next_ns,
+                            ..file.schedule.get()
+                        });
+                        true
+                    }
+                    _ => false,
+                },
+            };
+            if is_realtime {
+                self.deadlines.remove(&(deadline_ns, due));
+                self.deadlines.insert((moved(deadline_ns), due));
+            }
+        }
+    }
+
     fn fire_file(&mut self, number: u64, now_ns: u64) {
         let Some(file) = self.timer_files.get(&number).and_then(alloc::rc::Weak::upgrade) else {
             self.timer_files.remove(&number);
@@ -308,7 +356,7 @@ mod tests {
     fn a_single_timer_expires_once() {
         let mut schedule = Schedule {
             next_ns: Some(100),
-            interval_ns: 0,
+            ..Schedule::default()
         };
         assert_eq!((schedule.expire(99), schedule.left_ns(40)), (0, 60));
         assert_eq!((schedule.expire(500), schedule.expire(501)), (1, 0));
@@ -320,6 +368,7 @@ mod tests {
         let mut schedule = Schedule {
             next_ns: Some(100),
             interval_ns: 10,
+            ..Schedule::default()
         };
         assert_eq!(schedule.expire(100), 1);
         assert_eq!(schedule.next_ns, Some(110));

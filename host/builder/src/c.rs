@@ -22,9 +22,10 @@ const SDK_FOLDER: &str = "build/sdk";
 /// Where the program is written to, below the function's folder.
 const PROGRAM_FILE: &str = "build/function";
 
-const SDK_FILES: [(&str, &str); 5] = [
+const SDK_FILES: [(&str, &str); 6] = [
     ("spore.h", include_str!("../../../sdk/c/spore.h")),
     ("internal.h", include_str!("../../../sdk/c/internal.h")),
+    ("clones.c", include_str!("../../../sdk/c/clones.c")),
     ("request.c", include_str!("../../../sdk/c/request.c")),
     ("server.c", include_str!("../../../sdk/c/server.c")),
     ("text.c", include_str!("../../../sdk/c/text.c")),

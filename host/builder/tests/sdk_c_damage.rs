@@ -53,7 +53,7 @@ fn program_with_sanitizers(folder: &Path) -> PathBuf {
         .arg("-o")
         .arg(&program)
         .arg(crate_folder.join("tests/functions/probe/handler.c"))
-        .args(["request.c", "server.c", "text.c"].map(|name| sdk.join(name)))
+        .args(["clones.c", "request.c", "server.c", "text.c"].map(|name| sdk.join(name)))
         .status()
         .unwrap();
     assert!(status.success());

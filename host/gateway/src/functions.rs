@@ -30,7 +30,8 @@ pub(crate) struct Function {
 /// What a replacement of the function changes.
 struct Version {
     record: Arc<FunctionRecord>,
-    root: Root,
+    /// How its instances are started.
+    template: InstanceSpec,
     isolation: Isolation,
     timeout: Duration,
     statistics: Arc<FunctionStatistics>,
@@ -63,7 +64,16 @@ impl Function {
         self.version
             .read()
             .unwrap_or_else(PoisonError::into_inner)
+            .template
             .root
+            .clone()
+    }
+
+    fn template(&self) -> InstanceSpec {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .template
             .clone()
     }
 
@@ -135,6 +145,7 @@ impl Functions {
             changing: tokio::sync::Mutex::default(),
         };
         let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
+        let mut prepared = Vec::new();
         for (_, record) in records {
             let record = match record {
                 Ok(record) => record,
@@ -148,13 +159,22 @@ impl Functions {
                 .prepare(record.deployment, digest, record.created_at)
                 .await
             {
-                Ok(prepared) => functions.install(prepared),
+                Ok(function) => prepared.push(function),
                 Err(source) => left_out(&ApiError::Load {
                     name,
                     source: Box::new(source),
                 }),
             }
         }
+        // Before the first instance is started.
+        let templates: Vec<_> = prepared
+            .iter()
+            .map(|prepared| prepared.template.clone())
+            .collect();
+        functions.sandbox.retain(&templates);
+        prepared
+            .into_iter()
+            .for_each(|prepared| functions.install(prepared));
         Ok(functions)
     }
 
@@ -207,6 +227,7 @@ impl Functions {
         self.remove_stale_log(key(&prepared.record.deployment.service))
             .await?;
         self.save(&prepared).await?;
+        self.tell_sandbox(Some(&prepared.template));
         self.install(prepared);
         Ok(())
     }
@@ -229,6 +250,7 @@ impl Functions {
             .prepare(deployment, digest, function.record().created_at)
             .await?;
         self.save(&prepared).await?;
+        self.tell_sandbox(Some(&prepared.template));
         let Prepared {
             record,
             settings,
@@ -236,7 +258,7 @@ impl Functions {
             template,
         } = prepared;
         let version = Version {
-            root: template.root.clone(),
+            template: template.clone(),
             record: Arc::new(record),
             isolation,
             timeout: settings.timeout,
@@ -264,6 +286,7 @@ impl Functions {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key);
         function.pool.close();
+        self.tell_sandbox(None);
         self.retire(function.pool.clone());
         let store = self.store.clone();
         let removal = tokio::task::spawn_blocking(move || store.logs.remove(&key)).await?;
@@ -316,6 +339,14 @@ impl Functions {
             function.tell(text);
         }
         Ok(true)
+    }
+
+    /// Tells the sandbox what is deployed, with the next version of a function, if there is one.
+    fn tell_sandbox(&self, next: Option<&InstanceSpec>) {
+        let deployed = self.all().into_iter().map(|function| function.template());
+        let others = deployed.filter(|template| next.is_none_or(|next| next.function != template.function));
+        let templates: Vec<_> = others.chain(next.cloned()).collect();
+        self.sandbox.retain(&templates);
     }
 
     fn retire(&self, pool: Pool<FunctionConnection>) {
@@ -425,14 +456,18 @@ impl Functions {
         let name = record.deployment.service.clone();
         let key = key(&name);
         let log = self.store.logs.function(&key);
-        let root = template.root.clone();
         let function = Function {
             name,
-            pool: Pool::new(self.sandbox.clone(), log.clone(), template, settings.limits),
+            pool: Pool::new(
+                self.sandbox.clone(),
+                log.clone(),
+                template.clone(),
+                settings.limits,
+            ),
             log,
             invocations: AtomicU64::new(0),
             version: RwLock::new(Version {
-                root,
+                template,
                 record: Arc::new(record),
                 isolation,
                 timeout: settings.timeout,
@@ -483,6 +518,7 @@ fn template(
         function: deployment.service.clone(),
         instance: String::new(),
         root: program.root,
+        root_digest: Some(program.root_digest.to_bytes()),
         arguments: program.arguments,
         environment,
         working_directory: program.working_directory,

@@ -9,8 +9,8 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spore_gateway::{Daemon, DaemonStartError};
-use spore_sandbox::Root;
 use spore_sandbox::fake::{FakeFunction, FakeSandbox, response};
+use spore_sandbox::{InstanceSpec, Root};
 use support::{Fixture, config, deployment, digest, layer, manifest, program, static_program};
 
 fn parsed(text: &str) -> Value {
@@ -328,6 +328,34 @@ async fn functions_and_images_survive_a_restart() {
     assert_eq!(parsed(&fixture.get("/system/function/hello").await.1), before);
     let (answer, body) = fixture.call(Method::POST, "/function/hello", "again").await;
     assert_eq!((answer.status(), body.as_str()), (StatusCode::OK, "again"));
+}
+
+#[tokio::test]
+async fn the_sandbox_is_told_what_is_deployed() {
+    let mut fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
+    let told = |fixture: &Fixture| {
+        let mut told: Vec<_> = fixture.sandbox.deployed().into_iter().collect();
+        told.sort_by(|a, b| a.function.cmp(&b.function));
+        let plain = |spec: InstanceSpec| {
+            assert!(spec.root_digest.is_some() && spec.instance.is_empty());
+            (spec.function, spec.memory_bytes >> 20)
+        };
+        told.into_iter().map(plain).collect::<Vec<_>>()
+    };
+    let names =
+        |list: &[(&str, u64)]| -> Vec<_> { list.iter().map(|&(name, mib)| (name.to_owned(), mib)).collect() };
+    assert_eq!(told(&fixture), names(&[("hello", 128)]));
+    let other = json!({ "service": "other", "image": "hello", "limits": { "memory": "64Mi" } });
+    fixture.json(Method::POST, "/system/functions", &other).await;
+    assert_eq!(told(&fixture), names(&[("hello", 128), ("other", 64)]));
+    let again = deployment(json!({ "limits": { "memory": "32Mi" } }));
+    fixture.json(Method::PUT, "/system/functions", &again).await;
+    assert_eq!(told(&fixture), names(&[("hello", 32), ("other", 64)]));
+    fixture.restart().await;
+    assert_eq!(told(&fixture), names(&[("hello", 32), ("other", 64)]));
+    let name = json!({ "functionName": "other" });
+    fixture.json(Method::DELETE, "/system/functions", &name).await;
+    assert_eq!(told(&fixture), names(&[("hello", 32)]));
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ impl Instance {
     /// Makes the guest, which is ready, a snapshot, and so ends it; unless the program has done what none holds.
     pub(crate) fn capture(&mut self, is_waiting: bool) -> Result<(), Failure> {
         self.serve()?;
+        // Clones go on from here.
+        let clock = self.clocks.renewed();
+        self.show_clock(clock)?;
         let ram = self.machine.ram();
         let guest: GuestPage = ram.read(GUEST_PAGE_GPA)?;
         let host: HostPage = ram.read(HOST_PAGE_GPA)?;
@@ -37,7 +40,10 @@ impl Instance {
         start::send(&self.control, &event)?;
         match event {
             Event::Captured(_) => Err(Failure::Captured),
-            _ => Ok(()),
+            _ => match self.clocks.catch_up() {
+                Some(clock) => self.show_clock(clock),
+                None => Ok(()),
+            },
         }
     }
 

@@ -72,6 +72,12 @@ impl Image {
     }
 }
 
+/// The library OS of this build: code and constants, then data.
+#[must_use]
+pub fn library_os() -> [&'static [u8]; 2] {
+    [LIBRARY_OS, LIBRARY_OS_DATA]
+}
+
 /// Where the monitor's area begins in [`text_file`].
 pub(crate) const TEXT_FILE_AREA_OFFSET: u64 = LARGE_PAGE_BYTES;
 

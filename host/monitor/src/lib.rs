@@ -28,18 +28,20 @@
 //! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies write to, and how they begin again;
 //! * `report`: registers and symbols for a fault;
 //! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
-//! * [`probe`]: what this host's KVM can do and what it costs.
+//! * [`probe`]: what this host's KVM can do and what it costs; [`identity`]: what snapshots depend on.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
 mod allowance;
 mod capture;
+mod clocks;
 mod egress;
 pub mod features;
 mod form;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod guest_process;
+pub mod identity;
 mod image;
 pub mod jail;
 mod kick;

@@ -20,7 +20,7 @@ impl Instance {
         let stamp: u64 = self.machine.ram().read(place)?;
         let first_read_ns = (stamp != 0).then(|| {
             let ((now_ns, _), now) = (host_clocks_ns(), start::time_stamp());
-            let read_ns = time_of(stamp, now, now_ns, self.clock.multiplier);
+            let read_ns = time_of(stamp, now, now_ns, self.clocks.shown().multiplier);
             // The guest may say anything, but it has not read before it ran.
             read_ns.max(milestones.first_instruction_ns)
         });

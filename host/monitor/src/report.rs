@@ -151,6 +151,10 @@ pub(crate) fn exit(record: &ExitRecord, upcall: &Upcall, program: &[u8]) -> (Cau
         }
         exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
         exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
+        exit_kind::HOOK_FAILED => Cause::Crashed {
+            signal: None,
+            summary: message,
+        },
         _ => Cause::Failed(format!("the library OS failed: {message}")),
     };
     (cause, details)

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::poll;
 
+use crate::clocks::Clocks;
 use crate::egress::Egress;
 use crate::machine::MachineError;
 use crate::memory::OutOfRange;
@@ -64,10 +65,10 @@ impl Instance {
         self.milestones = None;
         let page_map = self.page_map.as_ref().ok_or(NotReset::PageMap)?;
         self.machine.reset(page_map)?;
-        let (clock, log_head) = start::renew_shared_pages(&self.machine).map_err(|_| NotReset::NotPutBack)?;
+        let (clocks, log_head) =
+            start::renew_shared_pages(&self.machine).map_err(|_| NotReset::NotPutBack)?;
         self.log.begin_again(log_head);
-        self.clock = clock;
-        self.clock_set_at = Instant::now();
+        self.clocks = clocks;
         start::send(&self.control, &Event::Reset)?;
         self.await_invocation()
     }
@@ -81,7 +82,8 @@ impl Instance {
             }
         }
         self.machine.forget_tick();
-        self.refresh_clock()
+        self.clocks = Clocks::resumed(self.machine.time_stamp_khz(), &self.clocks.shown());
+        self.show_clock(self.clocks.shown())
     }
 
     /// Passes on all that the guest has logged.

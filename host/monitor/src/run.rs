@@ -11,6 +11,7 @@ use spore_abi::doorbell;
 use spore_abi::layout::{GUEST_PAGE_GPA, HOST_PAGE_GPA};
 use spore_abi::pages::{Clock, ExitRecord, GuestPage, HostPage, Registers, Upcall, upcall_kind};
 
+use crate::clocks::Clocks;
 use crate::egress::Egress;
 use crate::form::{Form, FormError};
 use crate::guest_process::ProcessEnd;
@@ -32,8 +33,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const UNLIMITED_DRAIN_TIMEOUT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// The same for a guest that was stopped: nobody waits for its answers, only its log matters.
 const STOPPED_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often the guest's clocks are set anew, at most.
-const CLOCK_REFRESH: Duration = Duration::from_secs(1);
 /// Streams that the guest asks for and has at a time, at most: some slots are left for the gateway's.
 const EGRESS_STREAMS_MAX: usize = 48;
 const NS_PER_S: u64 = 1_000_000_000;
@@ -58,8 +57,7 @@ pub(crate) struct Instance {
     pub(crate) captures: bool,
     /// A request of the guest's was answered with an error since it last ran.
     pub(crate) has_answered: bool,
-    pub(crate) clock: Clock,
-    pub(crate) clock_set_at: Instant,
+    pub(crate) clocks: Clocks,
     /// How it came to its first answer; none once the daemon was told. What the guest knows of it is not in here.
     pub(crate) milestones: Option<Milestones>,
 }
@@ -224,6 +222,11 @@ impl Instance {
     fn serve_egress(&mut self) -> Result<bool, Failure> {
         let mut is_answered = false;
         let requests = self.egress.take_requests(self.machine.ram())?;
+        if !requests.is_empty()
+            && let Some(clock) = self.clocks.catch_up()
+        {
+            self.show_clock(clock)?;
+        }
         let mut under_way = self.streams.egress_count() + self.egress.pending();
         for request in requests {
             if under_way > EGRESS_STREAMS_MAX {
@@ -361,7 +364,7 @@ impl Instance {
             self.tell_written()?;
         }
         while !has_news {
-            let (now_ns, _) = host_clocks_ns();
+            let now_ns = self.clocks.monotonic_ns();
             if now_ns >= deadline_ns {
                 break;
             }
@@ -373,7 +376,10 @@ impl Instance {
             self.machine.forget_tick();
             has_news = self.serve()?;
         }
-        self.refresh_clock()
+        match self.clocks.refreshed() {
+            Some(clock) => self.show_clock(clock),
+            None => Ok(()),
+        }
     }
 
     /// Sleeps until a socket moves; whether the control socket has.
@@ -413,23 +419,9 @@ impl Instance {
         Ok(())
     }
 
-    /// Sets the guest's clocks by the host's, so that they never drift apart, and never back.
-    pub(crate) fn refresh_clock(&mut self) -> Result<(), Failure> {
-        if self.clock_set_at.elapsed() < CLOCK_REFRESH {
-            return Ok(());
-        }
-        let tsc = start::time_stamp();
-        let (monotonic_ns, realtime_ns) = host_clocks_ns();
-        let ticks = tsc.saturating_sub(self.clock.tsc_base);
-        let elapsed_ns = (u128::from(ticks) * u128::from(self.clock.multiplier)) >> 32;
-        let shown_ns = self.clock.monotonic_base_ns.saturating_add(elapsed_ns as u64);
-        self.clock.tsc_base = tsc;
-        self.clock.monotonic_base_ns = monotonic_ns.max(shown_ns);
-        self.clock.realtime_base_ns = realtime_ns;
-        // In a clone it began with what the guest had left in the page.
-        self.clock.sequence = self.clock.sequence.wrapping_add(1);
-        self.clock_set_at = Instant::now();
-        Ok(self.machine.ram().write(host_field!(clock), self.clock)?)
+    /// Shows the guest other clocks.
+    pub(crate) fn show_clock(&self, clock: Clock) -> Result<(), Failure> {
+        Ok(self.machine.ram().write(host_field!(clock), clock)?)
     }
 
     /// The guest asks to end.

@@ -6,7 +6,6 @@ use std::mem::{MaybeUninit, offset_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
-use std::time::Instant;
 
 use kvm_ioctls::Kvm;
 use rustix::io::{Errno, retry_on_intr};
@@ -17,10 +16,11 @@ use spore_abi::layout::{
     BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
     RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
-use spore_abi::pages::{BOOT_MAGIC, BootPage, Clock, GuestPage, HostPage, boot_flags};
+use spore_abi::pages::{BOOT_MAGIC, BootPage, GuestPage, HostPage, boot_flags};
 use spore_abi::process::form;
 use zerocopy::FromZeros;
 
+use crate::clocks::Clocks;
 use crate::egress::Egress;
 use crate::form::Form;
 use crate::guest_process::{Load, ProcessError};
@@ -231,12 +231,13 @@ fn prepare(
         Form::VirtualMachine(_) if tells_written || machine.can_be_reset() => waiting.page_map.take(),
         _ => None,
     };
-    let (clock, log_head) = match start.memory {
+    let (clocks, log_head) = match start.memory {
         MemorySource::Cloned(_) => renew_shared_pages(&machine)?,
         MemorySource::Fresh | MemorySource::Captured => {
             (write_shared_pages(&machine, &start, program_bytes)?, 0)
         }
     };
+    let (mapped_ns, _) = host_clocks_ns();
     Ok(Instance {
         machine,
         image,
@@ -252,12 +253,10 @@ fn prepare(
         page_map,
         tells_written,
         captures: start.memory == MemorySource::Captured,
-        clock,
-        clock_set_at: Instant::now(),
-        // The clocks were set when the memory was in place.
+        clocks,
         milestones: Some(Milestones {
-            mapped_ns: clock.monotonic_base_ns,
-            first_instruction_ns: clock.monotonic_base_ns,
+            mapped_ns,
+            first_instruction_ns: mapped_ns,
             first_read_ns: None,
         }),
     })
@@ -295,9 +294,9 @@ impl Making<'_> {
         if self.merges_pages {
             machine.ram.merge_pages();
         }
-        if let (true, Memory::CopyOf { file, snapshot, .. }) = (self.is_reset, &self.memory) {
-            let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
-            machine.prepare_reset(kvm, *file, snapshot)?;
+        if let (true, Memory::CopyOf { file, snapshot, .. }, Ok(kvm)) = (self.is_reset, &self.memory, kvm) {
+            // Where it fails, the instance is one that cannot be reset, and stopped when others are.
+            let _ = machine.prepare_reset(kvm, *file, snapshot);
         }
         Ok(Form::VirtualMachine(Box::new(machine)))
     }
@@ -395,7 +394,11 @@ pub(crate) fn ram_bytes(memory_bytes: u64) -> Result<u64, StartError> {
     })
 }
 
-fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) -> Result<Clock, StartError> {
+fn write_shared_pages(
+    machine: &Form,
+    start: &StartRequest,
+    program_bytes: u64,
+) -> Result<Clocks, StartError> {
     let mut block = Vec::new();
     for text in start
         .arguments
@@ -438,31 +441,32 @@ fn write_shared_pages(machine: &Form, start: &StartRequest, program_bytes: u64) 
     };
     machine.ram().write(BOOT_PAGE_GPA, boot)?;
 
-    let clock = clock(machine, 0);
+    let clocks = Clocks::booted(machine.time_stamp_khz(), start.memory == MemorySource::Captured);
     machine.ram().write(
         HOST_PAGE_GPA,
         HostPage {
-            clock,
+            clock: clocks.shown(),
             form: form_number(machine),
             ..HostPage::new_zeroed()
         },
     )?;
     machine.ram().write(GUEST_PAGE_GPA, GuestPage::new_zeroed())?;
-    Ok(clock)
+    Ok(clocks)
 }
 
 /// Makes a copy of a snapshot another instance than all the others: its clocks and its randomness are its own. Also how
 /// far the log had been read.
-pub(crate) fn renew_shared_pages(machine: &Form) -> Result<(Clock, u32), StartError> {
+pub(crate) fn renew_shared_pages(machine: &Form) -> Result<(Clocks, u32), StartError> {
     const SEED_GPA: u64 = BOOT_PAGE_GPA + offset_of!(BootPage, seed) as u64;
     let ram = machine.ram();
     ram.write(SEED_GPA, seed()?)?;
     let mut host: HostPage = ram.read(HOST_PAGE_GPA)?;
-    host.clock = clock(machine, host.clock.sequence.wrapping_add(1));
+    let clocks = Clocks::resumed(machine.time_stamp_khz(), &host.clock);
+    host.clock = clocks.shown();
     host.form = form_number(machine);
     host.generation = host.generation.wrapping_add(1);
     ram.write(HOST_PAGE_GPA, host)?;
-    Ok((host.clock, host.log_head))
+    Ok((clocks, host.log_head))
 }
 
 /// How the guest's runtime knows its form.
@@ -483,18 +487,6 @@ fn seed() -> Result<[u8; 32], StartError> {
         }
     })?;
     Ok(seed)
-}
-
-/// The clocks as they are now.
-fn clock(machine: &Form, sequence: u64) -> Clock {
-    let (monotonic_base_ns, realtime_base_ns) = host_clocks_ns();
-    Clock {
-        tsc_base: time_stamp(),
-        monotonic_base_ns,
-        realtime_base_ns,
-        multiplier: (1_000_000_u64 << 32) / machine.time_stamp_khz().max(1),
-        sequence,
-    }
 }
 
 /// The boot flags that a request asks for.

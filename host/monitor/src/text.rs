@@ -252,7 +252,7 @@ mod tests {
             (MEMORY_BYTES, TABLE),
             (u64::MAX - 7, TABLE),
             (ENTRY, MEMORY_BYTES),
-            (ENTRY, u64::MAX & ADDRESS),
+            (ENTRY, ADDRESS),
         ];
         assert!(lay_out_text(&memory, &program, &nonsense).unwrap().is_none());
         let bad_pages = [

@@ -24,6 +24,7 @@ fn template(program: &str) -> InstanceSpec {
         function: "hello".to_owned(),
         instance: String::new(),
         root: Root::Program(program.into()),
+        root_digest: None,
         arguments: vec!["/function".to_owned()],
         environment: Vec::new(),
         port: 8080,

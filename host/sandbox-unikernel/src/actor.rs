@@ -64,6 +64,8 @@ pub(crate) struct Actor {
     opened: Arc<AtomicU32>,
     /// How many of them the monitor knew, and how far the program had read the newest of those.
     read: Option<(u32, u64)>,
+    /// It has given an answer.
+    has_answered: bool,
 }
 
 impl Actor {
@@ -90,6 +92,7 @@ impl Actor {
             lines: sources.map(|source| (source, Lines::default())),
             opened,
             read: None,
+            has_answered: false,
         }
     }
 
@@ -119,6 +122,10 @@ impl Actor {
                         // Of the invocation that is over.
                         Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
+                            self.has_answered = true;
+                            if let Some(resident) = &self.resident {
+                                resident.filing().answered(resident);
+                            }
                             stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
                         Some(Event::Written(stretches)) => {
@@ -237,6 +244,7 @@ impl Actor {
                     streams,
                     newest_bytes,
                 }) => self.read = Some((streams, newest_bytes)),
+                Some(Event::Answered(_)) => self.has_answered = true,
                 Some(Event::Ended(end)) => return Some(end),
                 _ => {}
             }
@@ -270,6 +278,12 @@ impl Actor {
                 read_bytes: None,
             },
         };
+        if let Some(resident) = &self.resident
+            && !self.has_answered
+            && report.cause != EndCause::Stopped
+        {
+            resident.filing().ended_without_answer(&report.cause);
+        }
         if report.cause != EndCause::Stopped {
             self.write(LogSource::Platform, report.cause.to_string());
         }
@@ -291,6 +305,8 @@ impl Actor {
     }
 
     fn report(&self, end: End, stopping: Option<StopReason>) -> EndReport {
+        // A copy of a snapshot counts as ready before there is a guest. What a guest has read is told before how it ended.
+        let never_ran = self.read.is_none() && matches!(end.cause, Cause::Failed(_));
         let cause = match end.cause {
             Cause::Stopped => stopped(stopping.unwrap_or(StopReason::NotNeeded)),
             Cause::Exited(code) => EndCause::Exited { code },
@@ -304,7 +320,7 @@ impl Actor {
         EndReport {
             cause,
             details: end.details,
-            read_bytes: self.read_bytes(),
+            read_bytes: if never_ran { Some(0) } else { self.read_bytes() },
         }
     }
 

@@ -9,6 +9,7 @@ use crate::egress::datagrams::take_datagram;
 use crate::egress::dns::{self, Answer, Wanted};
 use crate::egress::policy::{self, Policy};
 use crate::lines::Lines;
+use crate::snapshot_files::{reseal, samples};
 use crate::words;
 
 /// Longest answer of the name server: what everybody takes, and some more for a long name.
@@ -144,6 +145,26 @@ pub fn control_packet(packet: &[u8]) -> bool {
         );
     }
     event.is_some() || request.is_some()
+}
+
+/// A file of a snapshot. Returns whether it is taken. With `reseals` its digests are right, whatever else is in it.
+///
+/// # Panics
+///
+/// If it is taken, and the file of what was in it is another one.
+#[must_use]
+pub fn snapshot_file(file: &[u8], reseals: bool) -> bool {
+    let mut file = file.to_vec();
+    if reseals {
+        reseal(&mut file);
+    }
+    samples::take(&file).is_ok()
+}
+
+/// Files of snapshots to begin with.
+#[must_use]
+pub fn snapshot_files() -> Vec<Vec<u8>> {
+    samples::files()
 }
 
 /// Packets on the log socket. Returns how many lines they are.

@@ -26,6 +26,7 @@ mod launch;
 mod lines;
 mod merging;
 mod once;
+mod snapshot_files;
 mod snapshots;
 mod stages;
 mod supply;
@@ -65,6 +66,7 @@ use ingress::Ingress;
 use launch::host_error;
 pub use merging::{Merging, merging};
 pub use once::{RunError, run_once};
+use snapshot_files::{Filing, SnapshotFiles};
 use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Supply, Taken, Wanted};
 use watched::Watched;
@@ -83,6 +85,9 @@ pub struct SandboxOptions {
     pub requires_virtual_machine: bool,
     /// What the instances' cgroups go below: a path within each hierarchy; the daemon's own cgroup if there is none.
     pub cgroup_parent: Option<PathBuf>,
+    /// The folder for the files of snapshots, made when it is known what is deployed ([`Sandbox::retain`]); none keeps
+    /// them in memory only. What it lies in has to be there.
+    pub snapshots: Option<PathBuf>,
     /// Whether the kernel may merge equal pages of different instances.
     pub merges_pages: bool,
 }
@@ -97,6 +102,8 @@ pub struct UnikernelSandbox {
     confinement: Confinement,
     supply: Arc<Supply>,
     snapshots: Snapshots,
+    /// None where nothing of them is kept.
+    snapshot_files: Option<Arc<SnapshotFiles>>,
 }
 
 /// Why unikernels cannot be run as they are asked for.
@@ -176,6 +183,10 @@ impl UnikernelSandbox {
         let (confinement, groups) =
             confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
         let supply = Supply::start(groups, default).map_err(SandboxError::Thread)?;
+        let snapshot_files = match (&options.snapshots, &failure) {
+            (Some(folder), None) => SnapshotFiles::start(folder.clone()).map_err(SandboxError::Thread)?,
+            _ => None,
+        };
         Ok(Self {
             no_virtual_machine: failure,
             default,
@@ -184,6 +195,7 @@ impl UnikernelSandbox {
             confinement,
             supply: Arc::new(supply),
             snapshots: Snapshots::default(),
+            snapshot_files,
         })
     }
 
@@ -267,6 +279,15 @@ impl Sandbox for UnikernelSandbox {
         self.confinement.layers()
     }
 
+    fn retain(&self, deployed: &[InstanceSpec]) {
+        let cloned = deployed.iter().filter(|spec| spec.is_cloned).cloned();
+        let cloned: Vec<_> = cloned.collect();
+        let freed = self.snapshots.retain(&cloned);
+        if let Some(files) = &self.snapshot_files {
+            files.retain(&cloned, freed);
+        }
+    }
+
     async fn start(
         &self,
         spec: InstanceSpec,
@@ -317,15 +338,24 @@ impl Origin {
 }
 
 impl UnikernelSandbox {
-    /// The snapshot of which the instances are copies; it is made if there is none yet. None if none can be made.
+    /// The snapshot of which the instances are copies; it is loaded or made if there is none yet. None if none can be made.
     async fn snapshot(
         &self,
         spec: &InstanceSpec,
         log: &Arc<dyn LogSink>,
     ) -> Result<Option<Arc<Resident>>, StartError> {
-        let cell = self.snapshots.cell(spec);
+        let Some(cell) = self.snapshots.cell(spec) else {
+            return Ok(None);
+        };
+        // What a file belongs to is told by what virtual machines show their guests.
+        let is_filed = self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
+        let files = self.snapshot_files.as_ref().filter(|_| is_filed);
         let made = cell.get_or_try_init(|| async {
+            let texts = &self.snapshots.texts;
             if let Some(resident) = self.snapshot_of_other_form(spec, log) {
+                return Ok(Some(resident));
+            }
+            if let Some(resident) = snapshot_files::load(files, spec, open_root(spec)?, texts).await {
                 return Ok(Some(resident));
             }
             let file = snapshots::empty_file().map_err(host_error("making a file in memory"))?;
@@ -337,8 +367,8 @@ impl UnikernelSandbox {
             match readiness {
                 Readiness::Captured(captured) => {
                     // Text of a large program takes a while to copy.
-                    let texts = Arc::clone(&self.snapshots.texts);
-                    let made = spawn_blocking(move || Resident::new(file, *captured, root, &texts));
+                    let (texts, filing) = (Arc::clone(texts), Filing::captured(files, spec));
+                    let made = spawn_blocking(move || Resident::new(file, *captured, root, &texts, filing));
                     let resident = made.await;
                     let resident = resident.unwrap_or_else(|error| Err(std::io::Error::other(error)));
                     Ok(Some(Arc::new(
@@ -590,6 +620,7 @@ mod tests {
             function: "f".into(),
             instance: "f-1".into(),
             root: Root::Program(PathBuf::from("/proc/self/exe")),
+            root_digest: None,
             arguments: vec!["f".into()],
             environment: vec![("KEY".into(), "v".repeat(value_bytes))],
             working_directory: "/".into(),

@@ -5,13 +5,14 @@
 //!               └──filled──> clone                                   └── cannot be captured ──> every instance is booted
 //! ```
 //!
-//! A snapshot lives in memory, for as long as the daemon does or until too many others were made. Whoever starts an
-//! instance while its snapshot is being made waits for that.
+//! A snapshot lives in memory, for as long as its function is deployed or until too many others were made; the files of
+//! `snapshot_files` outlive that. Whoever starts an instance while its snapshot is being made waits for that.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
@@ -22,6 +23,7 @@ use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Sn
 use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
 
+use crate::snapshot_files::{Contents, Filing};
 use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
@@ -46,60 +48,109 @@ pub(crate) struct Resident {
     root: File,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
+    /// See [`Captured::text_offers`].
+    text_offers: Vec<(u64, u64)>,
+    /// What the entries were that they name, which lead to the text now: address and value.
+    entries: Vec<(u64, u64)>,
     /// Its text in large pages, if there is any.
     text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
+    filing: Filing,
 }
 
 /// The snapshots of all functions.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    cells: Mutex<VecDeque<(InstanceSpec, Cell)>>,
+    known: Mutex<Known>,
     /// What they have of text in large pages.
     pub(crate) texts: Arc<Texts>,
+}
+
+#[derive(Default)]
+struct Known {
+    cells: VecDeque<(InstanceSpec, Cell)>,
+    /// What there may be snapshots of, by the name of the function; of everything before that was told.
+    deployed: Option<HashMap<String, InstanceSpec>>,
 }
 
 impl Snapshots {
     /// The snapshot that was made of instances like this one in another form, if there is one.
     pub(crate) fn of_other_form(&self, spec: &InstanceSpec) -> Option<Arc<Resident>> {
-        let cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_other = |known: &InstanceSpec| {
-            let alike = InstanceSpec {
-                instance: String::new(),
-                isolation: known.isolation,
-                ..spec.clone()
-            };
-            known.isolation != spec.isolation && *known == alike
-        };
-        let (_, cell) = cells.iter().find(|(known, _)| is_other(known))?;
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_other = |key: &InstanceSpec| key.isolation != spec.isolation && is_alike(key, spec);
+        let (_, cell) = known.cells.iter().find(|(key, _)| is_other(key))?;
         cell.get().cloned().flatten()
     }
 
-    /// The place for the snapshot of instances like this one.
-    pub(crate) fn cell(&self, spec: &InstanceSpec) -> Cell {
+    /// The place for the snapshot of instances like this one; none if they are not deployed any more.
+    pub(crate) fn cell(&self, spec: &InstanceSpec) -> Option<Cell> {
         // Everything that an instance can see of its configuration is in here but its own name.
         let key = InstanceSpec {
             instance: String::new(),
             ..spec.clone()
         };
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { cells, deployed } = &mut *known;
+        let is_unknown = |deployed: &HashMap<_, _>| deployed.get(&key.function) != Some(&key);
+        if deployed.as_ref().is_some_and(is_unknown) {
+            return None;
+        }
+        cells.retain(|(known, cell)| *known != key || !is_distrusted(cell));
         if let Some((_, cell)) = cells.iter().find(|(known, _)| *known == key) {
-            return Arc::clone(cell);
+            return Some(Arc::clone(cell));
         }
         if cells.len() >= KEPT {
             cells.pop_front();
         }
         let cell = Cell::default();
         cells.push_back((key, Arc::clone(&cell)));
-        cell
+        Some(cell)
     }
+
+    /// Keeps the snapshots of these only, in whichever form, from now on. Returns the others: their memory is free when they are dropped and
+    /// their last copy has ended.
+    pub(crate) fn retain(&self, deployed: &[InstanceSpec]) -> Vec<Cell> {
+        let by_name = |spec: &InstanceSpec| (spec.function.clone(), spec.clone());
+        let deployed: HashMap<_, _> = deployed.iter().map(by_name).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let cells = std::mem::take(&mut known.cells).into_iter();
+        let (kept, freed): (_, VecDeque<_>) = cells.partition(|(key, _)| {
+            deployed
+                .get(&key.function)
+                .is_some_and(|spec| is_alike(spec, key))
+        });
+        known.cells = kept;
+        known.deployed = Some(deployed);
+        freed.into_iter().map(|(_, cell)| cell).collect()
+    }
+}
+
+/// Whether instances differ in nothing but their names and their forms.
+fn is_alike(one: &InstanceSpec, other: &InstanceSpec) -> bool {
+    let alike = InstanceSpec {
+        instance: one.instance.clone(),
+        isolation: one.isolation,
+        ..other.clone()
+    };
+    alike == *one
+}
+
+fn is_distrusted(cell: &Cell) -> bool {
+    matches!(cell.get(), Some(Some(resident)) if resident.filing.is_distrusted())
 }
 
 impl Resident {
     /// A snapshot within a file to which nobody writes any more.
-    pub(crate) fn new(file: OwnedFd, captured: Captured, root: File, texts: &Texts) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: OwnedFd,
+        captured: Captured,
+        root: File,
+        texts: &Texts,
+        filing: Filing,
+    ) -> io::Result<Self> {
         let file = File::from(file);
+        let entries = offered_entries(&file, &captured.text_offers)?;
         let text = texts.of(&file, &root, &captured.text_offers)?;
         let file = OwnedFd::from(file);
         // Refused if somebody could still write to it.
@@ -114,8 +165,11 @@ impl Resident {
             root,
             extents,
             processor: captured.processor,
+            text_offers: captured.text_offers,
+            entries,
             text,
             written: OnceLock::new(),
+            filing,
         })
     }
 
@@ -148,10 +202,64 @@ impl Resident {
 
     /// Takes what a monitor says that its guest has written to. It may be wrong: then copies are slower or larger, within
     /// bounds.
-    pub(crate) fn note_written(&self, stretches: &[(u64, u64)]) {
-        // Another copy may have been first.
-        let _ = self.written.set(ahead(stretches, self.file_bytes));
+    pub(crate) fn note_written(self: &Arc<Self>, stretches: &[(u64, u64)]) {
+        if self.set_written(stretches) {
+            self.filing.has_changed(self);
+        }
     }
+
+    /// The same, of what its file says. Whether it was not known before: another copy may have been first.
+    pub(crate) fn set_written(&self, stretches: &[(u64, u64)]) -> bool {
+        self.written.set(ahead(stretches, self.file_bytes)).is_ok()
+    }
+
+    /// What becomes of its file.
+    pub(crate) fn filing(&self) -> &Filing {
+        &self.filing
+    }
+
+    /// What its file has besides the memory.
+    pub(crate) fn contents(&self) -> Contents {
+        Contents {
+            memory_bytes: self.file_bytes,
+            captured: Captured {
+                processor: self.processor.clone(),
+                text_offers: self.text_offers.clone(),
+            },
+            written: self.written.get().cloned(),
+        }
+    }
+
+    /// Its memory.
+    pub(crate) fn memory(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// What has changed in it since it was captured: words (address and value) as they were.
+    pub(crate) fn entries(&self) -> &[(u64, u64)] {
+        &self.entries
+    }
+
+    /// The stretches of its memory that hold something.
+    pub(crate) fn data(&self) -> io::Result<Vec<(u64, u64)>> {
+        stretches(&self.file)
+    }
+}
+
+/// The entries of page tables that these offers name, as they are: address and value.
+fn offered_entries(memory: &File, offers: &[(u64, u64)]) -> io::Result<Vec<(u64, u64)>> {
+    let memory_bytes = memory.metadata()?.len();
+    let mut entries = Vec::new();
+    for &(entry_gpa, _) in offers {
+        let mut value = [0; 8];
+        // One that makes no sense stays as it is.
+        let end = entry_gpa.checked_add(value.len() as u64);
+        if entry_gpa.is_multiple_of(8) && end.is_some_and(|end| end <= memory_bytes) {
+            memory.read_exact_at(&mut value, entry_gpa)?;
+            entries.push((entry_gpa, u64::from_ne_bytes(value)));
+        }
+    }
+    Ok(entries)
 }
 
 /// The stretches of a memory of so many bytes for which copies get memory ahead: from the first one on as far as they make
@@ -227,8 +335,6 @@ fn joined(stretches: &[(u64, u64)], gap_bytes: u64) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::FileExt;
-
     use super::*;
 
     #[test]
@@ -264,6 +370,43 @@ mod tests {
         let bytes: u64 = ahead(&scattered, 16 << 30).iter().map(|(_, length)| length).sum();
         assert!(bytes <= AHEAD_BYTES_MAX, "{bytes}");
         assert!(ahead(&[(0, AHEAD_BYTES_MAX + page)], 1 << 30).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_deployed_any_more_has_no_place() {
+        let spec = |function: &str, memory_bytes| InstanceSpec {
+            function: function.to_owned(),
+            instance: String::new(),
+            root: spore_sandbox::Root::Program("program".into()),
+            root_digest: None,
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            working_directory: "/".to_owned(),
+            rewrites_calls: true,
+            is_cloned: true,
+            is_reset: false,
+            egress: Vec::new(),
+            port: 8080,
+            memory_bytes,
+            isolation: None,
+            processor_millis: 1000,
+            ready_timeout: std::time::Duration::from_secs(1),
+        };
+        let snapshots = Snapshots::default();
+        let [a, b] = ["a", "b"].map(|name| snapshots.cell(&spec(name, 1)).expect("nobody has told"));
+        let named = InstanceSpec {
+            instance: "a-1".to_owned(),
+            ..spec("a", 1)
+        };
+        assert!(Arc::ptr_eq(&a, &snapshots.cell(&named).unwrap()));
+        let freed = snapshots.retain(&[spec("a", 1), spec("b", 2)]);
+        assert!(freed.len() == 1 && Arc::ptr_eq(&freed[0], &b));
+        assert!(Arc::ptr_eq(&a, &snapshots.cell(&named).unwrap()));
+        assert!(snapshots.cell(&spec("b", 1)).is_none(), "it was replaced");
+        assert!(snapshots.cell(&spec("b", 2)).is_some());
+        assert!(snapshots.cell(&spec("c", 1)).is_none());
+        assert_eq!(snapshots.retain(&[]).len(), 2);
+        assert!(snapshots.cell(&named).is_none());
     }
 
     #[test]

@@ -211,6 +211,7 @@ struct Ledger {
     /// Instances and starts under way, by identifier.
     live: Mutex<BTreeMap<String, ()>>,
     stops: Mutex<Vec<StopReason>>,
+    deployed: Mutex<Vec<InstanceSpec>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -245,6 +246,11 @@ impl FakeSandbox {
     pub fn stops(&self) -> Vec<StopReason> {
         lock(&self.ledger.stops).clone()
     }
+
+    /// What is deployed, as the sandbox was told last.
+    pub fn deployed(&self) -> Vec<InstanceSpec> {
+        lock(&self.ledger.deployed).clone()
+    }
 }
 
 /// Removes a start that was given up from the ledger.
@@ -270,6 +276,10 @@ impl Sandbox for FakeSandbox {
             Some(Isolation::VirtualMachine) => Err(IsolationError("a fake has no virtual machine".into())),
             _ => Ok(Isolation::Process),
         }
+    }
+
+    fn retain(&self, deployed: &[InstanceSpec]) {
+        *lock(&self.ledger.deployed) = deployed.to_vec();
     }
 
     async fn start(

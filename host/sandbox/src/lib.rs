@@ -49,6 +49,8 @@ pub struct InstanceSpec {
     pub instance: String,
     /// Where the program comes from.
     pub root: Root,
+    /// SHA-256 of the root's file; none if it is not known. What outlives the daemon goes by it.
+    pub root_digest: Option<[u8; 32]>,
     /// `argv` of the program; the first entry is its own name.
     pub arguments: Vec<String>,
     /// Environment variables, in the order in which the program finds them.
@@ -154,6 +156,12 @@ pub trait Sandbox: Send + Sync {
     /// does not know.
     fn layers(&self) -> Vec<Layer> {
         Vec::new()
+    }
+
+    /// Tells what is deployed from now on: what instances will be started like, but for their own names. What is kept for
+    /// others may go. A sandbox that was never told keeps what it has in memory. Returns at once.
+    fn retain(&self, deployed: &[InstanceSpec]) {
+        let _ = deployed;
     }
 
     /// Starts an instance and waits until it is ready (rule 1). Dropping the future gives the attempt up and

@@ -43,6 +43,11 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
+    /// The bytes.
+    pub fn to_bytes(self) -> [u8; 32] {
+        self.0
+    }
+
     /// The 64 hexadecimal digits alone, fit for a file name.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)

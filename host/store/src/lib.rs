@@ -6,6 +6,7 @@
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
 //!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
+//! DIR/snapshots/           the sandbox's, if it keeps any; nothing of this store's
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
 //! ```
 //!

@@ -41,6 +41,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct Program {
     /// The program or the root file system, a read-only file of this store that never changes.
     pub root: Root,
+    /// Digest of that file.
+    pub root_digest: Digest,
     /// `argv`: the image's entry point and command.
     pub arguments: Vec<String>,
     /// The image's environment variables.
@@ -127,8 +129,8 @@ impl ImageStore {
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
-        let root = match intact_root(&folder, &self.uploads) {
-            Some(root) => root,
+        let (root, root_digest) = match intact_root(&folder, &self.uploads) {
+            Some(found) => found,
             None => self.derive_root(&manifest.content, &config, &command, &folder)?,
         };
         let mut environment = environment(&config);
@@ -137,6 +139,7 @@ impl ImageStore {
         }
         Ok(Program {
             root,
+            root_digest,
             arguments,
             environment,
             port: port(&config)?,
@@ -147,7 +150,7 @@ impl ImageStore {
     /// Whether what an instance runs is there as it was made.
     pub fn is_intact(&self, root: &Root) -> bool {
         let folder = root.path().parent().unwrap_or(&self.derived);
-        is_sealed(root.path(), folder, &self.uploads).unwrap_or(false)
+        sealed_digest(root.path(), folder, &self.uploads).is_ok_and(|digest| digest.is_some())
     }
 
     /// The manifest; of an index, that for this platform.
@@ -220,7 +223,7 @@ impl ImageStore {
         config: &Config,
         command: &str,
         folder: &Path,
-    ) -> Result<Root, DeriveError> {
+    ) -> Result<(Root, Digest), DeriveError> {
         // Emptied at start-up, so that nothing of a daemon that was killed stays.
         let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
         // Nobody else may enter; inside is the root, which everybody may.
@@ -250,7 +253,7 @@ impl ImageStore {
                 source: ElfError::NoInterpreter { interpreter },
             });
         }
-        let root = if is_static && unpacker.holds_only(&program)? {
+        let stored = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
             (&program).rewind()?;
             io::copy(&mut &program, file.as_file_mut())?;
@@ -272,7 +275,7 @@ impl ImageStore {
         if let Err(error) = unpacked.close() {
             tracing::warn!(%error, "an unpacked image could not be removed; the next start does it");
         }
-        Ok(root)
+        Ok(stored)
     }
 }
 
@@ -294,8 +297,8 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
     found
 }
 
-/// Puts a file where the root is to be, and beside it what tells later whether it is the same.
-fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<Root> {
+/// Puts a file where the root is to be, and beside it what tells later whether it is the same. Also its digest.
+fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<(Root, Digest)> {
     file.as_file().set_permissions(Permissions::from_mode(0o444))?;
     fs::create_dir_all(folder)?;
     let digest = Digest::of_reader(File::open(file.path())?)?;
@@ -303,35 +306,36 @@ fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<Root> {
     persist(file, root.path())?;
     let seal = Seal::of(&File::open(root.path())?, digest)?;
     seal.write(folder, &uploads)?;
-    Ok(root)
+    Ok((root, digest))
 }
 
-/// What was derived earlier, if it is there and undamaged.
-fn intact_root(folder: &Path, uploads: &Path) -> Option<Root> {
+/// What was derived earlier, if it is there and undamaged, with its digest.
+fn intact_root(folder: &Path, uploads: &Path) -> Option<(Root, Digest)> {
     let roots = [
         Root::Program(folder.join(PROGRAM_FILE)),
         Root::FileSystem(folder.join(FILE_SYSTEM_FILE)),
     ];
-    roots
-        .into_iter()
-        .find(|root| is_sealed(root.path(), folder, uploads).unwrap_or(false))
+    roots.into_iter().find_map(|root| {
+        let digest = sealed_digest(root.path(), folder, uploads).ok()??;
+        Some((root, digest))
+    })
 }
 
-/// Whether a file is the one that the seal in its folder is about. It is read only if it was written since: what
+/// The digest of a file, if it is the one that the seal in its folder is about. It is read only if it was written since: what
 /// changes by itself is the file system's to find.
-fn is_sealed(path: &Path, folder: &Path, uploads: &Path) -> io::Result<bool> {
+fn sealed_digest(path: &Path, folder: &Path, uploads: &Path) -> io::Result<Option<Digest>> {
     let file = File::open(path)?;
     let seal = Seal::read(folder)?;
     let now = Seal::of(&file, seal.digest)?;
     if now == seal {
-        return Ok(true);
+        return Ok(Some(seal.digest));
     }
     if now.bytes != seal.bytes || Digest::of_reader(file)? != seal.digest {
-        return Ok(false);
+        return Ok(None);
     }
     // The same content, copied or restored. It is read again the next time if this fails.
     let _ = now.write(folder, uploads);
-    Ok(true)
+    Ok(Some(seal.digest))
 }
 
 /// What a derived file is known by.

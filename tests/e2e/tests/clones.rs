@@ -81,6 +81,7 @@ fn clones_share_the_past_and_nothing_since() {
         "drawn once, at the only boot"
     );
     assert_eq!(boots(&daemon, "cloned"), 1);
+    daemon.wait_for_log("cloned", "16 random bytes were drawn before the snapshot");
 }
 
 fn what_no_snapshot_holds_is_booted() {

@@ -18,6 +18,7 @@ mod density;
 mod deploy;
 mod egress;
 mod faults;
+mod fresh;
 mod hostile;
 mod invoke;
 mod lifecycle;
@@ -28,6 +29,7 @@ mod resets;
 mod roots;
 mod run;
 mod scaling;
+mod snapshots;
 mod statistics;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         deploy::TESTS,
         egress::TESTS,
         faults::TESTS,
+        fresh::TESTS,
         hostile::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
@@ -79,6 +82,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        snapshots::TESTS,
         statistics::TESTS,
         load::TESTS,
     ];

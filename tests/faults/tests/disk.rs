@@ -3,11 +3,12 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::json;
 use spore_test_harness::daemon::{Daemon, Setup, data_folder};
-use spore_test_harness::{program, wait_until};
+use spore_test_harness::{guests_are_processes, program, wait_until};
 
 use crate::fixtures::{Neighbour, PATIENCE, check_failure, deploy_faults};
 use crate::{Needs, Test, tests};
@@ -15,7 +16,11 @@ use crate::{Needs, Test, tests};
 pub(crate) const TESTS: &[Test] = tests![Needs::Mounts;
     a_full_disk_stops_changes_only_and_room_is_enough,
     a_full_disk_does_not_keep_a_daemon_from_starting,
+    a_full_disk_keeps_snapshots_in_memory,
 ];
+
+/// Snapshots are written a second after their first answer; this is more.
+const SNAPSHOT_DELAY: Duration = Duration::from_secs(3);
 
 /// Mounts a small file system at its second argument, in a mount namespace of the daemon's own, and lets the daemon
 /// write its own log there too.
@@ -203,4 +208,25 @@ fn a_full_disk_does_not_keep_a_daemon_from_starting() {
     keeper.wait().expect("it is our child");
     assert!(moved);
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+}
+
+fn a_full_disk_keeps_snapshots_in_memory() {
+    if guests_are_processes() {
+        return;
+    }
+    let disk = SmallDisk::start();
+    let options = ["--snapshot", "--annotation", "dev.spore.idle-timeout=0s"];
+    disk.daemon.deploy("cloned", &program::build("cloned"), &options);
+    disk.fill();
+    let drawn_before = || {
+        let answer = disk.daemon.get("/function/cloned");
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        answer.text().lines().next().map(str::to_owned)
+    };
+    let first = drawn_before();
+    // The daemon's own log is on the full disk too: nothing comes, and nothing is left.
+    std::thread::sleep(SNAPSHOT_DELAY);
+    assert_eq!(drawn_before(), first, "clones of one boot");
+    let left = std::fs::read_dir(disk.data.join("snapshots")).map(Iterator::count);
+    assert!(matches!(left, Ok(0) | Err(_)), "{left:?}");
 }

@@ -186,15 +186,7 @@ pub(crate) fn go(name: &str, with_cgo: bool, replaced: &[(&str, &str)]) -> Resul
         .text(&format!("{replaced:?}"));
     let folder = kept(&format!("go-{name}"), key.contents(&source)?, |folder| {
         let code = folder.join("source");
-        std::fs::create_dir(&code).map_err(FixtureError::file(&code))?;
-        for file in ["go.mod", "main.go"] {
-            let from = source.join(file);
-            let mut text = std::fs::read_to_string(&from).map_err(FixtureError::file(&from))?;
-            for (old, new) in replaced {
-                text = text.replace(old, new);
-            }
-            std::fs::write(code.join(file), text).map_err(FixtureError::file(&code))?;
-        }
+        copy_source(&source, &code, replaced)?;
         let mut command = Command::new("go");
         command
             .args(["build", "-trimpath", "-o"])
@@ -203,6 +195,25 @@ pub(crate) fn go(name: &str, with_cgo: bool, replaced: &[(&str, &str)]) -> Resul
         run(command.envs([("CGO_ENABLED", cgo), ("GOFLAGS", ""), ("GOTOOLCHAIN", "local")])).map(drop)
     })?;
     Ok(folder.join(name))
+}
+
+/// Copies a folder of text files.
+fn copy_source(from: &Path, to: &Path, replaced: &[(&str, &str)]) -> Result<(), FixtureError> {
+    std::fs::create_dir(to).map_err(FixtureError::file(to))?;
+    let entries = std::fs::read_dir(from).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    for entry in entries.map_err(FixtureError::file(from))? {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_source(&from, &to, replaced)?;
+            continue;
+        }
+        let mut text = std::fs::read_to_string(&from).map_err(FixtureError::file(&from))?;
+        for (old, new) in replaced {
+            text = text.replace(old, new);
+        }
+        std::fs::write(&to, text).map_err(FixtureError::file(&to))?;
+    }
+    Ok(())
 }
 
 /// Builds the Rust program of `programs/rust` for a target.

@@ -1,6 +1,8 @@
 //! Real programs, unmodified: each runs natively and as a function, must answer the same, and must serve 1,000 requests
 //! over 8 connections without an error.
 //!
+//! In clones of a snapshot, generators of random numbers must draw other numbers, as far as that is promised.
+//!
 //! Each program is one test. A program whose tools or packages are not on this machine is shown as ignored, with what
 //! is missing. `python3`, Node, Go and the C library's threads are always run; the others if `SPORE_REAL_ALL=1` is
 //! set, or by their names: `cargo test -p spore-test-real -- --include-ignored nginx`.
@@ -15,6 +17,7 @@ use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::unikernels_can_run;
 use spore_test_real::programs::{self, Program};
 
+mod clones;
 mod compare;
 mod load;
 mod redis;
@@ -34,6 +37,10 @@ fn main() -> ExitCode {
         .missing()
         .or_else(|| is_native_only().then(|| "a process is not reset".to_owned()));
     trials.push(named(leaving.name, leaving.is_fast, missing, resets::run));
+    trials.extend(clones::CASES.iter().map(|case| {
+        let run = move || clones::run(case, is_set("SPORE_REAL_ALL"));
+        named(case.name, true, clones::missing(case), run)
+    }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -50,7 +57,6 @@ fn named(
     missing: Option<String>,
     run: impl FnOnce() -> Result<(), String> + Send + 'static,
 ) -> Trial {
-    let is_set = |name| std::env::var_os(name).is_some_and(|value| value == "1");
     let reason = if missing.is_some() {
         missing
     } else if !is_native_only() && !unikernels_can_run() {
@@ -65,9 +71,14 @@ fn named(
     }
 }
 
+/// Whether a variable is set to 1.
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| value == "1")
+}
+
 /// Whether nothing but native runs are wanted.
 fn is_native_only() -> bool {
-    std::env::var_os("SPORE_REAL_NATIVE_ONLY").is_some_and(|value| value == "1")
+    is_set("SPORE_REAL_NATIVE_ONLY")
 }
 
 /// More options for Spore.

@@ -31,6 +31,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         arguments.isolation.map(Into::into),
         arguments.require_vm,
         arguments.cgroup_parent.clone(),
+        &data,
         arguments.merge_pages,
     )?;
     for layer in sandbox.layers() {

@@ -57,6 +57,9 @@ fn madvise(kernel: &mut Kernel, address: u64, length: u64, advice: u64) -> CallR
     match advice {
         linux::MADV_DONTNEED | linux::MADV_DONTNEED_LOCKED => space.discard(address, length)?,
         linux::MADV_FREE => space.offer(address, length)?,
+        linux::MADV_WIPEONFORK | linux::MADV_KEEPONFORK => {
+            space.set_wiped(address, length, advice == linux::MADV_WIPEONFORK)?;
+        }
         linux::MADV_REMOVE => {
             space.remove(address, length)?;
             space.check_mapped(address, length)?;

@@ -10,7 +10,7 @@ use crate::errno::Errno;
 use crate::files::descriptors::{DESCRIPTORS_MAX, OpenFile};
 use crate::files::event::EventCounter;
 use crate::files::memory::MemoryFile;
-use crate::files::{File, pipe};
+use crate::files::{File, generation, pipe};
 use crate::kernel::Kernel;
 
 /// Limits of `getrlimit(RLIMIT_NOFILE)`.
@@ -97,6 +97,10 @@ pub(super) fn ioctl(kernel: &mut Kernel, [descriptor, request, argument, ..]: Ar
             let count = count.min(i32::MAX as u64) as u32;
             kernel.process.space.write(argument, &count.to_le_bytes())?;
         }
+        generation::SET_TRACKING => match open.file.as_watcher() {
+            Some(watcher) => watcher.set_tracked(argument != 0),
+            None => return Err(Errno::ENOTTY.into()),
+        },
         request => match open.file.as_socket() {
             Some(socket) => return super::network::ioctl(kernel, socket, request, argument),
             // Nothing here is a terminal.

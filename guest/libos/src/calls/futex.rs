@@ -101,7 +101,9 @@ fn wait(kernel: &mut Kernel, address: u64, value: u32, timeout: (u64, Clock), bi
         return Err(Errno::EAGAIN.into());
     }
     kernel.futexes.wait(current, key, bits);
-    kernel.task().memory.deadline_ns = deadline_ns;
+    let memory = &mut kernel.task().memory;
+    memory.deadline_ns = deadline_ns;
+    memory.is_realtime = timeout.1 == Clock::Realtime;
     go_on_waiting(kernel, timeout)
 }
 
@@ -273,7 +275,9 @@ fn lock(kernel: &mut Kernel, address: u64, timeout: (u64, Clock), waits: bool) -
         .space
         .write(address, &(word | linux::FUTEX_WAITERS).to_le_bytes())?;
     kernel.futexes.wait(current, key, ANY_BIT);
-    kernel.task().memory.deadline_ns = deadline_ns;
+    let memory = &mut kernel.task().memory;
+    memory.deadline_ns = deadline_ns;
+    memory.is_realtime = timeout.1 == Clock::Realtime;
     go_on_waiting(kernel, timeout)
 }
 

@@ -10,6 +10,12 @@ use crate::process::ProcessId;
 use crate::task::TaskId;
 use crate::time::{SECOND_NS, monotonic_ns, parse_timespec, realtime_ns, timespec};
 
+/// The clocks that show the time of day and that calls can wait by.
+pub(super) const REALTIME_CLOCKS: [u32; 3] = [
+    linux::CLOCK_REALTIME,
+    linux::CLOCK_REALTIME_ALARM,
+    linux::CLOCK_TAI,
+];
 /// How exact the coarse clocks say that they are.
 const COARSE_NS: u64 = 4_000_000;
 
@@ -146,6 +152,11 @@ fn clock_nanosleep(kernel: &mut Kernel, [clock, flags, request, ..]: Arguments) 
 
 /// Sleeps for a time span, or until a time of the clock.
 fn sleep(kernel: &mut Kernel, clock: u64, request: u64, is_absolute: bool) -> CallResult {
+    // A time span is the same on all clocks; a clock that is set changes none.
+    let clock = match is_absolute || !REALTIME_CLOCKS.contains(&(clock as u32)) {
+        true => clock,
+        false => linux::CLOCK_MONOTONIC.into(),
+    };
     let clock_now_ns = now_ns(kernel, clock)?;
     // What the call remembers is the time at which it ends, of its own clock.
     let target_ns = match kernel.task().memory.progress {
@@ -167,6 +178,7 @@ fn sleep(kernel: &mut Kernel, clock: u64, request: u64, is_absolute: bool) -> Ca
     let deadline_ns = monotonic_ns().saturating_add(target_ns - clock_now_ns);
     let memory = &mut kernel.task().memory;
     memory.progress = target_ns;
+    memory.is_realtime = REALTIME_CLOCKS.contains(&(clock as u32));
     // Only a clock that moves against CLOCK_MONOTONIC gets a new deadline at each try.
     let is_steady = clock as u32 == linux::CLOCK_MONOTONIC;
     match memory.deadline_ns {

@@ -6,7 +6,7 @@ use linux_raw_sys::general as linux;
 use linux_raw_sys::general as nr;
 
 use super::files::add;
-use super::time::{CpuClock, cpu_clock};
+use super::time::{CpuClock, REALTIME_CLOCKS, cpu_clock};
 use super::{Arguments, CallResult};
 use crate::errno::Errno;
 use crate::files::timer::TimerFile;
@@ -100,6 +100,7 @@ fn set_interval(
     let schedule = Schedule {
         next_ns: (value_ns > 0).then(|| now_ns.saturating_add(value_ns)),
         interval_ns,
+        is_realtime: false,
     };
     let former = core::mem::replace(&mut kernel.process.timers.intervals[index], schedule);
     if index == 0 {
@@ -246,17 +247,13 @@ fn schedule(now_ns: u64, given_now_ns: Option<u64>, [value_ns, interval_ns]: [u6
     Schedule {
         next_ns: (value_ns > 0).then(|| now_ns.saturating_add(span_ns)),
         interval_ns,
+        is_realtime: false,
     }
 }
 
 /// Whether a clock's times are those of CLOCK_REALTIME.
 fn is_realtime(clock: u32) -> bool {
-    [
-        linux::CLOCK_REALTIME,
-        linux::CLOCK_REALTIME_ALARM,
-        linux::CLOCK_TAI,
-    ]
-    .contains(&clock)
+    REALTIME_CLOCKS.contains(&clock)
 }
 
 fn timer_settime(kernel: &mut Kernel, [id, flags, new, old, ..]: Arguments) -> CallResult {
@@ -266,11 +263,13 @@ fn timer_settime(kernel: &mut Kernel, [id, flags, new, old, ..]: Arguments) -> C
     let times = read_times(kernel, new)?;
     let timer = *made_timer(kernel, id)?;
     let now_ns = kernel.time_of(timer.time).ok_or(Errno::EINVAL)?;
-    let given_now_ns = match timer.time {
-        TimerClock::Time if is_realtime(timer.clock) => realtime_ns(),
-        _ => now_ns,
+    let is_absolute = flags & ABSOLUTE != 0;
+    let is_realtime = timer.time == TimerClock::Time && is_realtime(timer.clock);
+    let given_now_ns = if is_realtime { realtime_ns() } else { now_ns };
+    let schedule = Schedule {
+        is_realtime: is_realtime && is_absolute,
+        ..schedule(now_ns, is_absolute.then_some(given_now_ns), times)
     };
-    let schedule = schedule(now_ns, (flags & ABSOLUTE != 0).then_some(given_now_ns), times);
     made_timer(kernel, id)?.set_schedule(schedule);
     if timer.time == TimerClock::Time {
         let due = Due::Timer(kernel.process.id, id as u32);
@@ -335,7 +334,11 @@ fn timerfd_settime(kernel: &mut Kernel, [descriptor, flags, new, old, ..]: Argum
     let file = open.file.as_timer().ok_or(Errno::EINVAL)?;
     let now_ns = monotonic_ns();
     let given_now_ns = if file.is_realtime { realtime_ns() } else { now_ns };
-    let schedule = schedule(now_ns, (flags & ABSOLUTE != 0).then_some(given_now_ns), times);
+    let is_absolute = flags & ABSOLUTE != 0;
+    let schedule = Schedule {
+        is_realtime: file.is_realtime && is_absolute,
+        ..schedule(now_ns, is_absolute.then_some(given_now_ns), times)
+    };
     file.expire(now_ns);
     let former = file.schedule.get();
     file.set(schedule);

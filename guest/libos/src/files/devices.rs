@@ -150,6 +150,7 @@ pub(crate) fn fill_random(kernel: &mut Kernel, buffers: &mut Buffers) -> Result<
     while buffers.remaining() > 0 {
         let length = buffers.remaining().min(part.len() as u64) as usize;
         kernel.random.fill(&mut part[..length]);
+        kernel.random.given_bytes += length as u64;
         match buffers.put(&mut kernel.process.space, &part[..length]) {
             Ok(done) => total += done,
             Err(error) if total == 0 => return Err(error),

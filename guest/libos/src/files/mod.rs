@@ -6,6 +6,7 @@
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
 //! * [`timer`], [`signal`]: timers and signals that are read;
+//! * [`generation`]: `/dev/sysgenid`, which tells clones that they are some;
 //! * [`epoll`]: waiting for many files;
 //! * [`erofs`]: the image of the root file system; [`tree`]: named files over it; [`generated`]: `/proc` and `/sys`;
 //! * [`locks`], [`notify`]: locks on files, and news of them.
@@ -22,6 +23,7 @@ pub(crate) mod epoll;
 pub(crate) mod erofs;
 pub(crate) mod event;
 pub(crate) mod generated;
+pub(crate) mod generation;
 pub(crate) mod locks;
 pub(crate) mod memory;
 pub(crate) mod metadata;
@@ -260,6 +262,11 @@ pub(crate) trait File {
 
     /// The end of a pipe that it is, if it is one.
     fn as_pipe(&self) -> Option<&pipe::End> {
+        None
+    }
+
+    /// The watcher of the generation that it is, if it is one.
+    fn as_watcher(&self) -> Option<&generation::Watcher> {
         None
     }
 

@@ -137,6 +137,8 @@ pub(crate) struct Area {
     pub(crate) allowed: Protection,
     pub(crate) backing: Backing,
     pub(crate) label: Option<Label>,
+    /// Clones find it empty (`MADV_WIPEONFORK`).
+    pub(crate) is_wiped: bool,
 }
 
 impl Area {
@@ -148,6 +150,7 @@ impl Area {
             allowed: Protection::all(),
             backing,
             label: None,
+            is_wiped: false,
         }
     }
 
@@ -157,6 +160,7 @@ impl Area {
             && self.allowed == other.allowed
             && self.backing == other.backing
             && self.label == other.label
+            && self.is_wiped == other.is_wiped
     }
 }
 

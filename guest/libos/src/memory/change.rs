@@ -50,6 +50,33 @@ impl AddressSpace {
         if is_whole { Ok(()) } else { Err(Errno::ENOMEM) }
     }
 
+    /// `MADV_WIPEONFORK` and `MADV_KEEPONFORK`: whether clones find the range empty.
+    pub(crate) fn set_wiped(&mut self, start: u64, length: u64, is_wiped: bool) -> Result<(), Errno> {
+        let end = check_range(start, length)?;
+        self.check_area_count()?;
+        let is_whole = self.areas.covers(start, end);
+        self.change_areas(start, end, |_, _, area| match area.backing {
+            Backing::Anonymous => Ok(Some(Area { is_wiped, ..area })),
+            _ if is_wiped => Err(Errno::EINVAL),
+            _ => Ok(Some(area)),
+        })?;
+        if is_whole { Ok(()) } else { Err(Errno::ENOMEM) }
+    }
+
+    /// Empties what clones are to find empty.
+    pub(crate) fn wipe_secrets(&mut self) {
+        let ranges: Vec<(u64, u64)> = self
+            .areas
+            .iter()
+            .filter(|(_, area)| area.is_wiped)
+            .map(|(start, area)| (start, area.end - start))
+            .collect();
+        for (start, length) in ranges {
+            // Fails only in damaged tables, which are the program's doing.
+            let _ = self.discard(start, length);
+        }
+    }
+
     /// `MADV_FREE`: the program does not need what is in the range. It is kept as long as memory is plentiful.
     pub(crate) fn offer(&mut self, start: u64, length: u64) -> Result<(), Errno> {
         let end = check_range(start, length)?;

@@ -113,6 +113,7 @@ impl Request {
             allowed: self.allowed,
             backing,
             label,
+            is_wiped: false,
         }
     }
 }

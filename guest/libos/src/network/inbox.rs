@@ -185,6 +185,18 @@ impl Inbox {
         Ok(())
     }
 
+    /// Adds bytes of the library OS's own to a stream: all or none.
+    pub(crate) fn push_own_bytes(&mut self, bytes: &[u8]) -> Result<(), Errno> {
+        self.bytes.push_bytes(bytes)
+    }
+
+    /// Takes bytes that nothing travels with out of a stream; how many.
+    pub(crate) fn pull_own_bytes(&mut self, bytes: &mut [u8]) -> usize {
+        let count = self.bytes.copy_bytes(0, bytes);
+        self.bytes.consume(count as u64);
+        count
+    }
+
     fn end(&self) -> u64 {
         self.bytes.position() + self.bytes.len()
     }

@@ -17,11 +17,13 @@
 //! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
 //! * [`ports`]: who has which port;
 //! * [`stream`]: one slot in use; [`egress`]: asking for one;
+//! * [`hook`]: requests of the library OS's own;
 //! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
 mod bytes;
 mod egress;
+pub(crate) mod hook;
 pub(crate) mod inbox;
 pub(crate) mod names;
 pub(crate) mod netlink;
@@ -73,8 +75,12 @@ pub(crate) struct Network {
     egress: Egress,
     /// Loopback addresses on which nobody listens here are those of the host.
     reaches_host_loopback: bool,
-    /// Streams that came in before anybody listened.
+    /// Streams that came in before anybody listened, or before they may be passed on.
     early: VecDeque<Rc<Stream>>,
+    /// No stream may be passed on now.
+    is_held: bool,
+    /// The host learns that somebody listens as soon as that is so, and not when the program waits.
+    tells_listening: bool,
     function_port: u16,
     ready: Rc<ReadyQueue>,
     /// Files that were under way between sockets and that nobody will receive: the kernel lets go of them.
@@ -92,6 +98,8 @@ impl Network {
             egress: Egress::default(),
             reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
+            is_held: false,
+            tells_listening: shared::boot().flags & boot_flags::BECOMES_SNAPSHOT == 0,
             function_port,
             ready: Rc::clone(ready),
             discarded: Vec::new(),
@@ -129,8 +137,8 @@ impl Network {
         };
         self.streams[slot] = Some(Rc::downgrade(&stream));
         match self.tcp_ports.any_listener(self.function_port) {
-            Some(listener) => listener.offer(stream, self.function_port),
-            None => self.early.push_back(stream),
+            Some(listener) if !self.is_held => listener.offer(stream, self.function_port),
+            _ => self.early.push_back(stream),
         }
     }
 
@@ -140,11 +148,21 @@ impl Network {
     }
 
     /// A socket listens on `port` now.
-    fn listening(&mut self, listener: &Rc<Listener>, port: u16) {
+    fn listening(&mut self, port: u16) {
         if port == self.function_port {
-            shared::set_listening(true);
+            if self.tells_listening {
+                shared::set_listening(true);
+            }
+            self.set_held(self.is_held);
+        }
+    }
+
+    /// Sets whether streams that come in wait, whoever listens; passes on those that need not.
+    pub(crate) fn set_held(&mut self, is_held: bool) {
+        self.is_held = is_held;
+        if !is_held && let Some(listener) = self.tcp_ports.any_listener(self.function_port) {
             for stream in self.early.drain(..) {
-                listener.offer(stream, port);
+                listener.offer(stream, self.function_port);
             }
         }
     }

@@ -232,6 +232,29 @@ impl End {
         }
     }
 
+    /// Writes bytes of the library OS's: all or none.
+    pub(crate) fn send_own(&self, bytes: &[u8]) -> Result<(), Errno> {
+        let peer = self.peer();
+        peer.inbox.borrow_mut().push_own_bytes(bytes)?;
+        peer.condition.moved.wake();
+        Ok(())
+    }
+
+    /// Reads bytes for the library OS; how many.
+    pub(crate) fn receive_own(&self, bytes: &mut [u8]) -> usize {
+        let own = self.own();
+        let count = own.inbox.borrow_mut().pull_own_bytes(bytes);
+        if count > 0 && own.is_starving.take() {
+            self.peer().condition.moved.wake();
+        }
+        count
+    }
+
+    /// Whether the other side writes no more.
+    pub(crate) fn has_peer_ended(&self) -> bool {
+        self.own().is_ended.get()
+    }
+
     /// No more reading, no more writing, or both.
     pub(crate) fn shut(&self, read: bool, write: bool) {
         let (own, peer) = (self.own(), self.peer());

@@ -71,7 +71,7 @@ impl Listener {
     }
 
     /// Adds a connection of the program's own; one that is beyond the backlog is not established yet.
-    fn connect(&self, end: End, local: (Host, u16), remote: (Host, u16)) {
+    pub(super) fn connect(&self, end: End, local: (Host, u16), remote: (Host, u16)) {
         let mut waiting = self.waiting.borrow_mut();
         end.set_established(waiting.len() <= self.backlog.get());
         waiting.push_back(Waiting {
@@ -383,8 +383,8 @@ impl Protocol for Tcp {
         if !is_alone {
             return Err(Errno::EADDRINUSE);
         }
-        kernel.network.listening(&listener, port);
         *self.state.borrow_mut() = State::Listening(listener);
+        kernel.network.listening(port);
         Ok(())
     }
 

@@ -57,6 +57,8 @@ pub(crate) enum LoadError {
     Memory(Errno),
     /// Its arguments and environment.
     StartBlock,
+    /// A variable of its environment that is to name a hook does not.
+    Hook(&'static str),
 }
 
 impl LoadError {
@@ -67,6 +69,7 @@ impl LoadError {
             Self::Elf(_) | Self::Script => Errno::ENOEXEC,
             Self::BadInterpreter(..) => Errno::ELIBBAD,
             Self::StartBlock => Errno::E2BIG,
+            Self::Hook(_) => Errno::EINVAL,
         }
     }
 }
@@ -80,6 +83,10 @@ impl fmt::Display for LoadError {
             Self::File(Errno(number)) => {
                 write!(formatter, "the program's file cannot be opened (error {number})")
             }
+            Self::Hook(variable) => write!(
+                formatter,
+                "set {variable} to a path that starts with '/', without spaces"
+            ),
             Self::Elf(error) => write!(formatter, "{error}"),
             Self::Interpreter(path, Errno::ENOENT) => {
                 let path = name(path);

@@ -8,6 +8,7 @@ use spore_abi::pages::{BootPage, boot_flags};
 use spore_machine::shared;
 
 use super::load::{self, LoadError, Placed, Strings};
+use crate::clones::BOOTED_FOR_SNAPSHOT;
 use crate::errno::Errno;
 use crate::files::{self, File};
 use crate::kernel::Kernel;
@@ -17,7 +18,11 @@ const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:
 
 /// Loads the program that the boot page describes.
 pub(crate) fn load_first(kernel: &mut Kernel, boot: &BootPage) -> Result<Placed, LoadError> {
-    let (arguments, environment) = start_strings(boot)?;
+    let (arguments, mut environment) = start_strings(boot)?;
+    kernel.clones.set_hooks(&environment).map_err(LoadError::Hook)?;
+    if kernel.clones.becomes_snapshot() {
+        environment.push(BOOTED_FOR_SNAPSHOT.to_vec());
+    }
     let name = arguments.first().cloned().unwrap_or_default();
     let is_searched = boot.flags & boot_flags::ROOT_IS_EROFS != 0 && !name.contains(&b'/');
     let (file, path) = if is_searched {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use kvm_bindings::{KVM_MAX_MSR_ENTRIES, Msrs, kvm_debugregs, kvm_msr_entry, kvm_vcpu_events, kvm_xcrs};
+use kvm_bindings::{Msrs, kvm_debugregs, kvm_msr_entry, kvm_vcpu_events, kvm_xcrs};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 use super::{MSR_TIME_STAMP, MachineError, kvm_error};
@@ -23,6 +23,9 @@ const UNLISTED: [RangeInclusive<u32>; 7] = [
 const CHANGING: [u32; 3] = [MSR_TIME_STAMP, 0x4000_0010, 0x4000_0020];
 /// Bases of FS and GS: the program sets them, and they are put back with the segments.
 const BASES: [u32; 2] = [0xc000_0100, 0xc000_0101];
+
+/// Registers that are read at once: KVM takes fewer than 256.
+const READ_MAX: usize = 128;
 
 /// The values, as they were before the guest ran.
 #[derive(Debug, PartialEq)]
@@ -92,7 +95,7 @@ impl Baseline {
 /// Registers from the first one on, as far as this processor has them.
 fn read(processor: &VcpuFd, indices: &[u32]) -> Result<Vec<(u32, u64)>, MachineError> {
     let mut values = Vec::with_capacity(indices.len());
-    for part in indices.chunks(KVM_MAX_MSR_ENTRIES) {
+    for part in indices.chunks(READ_MAX) {
         let entry = |&index: &u32| kvm_msr_entry {
             index,
             ..Default::default()

@@ -71,19 +71,22 @@ impl Machine {
         file: BorrowedFd<'_>,
         snapshot: &Snapshot,
     ) -> Result<(), MachineError> {
+        let baseline = Baseline::take(kvm, &self.processor)?;
+        let monitor_area = monitor_area(&self.monitor_area)?;
         let ram_bytes = self.ram.length();
         let source = Region::file(file, ram_bytes as usize).map_err(MachineError::Memory)?;
         let stub = Stub::new(ram_bytes)?;
-        self.map(SOURCE_SLOT, SOURCE_GPA, &source, KVM_MEM_READONLY)?;
-        self.map(STUB_SLOT, STUB_GPA, stub.region(), KVM_MEM_READONLY)?;
-        self.pristine = Some(Pristine {
+        let pristine = Pristine {
             processor: snapshot.processor.clone(),
-            baseline: Baseline::take(kvm, &self.processor)?,
-            monitor_area: monitor_area(&self.monitor_area)?,
+            baseline,
+            monitor_area,
             extents: snapshot.extents.clone(),
             source,
             stub,
-        });
+        };
+        self.map(SOURCE_SLOT, SOURCE_GPA, &pristine.source, KVM_MEM_READONLY)?;
+        self.map(STUB_SLOT, STUB_GPA, pristine.stub.region(), KVM_MEM_READONLY)?;
+        self.pristine = Some(pristine);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::{FOLDER, Need, Page, Program, binary, dynamic, get, post, rooted, with_c_library_data};
+use super::{FOLDER, Fixture, Need, Page, Program, binary, dynamic, get, post, rooted, with_c_library_data};
 use crate::build::{self, FixtureError, Key};
 use crate::rootfs::RootFs;
 
@@ -68,6 +68,11 @@ pub const GO_BUSY: Program = Program {
     load_path: "/sum",
     make: || build::go("busy", false, &[]).map(binary),
 };
+
+/// A program that answers with random numbers.
+pub fn go_clones() -> Result<Fixture, FixtureError> {
+    build::go("clones", false, &[]).map(binary)
+}
 
 /// Threads of the C library.
 pub const C_POOL: Program = Program {

@@ -220,18 +220,31 @@ pub const NODE: Program = Program {
         post("/echo", 2_000_000),
     ],
     load_path: "/",
-    make: || {
-        // The real program, which may be behind a version manager's.
-        let node = build::run(Command::new("node").args(["-p", "process.execPath"]))?;
-        let node = node.trim();
-        let folder = with_c_library_data(RootFs::new())?
-            .program(node)?
-            .tree_at(FOLDER, &build::source("node"))?
-            .file("/srv/helper", &helper()?)?
-            .make("node")?;
-        Ok(rooted(folder, &[node, "server.js"]))
-    },
+    make: || node("server.js"),
 };
+
+/// A script of this suite's with the real program, which may be behind a version manager's.
+fn node(script: &str) -> Result<Fixture, FixtureError> {
+    let node = build::run(Command::new("node").args(["-p", "process.execPath"]))?;
+    let node = node.trim();
+    let folder = with_c_library_data(RootFs::new())?
+        .program(node)?
+        .tree_at(FOLDER, &build::source("node"))?
+        .file("/srv/helper", &helper()?)?
+        .make("node")?;
+    Ok(rooted(folder, &[node, script]))
+}
+
+/// Python that answers with random numbers.
+pub fn python_clones() -> Result<Fixture, FixtureError> {
+    python("python", false, &["clones.py"])
+}
+
+/// Node that answers with random numbers.
+pub fn node_clones() -> Result<Fixture, FixtureError> {
+    node("clones.js")
+}
+
 /// Debian's nginx in one process.
 pub const NGINX: Program = Program {
     name: "nginx",

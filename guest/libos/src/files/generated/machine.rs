@@ -83,6 +83,7 @@ pub(super) const ITEMS: &[Item] = &[
     made("sys/kernel/random/uuid", |kernel, _| {
         let mut bytes = [0; 16];
         kernel.random.fill(&mut bytes);
+        kernel.random.given_bytes += bytes.len() as u64;
         uuid(bytes)
     }),
     setting!("sys/kernel/randomize_va_space", "0\n"),

@@ -111,6 +111,17 @@ pub(crate) struct Start {
     pub(crate) auxiliary: Vec<u8>,
 }
 
+impl Start {
+    /// The value of a key of the auxiliary vector.
+    pub(crate) fn auxiliary_value(&self, key: u64) -> Option<u64> {
+        let (pairs, _) = self.auxiliary.as_chunks::<16>();
+        pairs.iter().find_map(|pair| {
+            let (words, _) = pair.as_chunks::<8>();
+            (u64::from_le_bytes(words[0]) == key).then(|| u64::from_le_bytes(words[1]))
+        })
+    }
+}
+
 fn start_of(kernel: &mut Kernel, subject: Subject, part: fn(&Start) -> &Vec<u8>) -> Vec<u8> {
     process_of(kernel, subject).map_or_else(Vec::new, |process| part(&process.start).clone())
 }

@@ -13,7 +13,7 @@ use super::walk::{Follow, Found, Last, Limits, Target, walk, walk_within};
 use super::{Entry, change};
 use crate::errno::Errno;
 use crate::files::descriptors::OpenFile;
-use crate::files::{File, Kind, devices, generated};
+use crate::files::{File, Kind, devices, generated, generation};
 use crate::kernel::Kernel;
 
 /// Flags that stay with an open file and that `fcntl(F_GETFL)` shows.
@@ -162,6 +162,7 @@ pub(crate) fn open_entry(
             Some(end) => Rc::new(end),
             None => return Ok(None),
         },
+        Body::Device(rdev) if generation::is_meant(*rdev) => Rc::new(kernel.clones.generation.watch(flags)),
         Body::Device(rdev) => {
             devices::by_number(node.kind() == Kind::CharacterDevice, *rdev).ok_or(Errno::ENXIO)?
         }

@@ -20,8 +20,8 @@ use super::walk::{Follow, Found, Last, Target, walk};
 use super::{Entry, Tree, Volume, change};
 use crate::errno::Errno;
 use crate::files::erofs::Image;
-use crate::files::generated;
 use crate::files::metadata::device_number;
+use crate::files::{generated, generation};
 use crate::kernel::Kernel;
 use crate::memory::frames::SharedFrames;
 use crate::network::names::network_files;
@@ -163,6 +163,14 @@ pub(crate) fn furnish(kernel: &mut Kernel, boot: &BootPage) -> Result<(), Errno>
     for (name, major, minor) in DEVICES {
         change::make_in(&devices, name, S_IFCHR | 0o666, device_number(major, minor))?;
     }
+    let (major, minor) = generation::NUMBER;
+    let watched = change::make_in(
+        &devices,
+        b"sysgenid",
+        S_IFCHR | 0o666,
+        device_number(major, minor),
+    )?;
+    kernel.clones.generation.set_entry(watched);
     for (name, text) in DEVICE_LINKS {
         change::make_link_in(&devices, name, text)?;
     }

@@ -1,0 +1,1 @@
+../../../../sdk/node/spore.js
