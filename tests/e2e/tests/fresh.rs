@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::StatusCode;
 use spore_test_harness::daemon::Daemon;
-use spore_test_harness::{guests_are_processes, program};
+use spore_test_harness::program;
 
 use crate::{Test, with_functions};
 
@@ -66,17 +66,16 @@ fn a_thousand_clones_draw_no_number_twice() {
         let values: BTreeSet<&String> = told.iter().map(|told| &told[name]).collect();
         assert_eq!(values.len(), CLONES, "{name}");
     }
-    let is_clone = !guests_are_processes();
     for told in &told {
         // Of three pages the second is not for clones; the others are, though the first was not to be for a while.
-        assert_eq!(told["pages"], if is_clone { "42 0 42" } else { "42 42 42" });
-        assert_eq!(told["generation"], if is_clone { "1 1 1 4" } else { "0 0 0 -1" });
+        assert_eq!(told["pages"], "42 0 42");
+        assert_eq!(told["generation"], "1 1 1 4");
     }
     let log = daemon.spore_ok(&["logs", "fresh"]);
     // Neither the program nor its C library, which is musl, draws anything before it is ready.
     assert!(!log.contains("random bytes were drawn"), "{log}");
     let booted = log.matches("booted").count();
-    assert_eq!(booted, if is_clone { 1 } else { CLONES });
+    assert_eq!(booted, 1);
 }
 
 /// Asks for the clocks, and checks that of the day against the host's.
@@ -98,14 +97,12 @@ fn clocks_are_right_in_clones_of_an_old_snapshot() {
     daemon.deploy("fresh", &program::build("fresh"), CLONED);
     for _ in 0..10 {
         let told = ask_for_clocks(&daemon, "fresh");
-        if !guests_are_processes() {
-            assert!(number(&told, "age") >= 3600, "{told:?}");
-            assert_eq!(told["timed_out"], "2", "what was due half an hour ago is over");
-            assert_eq!(
-                told["timers"], "1 0",
-                "a time has come, and a time span has not passed"
-            );
-        }
+        assert!(number(&told, "age") >= 3600, "{told:?}");
+        assert_eq!(told["timed_out"], "2", "what was due half an hour ago is over");
+        assert_eq!(
+            told["timers"], "1 0",
+            "a time has come, and a time span has not passed"
+        );
     }
 }
 
@@ -117,9 +114,6 @@ fn what_waits_goes_on_where_the_snapshot_stopped() {
     ask(&daemon, "fresh", "/clocks");
     let slept = ask(&daemon, "fresh", "/sleep");
     assert!(number(&slept, "slept") >= SLEEP_MS, "{slept:?}");
-    if guests_are_processes() {
-        return;
-    }
     while started.elapsed().as_millis() < SLEEP_MS.unsigned_abs() + 500 {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -159,7 +153,6 @@ fn hooks_are_called_before_the_snapshot_and_in_each_clone() {
         daemon.deploy(name, &program::build("fresh"), &options);
         for _ in 0..3 {
             let told = ask(&daemon, name, "/");
-            let expected = if guests_are_processes() { "0" } else { expected };
             assert_eq!(told["prepared"], expected, "{name}");
         }
     }
@@ -177,9 +170,6 @@ fn a_hook_that_fails_ends_the_instance() {
     let answer = deploy("path", &["SPORE_AFTER_RESTORE=prepare"]);
     assert_ne!(answer.status, StatusCode::OK);
     assert!(answer.text().contains("SPORE_AFTER_RESTORE"), "{}", answer.text());
-    if guests_are_processes() {
-        return;
-    }
     for variable in ["SPORE_BEFORE_SNAPSHOT", "SPORE_AFTER_RESTORE"] {
         let name = if variable.contains("BEFORE") {
             "before"
@@ -213,16 +203,13 @@ fn functions_in_c_have_hooks_of_their_own() {
     write("spore.toml", "name = \"hooks\"\nlang = \"c\"\n");
     let daemon = Daemon::start();
     daemon.spore_ok(&[&["deploy", folder.path().to_str().expect("UTF-8")], CLONED].concat());
-    let expected = if guests_are_processes() { "0 0 1" } else { "1 1 1" };
+    let expected = "1 1 1";
     for _ in 0..3 {
         assert_eq!(daemon.get("/function/hooks").text(), expected);
     }
 }
 
 fn clones_wait_for_those_that_watch_the_generation() {
-    if guests_are_processes() {
-        return;
-    }
     let daemon = Daemon::start();
     let options = [CLONED, &["--env", "WATCHES=1"]].concat();
     daemon.deploy("watching", &program::build("fresh"), &options);
@@ -238,9 +225,7 @@ fn who_never_waits_is_booted() {
     for _ in 0..3 {
         assert_eq!(ask(&daemon, "polling", "/")["generation"], "0 0 0 -1");
     }
-    if !guests_are_processes() {
-        daemon.wait_for_log("polling", "it accepts connections without ever waiting for one");
-    }
+    daemon.wait_for_log("polling", "it accepts connections without ever waiting for one");
 }
 
 fn an_instance_that_is_reset_is_a_new_clone() {
@@ -265,8 +250,7 @@ fn an_instance_that_is_reset_is_a_new_clone() {
             "{shown:?}"
         );
         let told = told(&daemon.get("/function/reset/").text());
-        let expected = if guests_are_processes() { "0" } else { "1" };
-        assert_eq!(told["prepared"], expected);
+        assert_eq!(told["prepared"], "1");
         drawn.insert((told["getrandom"].clone(), told["AT_RANDOM"].clone()));
     }
     assert_eq!(drawn.len(), INVOCATIONS);

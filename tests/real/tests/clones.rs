@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::StatusCode;
 use spore_test_harness::daemon::Daemon;
-use spore_test_harness::guests_are_processes;
 use spore_test_real::FixtureError;
 use spore_test_real::programs::{Fixture, compiled, installed};
 
@@ -14,8 +13,6 @@ use crate::{chain, is_native_only, more_options};
 /// Clones that are looked at, and how many in the subset that is always run.
 const CLONES: usize = 1000;
 const FEW_CLONES: usize = 100;
-/// Clones that are enough to see that a number is the same in all.
-const SHARED_CLONES: usize = 3;
 
 /// A program that answers with the numbers of all generators that it has: a name and a number in each line.
 pub(crate) struct Case {
@@ -104,11 +101,7 @@ pub(crate) fn run(case: &Case, all: bool) -> Result<(), String> {
     let daemon = Daemon::start();
     daemon.spore_ok(&[&["deploy", case.name], &options[..]].concat());
 
-    let clones = match () {
-        () if guests_are_processes() => SHARED_CLONES,
-        () if all => CLONES,
-        () => FEW_CLONES,
-    };
+    let clones = if all { CLONES } else { FEW_CLONES };
     let mut drawn: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for _ in 0..clones {
         let answer = daemon.get(&format!("/function/{}", case.name));
@@ -124,8 +117,7 @@ pub(crate) fn run(case: &Case, all: bool) -> Result<(), String> {
                 .insert(number.to_owned());
         }
     }
-    let by_callback = case.by_callback.as_ref().filter(|_| !guests_are_processes());
-    for name in case.shared.iter().chain(by_callback) {
+    for name in case.shared.iter().chain(&case.by_callback) {
         if !drawn.contains_key(*name) {
             return Err(format!("{name} was not drawn"));
         }
@@ -133,7 +125,7 @@ pub(crate) fn run(case: &Case, all: bool) -> Result<(), String> {
     let wrong: Vec<String> = drawn
         .iter()
         .filter_map(|(name, numbers)| {
-            let is_shared = case.shared.contains(&name.as_str()) && !guests_are_processes();
+            let is_shared = case.shared.contains(&name.as_str());
             let expected = if is_shared { 1 } else { clones };
             let count = numbers.len();
             (count != expected).then(|| format!("{name}: {count} numbers in {clones} clones, not {expected}"))
