@@ -6,7 +6,12 @@
 static long openat2(int folder, const char *path, uint64_t resolve)
 {
 	uint64_t how[3] = { O_RDONLY, 0, resolve };
-	return syscall(437, folder, path, how, sizeof how);
+	long result;
+	/* Linux asks to try again when somebody else renames or mounts something while it walks upwards (openat2(2)). */
+	do {
+		result = syscall(437, folder, path, how, sizeof how);
+	} while (result < 0 && errno == EAGAIN);
+	return result;
 }
 
 int main(void)
