@@ -225,7 +225,7 @@ pub(crate) struct DeployArguments {
     /// What is to be around the instances [default: what the daemon was started with]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,
-    /// Let each instance serve one invocation only; the next ones are started ahead of demand
+    /// Let each invocation find a pristine instance; the next ones are reset or started ahead of demand
     #[arg(long)]
     pub(crate) isolation_per_request: bool,
     /// Instances kept even when idle

@@ -3,6 +3,7 @@
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::Kvm;
 
+use crate::features::cpuid;
 pub use crate::image::library_os;
 use crate::probe::ProbeError;
 
@@ -48,9 +49,8 @@ pub fn processor_features() -> Result<Vec<u32>, ProbeError> {
         }
     }
     for (leaf, part) in NATIVE_LEAVES {
-        #[allow(unused_unsafe, reason = "safe since Rust 1.94, unsafe before")]
-        // SAFETY: every 64-bit processor has CPUID, and answers for leaves that it does not have.
-        let found = unsafe { core::arch::x86_64::__cpuid_count(leaf, part) };
+        // It answers for leaves that it does not have.
+        let found = cpuid(leaf, part);
         add(leaf, part, [found.eax, found.ebx, found.ecx, found.edx]);
     }
     Ok(numbers)

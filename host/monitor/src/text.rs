@@ -10,29 +10,24 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{SealFlags, fcntl_add_seals};
 use spore_abi::layout::{LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA, TEXT_PAGES_MAX};
 
 use crate::memory::Region;
+use crate::memory_file::memory_file;
+use crate::tables::{LARGE, NO_EXECUTE, PRESENT, TOUCHED, USER, WRITABLE};
 
 const ENTRY_BYTES: usize = 8;
-const PRESENT: u64 = 1;
-const WRITABLE: u64 = 1 << 1;
-const USER: u64 = 1 << 2;
-/// Accessed and dirty, set beforehand so that the processor never needs to write a table.
-const TOUCHED: u64 = 1 << 5 | 1 << 6;
-const LARGE: u64 = 1 << 7;
-const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// The text of a snapshot.
 #[derive(Debug)]
 pub struct Text {
     /// Holds it. Nobody can write to it.
-    pub file: OwnedFd,
+    pub file: File,
     /// Its length, in bytes: whole large pages.
     pub bytes: u64,
 }
@@ -86,10 +81,7 @@ pub fn lay_out_text(memory: &File, program: &File, offers: &[(u64, u64)]) -> io:
     for (entry_gpa, entry) in entries {
         memory.write_all_at(&entry.to_ne_bytes(), entry_gpa)?;
     }
-    Ok(Some(Text {
-        file: file.into(),
-        bytes,
-    }))
+    Ok(Some(Text { file, bytes }))
 }
 
 /// Maps a file of text, of this length, so that a large page can be one of this process too.
@@ -106,8 +98,7 @@ pub(crate) fn map(file: BorrowedFd<'_>, bytes: u64) -> io::Result<Region> {
 }
 
 fn empty_file() -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(memfd_create("spore-text", flags)?.into())
+    Ok(memory_file(c"spore-text")?.into())
 }
 
 impl Files<'_> {
@@ -239,7 +230,7 @@ mod tests {
             [10, 0],
             "zeros behind its end"
         );
-        assert!(File::from(text.file).write_all_at(b"x", 0).is_err(), "sealed");
+        assert!(text.file.write_all_at(b"x", 0).is_err(), "sealed");
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -53,8 +52,7 @@ impl Texts {
 }
 
 /// Whether two files of the same length hold the same.
-fn is_same(one: &OwnedFd, other: &OwnedFd) -> io::Result<bool> {
-    let (one, other) = (File::from(one.try_clone()?), File::from(other.try_clone()?));
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
     let mut buffers = [vec![0; STEP_BYTES], vec![0; STEP_BYTES]];
     let mut at = 0;
     loop {
