@@ -10,6 +10,7 @@
 //! wake-up across threads, lies between client and function.
 
 mod admission;
+mod alerts;
 mod body;
 mod config;
 mod connection;
@@ -20,12 +21,15 @@ mod functions;
 mod headers;
 mod invoke;
 mod logs;
+mod names;
+mod namespaces;
 mod quantity;
 mod registry;
 mod reply;
 mod request_body;
 mod routes;
 mod scale;
+mod secrets;
 mod settings;
 mod shortage;
 mod statistics;

@@ -15,7 +15,7 @@ use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
-use crate::{invoke, logs, scale, system};
+use crate::{alerts, invoke, logs, namespaces, scale, secrets, system};
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -71,16 +71,23 @@ impl Gateway {
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();
-                system::create(&self.functions, request.into_body(), &own_names).await
+                system::create(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::PUT) => {
                 let own_names = own_names();
-                system::update(&self.functions, request.into_body(), &own_names).await
+                system::update(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
             ("/system/logs", &Method::GET) => logs::answer(self, request.uri()).await,
+            ("/system/secrets", &Method::GET) => secrets::list(&self.functions, request.uri()).await,
+            ("/system/secrets", &Method::POST) => secrets::create(&self.functions, request).await,
+            ("/system/secrets", &Method::PUT) => secrets::update(&self.functions, request).await,
+            ("/system/secrets", &Method::DELETE) => secrets::remove(&self.functions, request).await,
+            ("/system/namespaces", &Method::GET) => Ok(namespaces::list(&self.functions)),
+            ("/system/alert", &Method::POST) => alerts::answer(&self.functions, request).await,
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
-            ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/alert", _) => Ok(wrong_method("POST")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
             _ => self.named(request).await,
         };
@@ -98,6 +105,15 @@ impl Gateway {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
                 None => scale::pre_boot_by_query(functions, count, &uri),
             },
+            (Some(Named::Namespace(name)), &Method::GET) => namespaces::describe(functions, name),
+            (Some(Named::Namespace(name)), &Method::POST) => {
+                namespaces::create(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::PUT) => {
+                namespaces::update(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::DELETE) => namespaces::remove(functions, name).await,
+            (Some(Named::Namespace(_)), _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             (Some(Named::Function(_) | Named::Statistics(_)), _) => Ok(wrong_method("GET")),
             (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
             (None, _) => Ok(reply::text(
@@ -113,7 +129,12 @@ enum Named<'a> {
     Function(&'a str),
     Statistics(&'a str),
     Scale(&'a str),
-    PreBoot { name: Option<&'a str>, count: &'a str },
+    PreBoot {
+        name: Option<&'a str>,
+        count: &'a str,
+    },
+    /// Empty where a body is to name it.
+    Namespace(&'a str),
 }
 
 impl<'a> Named<'a> {
@@ -123,6 +144,14 @@ impl<'a> Named<'a> {
         }
         if let Some(count) = path.strip_prefix("/pre-boot/") {
             return Some(Self::PreBoot { name: None, count });
+        }
+        // Some of OpenFaaS's documents have the plural.
+        let namespace = path.strip_prefix("/system/namespace");
+        if let Some(rest) = namespace.map(|rest| rest.strip_prefix('s').unwrap_or(rest)) {
+            return match rest.strip_prefix('/') {
+                Some(name) => Some(Self::Namespace(name)),
+                None => rest.is_empty().then_some(Self::Namespace("")),
+            };
         }
         let name = path.strip_prefix("/system/function/")?;
         Some(match name.split_once("/pre-boot/") {

@@ -1,7 +1,8 @@
 //! What the daemon keeps on disk, under one directory.
 //!
 //! ```text
-//! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
+//! DIR/spore.redb           function records, namespaces, secrets, image tags, manifests' media types; locked while a daemon
+//!                          runs; for the daemon's user only
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
@@ -23,9 +24,11 @@ mod files;
 pub mod fuzzing;
 mod images;
 mod logs;
+mod namespaces;
 mod program;
 mod records;
 mod reference;
+mod secrets;
 mod unpack;
 
 use std::fs::{File, TryLockError};
@@ -41,9 +44,11 @@ pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
+pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
+pub use secrets::Secrets;
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
@@ -95,6 +100,10 @@ pub enum OpenError {
 pub struct Store {
     /// Function records.
     pub records: Records,
+    /// Namespaces other than the default one.
+    pub namespaces: Namespaces,
+    /// Secrets of functions.
+    pub secrets: Secrets,
     /// Images by digest.
     pub images: ImageStore,
     /// Logs of the functions.
@@ -123,7 +132,9 @@ impl Store {
         make_folder(&logs)?;
         let logs = LogStore::open(&logs).map_err(|source| OpenError::Files { path: logs, source })?;
         Ok(Self {
-            records: Records::new(database),
+            records: Records::new(database.clone()),
+            namespaces: Namespaces::new(database.clone()),
+            secrets: Secrets::new(database),
             images,
             logs,
             _lock: lock,
