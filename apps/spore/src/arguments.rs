@@ -64,6 +64,10 @@ pub(crate) enum Command {
     /// Remove a function
     #[command(visible_alias = "rm")]
     Remove(RemoveArguments),
+    /// Keep name and password for a gateway that asks for them
+    Login(LoginArguments),
+    /// Forget name and password for the gateway
+    Logout,
     /// Keep secrets for functions
     Secret(SecretArguments),
     /// Show what this machine offers for running unikernels
@@ -102,6 +106,38 @@ pub(crate) struct ServeArguments {
     /// Refuse to start without KVM, and refuse functions that ask for the process form
     #[arg(long)]
     pub(crate) require_vm: bool,
+    /// Ask clients for a name and a password on loopback addresses too; they are made at the first start and shown once
+    ///
+    /// On other addresses that is so anyway. Functions can be invoked without.
+    #[arg(long, conflicts_with = "no_basic_auth")]
+    pub(crate) basic_auth: bool,
+    /// Ask nobody for a name and a password: whoever reaches the address may do everything
+    #[arg(long)]
+    pub(crate) no_basic_auth: bool,
+    /// File with the name that clients must give, instead of one that is made
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "basic_auth_password_file",
+        conflicts_with = "no_basic_auth"
+    )]
+    pub(crate) basic_auth_user_file: Option<PathBuf>,
+    /// File with the password that clients must give
+    #[arg(long, value_name = "FILE", requires = "basic_auth_user_file")]
+    pub(crate) basic_auth_password_file: Option<PathBuf>,
+    /// Folder with both in the files basic-auth-user and basic-auth-password, as OpenFaaS has it
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["basic_auth_user_file", "no_basic_auth"]
+    )]
+    pub(crate) secrets: Option<PathBuf>,
+    /// File with the certificate of the address, in PEM, and those that have signed it; SIGHUP reads it again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// File with the certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
@@ -424,6 +460,16 @@ pub(crate) struct SecretValueArguments {
     /// File that holds the value, as it is [default: standard input, without the line's end]
     #[arg(long, value_name = "FILE")]
     pub(crate) from_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore login\n  spore login --gateway https://gateway.example.com --username admin < password.txt\n\nThe password is read from standard input."
+)]
+pub(crate) struct LoginArguments {
+    /// Name of the user
+    #[arg(long, short, value_name = "NAME", default_value = "admin")]
+    pub(crate) username: String,
 }
 
 #[derive(Debug, Args)]

@@ -7,10 +7,11 @@
 //! ```
 //!
 //! An invocation runs in the task of its client's connection from the first byte to the last: no other task, and so no
-//! wake-up across threads, lies between client and function.
+//! wake-up across threads, lies between client and function. With HTTP/2 each invocation has a task of its own.
 
 mod admission;
 mod alerts;
+mod authentication;
 mod body;
 mod config;
 mod connection;
@@ -30,11 +31,15 @@ mod request_body;
 mod routes;
 mod scale;
 mod secrets;
+mod serving;
 mod settings;
 mod shortage;
 mod statistics;
 mod system;
+mod tls;
 
+pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
 pub use config::DaemonConfig;
 pub use daemon::{Daemon, DaemonStartError};
 pub use quantity::parse_memory;
+pub use tls::{TlsError, TlsFiles};

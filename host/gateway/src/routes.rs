@@ -11,10 +11,12 @@ use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
+use crate::authentication::{self, Authentication};
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
+use crate::tls::Tls;
 use crate::{alerts, invoke, logs, namespaces, scale, secrets, system};
 
 /// What all requests share.
@@ -28,6 +30,9 @@ pub(crate) struct Gateway {
     /// What keeps instances apart.
     pub(crate) layers: Vec<Layer>,
     pub(crate) local_address: SocketAddr,
+    /// Credentials that everything but functions needs.
+    pub(crate) authentication: Option<Authentication>,
+    pub(crate) tls: Option<Tls>,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -50,8 +55,15 @@ impl Gateway {
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         if path.starts_with("/function/") {
-            invoke::invoke(&self.functions, request, peer).await
-        } else if path == "/v2" || path.starts_with("/v2/") {
+            return invoke::invoke(&self.functions, request, peer).await;
+        }
+        if let Some(authentication) = &self.authentication
+            && !authentication::is_open(request.method(), path)
+            && !authentication.admits(request.headers())
+        {
+            return authentication::refusal(path);
+        }
+        if path == "/v2" || path.starts_with("/v2/") {
             registry::answer(self, request).await
         } else {
             self.system(request).await

@@ -4,6 +4,7 @@
 //! DIR/spore.redb           function records, namespaces, secrets, image tags, manifests' media types; locked while a daemon
 //!                          runs; for the daemon's user only
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
+//! DIR/credentials/         name and password of clients, if the daemon has made them itself
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
 //!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
@@ -15,6 +16,7 @@
 //! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
 
 mod archive;
+mod credentials;
 mod database;
 mod deployment;
 mod digest;
@@ -36,6 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use credentials::{CredentialFolder, PASSWORD_FILE, USER_FILE};
 use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
 pub use digest::{Digest, DigestParseError};
@@ -106,6 +109,8 @@ pub struct Store {
     pub secrets: Secrets,
     /// Images by digest.
     pub images: ImageStore,
+    /// Credentials that the daemon has made for itself.
+    pub credentials: CredentialFolder,
     /// Logs of the functions.
     pub logs: LogStore,
     /// Held for as long as the directory is used. The database has a lock of its own, which it gives up for a moment
@@ -136,6 +141,7 @@ impl Store {
             namespaces: Namespaces::new(database.clone()),
             secrets: Secrets::new(database),
             images,
+            credentials: CredentialFolder::new(directory),
             logs,
             _lock: lock,
         })

@@ -3,6 +3,7 @@
 mod deploy;
 mod functions;
 mod invoke;
+mod login;
 mod logs;
 mod run;
 mod scale;
@@ -21,12 +22,14 @@ use clap::CommandFactory;
 use spore_client::Client;
 
 use crate::arguments::{Arguments, Command, DEFAULT_GATEWAY};
+use crate::credentials::{self, Credentials};
 
 /// Runs the command that the user typed.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     // An environment variable that is set to nothing counts as not set.
     let gateway = Some(arguments.gateway).filter(|gateway| !gateway.is_empty());
-    let client = || Client::new(gateway.as_deref().unwrap_or(DEFAULT_GATEWAY)).map_err(anyhow::Error::from);
+    let unknown = || Client::new(gateway.as_deref().unwrap_or(DEFAULT_GATEWAY));
+    let client = || with_credentials(unknown()?);
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::New(arguments) => source::new(&arguments),
@@ -40,6 +43,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
+        Command::Login(arguments) => block_on(login::login(unknown()?, &arguments)),
+        Command::Logout => login::logout(&unknown()?),
         Command::Secret(arguments) => block_on(secret::run(&client()?, arguments.command)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
@@ -48,6 +53,18 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         Command::Version => print(&format!("spore {}\n", env!("CARGO_PKG_VERSION"))),
     }
+}
+
+/// The client with what `spore login` has kept for its gateway.
+fn with_credentials(client: Client) -> anyhow::Result<Client> {
+    let Some(file) = credentials::file() else {
+        return Ok(client);
+    };
+    let credentials = Credentials::load(&file)?;
+    Ok(match credentials.of(&client.url()) {
+        Some((username, password)) => client.with_credentials(username, password),
+        None => client,
+    })
 }
 
 /// One thread is enough for the client side; standard input has its own.
@@ -82,7 +99,7 @@ fn ensure_line_end(mut text: String) -> String {
 
 /// The folder that an environment variable names. An empty or relative one counts as unset, as the XDG specification
 /// says.
-fn absolute_variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
