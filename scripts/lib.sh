@@ -19,6 +19,7 @@ declare -A package_marks=(
   [openssl]=openssl
   [golang-go]=go
   [nodejs]=node
+  [prometheus]=promtool
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
   [openjdk-17-jdk-headless]=javac

@@ -5,6 +5,7 @@
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
@@ -14,27 +15,27 @@ use crate::settings::Settings;
 use crate::system::read_json;
 
 /// What Alertmanager posts, as far as it matters here.
-#[derive(Debug, Deserialize)]
-struct Notification {
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct Notification {
     #[serde(default)]
     alerts: Vec<Alert>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 struct Alert {
     status: Status,
     #[serde(default)]
     labels: Labels,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Firing,
     Resolved,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 struct Labels {
     #[serde(default)]
     function_name: String,
@@ -42,6 +43,16 @@ struct Labels {
 
 /// Scales each function that an alert names: up by its factor, or back to its minimum. An alert about a function that is
 /// not there concerns nobody, since Alertmanager goes on about those that were removed.
+#[utoipa::path(
+    post,
+    path = "/system/alert",
+    request_body = Notification,
+    responses(
+        (status = 200, description = "The functions that are there are scaled"),
+        (status = 400, description = "The body is not valid"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn answer(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let notification: Notification = read_json(request.into_body()).await?;

@@ -23,6 +23,7 @@ use crate::authentication::{Authentication, CredentialsError, NewCredentials};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::metrics::RequestCounts;
 use crate::registry::Uploads;
 use crate::routes::Gateway;
 use crate::serving;
@@ -109,6 +110,7 @@ impl Daemon {
             local_address,
             authentication,
             tls,
+            requests: RequestCounts::default(),
             stopping,
         };
         let gateway = Arc::new(gateway);

@@ -16,6 +16,7 @@ use spore_store::{
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
+use crate::metrics::InvocationCounts;
 use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
 use crate::settings::Settings;
 use crate::statistics::FunctionStatistics;
@@ -29,6 +30,8 @@ pub(crate) struct Function {
     pub(crate) log: Arc<FunctionLog>,
     /// Invocations since the daemon started.
     pub(crate) invocations: AtomicU64,
+    /// More of them.
+    pub(crate) counts: InvocationCounts,
     pub(crate) version: RwLock<Version>,
 }
 
@@ -495,6 +498,7 @@ impl Functions {
             ),
             log,
             invocations: AtomicU64::new(0),
+            counts: InvocationCounts::default(),
             version: RwLock::new(Version {
                 template,
                 record: Arc::new(record),

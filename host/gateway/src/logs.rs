@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use spore_store::{LogQuery, LogReader, LogRecord};
 use tokio::sync::{mpsc, watch};
+use utoipa::ToSchema;
 
 use crate::body::GatewayBody;
 use crate::errors::ApiError;
@@ -20,16 +21,28 @@ use crate::routes::{Gateway, parameter};
 const LINES_PER_PIECE: usize = 256;
 
 /// A line in OpenFaaS's shape.
-#[derive(Serialize)]
-struct Message<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogMessage)]
+pub(crate) struct Message<'a> {
     name: &'a str,
     namespace: &'a str,
     instance: &'a str,
+    #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
     text: &'a str,
 }
 
 /// Answers `GET /system/logs?name=…`.
+#[utoipa::path(
+    get,
+    path = "/system/logs",
+    params(("name" = String, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given"), ("instance" = Option<String>, Query, description = "Only lines of this instance"), ("tail" = Option<i64>, Query, description = "Only so many lines, the latest; all if it is not above 0"), ("since" = Option<String>, Query, description = "Only lines since then, RFC 3339"), ("follow" = Option<bool>, Query, description = "Whether to go on with lines as they are written")),
+    responses(
+        (status = 200, description = "One JSON object a line", body = Message<'static>, content_type = "application/x-ndjson"),
+        (status = 404, description = "There is no such function"),
+        (status = 422, description = "A parameter is not valid"),
+    )
+)]
 pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "name").unwrap_or_default();
     let query = query(uri)?;

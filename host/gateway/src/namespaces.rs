@@ -7,6 +7,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use spore_store::NamespaceRecord;
+use utoipa::ToSchema;
 
 use crate::errors::ApiError;
 use crate::functions::Functions;
@@ -51,7 +52,7 @@ impl NamespaceError {
 }
 
 /// A namespace in OpenFaaS's shape.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(crate) struct FunctionNamespace {
     name: String,
@@ -152,11 +153,27 @@ impl Functions {
 }
 
 /// `GET /system/namespaces`
+#[utoipa::path(
+    get,
+    path = "/system/namespaces",
+    responses(
+        (status = 200, description = "The names of the namespaces", body = [String]),
+    )
+)]
 pub(crate) fn list(functions: &Functions) -> Answer {
     reply::json(StatusCode::OK, &functions.namespaces())
 }
 
 /// `GET /system/namespace/NAME`
+#[utoipa::path(
+    get,
+    path = "/system/namespace/{name}",
+    params(("name" = String, Path, description = "Name of the namespace")),
+    responses(
+        (status = 200, description = "The namespace", body = FunctionNamespace),
+        (status = 404, description = "There is none of this name"),
+    )
+)]
 pub(crate) fn describe(functions: &Functions, name: &str) -> Result<Answer, ApiError> {
     let record = functions.namespace(name)?;
     let namespace = FunctionNamespace {
@@ -168,6 +185,17 @@ pub(crate) fn describe(functions: &Functions, name: &str) -> Result<Answer, ApiE
 }
 
 /// `POST /system/namespace/`, the name in the body; clients append it to the path too.
+#[utoipa::path(
+    post,
+    path = "/system/namespace/",
+    request_body = FunctionNamespace,
+    responses(
+        (status = 201, description = "It is there"),
+        (status = 400, description = "Its name is not valid"),
+        (status = 409, description = "There is one of this name"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn create(
     functions: &Functions,
     path_name: &str,
@@ -179,6 +207,18 @@ pub(crate) async fn create(
 }
 
 /// `PUT /system/namespace/NAME`
+#[utoipa::path(
+    put,
+    path = "/system/namespace/{name}",
+    params(("name" = String, Path, description = "Name of the namespace")),
+    request_body = FunctionNamespace,
+    responses(
+        (status = 202, description = "It is changed"),
+        (status = 400, description = "The body names another one"),
+        (status = 404, description = "There is none of this name"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn update(
     functions: &Functions,
     path_name: &str,
@@ -190,6 +230,17 @@ pub(crate) async fn update(
 }
 
 /// `DELETE /system/namespace/NAME`; a body that names it is allowed, and so is none.
+#[utoipa::path(
+    delete,
+    path = "/system/namespace/{name}",
+    params(("name" = String, Path, description = "Name of the namespace")),
+    responses(
+        (status = 202, description = "It is removed"),
+        (status = 400, description = "It is the one that is always there"),
+        (status = 404, description = "There is none of this name"),
+        (status = 409, description = "It is not empty"),
+    )
+)]
 pub(crate) async fn remove(functions: &Functions, path_name: &str) -> Result<Answer, ApiError> {
     functions.remove_namespace(path_name.to_owned()).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))

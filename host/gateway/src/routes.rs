@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use crate::authentication::{self, Authentication};
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::metrics::{self, RequestCounts};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
 use crate::tls::Tls;
@@ -33,6 +35,8 @@ pub(crate) struct Gateway {
     /// Credentials that everything but functions needs.
     pub(crate) authentication: Option<Authentication>,
     pub(crate) tls: Option<Tls>,
+    /// Requests that are none to functions.
+    pub(crate) requests: RequestCounts,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -57,6 +61,17 @@ impl Gateway {
         if path.starts_with("/function/") {
             return invoke::invoke(&self.functions, request, peer).await;
         }
+        let started = Instant::now();
+        let (method, path) = (request.method().clone(), path.to_owned());
+        let answer = self.answer_to_operator(request).await;
+        self.requests
+            .record(&method, &path, answer.status(), started.elapsed());
+        answer
+    }
+
+    /// Answers a request that is none to a function.
+    async fn answer_to_operator(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
         if let Some(authentication) = &self.authentication
             && !authentication::is_open(request.method(), path)
             && !authentication.admits(request.headers())
@@ -74,7 +89,8 @@ impl Gateway {
         let method = request.method().clone();
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
-            ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
+            ("/healthz", &Method::GET | &Method::HEAD) => Ok(health()),
+            ("/metrics", &Method::GET) => Ok(metrics::answer(&self.functions, &self.requests)),
             ("/system/info", &Method::GET) => Ok(system::info(
                 self.sandbox_kind,
                 self.functions.default_isolation(),
@@ -100,7 +116,9 @@ impl Gateway {
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/alert", _) => Ok(wrong_method("POST")),
-            ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
+            ("/metrics" | "/system/info" | "/system/logs" | "/system/namespaces", _) => {
+                Ok(wrong_method("GET"))
+            }
             _ => self.named(request).await,
         };
         answer.unwrap_or_else(|error| error.answer(&self.data))
@@ -134,6 +152,17 @@ impl Gateway {
             )),
         }
     }
+}
+
+/// `GET /healthz`
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses((status = 200, description = "The daemon answers", body = String, content_type = "text/plain")),
+    security(())
+)]
+pub(crate) fn health() -> Answer {
+    reply::text(StatusCode::OK, "OK")
 }
 
 /// What an address below the fixed ones names.

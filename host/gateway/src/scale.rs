@@ -3,6 +3,7 @@
 use http::{Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::errors::{ApiError, ScaleError};
 use crate::functions::{Function, Functions};
@@ -12,9 +13,9 @@ use crate::routes::parameter;
 use crate::system::read_json;
 
 /// How many instances there are to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Scale {
+pub(crate) struct Scale {
     /// The path names the function too; some clients call this field `service`.
     #[serde(default, alias = "service")]
     service_name: String,
@@ -25,6 +26,18 @@ struct Scale {
 
 /// `POST /system/scale-function/NAME`: so many instances are kept started until the next such call, deployment or start
 /// of the daemon.
+#[utoipa::path(
+    post,
+    path = "/system/scale-function/{name}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = Scale,
+    responses(
+        (status = 202, description = "So many instances are kept started"),
+        (status = 400, description = "There may not be so many, or the body is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn scale(
     functions: &Functions,
     name: &str,
@@ -48,6 +61,16 @@ pub(crate) async fn scale(
 }
 
 /// `POST /system/function/NAME/pre-boot/N`: so many instances are started now, beyond those that there are.
+#[utoipa::path(
+    post,
+    path = "/system/function/{name}/pre-boot/{count}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("count" = u64, Path, description = "How many"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 202, description = "How many are started", body = serde_json::Value),
+        (status = 400, description = "There may not be so many"),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn pre_boot(
     functions: &Functions,
     name: &str,
@@ -67,6 +90,16 @@ pub(crate) fn pre_boot(
 }
 
 /// `POST /pre-boot/N?function=NAME`: the same.
+#[utoipa::path(
+    post,
+    path = "/pre-boot/{count}",
+    params(("count" = u64, Path, description = "How many"), ("function" = String, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 202, description = "How many are started", body = serde_json::Value),
+        (status = 400, description = "There may not be so many, or no function is named"),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn pre_boot_by_query(functions: &Functions, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "function").ok_or(ApiError::NoFunctionNamed)?;
     pre_boot(functions, &name, count, uri)

@@ -8,6 +8,7 @@ use http::{Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use spore_sandbox::{SECRETS_BYTES_MAX, Secret};
+use utoipa::ToSchema;
 
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
@@ -59,9 +60,10 @@ impl SecretError {
 }
 
 /// A secret as a client sends it.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Secret)]
 #[serde(rename_all = "camelCase")]
-struct SentSecret {
+pub(crate) struct SentSecret {
     name: String,
     #[serde(default)]
     namespace: String,
@@ -93,8 +95,8 @@ impl SentSecret {
 }
 
 /// A secret as the list shows it.
-#[derive(Debug, Serialize)]
-struct ListedSecret<'a> {
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListedSecret<'a> {
     name: &'a str,
     namespace: &'a str,
 }
@@ -222,6 +224,15 @@ fn check_size(secrets: &[Secret]) -> Result<(), SettingsError> {
 }
 
 /// `GET /system/secrets`
+#[utoipa::path(
+    get,
+    path = "/system/secrets",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "The names of the secrets", body = [ListedSecret<'static>]),
+        (status = 404, description = "There is no such namespace"),
+    )
+)]
 pub(crate) async fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
     let namespace = namespace_of("", uri);
     functions.check_namespace(&namespace)?;
@@ -238,6 +249,18 @@ pub(crate) async fn list(functions: &Functions, uri: &Uri) -> Result<Answer, Api
 }
 
 /// `POST /system/secrets`
+#[utoipa::path(
+    post,
+    path = "/system/secrets",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = SentSecret,
+    responses(
+        (status = 201, description = "It is kept"),
+        (status = 400, description = "It is not valid"),
+        (status = 409, description = "There is one of this name"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn create(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let (namespace, name, value) = read(request).await?;
     functions.create_secret(namespace, name, value).await?;
@@ -245,6 +268,18 @@ pub(crate) async fn create(functions: &Functions, request: Request<Incoming>) ->
 }
 
 /// `PUT /system/secrets`
+#[utoipa::path(
+    put,
+    path = "/system/secrets",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = SentSecret,
+    responses(
+        (status = 202, description = "No invocation that begins now finds the old one"),
+        (status = 400, description = "It is not valid"),
+        (status = 404, description = "There is none of this name"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn update(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let (namespace, name, value) = read(request).await?;
     functions.update_secret(namespace, name, value).await?;
@@ -252,6 +287,19 @@ pub(crate) async fn update(functions: &Functions, request: Request<Incoming>) ->
 }
 
 /// `DELETE /system/secrets`
+#[utoipa::path(
+    delete,
+    path = "/system/secrets",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = SentSecret,
+    responses(
+        (status = 202, description = "It is removed"),
+        (status = 400, description = "The body is not valid"),
+        (status = 404, description = "There is none of this name"),
+        (status = 409, description = "A function uses it"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let secret: SentSecret = read_json(request.into_body()).await?;

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spore_sandbox::{Isolation, Layer};
 use spore_store::{FunctionDeployment, Resources};
+use utoipa::ToSchema;
 
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
@@ -21,9 +22,9 @@ use crate::reply::{self, Answer};
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A deployed function as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct FunctionStatus {
+pub(crate) struct FunctionStatus {
     name: String,
     image: String,
     namespace: String,
@@ -49,6 +50,7 @@ struct FunctionStatus {
     replicas: u64,
     #[serde(skip_serializing_if = "is_zero")]
     available_replicas: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// An addition of ours: `file-system`, if the root is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,6 +97,13 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
 }
 
 /// `GET /system/info`
+#[utoipa::path(
+    get,
+    path = "/system/info",
+    responses(
+        (status = 200, description = "What the daemon is", body = serde_json::Value),
+    )
+)]
 pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[Layer]) -> Answer {
     let version = serde_json::json!({
         "release": env!("CARGO_PKG_VERSION"),
@@ -116,6 +125,15 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
 }
 
 /// `GET /system/functions`
+#[utoipa::path(
+    get,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "The functions of a namespace", body = [FunctionStatus]),
+        (status = 404, description = "There is no such namespace"),
+    )
+)]
 pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
     let namespace = namespace_of("", uri);
     functions.check_namespace(&namespace)?;
@@ -128,12 +146,30 @@ pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError>
 }
 
 /// `GET /system/function/NAME`
+#[utoipa::path(
+    get,
+    path = "/system/function/{name}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "The function", body = FunctionStatus),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let function = functions.named(&FunctionId::new(name, "", uri))?;
     Ok(reply::json(StatusCode::OK, &status(&function, 0)))
 }
 
 /// `GET /system/function/NAME/stats`, an addition of ours
+#[utoipa::path(
+    get,
+    path = "/system/function/{name}/stats",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "How long its instances took: see docs/statistics.md", body = serde_json::Value),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let function = functions.named(&FunctionId::new(name, "", uri))?;
     let report = function
@@ -143,6 +179,18 @@ pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result
 }
 
 /// `POST /system/functions`
+#[utoipa::path(
+    post,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = FunctionDeployment,
+    responses(
+        (status = 202, description = "It is deployed"),
+        (status = 400, description = "The deployment is not valid"),
+        (status = 409, description = "The function exists"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn create(
     functions: &Functions,
     request: Request<Incoming>,
@@ -154,6 +202,18 @@ pub(crate) async fn create(
 }
 
 /// `PUT /system/functions`
+#[utoipa::path(
+    put,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = FunctionDeployment,
+    responses(
+        (status = 202, description = "No invocation reaches the old version any more"),
+        (status = 400, description = "The deployment is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn update(
     functions: &Functions,
     request: Request<Incoming>,
@@ -173,15 +233,27 @@ async fn read_deployment(request: Request<Incoming>) -> Result<FunctionDeploymen
 }
 
 /// What is to be removed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Removal {
+pub(crate) struct Removal {
     function_name: String,
     #[serde(default)]
     namespace: String,
 }
 
 /// `DELETE /system/functions`
+#[utoipa::path(
+    delete,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = Removal,
+    responses(
+        (status = 202, description = "It is removed"),
+        (status = 400, description = "The body is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let removal: Removal = read_json(request.into_body()).await?;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Digest;
 
 /// Amounts of resources, as Kubernetes quantities.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resources {
     /// Memory, for example `128Mi`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -22,7 +23,7 @@ pub struct Resources {
 }
 
 /// A function as deployed by its user, kept word for word.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionDeployment {
     /// Name of the function, a DNS label.
