@@ -29,9 +29,15 @@ pub struct FunctionDeployment {
     /// Annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
+    /// Names of secrets that its instances may read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Upper bounds of what an instance may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
+    /// What an instance is to be sure of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
 }
 
 /// Amounts of resources as Kubernetes quantities.
