@@ -1,15 +1,19 @@
 'use strict';
 // Spore SDK for Node: what a program renews when it goes on as a clone of a snapshot.
 //
-// Copy this file beside the program and require it first; no more is needed for these, which are new in each clone:
+// Functions that `spore deploy` builds find it as 'spore'; beside another program, copy this file and require it first. No more
+// is needed for these, which are new in each clone:
 //
 //     Math.random                            drawn from the crypto module, once in a clone
 //     crypto.randomUUID, crypto.randomInt    what they have drawn ahead is thrown away when they are called
 //
 // crypto.randomBytes, randomFill, getRandomValues and generated keys need nothing (docs/snapshots.md).
 //
-//     const { afterRestore } = require('./spore');
+//     const { afterRestore } = require('spore');
 //     afterRestore(async () => { ... });
+//
+// beforeSnapshot(callback) lets callback be called once, before the snapshot is made, in functions that `spore deploy` builds:
+// what it loads or computes, every clone has from the start.
 //
 // Callbacks run in each clone in the order in which they were registered, after the generators are renewed and before the
 // first request reaches the program. If one throws or rejects, the instance ends. Where there are no snapshots, nothing is
@@ -29,9 +33,23 @@ const INTEGERS_AHEAD = 1024;
 const NUMBERS_AHEAD = 128;
 
 const callbacks = [];
+const beforeSnapshotCallbacks = [];
 
 function afterRestore(callback) {
   callbacks.push(callback);
+}
+
+function beforeSnapshot(callback) {
+  beforeSnapshotCallbacks.push(callback);
+}
+
+// Calls what is to be called before the snapshot, if one is made: for a server, before it listens.
+async function runBeforeSnapshot() {
+  if (process.env.SPORE_INITIALIZATION === 'snapshot') {
+    for (const callback of beforeSnapshotCallbacks) {
+      await callback();
+    }
+  }
 }
 
 let isClone = false;
@@ -119,4 +137,4 @@ function start() {
 
 start();
 
-module.exports = { afterRestore };
+module.exports = { afterRestore, beforeSnapshot, runBeforeSnapshot };

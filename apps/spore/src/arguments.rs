@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use spore_builder::FunctionName;
+use spore_builder::{FunctionName, Language, RuntimeLanguage};
 use spore_sandbox::{EgressRule, Isolation};
 
 /// Where the gateway is if nothing else is said.
@@ -22,15 +23,9 @@ pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
     after_help = "Start:\n  spore serve &\n  spore new hello --lang c\n  spore deploy hello\n  spore invoke hello --query name=Ada"
 )]
 pub(crate) struct Arguments {
-    /// Address of the gateway
-    #[arg(
-        long,
-        global = true,
-        env = "OPENFAAS_URL",
-        value_name = "URL",
-        default_value = DEFAULT_GATEWAY
-    )]
-    pub(crate) gateway: String,
+    /// Address of the gateway [default: that of the stack, or http://127.0.0.1:8080]
+    #[arg(long, global = true, env = "OPENFAAS_URL", value_name = "URL")]
+    pub(crate) gateway: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -44,8 +39,19 @@ pub(crate) enum Command {
     New(NewArguments),
     /// Build a function without deploying it
     Build(BuildArguments),
+    /// Build functions and push their images to the gateway, without deploying them
+    Push(PushArguments),
     /// Build a function, or take a program, and deploy it
     Deploy(Box<DeployArguments>),
+    /// Build, push and deploy the function of a folder, or those of a stack
+    Up(UpArguments),
+    /// Deploy a function again whenever its source changes, and show its log
+    Dev(DevArguments),
+    /// Make or list the runtimes: the interpreters that functions of a language share
+    Runtime {
+        #[command(subcommand)]
+        command: RuntimeCommand,
+    },
     /// Run a program once as a unikernel, in the foreground and without the daemon
     Run(RunArguments),
     /// Call a function and print its answer
@@ -181,40 +187,137 @@ impl From<IsolationArgument> for Isolation {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  spore new hello --lang c")]
+#[command(
+    after_help = "Examples:\n  spore new hello --lang python\n  spore new resize --lang node --append    adds it to stack.yaml too"
+)]
 pub(crate) struct NewArguments {
     /// Name of the function: lower-case letters, digits and hyphens
     pub(crate) name: FunctionName,
     /// Language of the template
-    #[arg(long, value_name = "LANGUAGE")]
-    pub(crate) lang: TemplateLanguage,
+    #[arg(long, value_name = "LANGUAGE", value_parser = languages())]
+    pub(crate) lang: Language,
     /// Folder to write to [default: the name]
     #[arg(long, value_name = "DIR")]
     pub(crate) directory: Option<PathBuf>,
+    /// Add the function to a stack, which is made if it is not there [default: stack.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) append: Option<Option<PathBuf>>,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum TemplateLanguage {
-    /// C, compiled with musl-gcc
-    C,
+/// The names of the templates.
+fn languages() -> impl TypedValueParser<Value = Language> {
+    let names = PossibleValuesParser::new(Language::ALL.map(Language::name));
+    names.try_map(|name| name.parse::<Language>())
+}
+
+/// The names of languages that have a runtime.
+fn runtime_languages() -> impl TypedValueParser<Value = RuntimeLanguage> {
+    let names = PossibleValuesParser::new(RuntimeLanguage::ALL.map(RuntimeLanguage::name));
+    names.try_map(|name| {
+        let found = RuntimeLanguage::ALL
+            .into_iter()
+            .find(|language| language.name() == name);
+        found.ok_or_else(|| format!("{name} has no runtime"))
+    })
+}
+
+/// Functions of a stack.yaml.
+#[derive(Debug, Args)]
+pub(crate) struct StackArguments {
+    /// A stack.yaml of OpenFaaS [default: stack.yaml in this folder, if no folder of a function is named]
+    #[arg(long, short = 'f', value_name = "FILE")]
+    pub(crate) yaml: Option<PathBuf>,
+    /// Only functions of the stack whose name matches; * stands for anything
+    #[arg(long, value_name = "PATTERN", conflicts_with = "regex")]
+    pub(crate) filter: Option<String>,
+    /// Only functions of the stack whose name matches this regular expression
+    #[arg(long, value_name = "REGEX")]
+    pub(crate) regex: Option<String>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  spore build hello\n\nThe program is then hello/build/function.")]
+#[command(
+    after_help = "Examples:\n  spore build hello\n  spore build -f stack.yaml --filter 'image-*'\n\nA program of C is then hello/build/function; for others, the digest of the image is printed."
+)]
 pub(crate) struct BuildArguments {
+    /// Folder of the function
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) stack: StackArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore push hello\n  spore push -f stack.yaml    then: spore deploy -f stack.yaml"
+)]
+pub(crate) struct PushArguments {
+    /// Folder of the function
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) stack: StackArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore up hello\n  spore up -f stack.yaml --filter 'image-*'\n  spore up    for the stack.yaml in this folder"
+)]
+pub(crate) struct UpArguments {
+    /// Folder of the function
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) stack: StackArguments,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  spore dev hello\n\nCtrl-C ends it; the function stays deployed.")]
+pub(crate) struct DevArguments {
     /// Folder of the function
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum RuntimeCommand {
+    /// Make the runtime of a language anew, from the interpreter of this machine
+    Build(RuntimeBuildArguments),
+    /// List the runtimes that were made
+    #[command(visible_alias = "ls")]
+    List(RuntimeListArguments),
+}
+
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  spore deploy hello\n  spore deploy hello --memory 64Mi --env GREETING=Hi\n  spore deploy proxy --binary ./proxy --port 9000\n  spore deploy web --rootfs ./debian --entrypoint 'python3 server.py' --workdir /srv --allow-egress db.example.com:5432\n  spore deploy again --image web:latest\n\nA folder's spore.toml holds its settings; flags go before it. A function of that name is replaced."
+    after_help = "Examples:\n  spore runtime build python\n  spore runtime build python --from /opt/python3.13/bin/python3\n\nFunctions get it when they are built again. It is made by itself when a function needs one and there is none yet."
+)]
+pub(crate) struct RuntimeBuildArguments {
+    /// The language
+    #[arg(value_name = "LANGUAGE", value_parser = runtime_languages())]
+    pub(crate) language: RuntimeLanguage,
+    /// The interpreter to take [default: the distribution's, or else the first one in PATH]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuntimeListArguments {
+    /// Print JSON, with what each is made of
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore deploy hello\n  spore deploy hello --memory 64Mi --env GREETING=Hi\n  spore deploy proxy --binary ./proxy --port 9000\n  spore deploy web --rootfs ./debian --entrypoint 'python3 server.py' --workdir /srv --allow-egress db.example.com:5432\n  spore deploy again --image web:latest\n  spore deploy -f stack.yaml    what spore push has pushed of it\n\nA folder's spore.toml holds its settings; flags go before it. A function of that name is replaced."
 )]
 pub(crate) struct DeployArguments {
     /// Folder of the function; with --binary, --rootfs or --image its name
-    #[arg(value_name = "DIR|NAME")]
-    pub(crate) target: String,
+    #[arg(value_name = "DIR|NAME", required_unless_present_any = ["yaml", "filter", "regex"])]
+    pub(crate) target: Option<String>,
+    #[command(flatten)]
+    pub(crate) stack: StackArguments,
     /// A static Linux program for x86-64 that serves HTTP
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: Option<PathBuf>,

@@ -12,6 +12,7 @@ use oci_spec::image::{
 };
 use sha2::{Digest as _, Sha256};
 
+use crate::layer::Layer;
 use crate::program::{self, ProgramError};
 
 /// Where the program lies inside the image.
@@ -57,6 +58,62 @@ impl Default for ImageSettings {
     }
 }
 
+/// An image of several layers, of which others may have some in common with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayeredImage {
+    /// The manifest; its digest is the image's.
+    pub manifest: Blob,
+    /// The configuration.
+    pub config: Blob,
+    /// The layers, from the bottom.
+    pub layers: Vec<Layer>,
+}
+
+/// How the program of an image is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSettings {
+    /// The program and its arguments.
+    pub entrypoint: Vec<String>,
+    /// Environment variables that every instance gets.
+    pub environment: Vec<(String, String)>,
+    /// Directory in which it starts.
+    pub working_directory: String,
+    /// TCP port on which it listens.
+    pub port: u16,
+}
+
+impl LayeredImage {
+    /// Puts layers together.
+    ///
+    /// # Errors
+    ///
+    /// If configuration or manifest cannot be expressed.
+    pub fn new(layers: Vec<Layer>, settings: &RunSettings) -> Result<Self, oci_spec::OciSpecError> {
+        let digests: Vec<String> = layers
+            .iter()
+            .map(|layer| layer.description.unpacked_digest.clone())
+            .collect();
+        let config = configuration(&Configuration {
+            layers: &digests,
+            entrypoint: settings.entrypoint.clone(),
+            environment: &settings.environment,
+            working_directory: &settings.working_directory,
+            port: settings.port,
+        })?;
+        let config = Blob::new(MediaType::ImageConfig, config);
+        let descriptors = layers.iter().map(|layer| {
+            let layer = &layer.description;
+            descriptor(&layer.digest, &layer.media_type, layer.bytes)
+        });
+        let manifest = manifest(&config, descriptors.collect::<Result<_, _>>()?)?;
+        Ok(Self {
+            manifest: Blob::new(MediaType::ImageManifest, manifest),
+            config,
+            layers,
+        })
+    }
+}
+
 /// Why no image could be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -78,7 +135,7 @@ impl Image {
         let tar = tar_archive(program).map_err(ImageError::Layer)?;
         let layer = Blob::new(MediaType::ImageLayerGzip, gzip(&tar).map_err(ImageError::Layer)?);
         let config = configuration(&Configuration {
-            layer_sha256: &sha256(&tar),
+            layers: &[format!("sha256:{}", sha256(&tar))],
             entrypoint: vec![PROGRAM_PATH.to_owned()],
             environment: &settings.environment,
             working_directory: "/",
@@ -88,7 +145,7 @@ impl Image {
         let config = Blob::new(MediaType::ImageConfig, config);
         let manifest = layer
             .descriptor()
-            .and_then(|layer| manifest(&config, layer))
+            .and_then(|layer| manifest(&config, vec![layer]))
             .map_err(ImageError::Configuration)?;
         Ok(Self {
             manifest: Blob::new(MediaType::ImageManifest, manifest),
@@ -108,13 +165,17 @@ impl Blob {
     }
 
     fn descriptor(&self) -> Result<Descriptor, oci_spec::OciSpecError> {
-        let digest: oci_spec::image::Digest = self.digest.parse()?;
-        Ok(Descriptor::new(
-            self.media_type.as_str().into(),
-            self.content.len() as u64,
-            digest,
-        ))
+        descriptor(&self.digest, &self.media_type, self.content.len() as u64)
     }
+}
+
+pub(crate) fn descriptor(
+    digest: &str,
+    media_type: &str,
+    bytes: u64,
+) -> Result<Descriptor, oci_spec::OciSpecError> {
+    let digest: oci_spec::image::Digest = digest.parse()?;
+    Ok(Descriptor::new(media_type.into(), bytes, digest))
 }
 
 fn sha256(data: &[u8]) -> String {
@@ -143,8 +204,8 @@ fn gzip(data: &[u8]) -> std::io::Result<Vec<u8>> {
 
 /// What an image's configuration says.
 pub(crate) struct Configuration<'a> {
-    /// Digest of the only layer, not compressed.
-    pub(crate) layer_sha256: &'a str,
+    /// Digests of the layers, not compressed, from the bottom.
+    pub(crate) layers: &'a [String],
     pub(crate) entrypoint: Vec<String>,
     pub(crate) environment: &'a [(String, String)],
     pub(crate) working_directory: &'a str,
@@ -165,7 +226,7 @@ pub(crate) fn configuration(settings: &Configuration<'_>) -> Result<Vec<u8>, oci
         .build()?;
     let root = RootFsBuilder::default()
         .typ("layers".to_owned())
-        .diff_ids(vec![format!("sha256:{}", settings.layer_sha256)])
+        .diff_ids(settings.layers.to_vec())
         .build()?;
     let image = ImageConfigurationBuilder::default()
         .architecture(Arch::Amd64)
@@ -177,12 +238,12 @@ pub(crate) fn configuration(settings: &Configuration<'_>) -> Result<Vec<u8>, oci
     Ok(image.to_string()?.into_bytes())
 }
 
-pub(crate) fn manifest(config: &Blob, layer: Descriptor) -> Result<Vec<u8>, oci_spec::OciSpecError> {
+pub(crate) fn manifest(config: &Blob, layers: Vec<Descriptor>) -> Result<Vec<u8>, oci_spec::OciSpecError> {
     let manifest = ImageManifestBuilder::default()
         .schema_version(oci_spec::image::SCHEMA_VERSION)
         .media_type(MediaType::ImageManifest)
         .config(config.descriptor()?)
-        .layers(vec![layer])
+        .layers(layers)
         .build()?;
     Ok(manifest.to_string()?.into_bytes())
 }

@@ -12,12 +12,12 @@ use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
 use flate2::{Compression, GzBuilder};
-use oci_spec::image::{Descriptor, MediaType};
-use sha2::{Digest as _, Sha256};
+use oci_spec::image::MediaType;
 use tar::{EntryType, Header};
 use tempfile::NamedTempFile;
 
-use crate::image::{Blob, Configuration, configuration, manifest};
+use crate::image::{Blob, Configuration, configuration, descriptor, manifest};
+use crate::layer::Hashed;
 
 /// How the program in a root file system is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,64 +83,24 @@ impl RootImage {
         settings: &RootSettings,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Self, RootError> {
-        let (layer, unpacked_sha256, skipped) = pack(folder, progress)?;
+        let (layer, unpacked_digest, skipped) = pack(folder, progress)?;
         let config = configuration(&Configuration {
-            layer_sha256: &unpacked_sha256,
+            layers: &[unpacked_digest],
             entrypoint: settings.entrypoint.clone(),
             environment: &[],
             working_directory: &settings.working_directory,
             port: settings.port,
         });
         let config = Blob::new(MediaType::ImageConfig, config.map_err(RootError::Configuration)?);
-        let descriptor = layer.descriptor().map_err(RootError::Configuration)?;
-        let manifest = manifest(&config, descriptor).map_err(RootError::Configuration)?;
+        let manifest = descriptor(&layer.digest, &layer.media_type, layer.bytes)
+            .and_then(|layer| manifest(&config, vec![layer]))
+            .map_err(RootError::Configuration)?;
         Ok(Self {
             manifest: Blob::new(MediaType::ImageManifest, manifest),
             config,
             layer,
             skipped,
         })
-    }
-}
-
-impl LayerFile {
-    fn descriptor(&self) -> Result<Descriptor, oci_spec::OciSpecError> {
-        let digest: oci_spec::image::Digest = self.digest.parse()?;
-        Ok(Descriptor::new(
-            self.media_type.as_str().into(),
-            self.bytes,
-            digest,
-        ))
-    }
-}
-
-/// Passes bytes on, with their digest and number.
-struct Hashed<W> {
-    inner: W,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl<W> Hashed<W> {
-    fn new(inner: W) -> Self {
-        Self {
-            inner,
-            hasher: Sha256::new(),
-            bytes: 0,
-        }
-    }
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }
 
@@ -204,18 +164,18 @@ fn pack(
         }
     }
     let unpacked = archive.into_inner().map_err(RootError::Write)?;
-    let unpacked_sha256 = hex::encode(unpacked.hasher.finalize());
+    let unpacked_digest = unpacked.digest();
     let mut compressed = unpacked.inner.finish().map_err(RootError::Write)?;
     compressed.flush().map_err(RootError::Write)?;
     let bytes = compressed.bytes;
-    let digest = format!("sha256:{}", hex::encode(compressed.hasher.finalize()));
+    let digest = compressed.digest();
     let layer = LayerFile {
         digest,
         media_type: MediaType::ImageLayerGzip.to_string(),
         bytes,
         file,
     };
-    Ok((layer, unpacked_sha256, skipped))
+    Ok((layer, unpacked_digest, skipped))
 }
 
 /// Paths of what is in a folder, relative to the root, the last one first.

@@ -6,18 +6,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use crate::language::Language;
 use crate::name::{FunctionName, NameError};
 
 /// Name of the settings file in a function's folder.
 pub const SETTINGS_FILE: &str = "spore.toml";
-
-/// Languages that `spore build` knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Language {
-    /// C, compiled with musl-gcc.
-    C,
-}
 
 /// What `spore.toml` holds. Every value may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Deserialize)]
@@ -37,6 +30,8 @@ struct SettingsFile {
     snapshot: Option<bool>,
     isolation: Option<String>,
     isolation_per_request: Option<bool>,
+    #[serde(default)]
+    secrets: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
@@ -60,12 +55,16 @@ pub struct Scale {
 pub struct FunctionSettings {
     /// The name, from the file or else from the folder.
     pub name: FunctionName,
-    /// The language, from the file or else from the sources in the folder.
-    pub language: Language,
+    /// The language, from the file or else from the sources in the folder; none of a function that is not built here.
+    pub language: Option<Language>,
     /// Memory limit as a Kubernetes quantity, for example `64Mi`.
     pub memory: Option<String>,
     /// Most processor time of an instance, for example `500m` or `1.5` processors.
     pub cpu: Option<String>,
+    /// Memory that an instance is to be sure of.
+    pub requested_memory: Option<String>,
+    /// Processor time that an instance is to be sure of.
+    pub requested_cpu: Option<String>,
     /// Longest time of an invocation, for example `30s`.
     pub timeout: Option<String>,
     /// TCP port on which the program listens; the SDKs read it from `PORT`.
@@ -82,6 +81,10 @@ pub struct FunctionSettings {
     pub isolation: Option<String>,
     /// Whether each instance serves one invocation only.
     pub isolation_per_request: Option<bool>,
+    /// Names of secrets that its instances may read.
+    pub secrets: Vec<String>,
+    /// What the build is told, where the language's tool takes it.
+    pub build_arguments: BTreeMap<String, String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
     /// Labels, passed to the daemon as written.
@@ -128,8 +131,9 @@ pub enum SettingsError {
     },
     /// The file gives no language and no source tells it.
     #[error(
-        "{} holds no source of a language that spore can build (c): add handler.c, or deploy a program with --binary FILE",
-        folder.display()
+        "{} holds no source of a language that spore can build ({}): begin with spore new, or deploy a program with --binary FILE",
+        folder.display(),
+        Language::choice()
     )]
     NoLanguage {
         /// The folder.
@@ -137,15 +141,42 @@ pub enum SettingsError {
     },
 }
 
+impl FunctionSettings {
+    /// Nothing but a name.
+    #[must_use]
+    pub fn new(name: FunctionName) -> Self {
+        Self::from_file(name, None, SettingsFile::default())
+    }
+
+    fn from_file(name: FunctionName, language: Option<Language>, file: SettingsFile) -> Self {
+        Self {
+            name,
+            language,
+            memory: file.memory,
+            cpu: file.cpu,
+            requested_memory: None,
+            requested_cpu: None,
+            timeout: file.timeout,
+            port: file.port,
+            scale: file.scale,
+            allow_egress: file.allow_egress,
+            syscall_rewriting: file.syscall_rewriting,
+            snapshot: file.snapshot,
+            isolation: file.isolation,
+            isolation_per_request: file.isolation_per_request,
+            secrets: file.secrets,
+            build_arguments: BTreeMap::new(),
+            environment: file.env,
+            labels: file.labels,
+            annotations: file.annotations,
+        }
+    }
+}
+
 /// Reads the settings of the function in `folder`.
 pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
-    if !folder.is_dir() {
-        return Err(SettingsError::NoFolder {
-            folder: folder.into(),
-        });
-    }
-    let file = read_file(&folder.join(SETTINGS_FILE))?;
-    let name = match file.name {
+    let mut file = read_folder(folder)?;
+    let name = match file.name.take() {
         Some(name) => name,
         None => name_of_folder(folder)?,
     };
@@ -153,23 +184,26 @@ pub fn load(folder: &Path) -> Result<FunctionSettings, SettingsError> {
         Some(language) => language,
         None => language_of_folder(folder)?,
     };
-    Ok(FunctionSettings {
-        name,
-        language,
-        memory: file.memory,
-        cpu: file.cpu,
-        timeout: file.timeout,
-        port: file.port,
-        scale: file.scale,
-        allow_egress: file.allow_egress,
-        syscall_rewriting: file.syscall_rewriting,
-        snapshot: file.snapshot,
-        isolation: file.isolation,
-        isolation_per_request: file.isolation_per_request,
-        environment: file.env,
-        labels: file.labels,
-        annotations: file.annotations,
-    })
+    Ok(FunctionSettings::from_file(name, Some(language), file))
+}
+
+/// Reads the settings of the function in `folder`, whose name and language stand elsewhere.
+pub fn load_as(
+    folder: &Path,
+    name: FunctionName,
+    language: Language,
+) -> Result<FunctionSettings, SettingsError> {
+    let file = read_folder(folder)?;
+    Ok(FunctionSettings::from_file(name, Some(language), file))
+}
+
+fn read_folder(folder: &Path) -> Result<SettingsFile, SettingsError> {
+    if !folder.is_dir() {
+        return Err(SettingsError::NoFolder {
+            folder: folder.into(),
+        });
+    }
+    read_file(&folder.join(SETTINGS_FILE))
 }
 
 fn read_file(path: &Path) -> Result<SettingsFile, SettingsError> {
@@ -203,17 +237,9 @@ fn name_of_folder(folder: &Path) -> Result<FunctionName, SettingsError> {
 }
 
 fn language_of_folder(folder: &Path) -> Result<Language, SettingsError> {
-    let sources = crate::c::sources(folder).map_err(|source| SettingsError::Read {
-        path: folder.into(),
-        source,
-    })?;
-    if sources.is_empty() {
-        Err(SettingsError::NoLanguage {
-            folder: folder.into(),
-        })
-    } else {
-        Ok(Language::C)
-    }
+    Language::of_folder(folder).ok_or_else(|| SettingsError::NoLanguage {
+        folder: folder.into(),
+    })
 }
 
 #[cfg(test)]
@@ -231,7 +257,7 @@ mod tests {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
              allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\n\
-             isolation_per_request = true\n\
+             isolation_per_request = true\nsecrets = [\"key\"]\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
@@ -251,6 +277,7 @@ mod tests {
                 max: Some(2)
             }
         );
+        assert_eq!(settings.secrets, ["key"]);
         assert_eq!(settings.environment["A"], "b=c");
         assert_eq!((&*settings.labels["l"], &*settings.annotations["n"]), ("1", "2"));
     }
@@ -265,7 +292,7 @@ mod tests {
         let settings = load(&folder).unwrap();
         assert_eq!(
             (settings.name.as_str(), settings.language),
-            ("resize", Language::C)
+            ("resize", Some(Language::C))
         );
     }
 

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::language::Language;
 use crate::name::FunctionName;
-use crate::settings::Language;
 
 /// Stands for the function's name in a template.
 const NAME_PLACEHOLDER: &str = "{{name}}";
 
-/// Files of the C template; `build` stays out of version control.
-const C_FILES: [(&str, &str); 5] = [
+/// Files of the templates; `build` stays out of version control.
+const C_FILES: &[(&str, &str)] = &[
     (".gitignore", "/build\n"),
     ("README.md", include_str!("../../../templates/c/README.md")),
     ("handler.c", include_str!("../../../templates/c/handler.c")),
@@ -17,6 +17,34 @@ const C_FILES: [(&str, &str); 5] = [
     (
         "tests/handler_test.c",
         include_str!("../../../templates/c/tests/handler_test.c"),
+    ),
+];
+const PYTHON_FILES: &[(&str, &str)] = &[
+    (".gitignore", "/build\n__pycache__\n"),
+    ("README.md", include_str!("../../../templates/python/README.md")),
+    ("handler.py", include_str!("../../../templates/python/handler.py")),
+    (
+        "requirements.txt",
+        include_str!("../../../templates/python/requirements.txt"),
+    ),
+    ("spore.toml", include_str!("../../../templates/python/spore.toml")),
+    (
+        "tests/test_handler.py",
+        include_str!("../../../templates/python/tests/test_handler.py"),
+    ),
+];
+const NODE_FILES: &[(&str, &str)] = &[
+    (".gitignore", "/build\nnode_modules\n"),
+    ("README.md", include_str!("../../../templates/node/README.md")),
+    ("handler.js", include_str!("../../../templates/node/handler.js")),
+    (
+        "package.json",
+        include_str!("../../../templates/node/package.json"),
+    ),
+    ("spore.toml", include_str!("../../../templates/node/spore.toml")),
+    (
+        "tests/handler.test.js",
+        include_str!("../../../templates/node/tests/handler.test.js"),
     ),
 ];
 
@@ -49,6 +77,8 @@ pub fn create(
 ) -> Result<Vec<&'static str>, CreateError> {
     let files = match language {
         Language::C => C_FILES,
+        Language::Python => PYTHON_FILES,
+        Language::Node => NODE_FILES,
     };
     let write_error = |path: &Path, source| CreateError::Write {
         path: path.into(),
@@ -61,7 +91,7 @@ pub fn create(
             folder: folder.into(),
         });
     }
-    for (file, content) in files {
+    for &(file, content) in files {
         let path = folder.join(file);
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent).map_err(|source| write_error(parent, source))?;
@@ -69,7 +99,7 @@ pub fn create(
         std::fs::write(&path, content.replace(NAME_PLACEHOLDER, name.as_str()))
             .map_err(|source| write_error(&path, source))?;
     }
-    Ok(files.map(|(file, _)| file).to_vec())
+    Ok(files.iter().map(|(file, _)| *file).collect())
 }
 
 #[cfg(test)]
@@ -78,15 +108,17 @@ mod tests {
 
     #[test]
     fn no_placeholder_is_left_and_the_settings_are_valid() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = parent.path().join("some-folder");
-        let name: FunctionName = "hello".parse().unwrap();
-        for file in create(&folder, &name, Language::C).unwrap() {
-            let content = std::fs::read_to_string(folder.join(file)).unwrap();
-            assert!(!content.contains("{{"), "{file}");
+        for language in Language::ALL {
+            let parent = tempfile::tempdir().unwrap();
+            let folder = parent.path().join("some-folder");
+            let name: FunctionName = "hello".parse().unwrap();
+            for file in create(&folder, &name, language).unwrap() {
+                let content = std::fs::read_to_string(folder.join(file)).unwrap();
+                assert!(!content.contains("{{"), "{file}");
+            }
+            let settings = crate::settings::load(&folder).unwrap();
+            assert_eq!((settings.name, settings.language), (name, Some(language)));
         }
-        let settings = crate::settings::load(&folder).unwrap();
-        assert_eq!((settings.name, settings.language), (name, Language::C));
     }
 
     #[test]

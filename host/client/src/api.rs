@@ -37,6 +37,9 @@ pub struct FunctionDeployment {
     /// Upper bounds of what an instance may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
+    /// What an instance is to be sure of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests: Option<Resources>,
 }
 
 /// Amounts of resources as Kubernetes quantities.

@@ -16,6 +16,7 @@ mod clones;
 mod confinement;
 mod density;
 mod deploy;
+mod develop;
 mod egress;
 mod faults;
 mod fresh;
@@ -32,11 +33,14 @@ mod scaling;
 mod secrets;
 mod snapshots;
 mod statistics;
+mod templates;
 
 /// One test: its name, whether it starts functions, and its code, which panics if something is wrong.
 struct Test {
     name: &'static str,
     starts_functions: bool,
+    /// Commands that it needs besides.
+    tools: &'static [&'static str],
     run: fn(),
 }
 
@@ -46,6 +50,18 @@ macro_rules! with_functions {
         &[$(crate::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
             starts_functions: true,
+            tools: &[],
+            run: $name,
+        }),+]
+    };
+}
+/// Those that need commands which a machine may not have.
+macro_rules! with_tools {
+    ($($name:ident: [$($tool:literal),*]),+ $(,)?) => {
+        &[$(crate::Test {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            starts_functions: true,
+            tools: &[$($tool),*],
             run: $name,
         }),+]
     };
@@ -56,11 +72,18 @@ macro_rules! without_functions {
         &[$(crate::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
             starts_functions: false,
+            tools: &[],
             run: $name,
         }),+]
     };
 }
-pub(crate) use {with_functions, without_functions};
+pub(crate) use {with_functions, with_tools, without_functions};
+
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    tool.starts_with('/') && std::path::Path::new(tool).is_file()
+        || std::env::split_paths(&path).any(|folder| folder.join(tool).is_file())
+}
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -71,6 +94,7 @@ fn main() -> ExitCode {
         confinement::TESTS,
         density::TESTS,
         deploy::TESTS,
+        develop::TESTS,
         egress::TESTS,
         faults::TESTS,
         fresh::TESTS,
@@ -86,6 +110,7 @@ fn main() -> ExitCode {
         secrets::TESTS,
         snapshots::TESTS,
         statistics::TESTS,
+        templates::TESTS,
         load::TESTS,
     ];
     let can_run = unikernels_can_run();
@@ -97,7 +122,11 @@ fn main() -> ExitCode {
             Ok(())
         });
         // Without unikernels nothing but the command line can be tested.
-        trial.with_ignored_flag(test.starts_functions && !can_run)
+        let missing = test.tools.iter().find(|tool| !is_installed(tool));
+        if let Some(tool) = missing {
+            eprintln!("skipped: {name}, for there is no {tool}");
+        }
+        trial.with_ignored_flag(missing.is_some() || test.starts_functions && !can_run)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     program::remove_built();

@@ -166,12 +166,19 @@ impl Daemon {
 
     /// Runs the command line against this daemon and returns what it did.
     pub fn spore(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command(arguments);
+        command.output().expect("the spore binary can be run")
+    }
+
+    /// The command line against this daemon, to be run in another way. Runtimes that it makes are kept for later tests.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary());
         command
             .args(arguments)
             .env("OPENFAAS_URL", format!("http://{}", self.address))
+            .env("XDG_DATA_HOME", target_directory().join("test-data"))
             .stdin(Stdio::null());
-        command.output().expect("the spore binary can be run")
+        command
     }
 
     /// Runs the command line, which has to succeed, and returns its standard output.

@@ -1,22 +1,20 @@
-//! `spore deploy`: build or take a program, pack it, push the image, deploy it.
+//! `spore deploy`, `spore push` and `spore up`: build or take a function, push its image, deploy it.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use spore_builder::image::{Blob, ImageSettings};
-use spore_builder::root::{RootImage, RootSettings};
-use spore_builder::settings::{self, FunctionSettings, Language, Scale};
-use spore_builder::{FunctionName, Image};
+use spore_builder::FunctionName;
+use spore_builder::settings::{self, FunctionSettings};
+use spore_builder::stack::StackSource;
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
-use spore_client::registry::{Content, Data};
 use spore_sandbox::Isolation;
 
-use super::source::build_program;
-use crate::arguments::DeployArguments;
+use super::Gateway;
+use super::artefact::{self, Artefact, Start, TAG, push_root};
+use super::targets::{Target, targets};
+use crate::arguments::{DeployArguments, PushArguments, UpArguments};
 
 /// Annotation that holds the longest time of an invocation.
 const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
@@ -34,37 +32,128 @@ pub(super) const PER_REQUEST_ANNOTATION: &str = "dev.spore.isolation-per-request
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
 
-/// The tag that pushes go to; deployments name the digest, so that two at a time do not mix up.
-const TAG: &str = "latest";
-
-const DEFAULT_PORT: u16 = 8080;
-
-/// Deploys a function.
-pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::Result<ExitCode> {
-    let (settings, image) = match (&arguments.image, &arguments.rootfs) {
-        (Some(image), _) => {
-            let settings = with_flags(settings_for_name(&arguments.target)?, &arguments);
+/// Deploys a function, or those of a stack as they were pushed.
+pub(crate) async fn run(gateway: &Gateway, arguments: DeployArguments) -> anyhow::Result<ExitCode> {
+    let Some(target) = arguments.target.clone() else {
+        return deploy_stack(gateway, &arguments).await;
+    };
+    let client = gateway.client(None)?;
+    let (settings, image) = match (&arguments.image, &arguments.rootfs, &arguments.binary) {
+        (Some(image), ..) => {
+            let settings = with_flags(settings_for_name(&target)?, &arguments);
             (settings, image.clone())
         }
-        (None, Some(folder)) => {
-            let settings = with_flags(settings_for_name(&arguments.target)?, &arguments);
-            let digest = push_root(client, &settings, folder, &arguments).await?;
+        (None, Some(folder), _) => {
+            let settings = with_flags(settings_for_name(&target)?, &arguments);
+            let start = Start {
+                entrypoint: arguments.entrypoint.as_deref().unwrap_or_default(),
+                working_directory: arguments.workdir.as_deref().unwrap_or("/"),
+            };
+            let digest = push_root(&client, &settings, folder, &start).await?;
             let image = format!("{}@{digest}", settings.name);
             (settings, image)
         }
-        (None, None) => {
-            let (settings, program) = program(&arguments)?;
-            let settings = with_flags(settings, &arguments);
-            let digest = push_program(client, &settings, &program).await?;
+        (None, None, binary) => {
+            let (settings, artefact) = match binary {
+                Some(binary) => {
+                    let settings = with_flags(settings_for_name(&target)?, &arguments);
+                    (settings, Artefact::Program(binary.clone()))
+                }
+                None => {
+                    let folder = Path::new(&target);
+                    let settings = with_flags(settings::load(folder)?, &arguments);
+                    let artefact = artefact::build(folder, &settings)?;
+                    (settings, artefact)
+                }
+            };
+            let digest = artefact::push(&client, &settings, &artefact).await?;
             let image = format!("{}@{digest}", settings.name);
             (settings, image)
         }
     };
-    let function = FunctionDeployment {
-        secrets: arguments.secret.clone(),
-        ..deployment(&settings, image)
+    let line = deploy(&client, &settings, image, arguments.no_replace).await?;
+    super::print(&line)
+}
+
+/// Deploys functions of a stack: images that it names, and of functions that are built here what was pushed last.
+async fn deploy_stack(gateway: &Gateway, arguments: &DeployArguments) -> anyhow::Result<ExitCode> {
+    let targets = targets(None, &arguments.stack)?;
+    let client = gateway.client(targets.gateway.as_deref())?;
+    for function in targets.functions {
+        let settings = with_flags(function.settings, arguments);
+        let image = match function.source {
+            StackSource::Image(image) => image,
+            StackSource::Folder(_) => format!("{}:{TAG}", settings.name),
+        };
+        let line = deploy(&client, &settings, image, arguments.no_replace)
+            .await
+            .with_context(|| {
+                format!(
+                    "{} could not be deployed: spore up builds and pushes it as well",
+                    settings.name
+                )
+            })?;
+        super::print(&line)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds functions and pushes their images.
+pub(crate) async fn push(gateway: &Gateway, arguments: &PushArguments) -> anyhow::Result<ExitCode> {
+    let targets = targets(arguments.directory.as_deref(), &arguments.stack)?;
+    let client = gateway.client(targets.gateway.as_deref())?;
+    for Target { settings, source } in &targets.functions {
+        let line = match source {
+            StackSource::Image(image) => {
+                format!("{}: {image}, which is not pushed from here\n", settings.name)
+            }
+            StackSource::Folder(folder) => {
+                let artefact = artefact::build(folder, settings)?;
+                let digest = artefact::push(&client, settings, &artefact).await?;
+                format!("{} pushed: {}@{digest}\n", settings.name, settings.name)
+            }
+        };
+        super::print(&line)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds, pushes and deploys functions.
+pub(crate) async fn up(gateway: &Gateway, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
+    let targets = targets(arguments.directory.as_deref(), &arguments.stack)?;
+    let client = gateway.client(targets.gateway.as_deref())?;
+    for Target { settings, source } in &targets.functions {
+        super::print(&bring_up(&client, settings, source).await?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds, pushes and deploys a function; the line that says so.
+pub(super) async fn bring_up(
+    client: &Client,
+    settings: &FunctionSettings,
+    source: &StackSource,
+) -> anyhow::Result<String> {
+    let image = match source {
+        StackSource::Image(image) => image.clone(),
+        StackSource::Folder(folder) => {
+            let artefact = artefact::build(folder, settings)?;
+            let digest = artefact::push(client, settings, &artefact).await?;
+            format!("{}@{digest}", settings.name)
+        }
     };
-    let done = if arguments.no_replace {
+    deploy(client, settings, image, false).await
+}
+
+/// Deploys an image that the gateway has; the line that says so.
+async fn deploy(
+    client: &Client,
+    settings: &FunctionSettings,
+    image: String,
+    is_new: bool,
+) -> anyhow::Result<String> {
+    let function = deployment(settings, image);
+    let done = if is_new {
         create(client, &function).await?
     } else {
         client.deploy(&function).await?
@@ -73,87 +162,8 @@ pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::
         Deployed::Created => "deployed",
         Deployed::Updated => "updated",
     };
-    super::print(&format!(
-        "{} {verb}: {}/function/{}\n",
-        settings.name,
-        client.url(),
-        settings.name
-    ))
-}
-
-/// The program that is given, or built from the folder that is.
-fn program(arguments: &DeployArguments) -> anyhow::Result<(FunctionSettings, PathBuf)> {
-    if let Some(binary) = &arguments.binary {
-        return Ok((settings_for_name(&arguments.target)?, binary.clone()));
-    }
-    let folder = Path::new(&arguments.target);
-    let settings = settings::load(folder)?;
-    let built = build_program(folder, &settings)?;
-    Ok((settings, built.path))
-}
-
-/// Packs a program and pushes it; the image's digest.
-async fn push_program(
-    client: &Client,
-    settings: &FunctionSettings,
-    program: &Path,
-) -> anyhow::Result<String> {
-    let content =
-        std::fs::read(program).with_context(|| format!("{} could not be read", program.display()))?;
-    let image = Image::from_program(
-        &content,
-        &ImageSettings {
-            environment: Vec::new(),
-            port: settings.port.unwrap_or(DEFAULT_PORT),
-        },
-    )
-    .with_context(|| format!("{} cannot be deployed", program.display()))?;
-    let blobs = [content_of(&image.layer), content_of(&image.config)];
-    push(client, &settings.name, &blobs, &image.manifest).await?;
-    Ok(image.manifest.digest)
-}
-
-/// Packs a root file system and pushes it; the image's digest.
-async fn push_root(
-    client: &Client,
-    settings: &FunctionSettings,
-    folder: &Path,
-    arguments: &DeployArguments,
-) -> anyhow::Result<String> {
-    let command = arguments.entrypoint.as_deref().unwrap_or_default();
-    let entrypoint =
-        shell_words::split(command).with_context(|| format!("--entrypoint is no command: {command}"))?;
-    if entrypoint.first().is_none_or(String::is_empty) {
-        bail!("--entrypoint names no program: write it like --entrypoint '/usr/bin/python3 server.py'");
-    }
-    let working_directory = arguments.workdir.clone().unwrap_or_else(|| "/".to_owned());
-    if !working_directory.starts_with('/') {
-        bail!("--workdir must begin with a slash: {working_directory} is inside the root file system");
-    }
-    let survey = spore_rootfs::survey(folder)?;
-    let root = RootSettings {
-        entrypoint,
-        working_directory,
-        port: settings.port.unwrap_or(DEFAULT_PORT),
-    };
-    let bar = crate::output::byte_bar(survey.bytes, format!("packing {}", folder.display()));
-    let image = RootImage::from_folder(folder, &root, &mut |bytes| bar.inc(bytes));
-    bar.finish_and_clear();
-    let image = image.with_context(|| format!("{} cannot be deployed", folder.display()))?;
-    for path in &image.skipped {
-        eprintln!("left out, for an image cannot hold it: {}", path.display());
-    }
-    let layer = Content {
-        digest: image.layer.digest.clone(),
-        media_type: image.layer.media_type.clone(),
-        data: Data::File {
-            path: image.layer.file.path().to_owned(),
-            length: image.layer.bytes,
-        },
-    };
-    let blobs = [layer, content_of(&image.config)];
-    push(client, &settings.name, &blobs, &image.manifest).await?;
-    Ok(image.manifest.digest)
+    let (name, url) = (&settings.name, client.url());
+    Ok(format!("{name} {verb}: {url}/function/{name}\n"))
 }
 
 async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Result<Deployed> {
@@ -171,23 +181,7 @@ async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Resul
 
 fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
     let name: FunctionName = target.parse()?;
-    Ok(FunctionSettings {
-        name,
-        language: Language::C,
-        memory: None,
-        cpu: None,
-        timeout: None,
-        port: None,
-        scale: Scale::default(),
-        allow_egress: Vec::new(),
-        syscall_rewriting: None,
-        snapshot: None,
-        isolation: None,
-        isolation_per_request: None,
-        environment: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-    })
+    Ok(FunctionSettings::new(name))
 }
 
 /// Flags go before the file: what is typed for this once is meant.
@@ -201,6 +195,7 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
+    settings.secrets.extend(arguments.secret.iter().cloned());
     if !arguments.allow_egress.is_empty() {
         settings.allow_egress = arguments.allow_egress.iter().map(ToString::to_string).collect();
     }
@@ -254,48 +249,25 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
         service: settings.name.to_string(),
         image,
         env_vars: settings.environment.clone(),
-        secrets: Vec::new(),
         labels,
         annotations,
-        limits: (settings.memory.is_some() || settings.cpu.is_some()).then(|| Resources {
-            memory: settings.memory.clone(),
-            cpu: settings.cpu.clone(),
-        }),
+        secrets: settings.secrets.clone(),
+        limits: resources(&settings.memory, &settings.cpu),
+        requests: resources(&settings.requested_memory, &settings.requested_cpu),
     }
 }
 
-fn content_of(blob: &Blob) -> Content {
-    Content {
-        digest: blob.digest.clone(),
-        media_type: blob.media_type.clone(),
-        data: Data::Bytes(blob.content.clone().into()),
-    }
-}
-
-async fn push(
-    client: &Client,
-    name: &FunctionName,
-    blobs: &[Content],
-    manifest: &Blob,
-) -> anyhow::Result<()> {
-    let manifest = content_of(manifest);
-    let total = blobs
-        .iter()
-        .chain([&manifest])
-        .map(|content| content.data.length())
-        .sum();
-    let bar = crate::output::byte_bar(total, format!("pushing {name}"));
-    let progress = {
-        let bar = bar.clone();
-        Arc::new(move |bytes| bar.inc(bytes))
-    };
-    let result = client.push(name.as_str(), TAG, blobs, &manifest, progress).await;
-    bar.finish_and_clear();
-    Ok(result?)
+fn resources(memory: &Option<String>, cpu: &Option<String>) -> Option<Resources> {
+    (memory.is_some() || cpu.is_some()).then(|| Resources {
+        memory: memory.clone(),
+        cpu: cpu.clone(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use spore_builder::settings::Scale;
+
     use super::*;
 
     #[test]
@@ -317,6 +289,8 @@ mod tests {
         settings.snapshot = Some(true);
         settings.isolation = Some("process".into());
         settings.isolation_per_request = Some(true);
+        settings.secrets = vec!["key".into()];
+        settings.requested_cpu = Some("100m".into());
         settings.environment.insert("A".into(), "b".into());
         settings.labels.insert("team".into(), "images".into());
         assert_eq!(
@@ -329,7 +303,7 @@ mod tests {
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
                     "dev.spore.snapshot": "true", "dev.spore.isolation-per-request": "true",
                 },
-                "limits": {"memory": "64Mi", "cpu": "500m"},
+                "secrets": ["key"], "limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"},
             })
         );
     }

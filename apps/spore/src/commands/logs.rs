@@ -22,10 +22,16 @@ pub(crate) async fn run(client: &Client, arguments: LogsArguments) -> anyhow::Re
             .transpose()?
             .map(|time| time.to_string()),
     };
-    let mut body = match client.logs(&query).await {
+    show_all(client, &query, arguments.json).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a query finds, until its end or until nobody reads any more.
+pub(super) async fn show_all(client: &Client, query: &LogQuery, is_json: bool) -> anyhow::Result<()> {
+    let mut body = match client.logs(query).await {
         Ok(body) => body,
         Err(ApiError::Refused { status, .. }) if status == http::StatusCode::NOT_FOUND => {
-            bail!("there is no function {}: see spore list", arguments.name)
+            bail!("there is no function {}: see spore list", query.name)
         }
         Err(error) => return Err(error.into()),
     };
@@ -35,16 +41,16 @@ pub(crate) async fn run(client: &Client, arguments: LogsArguments) -> anyhow::Re
         let Some(data) = frame.data_ref() else { continue };
         let mut text = String::new();
         for line in lines.push(data) {
-            text.push_str(&show(&line, arguments.json));
+            text.push_str(&show(&line, is_json));
         }
         if !super::write_out(text.as_bytes())? {
-            return Ok(ExitCode::SUCCESS);
+            return Ok(());
         }
     }
     if let Some(line) = lines.finish() {
-        super::write_out(show(&line, arguments.json).as_bytes())?;
+        super::write_out(show(&line, is_json).as_bytes())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// One line of output, with its line end. What is no log line is shown as it came rather than lost.

@@ -1,23 +1,27 @@
 //! The commands, one module each where there is something to do.
 
+mod artefact;
 mod deploy;
+mod develop;
 mod functions;
 mod invoke;
 mod login;
 mod logs;
 mod run;
+mod runtime;
 mod scale;
 mod secret;
 mod serve;
 mod source;
 mod stats;
+mod targets;
 
 use std::future::Future;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::CommandFactory;
 use spore_client::Client;
 
@@ -26,15 +30,21 @@ use crate::credentials::{self, Credentials};
 
 /// Runs the command that the user typed.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    // An environment variable that is set to nothing counts as not set.
-    let gateway = Some(arguments.gateway).filter(|gateway| !gateway.is_empty());
-    let unknown = || Client::new(gateway.as_deref().unwrap_or(DEFAULT_GATEWAY));
-    let client = || with_credentials(unknown()?);
+    let gateway = Gateway {
+        // An environment variable that is set to nothing counts as not set.
+        named: arguments.gateway.filter(|gateway| !gateway.is_empty()),
+    };
+    let unknown = || gateway.without_credentials(None);
+    let client = || gateway.client(None);
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
-        Command::Deploy(arguments) => block_on(deploy::run(&client()?, *arguments)),
+        Command::Push(arguments) => block_on(deploy::push(&gateway, &arguments)),
+        Command::Deploy(arguments) => block_on(deploy::run(&gateway, *arguments)),
+        Command::Up(arguments) => block_on(deploy::up(&gateway, &arguments)),
+        Command::Dev(arguments) => block_on(develop::run(&client()?, &arguments)),
+        Command::Runtime { command } => runtime::run(&command),
         Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
@@ -55,16 +65,31 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The client with what `spore login` has kept for its gateway.
-fn with_credentials(client: Client) -> anyhow::Result<Client> {
-    let Some(file) = credentials::file() else {
-        return Ok(client);
-    };
-    let credentials = Credentials::load(&file)?;
-    Ok(match credentials.of(&client.url()) {
-        Some((username, password)) => client.with_credentials(username, password),
-        None => client,
-    })
+/// Where the gateway is, as far as the user has said.
+pub(crate) struct Gateway {
+    named: Option<String>,
+}
+
+impl Gateway {
+    /// A client of the gateway that the user has named, or else of that of a stack, or else of the usual one, with what
+    /// `spore login` has kept for it.
+    fn client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
+        let client = self.without_credentials(of_stack)?;
+        let Some(file) = credentials::file() else {
+            return Ok(client);
+        };
+        let credentials = Credentials::load(&file)?;
+        Ok(match credentials.of(&client.url()) {
+            Some((username, password)) => client.with_credentials(username, password),
+            None => client,
+        })
+    }
+
+    /// The same, of whoever it is.
+    fn without_credentials(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
+        let url = self.named.as_deref().or(of_stack).unwrap_or(DEFAULT_GATEWAY);
+        Ok(Client::new(url)?)
+    }
 }
 
 /// One thread is enough for the client side; standard input has its own.
@@ -103,6 +128,17 @@ pub(crate) fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
+}
+
+/// Where functions, images and runtimes are if nothing else is said.
+fn default_data_folder() -> anyhow::Result<PathBuf> {
+    if let Some(base) = absolute_variable("XDG_DATA_HOME") {
+        return Ok(base.join("spore"));
+    }
+    match absolute_variable("HOME") {
+        Some(home) => Ok(home.join(".local/share/spore")),
+        None => bail!("there is no place for the data, for HOME is not set: name one in XDG_DATA_HOME"),
+    }
 }
 
 /// Prints to standard output. A reader that has gone (`spore list | head -1`) is no failure.

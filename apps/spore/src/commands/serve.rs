@@ -1,11 +1,10 @@
 //! `spore serve`: the daemon.
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -24,7 +23,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         .init();
     let data = match &arguments.data {
         Some(data) => data.clone(),
-        None => default_data_folder()?,
+        None => super::default_data_folder()?,
     };
     let max_connections = connections_for(raise_descriptor_limit());
     let sandbox = crate::unikernel::sandbox(
@@ -181,15 +180,5 @@ fn level(level: LogLevel) -> LevelFilter {
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
-    }
-}
-
-fn default_data_folder() -> anyhow::Result<PathBuf> {
-    if let Some(base) = super::absolute_variable("XDG_DATA_HOME") {
-        return Ok(base.join("spore"));
-    }
-    match super::absolute_variable("HOME") {
-        Some(home) => Ok(home.join(".local/share/spore")),
-        None => bail!("there is no place for the data, for HOME is not set: name a folder with --data DIR"),
     }
 }

@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use spore_builder::c::{self, BuildError, BuiltProgram};
-use spore_builder::settings::{self, FunctionSettings, Language};
+use anyhow::Context;
+use spore_builder::stack::{self, STACK_FILE, StackSource};
 use spore_builder::template;
 
-use crate::arguments::{BuildArguments, NewArguments, TemplateLanguage};
+use super::artefact::{self, Artefact};
+use super::targets::targets;
+use crate::arguments::{BuildArguments, NewArguments};
 
 /// Writes a new function.
 pub(crate) fn new(arguments: &NewArguments) -> anyhow::Result<ExitCode> {
@@ -15,39 +17,54 @@ pub(crate) fn new(arguments: &NewArguments) -> anyhow::Result<ExitCode> {
         .directory
         .clone()
         .unwrap_or_else(|| PathBuf::from(arguments.name.as_str()));
-    let language = match arguments.lang {
-        TemplateLanguage::C => Language::C,
-    };
-    let files = template::create(&folder, &arguments.name, language)?;
+    let files = template::create(&folder, &arguments.name, arguments.lang)?;
     let shown = folder.display();
     let mut text = String::new();
     for file in files {
         text.push_str(&format!("  {}\n", folder.join(file).display()));
     }
-    super::print(&format!(
-        "{text}{} is written. Next: spore deploy {shown}\n",
-        arguments.name
-    ))
-}
-
-/// Builds a function and says where the program is.
-pub(crate) fn build(arguments: &BuildArguments) -> anyhow::Result<ExitCode> {
-    let settings = settings::load(&arguments.directory)?;
-    let program = build_program(&arguments.directory, &settings)?;
-    super::print(&format!("{}\n", program.path.display()))
-}
-
-/// Builds a function; what the compiler prints goes to standard error as it is.
-pub(crate) fn build_program(folder: &Path, settings: &FunctionSettings) -> Result<BuiltProgram, BuildError> {
-    let progress = crate::output::spinner(format!("building {}", settings.name));
-    let result = match settings.language {
-        Language::C => c::build(folder),
-    };
-    progress.finish_and_clear();
-    match &result {
-        Ok(program) => eprint!("{}", program.warnings),
-        Err(BuildError::Compile { diagnostics, .. }) => eprint!("{diagnostics}"),
-        Err(_) => {}
+    let mut next = format!("spore deploy {shown}");
+    if let Some(path) = &arguments.append {
+        let path = path.clone().unwrap_or_else(|| PathBuf::from(STACK_FILE));
+        stack::append(&path, &arguments.name, arguments.lang, &handler(&path, &folder)?)?;
+        text.push_str(&format!("  {}\n", path.display()));
+        next = format!("spore up --yaml {}", path.display());
     }
-    result
+    super::print(&format!("{text}{} is written. Next: {next}\n", arguments.name))
+}
+
+/// The folder of a function as its stack names it.
+fn handler(stack: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let absolute =
+        |path: &Path| std::path::absolute(path).with_context(|| format!("{} is no path", path.display()));
+    let base = absolute(stack)?;
+    let folder = absolute(folder)?;
+    let inside = folder.strip_prefix(base.parent().unwrap_or(Path::new("/")));
+    Ok(inside.map(Path::to_owned).with_context(|| {
+        format!(
+            "{} is not below the folder of {}: functions of a stack lie beside it",
+            folder.display(),
+            stack.display()
+        )
+    })?)
+}
+
+/// Builds functions and says what they became.
+pub(crate) fn build(arguments: &BuildArguments) -> anyhow::Result<ExitCode> {
+    let targets = targets(arguments.directory.as_deref(), &arguments.stack)?;
+    let mut text = String::new();
+    for function in &targets.functions {
+        let name = &function.settings.name;
+        match &function.source {
+            StackSource::Image(image) => text.push_str(&format!("{name}: {image}, which is not built\n")),
+            StackSource::Folder(folder) => match artefact::build(folder, &function.settings)? {
+                Artefact::Program(path) => text.push_str(&format!("{}\n", path.display())),
+                Artefact::Function(built) => text.push_str(&format!(
+                    "{name}: {} ({} bytes of its own, {} bytes shared)\n",
+                    built.image.manifest.digest, built.own_bytes, built.shared_bytes
+                )),
+            },
+        }
+    }
+    super::print(&text)
 }

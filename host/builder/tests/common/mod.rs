@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "every test file uses its own part of this")]
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -67,13 +68,19 @@ impl Server {
 
     /// Starts a program that the test built itself.
     pub(crate) fn start_program(program: &Path, environment: &[(&str, &str)]) -> Self {
+        Self::start_command(&[program.as_os_str()], environment)
+    }
+
+    /// Starts a program with arguments.
+    pub(crate) fn start_command(words: &[&OsStr], environment: &[(&str, &str)]) -> Self {
         // A port may be taken between its probing and the server's bind: then the next one is tried.
         for _ in 0..100 {
             let port = next_port();
             if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_err() {
                 continue;
             }
-            let process = command(program, environment)
+            let process = command(Path::new(words[0]), environment)
+                .args(&words[1..])
                 .env("PORT", port.to_string())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
@@ -84,7 +91,7 @@ impl Server {
                 return server;
             }
         }
-        panic!("{} did not become ready", program.display());
+        panic!("{words:?} did not become ready");
     }
 
     fn becomes_ready(&mut self) -> bool {
