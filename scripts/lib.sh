@@ -21,6 +21,11 @@ declare -A package_marks=(
   [nodejs]=node
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
+  [docker-registry]=docker-registry
+  [apache2-utils]=htpasswd
+  [skopeo]=skopeo
+  [umoci]=umoci
+  [buildah]=buildah
   [openjdk-17-jdk-headless]=javac
 )
 

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spore_registry::RegistryOptions;
+
 /// Settings of the daemon; those of a function override them where both exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonConfig {
@@ -22,6 +24,9 @@ pub struct DaemonConfig {
     /// Most connections of clients that are served at a time; more are answered that there are too many. Each takes a
     /// descriptor, of which instances need some too.
     pub max_connections: usize,
+    /// How other registries are found, from which images are pulled that are not stored; none if nothing is ever pulled or
+    /// pushed there.
+    pub registries: Option<RegistryOptions>,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -36,6 +41,7 @@ impl Default for DaemonConfig {
             ready_timeout: Duration::from_secs(10),
             max_waiting: 1000,
             max_connections: 10_000,
+            registries: None,
             shutdown_grace: Duration::from_secs(10),
         }
     }

@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use spore_registry::Registries;
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ use crate::admission::{Admission, Place};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::images::Names;
 use crate::registry::Uploads;
 use crate::reply;
 use crate::routes::Gateway;
@@ -93,13 +95,15 @@ impl Daemon {
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
         let layers = sandbox.layers();
-        let functions = Functions::load(config, store.clone(), sandbox).await?;
+        let names = Names::new(store.clone(), config.registries.clone().map(Registries::new));
+        let functions = Functions::load(config, store.clone(), names.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
         let gateway = Gateway {
             functions,
             store,
             uploads,
+            names,
             data,
             sandbox_kind,
             layers,

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
+use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, Program, Store};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
+use crate::images::Names;
 use crate::settings::{DEFAULT_NAMESPACE, Settings};
 use crate::statistics::FunctionStatistics;
 
@@ -108,6 +109,7 @@ impl Function {
 pub(crate) struct Functions {
     config: DaemonConfig,
     store: Arc<Store>,
+    names: Names,
     sandbox: Arc<dyn Sandbox>,
     /// By `NAME.NAMESPACE`.
     deployed: RwLock<HashMap<String, Arc<Function>>>,
@@ -134,11 +136,13 @@ impl Functions {
     pub(crate) async fn load(
         config: DaemonConfig,
         store: Arc<Store>,
+        names: Names,
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Self, ApiError> {
         let functions = Self {
             config,
             store: store.clone(),
+            names,
             sandbox,
             deployed: RwLock::default(),
             retired: Mutex::default(),
@@ -215,14 +219,21 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        let _changing = self.changing.lock().await;
+        let is_new = |deployment: &FunctionDeployment| {
+            let name = deployment.service.clone();
+            let found = self.find(&name).is_some();
+            if found {
+                Err(ApiError::Exists { name })
+            } else {
+                Ok(())
+            }
+        };
         Settings::of(&deployment, &self.config)?;
-        if self.find(&deployment.service).is_some() {
-            return Err(ApiError::Exists {
-                name: deployment.service,
-            });
-        }
-        let digest = self.resolve(&deployment.image, own_names).await?;
+        is_new(&deployment)?;
+        // Other changes need not wait for a download.
+        let digest = self.names.find_or_pull(&deployment.image, own_names).await?;
+        let _changing = self.changing.lock().await;
+        is_new(&deployment)?;
         let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
         self.remove_stale_log(key(&prepared.record.deployment.service))
             .await?;
@@ -238,14 +249,11 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        let _changing = self.changing.lock().await;
         Settings::of(&deployment, &self.config)?;
-        let Some(function) = self.find(&deployment.service) else {
-            return Err(ApiError::NotFound {
-                name: deployment.service,
-            });
-        };
-        let digest = self.resolve(&deployment.image, own_names).await?;
+        self.named(&deployment.service)?;
+        let digest = self.names.find_or_pull(&deployment.image, own_names).await?;
+        let _changing = self.changing.lock().await;
+        let function = self.named(&deployment.service)?;
         let prepared = self
             .prepare(deployment, digest, function.record().created_at)
             .await?;
@@ -373,28 +381,13 @@ impl Functions {
         }
     }
 
-    /// The digest of the image that a user names.
-    async fn resolve(&self, image: &str, own_names: &[String]) -> Result<Digest, ApiError> {
-        let reference: ImageReference = image.parse()?;
-        let is_own = reference
-            .host
-            .as_ref()
-            .is_none_or(|host| own_names.contains(host));
-        let ImageReference {
-            repository, selector, ..
-        } = reference;
-        let unknown = ApiError::UnknownImage {
-            image: image.to_owned(),
-            address: own_names.first().cloned().unwrap_or_default(),
-            repository: repository.clone(),
-        };
-        if !is_own {
-            return Err(unknown);
-        }
-        let store = self.store.clone();
-        let resolved =
-            tokio::task::spawn_blocking(move || store.images.resolve(&repository, &selector)).await??;
-        resolved.ok_or(unknown)
+    /// Does work that blocks while no function changes.
+    pub(crate) async fn unchanged<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _changing = self.changing.lock().await;
+        Ok(tokio::task::spawn_blocking(work).await?)
     }
 
     async fn prepare(

@@ -12,6 +12,7 @@ use spore_builder::settings::{self, FunctionSettings, Language, Scale};
 use spore_builder::{FunctionName, Image};
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
+use spore_client::images::TransferError;
 use spore_client::registry::{Content, Data};
 use spore_sandbox::Isolation;
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::
     let (settings, image) = match (&arguments.image, &arguments.rootfs) {
         (Some(image), _) => {
             let settings = with_flags(settings_for_name(&arguments.target)?, &arguments);
+            pull_if_missing(client, image).await?;
             (settings, image.clone())
         }
         (None, Some(folder)) => {
@@ -76,6 +78,22 @@ pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::
         client.url(),
         settings.name
     ))
+}
+
+/// Lets the daemon pull an image: the deployment would do so too, and show nothing of it.
+async fn pull_if_missing(client: &Client, image: &str) -> anyhow::Result<()> {
+    match super::image::pull(client, image, true).await {
+        Ok(_) => Ok(()),
+        // Another gateway than ours, which has its own ways.
+        Err(error)
+            if error
+                .downcast_ref()
+                .is_some_and(TransferError::is_unknown_address) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The program that is given, or built from the folder that is.

@@ -2,6 +2,8 @@
 
 mod deploy;
 mod functions;
+mod image;
+mod image_export;
 mod invoke;
 mod logs;
 mod run;
@@ -39,6 +41,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
+        Command::Image(command) => block_on(image::run(&client()?, command)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());

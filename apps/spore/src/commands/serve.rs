@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spore_gateway::{Daemon, DaemonConfig};
+use spore_registry::RegistryOptions;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -45,6 +46,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         idle_timeout: arguments.idle_timeout,
         ready_timeout: arguments.ready_timeout,
         max_connections,
+        registries: (!arguments.no_pull).then(|| RegistryOptions {
+            aliases: arguments.alias.clone(),
+            mirrors: arguments.mirror.clone(),
+        }),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
