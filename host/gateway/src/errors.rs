@@ -183,7 +183,7 @@ pub(crate) enum ApiError {
         address: String,
         repository: String,
     },
-    #[error("the image `{image}` is not stored here, and cannot be pulled as {name}")]
+    #[error("the image `{image}` cannot be pulled as {name}")]
     Pull {
         image: String,
         name: String,
@@ -197,6 +197,8 @@ pub(crate) enum ApiError {
     },
     #[error("the image `{image}` is not stored here: see `spore image list`")]
     NoSuchImage { image: String },
+    #[error("the image `{image}` cannot be read")]
+    Inspect { image: String, source: DeriveError },
     #[error("no image is named: add ?image=NAME")]
     NoImageNamed,
     #[error("this daemon speaks to no other registries (serve --no-pull)")]
@@ -265,7 +267,8 @@ impl ApiError {
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..
-            } => StatusCode::INTERNAL_SERVER_ERROR,
+            }
+            | Self::Inspect { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Exists { .. } => StatusCode::CONFLICT,

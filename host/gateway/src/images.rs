@@ -153,13 +153,14 @@ pub(crate) async fn list(gateway: &Gateway) -> Result<Answer, ApiError> {
     let list = move || -> Result<Vec<ListedImage>, ApiError> {
         let images = store.named_images()?.into_iter();
         let listed = images.map(|image| {
-            let described = store.images.describe(image.digest).ok();
+            // What is damaged is listed too.
+            let outline = store.images.outline(image.digest).ok();
             ListedImage {
                 digest: image.digest.to_string(),
                 names: image.names,
                 functions: image.functions,
-                bytes: described.as_ref().map_or(0, |described| described.bytes),
-                created: described.and_then(|described| described.created),
+                bytes: outline.as_ref().map_or(0, |outline| outline.bytes),
+                created: outline.and_then(|outline| outline.created),
             }
         });
         Ok(listed.collect())
@@ -183,7 +184,7 @@ pub(crate) async fn inspect(gateway: &Gateway, uri: &Uri, own_names: &[String]) 
     let store = gateway.store.clone();
     let inspect = move || -> Result<serde_json::Value, ApiError> {
         let described = store.images.describe(found.digest);
-        let described = described.map_err(|source| ApiError::Derive { image, source })?;
+        let described = described.map_err(|source| ApiError::Inspect { image, source })?;
         let named = store
             .named_images()?
             .into_iter()

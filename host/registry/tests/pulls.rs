@@ -367,7 +367,7 @@ async fn what_a_registry_gets_wrong_is_said() {
             "forbidden",
             Box::new(|| set(manifest_path, "403 Forbidden", "", b"")),
             format!(
-                "the registry {at} does not give access to team/app without credentials: log in (`docker login`, `skopeo login`), or name a config.json with DOCKER_CONFIG"
+                "the registry {at} does not give access to team/app without credentials: log in (`docker login`) as the user who runs the daemon, or name the folder of a config.json with DOCKER_CONFIG"
             ),
         ),
         (

@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io;
 
 use crate::collect::{CollectError, digest_of_name};
-use crate::images::ManifestError;
 use crate::program::is_sealed;
 use crate::{Digest, Store};
 
@@ -50,12 +49,13 @@ impl Store {
                         lines.map(|digest| format!("image {shown}{users}: its part {digest} is not stored"));
                     report.problems.extend(lines);
                 }
-                Err(ManifestError::Invalid(error)) => {
-                    report.problems.push(format!(
-                        "image {shown}{users}: its manifest cannot be read: {error}"
-                    ));
+                Err(error) => {
+                    let line = format!(
+                        "image {shown}{users}: its manifest cannot be read: {}",
+                        cause(&error)
+                    );
+                    report.problems.push(line);
                 }
-                Err(error) => return Err(error.into()),
             }
         }
         self.check_derived(&mut report)?;
@@ -113,4 +113,9 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// The innermost cause of an error.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
 }

@@ -18,6 +18,18 @@ const SEARCH_BOUNDS: Bounds = Bounds {
     bytes: 256 << 20,
 };
 
+/// Layers that are longer in all than this, in bytes, are not searched.
+const SEARCHED_BYTES_MAX: u64 = 64 << 20;
+
+/// The least that a list says of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOutline {
+    /// Bytes of its configuration and layers, as they are stored.
+    pub bytes: u64,
+    /// When it was made, as it says.
+    pub created: Option<String>,
+}
+
 /// A layer of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -79,6 +91,20 @@ pub struct ImageDescription {
 }
 
 impl ImageStore {
+    /// Says the least of a stored image, from its manifest and configuration alone.
+    ///
+    /// # Errors
+    ///
+    /// If one of them is missing, damaged or something else.
+    pub fn outline(&self, digest: Digest) -> Result<ImageOutline, DeriveError> {
+        let manifest = self.image_manifest(digest)?.content;
+        let configuration = self.any_configuration(&manifest)?;
+        Ok(ImageOutline {
+            bytes: stored_bytes(&manifest),
+            created: configuration.created().clone(),
+        })
+    }
+
     /// Describes a stored image.
     ///
     /// # Errors
@@ -95,7 +121,6 @@ impl ImageStore {
                 .collect()
         };
         let content = &manifest.content;
-        let parts = std::iter::once(content.config()).chain(content.layers());
         let layers = content.layers().iter().map(|layer| LayerDescription {
             digest: layer.digest().to_string(),
             media_type: layer.media_type().to_string(),
@@ -104,7 +129,7 @@ impl ImageStore {
         Ok(ImageDescription {
             digest: digest.to_string(),
             manifest: manifest.digest.to_string(),
-            bytes: parts.fold(0, |sum: u64, part| sum.saturating_add(part.size())),
+            bytes: stored_bytes(content),
             created: configuration.created().clone(),
             platform: format!("{}/{}", configuration.os(), configuration.architecture()),
             entrypoint: config.entrypoint().clone().unwrap_or_default(),
@@ -128,7 +153,11 @@ impl ImageStore {
 
     /// What the image is if it is no Linux program; layers are read for it, as far as that is no work.
     fn unikernel(&self, manifest: &ImageManifest, configuration: &ImageConfiguration) -> Option<Unikernel> {
+        let is_small = stored_bytes(manifest) <= SEARCHED_BYTES_MAX;
         unikernels::recognise(manifest, configuration).or_else(|| {
+            if !is_small {
+                return None;
+            }
             (0..manifest.layers().len()).rev().find_map(|number| {
                 let layer = self.layer(manifest, number).ok()?;
                 let mut found = None;
@@ -147,4 +176,9 @@ impl ImageStore {
             })
         })
     }
+}
+
+fn stored_bytes(manifest: &ImageManifest) -> u64 {
+    let parts = std::iter::once(manifest.config()).chain(manifest.layers());
+    parts.fold(0, |sum, part| sum.saturating_add(part.size()))
 }

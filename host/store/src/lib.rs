@@ -45,7 +45,7 @@ pub use check::CheckReport;
 pub use collect::{CollectError, Collected, NamedImage};
 use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
-pub use describe::{DerivedDescription, ImageDescription, LayerDescription};
+pub use describe::{DerivedDescription, ImageDescription, ImageOutline, LayerDescription};
 pub use digest::{Digest, DigestParseError};
 pub use downloads::Download;
 pub use elf::ElfError;

@@ -17,6 +17,7 @@ use crate::{Test, with_functions};
 pub(crate) const TESTS: &[Test] = with_functions![
     an_image_goes_to_a_registry_and_comes_back,
     a_registry_with_users_is_told_who_asks,
+    a_registry_is_believed_by_its_certificate,
     mirrors_and_aliases_stand_in,
     what_others_copy_is_what_we_store,
     an_exported_root_unpacks_to_the_same_tree,
@@ -166,6 +167,38 @@ fn a_registry_with_users_is_told_who_asks() {
     fs::remove_file(&config).expect("it is there");
     let error = refused(&daemon, &["image", "pull", &name]);
     assert!(error.contains("without credentials"), "{error}");
+}
+
+fn a_registry_is_believed_by_its_certificate() {
+    if !has_tools(&["docker-registry", "openssl"]) {
+        return;
+    }
+    let registry = Registry::start_with_tls();
+    let mirror = format!("docker.io=https://localhost:{}", registry.address().port());
+    let certificate = registry.certificate();
+    let trusting = daemon(&["--mirror", &mirror], &[("SSL_CERT_FILE", &certificate)]);
+    trusting.deploy("httpd", &program::build("httpd"), &[]);
+    trusting.spore_ok(&["image", "push", "httpd", "team/httpd:1"]);
+    let careful = daemon(&["--mirror", &mirror], &[]);
+    let error = refused(&careful, &["image", "pull", "team/httpd:1"]);
+    assert!(
+        error.contains("cannot be reached") && error.contains("certificate"),
+        "{error}"
+    );
+    let error = refused(
+        &careful,
+        &[
+            "image",
+            "pull",
+            &format!("localhost:{}/team/httpd:1", registry.address().port()),
+        ],
+    );
+    assert!(
+        error.contains("400 Bad Request"),
+        "loopback is spoken to in plain HTTP: {error}"
+    );
+    trusting.spore_ok(&["deploy", "pulled", "--image", "team/httpd:1"]);
+    assert_answers(&trusting, "pulled");
 }
 
 fn mirrors_and_aliases_stand_in() {

@@ -1,7 +1,7 @@
 //! A real registry (`docker-registry`) on loopback, with or without users.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -57,10 +57,38 @@ impl Registry {
         Self::start_in(folder, &auth)
     }
 
-    fn start_in(folder: TempDir, auth: &str) -> Self {
+    /// Starts one that speaks HTTPS as `localhost`, with a certificate that nobody knows.
+    pub fn start_with_tls() -> Self {
+        let folder = TempDir::with_prefix("spore-registry-").expect("the temporary folder is writable");
+        let settings = "[req]\ndistinguished_name = name\nprompt = no\n[name]\nCN = localhost\n\
+                        [extensions]\nsubjectAltName = DNS:localhost\nbasicConstraints = CA:FALSE\n";
+        std::fs::write(folder.path().join("openssl.cnf"), settings).expect("writable");
+        let words = "req -x509 -newkey rsa:2048 -nodes -days 2 -config openssl.cnf -extensions extensions \
+                     -keyout key.pem -out certificate.pem";
+        run(
+            "openssl",
+            &words.split_whitespace().collect::<Vec<_>>(),
+            folder.path(),
+        );
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let tls = format!(
+            "  tls: {{certificate: {}, key: {}}}\n",
+            at("certificate.pem"),
+            at("key.pem")
+        );
+        Self::start_in(folder, &tls)
+    }
+
+    /// The certificate of one that speaks HTTPS.
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    /// `more` goes below the settings of HTTP, or beside them.
+    fn start_in(folder: TempDir, more: &str) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let settings = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n{auth}",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: '{address}'\n{more}",
             folder.path().join("data").display()
         );
         let path = folder.path().join("config.yml");
