@@ -25,6 +25,11 @@ declare -A package_marks=(
   [buildah]=buildah
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
+  [docker-registry]=docker-registry
+  [apache2-utils]=htpasswd
+  [skopeo]=skopeo
+  [umoci]=umoci
+  [buildah]=buildah
   [openjdk-17-jdk-headless]=javac
 )
 

@@ -11,7 +11,7 @@ const BETWEEN: &[u8] = b"\xfflayer\xff";
 /// Entries of a layer that is made.
 const ENTRIES_MAX: usize = 24;
 /// What paths and links are made of.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 15] = [
     "a",
     "b",
     "c",
@@ -23,6 +23,7 @@ const NAMES: [&str; 14] = [
     ".wh.b",
     ".wh.",
     ".wh..",
+    ".wh...",
     ".wh..wh..opq",
     "canary",
     "proc",

@@ -1,7 +1,8 @@
 //! One fuzz target for each input that somebody else has made.
 //!
 //! ```text
-//!   image publisher ──> layers, elf, erofs          caller ──> http
+//!   image publisher ──> layers, images, elf, erofs  caller ──> http
+//!   registry ──> images
 //!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
 //!   disk ──> snapshots
 //! ```
@@ -15,6 +16,7 @@ mod egress;
 mod elf;
 mod erofs;
 mod http;
+mod images;
 mod layers;
 mod messages;
 mod rings;
@@ -80,6 +82,12 @@ pub const TARGETS: &[Target] = &[
         name: "http",
         run: http::run,
         seeds: http::seeds,
+        is_slow: true,
+    },
+    Target {
+        name: "images",
+        run: images::run,
+        seeds: images::seeds,
         is_slow: true,
     },
     Target {

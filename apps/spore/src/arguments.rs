@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::{FunctionName, Language, RuntimeLanguage};
+use spore_registry::{Alias, Mirror};
 use spore_sandbox::{EgressRule, Isolation};
 
 /// Where the gateway is if nothing else is said.
@@ -76,6 +77,9 @@ pub(crate) enum Command {
     Logout,
     /// Keep secrets for functions
     Secret(SecretArguments),
+    /// Pull, push, import, export, list, remove and check the daemon's images
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Show what this machine offers for running unikernels
     Info(InfoArguments),
     /// Print a completion script for a shell
@@ -154,9 +158,135 @@ pub(crate) struct ServeArguments {
     /// `echo 1 > /sys/kernel/mm/ksm/run`.
     #[arg(long)]
     pub(crate) merge_pages: bool,
+    /// A registry that stands in for another one, for example docker.io=127.0.0.1:5000; may be repeated
+    #[arg(long, value_name = "HOST=ADDRESS")]
+    pub(crate) mirror: Vec<Mirror>,
+    /// A short name for a repository, for example python=registry.example.com/runtimes/python; may be repeated
+    #[arg(long, value_name = "NAME=REPOSITORY")]
+    pub(crate) alias: Vec<Alias>,
+    /// Speak to no other registry: only images that were pushed or imported can be deployed
+    #[arg(long, conflicts_with_all = ["mirror", "alias"])]
+    pub(crate) no_pull: bool,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,
+}
+
+/// What can be done with images.
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+pub(crate) enum ImageCommand {
+    /// List the stored images, and which functions use them
+    #[command(visible_alias = "ls")]
+    List(ImageListArguments),
+    /// Show what an image is: program, settings, layers
+    Inspect(ImageInspectArguments),
+    /// Let the daemon fetch an image from a registry
+    #[command(
+        after_help = "Examples:\n  spore image pull alpine\n  spore image pull registry.example.com/team/app:1.0\n\nCredentials are those in Docker's config.json of the user who runs the daemon."
+    )]
+    Pull(ImagePullArguments),
+    /// Let the daemon send an image to a registry
+    #[command(after_help = "Example:\n  spore image push hello registry.example.com/team/hello:1.0")]
+    Push(ImagePushArguments),
+    /// Remove images, unless functions use them
+    #[command(visible_alias = "rm")]
+    Remove(ImageArgument),
+    /// Remove what no image and no function needs any more
+    Prune(ImagePruneArguments),
+    /// Take images from an OCI image layout (folder or archive), or from what `docker save` wrote
+    #[command(
+        after_help = "Examples:\n  spore image import ./layout --name team/hello:1.0\n  docker save alpine > alpine.tar; spore image import alpine.tar"
+    )]
+    Import(ImageImportArguments),
+    /// Write an image as an OCI image layout; into an archive, which `docker load` takes too, if the name ends in .tar
+    #[command(
+        after_help = "Examples:\n  spore image export hello hello.tar\n  spore image export hello ./layout"
+    )]
+    Export(ImageExportArguments),
+    /// Read everything and compare it with its digests
+    Check(ImageCheckArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageListArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageInspectArguments {
+    /// Name of the image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePullArguments {
+    /// Name of the image; without a registry, that of an alias or of docker.io
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImagePushArguments {
+    /// Name of the stored image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// What it is called there [default: its name]
+    #[arg(value_name = "DESTINATION")]
+    pub(crate) destination: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageArgument {
+    /// Names of images, or sha256 digests as NAME@sha256:DIGEST
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Images that have a name or that a function uses stay, and what was pushed or pulled within the time that\n--unused-for says, for it may belong to an image that is on its way."
+)]
+pub(crate) struct ImagePruneArguments {
+    /// How long nobody must have used what is removed
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::duration::parse)]
+    pub(crate) unused_for: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageImportArguments {
+    /// Folder or archive
+    #[arg(value_name = "PATH")]
+    pub(crate) path: PathBuf,
+    /// What the image is called here [default: as in the layout or archive]
+    #[arg(long, value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageExportArguments {
+    /// Name of the stored image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Folder or archive (*.tar), which must not be there
+    #[arg(value_name = "PATH")]
+    pub(crate) output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImageCheckArguments {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -330,7 +460,7 @@ pub(crate) struct DeployArguments {
     /// Directory of the root file system in which the program starts [default: /]
     #[arg(long, value_name = "DIR", requires = "rootfs")]
     pub(crate) workdir: Option<String>,
-    /// Image that was pushed to this daemon before
+    /// Image that is stored in the daemon, or that it pulls
     #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["binary", "rootfs", "port"])]
     pub(crate) image: Option<String>,
     /// TCP port on which the program listens [default: 8080]

@@ -293,15 +293,33 @@ impl Client {
         Ok(response.into_body())
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, call: &'static str) -> Result<T, ApiError> {
-        let response = self.call(Method::GET, path, Bytes::new()).await?;
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(ApiError::Broken)?
-            .to_bytes();
-        serde_json::from_slice(&body).map_err(|source| ApiError::Shape { call, source })
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        call: &'static str,
+    ) -> Result<T, ApiError> {
+        read(self.call(Method::GET, path, Bytes::new()).await?, call).await
+    }
+
+    /// Sends a call with a JSON body and reads its answer.
+    pub(crate) async fn call_for<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        call: &'static str,
+    ) -> Result<T, ApiError> {
+        read(self.call_with(method, path, body).await?, call).await
+    }
+
+    /// Sends a call with a JSON body.
+    pub(crate) async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response<Incoming>, ApiError> {
+        self.call(method, path, encode(body)?).await
     }
 
     /// Sends a call with a JSON body, if any, and takes any answer of success.
@@ -335,6 +353,11 @@ const SECRETS: &str = "/system/secrets";
 
 fn secret(name: &str, value: &[u8]) -> Result<Bytes, ApiError> {
     encode(&serde_json::json!({ "name": name, "rawValue": STANDARD.encode(value) }))
+}
+
+async fn read<T: DeserializeOwned>(response: Response<Incoming>, call: &'static str) -> Result<T, ApiError> {
+    let body = response.into_body().collect().await.map_err(ApiError::Broken)?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|source| ApiError::Shape { call, source })
 }
 
 fn encode(value: &impl Serialize) -> Result<Bytes, ApiError> {

@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use spore_registry::RegistryOptions;
+
 use crate::authentication::BasicAuth;
 use crate::tls::TlsFiles;
 
@@ -29,6 +31,9 @@ pub struct DaemonConfig {
     pub basic_auth: BasicAuth,
     /// Certificate of the listener; without one it speaks plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// How other registries are found, from which images are pulled that are not stored; none if nothing is ever pulled or
+    /// pushed there.
+    pub registries: Option<RegistryOptions>,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -45,6 +50,7 @@ impl Default for DaemonConfig {
             max_connections: 10_000,
             basic_auth: BasicAuth::Off,
             tls: None,
+            registries: None,
             shutdown_grace: Duration::from_secs(10),
         }
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::server::graceful::GracefulShutdown;
+use spore_registry::Registries;
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
 #[cfg(feature = "fuzzing")]
@@ -23,6 +24,7 @@ use crate::authentication::{Authentication, CredentialsError, NewCredentials};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::images::Names;
 use crate::metrics::RequestCounts;
 use crate::registry::Uploads;
 use crate::routes::Gateway;
@@ -97,13 +99,15 @@ impl Daemon {
         let local_address = listener.local_addr().map_err(listen_error)?;
         let sandbox_kind = sandbox.kind();
         let layers = sandbox.layers();
-        let functions = Functions::load(config, store.clone(), sandbox).await?;
+        let names = Names::new(store.clone(), config.registries.clone().map(Registries::new));
+        let functions = Functions::load(config, store.clone(), names.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
         let gateway = Gateway {
             functions,
             store,
             uploads,
+            names,
             data,
             sandbox_kind,
             layers,

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::{AboveMaximum, AcquireError, PreBootError};
+use spore_registry::{RegistryError, RegistryFault};
 use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
-use spore_store::{DeriveError, RecordError, ReferenceParseError};
+use spore_store::{CollectError, DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
 use crate::namespaces::NamespaceError;
@@ -188,6 +189,28 @@ pub(crate) enum ApiError {
         address: String,
         repository: String,
     },
+    #[error("the image `{image}` cannot be pulled as {name}")]
+    Pull {
+        image: String,
+        name: String,
+        source: Box<RegistryError>,
+    },
+    #[error("the image `{image}` cannot be pushed as {name}")]
+    Push {
+        image: String,
+        name: String,
+        source: Box<RegistryError>,
+    },
+    #[error("the image `{image}` is not stored here: see `spore image list`")]
+    NoSuchImage { image: String },
+    #[error("the image `{image}` cannot be read")]
+    Inspect { image: String, source: DeriveError },
+    #[error("no image is named: add ?image=NAME")]
+    NoImageNamed,
+    #[error("this daemon speaks to no other registries (serve --no-pull)")]
+    NoRegistries,
+    #[error(transparent)]
+    Collect(#[from] CollectError),
     #[error("the image `{image}` cannot be deployed")]
     Derive { image: String, source: DeriveError },
     #[error("`{value}` is not a value of the parameter `{parameter}`")]
@@ -239,25 +262,45 @@ impl ApiError {
             | Self::BadCount { .. }
             | Self::NoFunctionNamed
             | Self::TwoNames { .. }
+            | Self::NoImageNamed
             | Self::BadReference(_) => StatusCode::BAD_REQUEST,
+            Self::Pull { source, .. } | Self::Push { source, .. } => match source.fault() {
+                RegistryFault::Caller => StatusCode::BAD_REQUEST,
+                RegistryFault::Registry => StatusCode::BAD_GATEWAY,
+                RegistryFault::Platform => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::Collect(CollectError::InUse { .. }) => StatusCode::CONFLICT,
+            Self::Collect(CollectError::NotFound { .. }) | Self::NoSuchImage { .. } => StatusCode::NOT_FOUND,
+            Self::NoRegistries => StatusCode::FORBIDDEN,
             Self::Derive {
                 source: DeriveError::Io(_) | DeriveError::RootFileSystem(_),
                 ..
-            } => StatusCode::INTERNAL_SERVER_ERROR,
+            }
+            | Self::Inspect { .. } => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Exists { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } => StatusCode::NOT_FOUND,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
+            Self::Collect(_) | Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }
     }
 
+    /// Status and text of the answer, and whether a retry helps; `data` is the data folder.
+    pub(crate) fn shown(&self, data: &Path) -> (StatusCode, String, bool) {
+        let (status, line, retry_helps) = shown(self, self.status(), data);
+        let is_passing = match self {
+            Self::Pull { source, .. } | Self::Push { source, .. } => source.retry_helps(),
+            _ => false,
+        };
+        (status, line, retry_helps || is_passing)
+    }
+
     /// The answer to the caller; `data` is the data folder.
     pub(crate) fn answer(&self, data: &Path) -> Answer {
-        let (status, line, retry_helps) = shown(self, self.status(), data);
+        let (status, line, retry_helps) = self.shown(data);
         let response = reply::text(status, &line);
         if retry_helps {
             reply::retry_soon(response)

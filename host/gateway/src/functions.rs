@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
 use spore_store::{
-    Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, NamespaceRecord, Program, Store,
+    Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Store,
 };
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
+use crate::images::Names;
 use crate::metrics::InvocationCounts;
 use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
 use crate::settings::Settings;
@@ -116,6 +117,7 @@ impl Function {
 pub(crate) struct Functions {
     pub(crate) config: DaemonConfig,
     pub(crate) store: Arc<Store>,
+    names: Names,
     sandbox: Arc<dyn Sandbox>,
     /// By `NAME.NAMESPACE`.
     deployed: RwLock<HashMap<String, Arc<Function>>>,
@@ -153,6 +155,7 @@ impl Functions {
     pub(crate) async fn load(
         config: DaemonConfig,
         store: Arc<Store>,
+        names: Names,
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Self, ApiError> {
         let reading = store.clone();
@@ -160,6 +163,7 @@ impl Functions {
         let functions = Self {
             config,
             store: store.clone(),
+            names,
             sandbox,
             deployed: RwLock::default(),
             namespaces: RwLock::new(namespaces),
@@ -244,14 +248,20 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        let _changing = self.changing.lock().await;
         Settings::of(&deployment, &self.config)?;
         let id = id_of(&deployment);
-        self.check_namespace_for_new(&id.namespace)?;
-        if self.find(&id.key()).is_some() {
-            return Err(ApiError::Exists { name: id.short() });
-        }
-        let digest = self.resolve(&deployment.image, own_names).await?;
+        let is_new = || {
+            self.check_namespace_for_new(&id.namespace)?;
+            match self.find(&id.key()) {
+                Some(_) => Err(ApiError::Exists { name: id.short() }),
+                None => Ok(()),
+            }
+        };
+        is_new()?;
+        // Other changes need not wait for a download.
+        let digest = self.names.find_or_pull(&deployment.image, own_names).await?;
+        let _changing = self.changing.lock().await;
+        is_new()?;
         let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
         self.remove_stale_log(id.key()).await?;
         self.save(&prepared).await?;
@@ -266,10 +276,12 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        let _changing = self.changing.lock().await;
         Settings::of(&deployment, &self.config)?;
-        let function = self.named(&id_of(&deployment))?;
-        let digest = self.resolve(&deployment.image, own_names).await?;
+        let id = id_of(&deployment);
+        self.named(&id)?;
+        let digest = self.names.find_or_pull(&deployment.image, own_names).await?;
+        let _changing = self.changing.lock().await;
+        let function = self.named(&id)?;
         let prepared = self
             .prepare(deployment, digest, function.record().created_at)
             .await?;
@@ -398,28 +410,13 @@ impl Functions {
         }
     }
 
-    /// The digest of the image that a user names.
-    async fn resolve(&self, image: &str, own_names: &[String]) -> Result<Digest, ApiError> {
-        let reference: ImageReference = image.parse()?;
-        let is_own = reference
-            .host
-            .as_ref()
-            .is_none_or(|host| own_names.contains(host));
-        let ImageReference {
-            repository, selector, ..
-        } = reference;
-        let unknown = ApiError::UnknownImage {
-            image: image.to_owned(),
-            address: own_names.first().cloned().unwrap_or_default(),
-            repository: repository.clone(),
-        };
-        if !is_own {
-            return Err(unknown);
-        }
-        let store = self.store.clone();
-        let resolved =
-            tokio::task::spawn_blocking(move || store.images.resolve(&repository, &selector)).await??;
-        resolved.ok_or(unknown)
+    /// Does work that blocks while no function changes.
+    pub(crate) async fn unchanged<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let _changing = self.changing.lock().await;
+        Ok(tokio::task::spawn_blocking(work).await?)
     }
 
     async fn prepare(

@@ -3,6 +3,7 @@
 //! ```text
 //!  /function/NAME[.NAMESPACE][/path]  invoke    lease of the pool, then HTTP/1.1 with the instance, streamed both ways
 //!  /system/…, /healthz                system    deploy, list, scale, remove, logs, in OpenFaaS's shapes
+//!  /system/images…                    images    list, inspect, pull, push, remove, prune, check
 //!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
 //! ```
 //!
@@ -20,6 +21,7 @@ mod durations;
 mod errors;
 mod functions;
 mod headers;
+mod images;
 mod invoke;
 mod logs;
 mod metrics;

@@ -19,13 +19,15 @@ use crate::metrics::{self, RequestCounts};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
 use crate::tls::Tls;
-use crate::{alerts, invoke, logs, namespaces, scale, secrets, system};
+use crate::{alerts, images, invoke, logs, namespaces, scale, secrets, system};
 
 /// What all requests share.
 pub(crate) struct Gateway {
     pub(crate) functions: Functions,
     pub(crate) store: Arc<Store>,
     pub(crate) uploads: Uploads,
+    /// Finds images by their names, and pulls them.
+    pub(crate) names: images::Names,
     /// The data folder, for errors that concern it.
     pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
@@ -113,6 +115,9 @@ impl Gateway {
             ("/system/secrets", &Method::DELETE) => secrets::remove(&self.functions, request).await,
             ("/system/namespaces", &Method::GET) => Ok(namespaces::list(&self.functions)),
             ("/system/alert", &Method::POST) => alerts::answer(&self.functions, request).await,
+            (path, _) if path == "/system/images" || path.starts_with("/system/images/") => {
+                self.images(request).await
+            }
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/alert", _) => Ok(wrong_method("POST")),
@@ -122,6 +127,38 @@ impl Gateway {
             _ => self.named(request).await,
         };
         answer.unwrap_or_else(|error| error.answer(&self.data))
+    }
+
+    /// Answers at an address of the images.
+    async fn images(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+        let own_names = self.own_names(request.headers().get(HOST));
+        let (uri, method) = (request.uri().clone(), request.method().clone());
+        match (uri.path(), &method) {
+            ("/system/images", &Method::GET) => images::list(self).await,
+            ("/system/images", &Method::DELETE) => images::remove(self, &uri, &own_names).await,
+            ("/system/images/inspect", &Method::GET) => images::inspect(self, &uri, &own_names).await,
+            ("/system/images/pull", &Method::POST) => {
+                images::pull(self, request.into_body(), own_names).await
+            }
+            ("/system/images/push", &Method::POST) => {
+                images::push(self, request.into_body(), &own_names).await
+            }
+            ("/system/images/prune", &Method::POST) => images::prune(self, request.into_body()).await,
+            ("/system/images/check", &Method::POST) => images::check(self).await,
+            ("/system/images", _) => Ok(wrong_method("GET, DELETE")),
+            ("/system/images/inspect", _) => Ok(wrong_method("GET")),
+            (
+                "/system/images/pull"
+                | "/system/images/push"
+                | "/system/images/prune"
+                | "/system/images/check",
+                _,
+            ) => Ok(wrong_method("POST")),
+            _ => Ok(reply::text(
+                StatusCode::NOT_FOUND,
+                "there is nothing at this address",
+            )),
+        }
     }
 
     /// Answers at an address that names a function.

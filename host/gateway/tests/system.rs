@@ -293,7 +293,7 @@ async fn hostile_layers_are_refused_and_leave_nothing() {
         ),
         (
             file("huge", tar::EntryType::Regular, "", 1 << 40),
-            "the image's layers hold more than",
+            "the image holds more than",
         ),
         (file("s", tar::EntryType::GNUSparse, "", 0), "a sparse file"),
         (

@@ -1,17 +1,27 @@
-//! Reads a layer: a tar archive, plain or compressed by gzip, which may be hostile.
+//! Reads a layer: a tar archive, plain or compressed by gzip or zstd, which may be hostile.
 //!
 //! The `tar` crate reads headers. Extensions (long names, PAX records) are read here, with bounds, since the crate
 //! takes as much memory for them as the archive says.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::rc::Rc;
 
 use flate2::read::MultiGzDecoder;
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 use tar::{Archive, EntryType, Header, PaxExtensions};
 
 /// Longest path and longest link, in bytes, as in Linux.
 pub(crate) const PATH_BYTES_MAX: usize = 4095;
+/// An archive consists of blocks of this length.
+const BLOCK_BYTES: u64 = 512;
+/// As much of a path is shown, in bytes.
+const SHOWN_BYTES: usize = 500;
 /// Longest PAX records of an entry, in bytes.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
+/// Most memory that a zstd frame may ask for, in bytes, as the `zstd` command allows.
+const ZSTD_WINDOW_BYTES_MAX: u64 = 128 << 20;
 /// Bytes of headers and padding for each entry that a layer may have, for the bound on the stream as a whole.
 const OVERHEAD_BYTES: u64 = 4096;
 
@@ -29,6 +39,53 @@ pub(crate) struct Entry {
     pub(crate) bytes: u64,
 }
 
+/// An entry of an archive that is no layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveEntry {
+    /// Its path, as it is written.
+    pub path: Vec<u8>,
+    /// Where it leads, if it is a link.
+    pub link: Option<Vec<u8>>,
+    /// Whether it is a regular file.
+    pub is_file: bool,
+    /// Whether it is another name of an entry before it.
+    pub is_hard_link: bool,
+    /// Its length, in bytes.
+    pub bytes: u64,
+}
+
+/// What an archive of images may hold.
+const ARCHIVE_BOUNDS: Bounds = Bounds {
+    entries: 10_000,
+    bytes: 16 << 30,
+};
+
+/// Reads an archive of images, plain or compressed, and hands each entry with its content to `visit`.
+///
+/// # Errors
+///
+/// If it is no archive, or a damaged one, or holds too much; or what `visit` fails with.
+pub fn read_archive(
+    reader: impl Read + Seek,
+    mut visit: impl FnMut(&ArchiveEntry, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut left = ARCHIVE_BOUNDS;
+    read(reader, ARCHIVE_BOUNDS, |entry, content| {
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "it holds too many or too long files");
+        left.entries = left.entries.checked_sub(1).ok_or_else(too_large)?;
+        left.bytes = left.bytes.checked_sub(entry.bytes).ok_or_else(too_large)?;
+        let is_link = matches!(entry.kind, EntryType::Link | EntryType::Symlink);
+        let entry = ArchiveEntry {
+            path: entry.path,
+            link: is_link.then_some(entry.link),
+            is_file: matches!(entry.kind, EntryType::Regular | EntryType::Continuous),
+            is_hard_link: entry.kind == EntryType::Link,
+            bytes: entry.bytes,
+        };
+        visit(&entry, content)
+    })
+}
+
 /// What all layers of an image may hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
@@ -43,6 +100,8 @@ struct Overrides {
     link: Option<Vec<u8>>,
     modified: Option<(i64, u32)>,
     bytes: Option<u64>,
+    /// In one of the ways that GNU's tar has for files with holes.
+    is_sparse: bool,
 }
 
 /// Hands each entry with its content to `visit`.
@@ -51,10 +110,19 @@ pub(crate) fn read<E: From<io::Error>>(
     bounds: Bounds,
     mut visit: impl FnMut(Entry, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
-    let mut archive = open(reader, bounds)?;
+    let end = Rc::new(Cell::new(None));
+    let mut archive = open(reader, bounds, end.clone())?;
     let mut overrides = Overrides::default();
+    let mut content_end = 0;
     for entry in archive.entries()?.raw(true) {
-        let mut entry = entry?;
+        let is_padding_missing =
+            |end: u64| end >= content_end && end < content_end.next_multiple_of(BLOCK_BYTES);
+        let mut entry = match entry {
+            // Some tools (umoci's insert) write nothing after the last content. All of it is there.
+            Err(_) if end.get().is_some_and(is_padding_missing) => break,
+            entry => entry?,
+        };
+        content_end = entry.raw_file_position().saturating_add(entry.size());
         let kind = entry.header().entry_type();
         match kind {
             EntryType::GNULongName => overrides.path = Some(long_name(&mut entry)?),
@@ -62,7 +130,6 @@ pub(crate) fn read<E: From<io::Error>>(
             EntryType::XHeader => overrides.take_records(&extension(&mut entry, EXTENSION_BYTES_MAX)?)?,
             // Says nothing that matters here.
             EntryType::XGlobalHeader => {}
-            EntryType::GNUSparse => return Err(unsupported("it holds a sparse file").into()),
             _ => {
                 let described = describe(entry.header(), std::mem::take(&mut overrides))?;
                 visit(described, &mut entry)?;
@@ -73,20 +140,118 @@ pub(crate) fn read<E: From<io::Error>>(
 }
 
 /// The archive in a layer, whichever way it is compressed; the magic number tells, since media types lie.
-fn open<'a>(mut reader: impl Read + Seek + 'a, bounds: Bounds) -> io::Result<Archive<Box<dyn Read + 'a>>> {
+fn open<'a>(
+    mut reader: impl Read + Seek + 'a,
+    bounds: Bounds,
+    end: Rc<Cell<Option<u64>>>,
+) -> io::Result<Archive<Box<dyn Read + 'a>>> {
     let mut magic = Vec::new();
     reader.by_ref().take(4).read_to_end(&mut magic)?;
     reader.seek(SeekFrom::Start(0))?;
     let content: Box<dyn Read + 'a> = match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(BufReader::new(reader))),
-        [0x28, 0xb5, 0x2f, 0xfd] => return Err(unsupported("it is compressed with zstd")),
+        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(ZstdFrames::new(BufReader::new(reader))),
+        // A frame that holds no content; compressors put notes there.
+        [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Box::new(ZstdFrames::new(BufReader::new(reader))),
         _ => Box::new(BufReader::new(reader)),
     };
     // A bound on the stream too: headers, extensions and padding are not part of any entry's size.
-    let limit = bounds
+    let limit_bytes = bounds
         .bytes
         .saturating_add(bounds.entries.saturating_mul(OVERHEAD_BYTES));
-    Ok(Archive::new(Box::new(content.take(limit))))
+    Ok(Archive::new(Box::new(Bounded {
+        content,
+        limit_bytes,
+        read_bytes: 0,
+        end,
+    })))
+}
+
+/// A stream that fails when it goes on after its limit, and tells where it ended.
+struct Bounded<R> {
+    content: R,
+    limit_bytes: u64,
+    read_bytes: u64,
+    end: Rc<Cell<Option<u64>>>,
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.content.read(buffer)?;
+        self.read_bytes += length as u64;
+        if self.read_bytes > self.limit_bytes {
+            let text = format!("it unpacks to more than {} bytes", self.limit_bytes);
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, text));
+        }
+        if length == 0 && !buffer.is_empty() {
+            self.end.set(Some(self.read_bytes));
+        }
+        Ok(length)
+    }
+}
+
+/// The content of all frames of a zstd stream, one after the other.
+struct ZstdFrames<R> {
+    reader: R,
+    /// Of the frame that the reader is in.
+    frame: Option<FrameDecoder>,
+}
+
+impl<R: BufRead> ZstdFrames<R> {
+    fn new(reader: R) -> Self {
+        Self { reader, frame: None }
+    }
+
+    /// Begins the next frame that holds content; none at the end.
+    fn next(&mut self) -> io::Result<Option<FrameDecoder>> {
+        while !self.reader.fill_buf()?.is_empty() {
+            let mut frame = FrameDecoder::new();
+            frame.set_max_window_size(ZSTD_WINDOW_BYTES_MAX);
+            let skipped = match frame.init(&mut self.reader) {
+                Ok(()) => return Ok(Some(frame)),
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => u64::from(length),
+                Err(error) => return Err(io::Error::new(io::ErrorKind::InvalidData, error)),
+            };
+            if io::copy(&mut self.reader.by_ref().take(skipped), &mut io::sink())? < skipped {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            let Some(frame) = &mut self.frame else {
+                self.frame = self.next()?;
+                if self.frame.is_none() {
+                    return Ok(0);
+                }
+                continue;
+            };
+            if frame.can_collect() > 0 {
+                return frame.read(buffer);
+            }
+            if frame.is_finished() {
+                if frame.get_checksum_from_data() != frame.get_calculated_checksum()
+                    && frame.get_checksum_from_data().is_some()
+                {
+                    return Err(invalid("the checksum of a zstd frame is wrong"));
+                }
+                self.frame = None;
+                continue;
+            }
+            let decoded = frame.decode_blocks(&mut self.reader, BlockDecodingStrategy::UptoBlocks(1));
+            decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        }
+    }
 }
 
 fn unsupported(what: &str) -> io::Error {
@@ -114,31 +279,49 @@ fn long_name(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(name)
 }
 
+/// A path for people: its beginning, without what would disturb a terminal.
+pub(crate) fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&path[..path.len().min(SHOWN_BYTES)]).into_owned();
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
 fn describe(header: &Header, overrides: Overrides) -> io::Result<Entry> {
-    let bytes = header.entry_size()?;
+    let path = overrides.path.unwrap_or_else(|| header.path_bytes().into_owned());
+    let wrong = |what: &dyn std::fmt::Display| invalid(&format!("`{}`: {what}", shown(&path)));
+    let kind = header.entry_type();
+    if overrides.is_sparse || kind == EntryType::GNUSparse {
+        return Err(unsupported(&format!("`{}` is a sparse file", shown(&path))));
+    }
+    let bytes = header
+        .entry_size()
+        .map_err(|_| wrong(&"its header tells no length"))?;
     if overrides.bytes.is_some_and(|other| other != bytes) {
-        return Err(unsupported(
-            "it holds a file whose header does not tell its length",
-        ));
+        return Err(wrong(&"its header and its PAX record tell different lengths"));
     }
     let (modified_s, modified_ns) = match overrides.modified {
         Some(time) => time,
-        None => (i64::try_from(header.mtime()?).unwrap_or(i64::MAX), 0),
+        None => {
+            let time = header.mtime().map_err(|_| wrong(&"its header tells no time"))?;
+            (i64::try_from(time).unwrap_or(i64::MAX), 0)
+        }
     };
+    let mode = header.mode().map_err(|_| wrong(&"its header tells no mode"))?;
     let link = || header.link_name_bytes().map(|link| link.into_owned());
-    let entry = Entry {
-        path: overrides.path.unwrap_or_else(|| header.path_bytes().into_owned()),
-        link: overrides.link.or_else(link).unwrap_or_default(),
-        kind: header.entry_type(),
-        mode: header.mode()?,
+    let link = overrides.link.or_else(link).unwrap_or_default();
+    if path.len() > PATH_BYTES_MAX || link.len() > PATH_BYTES_MAX {
+        return Err(wrong(&"its path or its link is too long"));
+    }
+    Ok(Entry {
+        path,
+        link,
+        kind,
+        mode,
         modified_s,
         modified_ns,
         bytes,
-    };
-    if entry.path.len() > PATH_BYTES_MAX || entry.link.len() > PATH_BYTES_MAX {
-        return Err(invalid("a path is too long"));
-    }
-    Ok(entry)
+    })
 }
 
 impl Overrides {
@@ -157,7 +340,7 @@ impl Overrides {
                         .map_err(|_| invalid("a PAX record has no length"))?;
                     self.bytes = Some(bytes);
                 }
-                key if key.starts_with(b"GNU.sparse") => return Err(unsupported("it holds a sparse file")),
+                key if key.starts_with(b"GNU.sparse") => self.is_sparse = true,
                 _ => {}
             }
         }
@@ -283,7 +466,6 @@ pub(crate) mod tests {
         }
         for (name, entry) in [
             ("sparse", ("s", EntryType::GNUSparse, "")),
-            ("PAX sparse", ("x", EntryType::XHeader, "22 GNU.sparse.major=1\n")),
             ("name", ("n", EntryType::GNULongName, &*"n".repeat(5000))),
             ("records", ("x", EntryType::XHeader, &*"x".repeat(2 << 20))),
         ] {
@@ -293,6 +475,29 @@ pub(crate) mod tests {
             };
             let all = read(archive(&[entry]), large, |_, _| Ok::<(), io::Error>(()));
             assert!(all.is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_archive_may_end_with_its_last_content() {
+        let whole = archive(&[
+            ("a", EntryType::Regular, "12345"),
+            ("b", EntryType::Regular, "678"),
+        ])
+        .into_inner();
+        // Two headers, a block of content, and three bytes.
+        for (length, expected) in [
+            (1539, Some(2)),
+            (1540, Some(2)),
+            (2048, Some(2)),
+            (1538, None),
+            (1536, None),
+        ] {
+            let all = entries(Cursor::new(whole[..length].to_vec()));
+            let all = all
+                .ok()
+                .filter(|all| all.iter().all(|(entry, text)| text.len() as u64 == entry.bytes));
+            assert_eq!(all.map(|all| all.len()), expected, "{length}");
         }
     }
 

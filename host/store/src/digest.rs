@@ -26,17 +26,12 @@ impl Digest {
     }
 
     /// The digest of everything that the reader gives.
-    pub(crate) fn of_reader(mut reader: impl Read) -> io::Result<Self> {
-        let mut hasher = Sha256::new();
-        let mut piece = vec![0; 64 << 10];
-        loop {
-            match reader.read(&mut piece) {
-                Ok(0) => return Ok(Self::from_hasher(hasher)),
-                Ok(length) => hasher.update(&piece[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read.
+    pub fn of_reader(reader: impl Read) -> io::Result<Self> {
+        hash(reader).map(|(hasher, _)| Self::from_hasher(hasher))
     }
 
     pub(crate) fn from_hasher(hasher: Sha256) -> Self {
@@ -51,6 +46,24 @@ impl Digest {
     /// The 64 hexadecimal digits alone, fit for a file name.
     pub fn to_hex(self) -> String {
         hex::encode(self.0)
+    }
+}
+
+/// Takes everything that the reader gives; also how many bytes that were.
+pub(crate) fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
+    let mut hasher = Sha256::new();
+    let mut bytes = 0;
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match reader.read(&mut piece) {
+            Ok(0) => return Ok((hasher, bytes)),
+            Ok(length) => {
+                hasher.update(&piece[..length]);
+                bytes += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

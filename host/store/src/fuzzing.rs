@@ -6,6 +6,8 @@ use std::path::Path;
 use crate::FunctionRecord;
 use crate::archive::{self, Bounds};
 use crate::elf::check_program;
+use crate::manifests::{AnyManifest, choose_platform, platforms};
+use crate::unikernels::{self, Unikernel};
 use crate::unpack::Unpacker;
 
 /// What a layer may hold here.
@@ -60,4 +62,36 @@ pub fn record(bytes: &[u8]) -> bool {
     let read: FunctionRecord = serde_json::from_slice(&again).expect("a record that was written can be read");
     assert_eq!(serde_json::to_vec(&read).expect("and written again"), again);
     true
+}
+
+/// A manifest, whatever it is of. Returns how many parts it names if it is one.
+pub fn manifest(bytes: &[u8]) -> Option<usize> {
+    let manifest = AnyManifest::parse(bytes).ok()?;
+    if let AnyManifest::Index(index) = &manifest {
+        let chosen = choose_platform(index);
+        assert!(chosen.is_none_or(|chosen| index.manifests().contains(chosen)));
+        assert!(platforms(index).len() < 100_000 + bytes.len(), "few are named");
+    }
+    Some(manifest.referenced().len())
+}
+
+/// What an image says of itself: its manifest and configuration, and a file in it. Returns whether it is a unikernel.
+pub fn annotations(manifest: &[u8], configuration: &[u8], file: &[u8]) -> bool {
+    let check = |unikernel: &Unikernel| {
+        let lines = unikernel.settings.iter().flat_map(|(name, value)| [name, value]);
+        assert!(unikernel.settings.len() <= 64, "settings are bounded");
+        for text in lines {
+            assert!(
+                text.len() <= 4096 && !text.contains(char::is_control),
+                "settings are lines"
+            );
+        }
+    };
+    let parsed = serde_json::from_slice(manifest)
+        .ok()
+        .zip(serde_json::from_slice(configuration).ok());
+    let own = parsed.and_then(|(manifest, configuration)| unikernels::recognise(&manifest, &configuration));
+    let of_file = unikernels::recognise_file(file);
+    own.iter().chain(&of_file).for_each(check);
+    own.is_some() || of_file.is_some()
 }

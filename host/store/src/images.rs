@@ -11,14 +11,15 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use oci_spec::image::{ImageIndex, ImageManifest};
 use redb::{TableDefinition, TableError};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 
 use crate::database::Database;
 use crate::files::persist;
+use crate::manifests::{AnyManifest, choose_platform, digest_of};
 use crate::reference::Selector;
 use crate::{Digest, OpenError, RecordError, make_folder};
 
@@ -28,9 +29,9 @@ pub const MAX_BLOB_BYTES: u64 = 2 << 30;
 pub const MAX_MANIFEST_BYTES: usize = 4 << 20;
 
 /// Key: `REPOSITORY:TAG`; value: digest of the manifest.
-const TAGS: TableDefinition<'_, &str, &str> = TableDefinition::new("tags");
+pub(crate) const TAGS: TableDefinition<'_, &str, &str> = TableDefinition::new("tags");
 /// Key: digest of the manifest; value: its media type.
-const MANIFESTS: TableDefinition<'_, &str, &str> = TableDefinition::new("manifests");
+pub(crate) const MANIFESTS: TableDefinition<'_, &str, &str> = TableDefinition::new("manifests");
 
 /// Why an upload could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -113,12 +114,16 @@ impl Upload {
 /// The images.
 #[derive(Debug, Clone)]
 pub struct ImageStore {
-    blobs: PathBuf,
+    pub(crate) blobs: PathBuf,
     pub(crate) uploads: PathBuf,
+    pub(crate) downloads: PathBuf,
     pub(crate) derived: PathBuf,
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
     /// Blobs whose content was compared with their digest, and what their files looked like.
     verified: Arc<Mutex<HashMap<Digest, Stamp>>>,
+    /// Blobs that somebody stored or asked for since the daemon started, and when: what is being pushed or pulled is not
+    /// named by any manifest yet.
+    pub(crate) used: Arc<Mutex<HashMap<Digest, Instant>>>,
 }
 
 /// Length and time of a file.
@@ -142,6 +147,7 @@ impl ImageStore {
     pub(crate) fn open(directory: &Path, database: Arc<Database>) -> Result<Self, OpenError> {
         let blobs = directory.join("blobs/sha256");
         let uploads = directory.join("uploads");
+        let downloads = directory.join("downloads");
         let derived = directory.join("derived");
         if uploads.is_dir() {
             // What an earlier daemon did not finish; nobody else can be writing, the database is locked.
@@ -150,20 +156,30 @@ impl ImageStore {
                 OpenError::Files { path, source }
             })?;
         }
-        for folder in [&blobs, &uploads, &derived] {
+        for folder in [&blobs, &uploads, &downloads, &derived] {
             make_folder(folder)?;
         }
-        Ok(Self {
+        let store = Self {
             blobs,
             uploads,
+            downloads,
             derived,
             database,
             verified: Arc::default(),
-        })
+            used: Arc::default(),
+        };
+        store.remove_old_downloads();
+        Ok(store)
     }
 
-    fn blob_path(&self, digest: Digest) -> PathBuf {
+    pub(crate) fn blob_path(&self, digest: Digest) -> PathBuf {
         self.blobs.join(digest.to_hex())
+    }
+
+    /// The file of a blob, whether it is there or not.
+    #[must_use]
+    pub fn blob_file(&self, digest: Digest) -> PathBuf {
+        self.blob_path(digest)
     }
 
     /// Begins a blob.
@@ -184,8 +200,21 @@ impl ImageStore {
         }
         let path = self.blob_path(expected);
         persist(upload.file, &path)?;
-        self.note_verified(expected, Stamp::of(&File::open(path)?)?);
+        self.note_stored(expected, &File::open(path)?)?;
         Ok(())
+    }
+
+    /// Notes that a blob was compared with its digest, and is wanted.
+    pub(crate) fn note_stored(&self, digest: Digest, file: &File) -> io::Result<()> {
+        self.note_verified(digest, Stamp::of(file)?);
+        self.note_used(digest);
+        Ok(())
+    }
+
+    /// Notes that somebody wants a blob.
+    pub fn note_used(&self, digest: Digest) {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        used.insert(digest, Instant::now());
     }
 
     fn note_verified(&self, digest: Digest, stamp: Stamp) {
@@ -196,7 +225,11 @@ impl ImageStore {
     /// Length in bytes of a blob that need not be pushed; none if it is not there. Its content is compared with its digest
     /// the first time, and when its file was written since: one that is damaged is removed, so that it is pushed again.
     pub fn intact_blob(&self, digest: Digest) -> io::Result<Option<u64>> {
+        // First, so that it is not collected between the look and the answer.
+        self.note_used(digest);
         let Some((file, _)) = self.open_blob(digest)? else {
+            let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+            used.remove(&digest);
             return Ok(None);
         };
         let stamp = Stamp::of(&file)?;
@@ -262,17 +295,73 @@ impl ImageStore {
         {
             return Err(ManifestError::DigestMismatch { found, expected });
         }
-        for digest in referenced(bytes)? {
-            let known = digest.parse().ok().map(|digest| self.blob_path(digest).exists());
-            if known != Some(true) {
-                return Err(ManifestError::UnknownBlob { digest });
-            }
+        let manifest = AnyManifest::parse(bytes).map_err(ManifestError::Invalid)?;
+        for digest in manifest.referenced() {
+            self.require(&digest)?;
         }
+        self.write_manifest(repository, selector, media_type, bytes)
+    }
+
+    /// Stores an index of which only the image for this platform is stored, as it is after a pull.
+    pub fn put_pulled_index(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, ManifestError> {
+        let manifest = AnyManifest::parse(bytes).map_err(ManifestError::Invalid)?;
+        if let AnyManifest::Index(index) = &manifest
+            && let Some(here) = choose_platform(index)
+        {
+            self.require(here.digest().as_ref())?;
+        }
+        self.write_manifest(repository, selector, media_type, bytes)
+    }
+
+    fn require(&self, digest: &str) -> Result<(), ManifestError> {
+        let is_there = digest.parse().is_ok_and(|digest| self.blob_path(digest).exists());
+        if is_there {
+            return Ok(());
+        }
+        Err(ManifestError::UnknownBlob {
+            digest: digest.to_owned(),
+        })
+    }
+
+    fn write_manifest(
+        &self,
+        repository: &str,
+        selector: &Selector,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, ManifestError> {
+        let digest = Digest::of(bytes);
+        self.note_used(digest);
         let mut upload = self.begin_upload()?;
         upload.append(bytes)?;
-        persist(upload.file, &self.blob_path(found))?;
-        self.record(repository, selector, media_type, found)?;
-        Ok(found)
+        persist(upload.file, &self.blob_path(digest))?;
+        self.record(repository, selector, media_type, digest)?;
+        Ok(digest)
+    }
+
+    /// Parses a stored manifest; none if it is not stored.
+    pub fn parsed_manifest(&self, digest: Digest) -> Result<Option<AnyManifest>, ManifestError> {
+        let Some(bytes) = self.read_blob(digest, MAX_MANIFEST_BYTES)? else {
+            return Ok(None);
+        };
+        AnyManifest::parse(&bytes)
+            .map(Some)
+            .map_err(ManifestError::Invalid)
+    }
+
+    /// The manifest of the image that is meant here, if the one with this digest is that of an index.
+    pub fn platform_manifest(&self, digest: Digest) -> Result<Option<Digest>, ManifestError> {
+        Ok(match self.parsed_manifest(digest)? {
+            Some(AnyManifest::Index(index)) => choose_platform(&index).and_then(digest_of),
+            Some(AnyManifest::Image(_)) => Some(digest),
+            None => None,
+        })
     }
 
     fn record(
@@ -354,7 +443,10 @@ impl ImageStore {
     }
 }
 
-fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Option<String>, redb::Error> {
+pub(crate) fn media_type(
+    transaction: &redb::ReadTransaction,
+    digest: Digest,
+) -> Result<Option<String>, redb::Error> {
     match transaction.open_table(MANIFESTS) {
         Ok(table) => Ok(table
             .get(digest.to_string().as_str())?
@@ -362,20 +454,4 @@ fn media_type(transaction: &redb::ReadTransaction, digest: Digest) -> Result<Opt
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Digests of everything that the manifest needs.
-fn referenced(bytes: &[u8]) -> Result<Vec<String>, ManifestError> {
-    if let Ok(index) = serde_json::from_slice::<ImageIndex>(bytes) {
-        return Ok(index
-            .manifests()
-            .iter()
-            .map(|manifest| manifest.digest().to_string())
-            .collect());
-    }
-    let manifest: ImageManifest = serde_json::from_slice(bytes).map_err(ManifestError::Invalid)?;
-    let layers = manifest.layers().iter().map(|layer| layer.digest().to_string());
-    Ok(std::iter::once(manifest.config().digest().to_string())
-        .chain(layers)
-        .collect())
 }

@@ -6,6 +6,7 @@
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/credentials/         name and password of clients, if the daemon has made them itself
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
+//! DIR/downloads/HEX        blobs that are being pulled: the next try goes on with what is there
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
 //!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
 //! DIR/snapshots/           the sandbox's, if it keeps any; nothing of this store's
@@ -16,21 +17,27 @@
 //! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
 
 mod archive;
+mod check;
+mod collect;
 mod credentials;
 mod database;
 mod deployment;
+mod describe;
 mod digest;
+mod downloads;
 mod elf;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod images;
 mod logs;
+mod manifests;
 mod namespaces;
 mod program;
 mod records;
 mod reference;
 mod secrets;
+mod unikernels;
 mod unpack;
 
 use std::fs::{File, TryLockError};
@@ -39,19 +46,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use credentials::{CredentialFolder, PASSWORD_FILE, USER_FILE};
+pub use archive::{ArchiveEntry, read_archive};
+pub use check::CheckReport;
+pub use collect::{CollectError, Collected, NamedImage};
 use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
+pub use describe::{DerivedDescription, ImageDescription, ImageOutline, LayerDescription};
 pub use digest::{Digest, DigestParseError};
+pub use downloads::Download;
 pub use elf::ElfError;
 pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
+pub use manifests::{AnyManifest, choose_platform, digest_of, platforms};
 pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
 pub use secrets::Secrets;
+pub use unikernels::{Unikernel, UnikernelFormat};
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";

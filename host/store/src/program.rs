@@ -22,6 +22,8 @@ use crate::Digest;
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::{persist, sync_directory};
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
+use crate::manifests::{choose_platform, platforms};
+use crate::unikernels::{self, URUNC_FILE, Unikernel};
 use crate::unpack::{LayerError, Unpacker};
 
 /// Names of what is derived from an image: one of the two.
@@ -85,6 +87,15 @@ pub enum DeriveError {
         /// What it is for.
         platform: String,
     },
+    /// The image holds a unikernel of another project.
+    #[error(
+        "the image is {unikernel}: it stays stored, but this build runs Linux programs only and has no sandbox for {} yet",
+        unikernel.monitor
+    )]
+    Unikernel {
+        /// What it is.
+        unikernel: Box<Unikernel>,
+    },
     /// The image names no program.
     #[error("the image has neither an entry point nor a command")]
     NoEntrypoint,
@@ -119,7 +130,12 @@ impl ImageStore {
     /// first time, and the program is checked: what cannot run at all is refused.
     pub fn derive_program(&self, manifest: Digest) -> Result<Program, DeriveError> {
         let manifest = self.image_manifest(manifest)?;
-        let configuration = self.configuration(&manifest.content)?;
+        let configuration = self.any_configuration(&manifest.content)?;
+        if let Some(unikernel) = unikernels::recognise(&manifest.content, &configuration) {
+            let unikernel = Box::new(unikernel);
+            return Err(DeriveError::Unikernel { unikernel });
+        }
+        check_platform(&configuration)?;
         let config = configuration.config().clone().unwrap_or_default();
         let mut arguments = config.entrypoint().clone().unwrap_or_default();
         arguments.extend(config.cmd().iter().flatten().cloned());
@@ -154,32 +170,26 @@ impl ImageStore {
     }
 
     /// The manifest; of an index, that for this platform.
-    fn image_manifest(&self, digest: Digest) -> Result<Parsed<ImageManifest>, DeriveError> {
+    pub(crate) fn image_manifest(&self, digest: Digest) -> Result<Parsed<ImageManifest>, DeriveError> {
         let bytes = self.part(digest, MAX_MANIFEST_BYTES)?;
         let Ok(index) = serde_json::from_slice::<ImageIndex>(&bytes) else {
             return parse(digest, "manifest", &bytes);
         };
-        let here = index.manifests().iter().find(|manifest| {
-            let platform = manifest.platform().as_ref();
-            platform
-                .is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64)
-        });
-        let here = here.ok_or_else(|| DeriveError::OtherPlatform {
-            platform: "other platforms".to_owned(),
+        let here = choose_platform(&index).ok_or_else(|| DeriveError::OtherPlatform {
+            platform: platforms(&index),
         })?;
         let digest = to_digest(here.digest())?;
         parse(digest, "manifest", &self.part(digest, MAX_MANIFEST_BYTES)?)
     }
 
-    fn configuration(&self, manifest: &ImageManifest) -> Result<ImageConfiguration, DeriveError> {
+    /// The configuration, for whatever platform it is.
+    pub(crate) fn any_configuration(
+        &self,
+        manifest: &ImageManifest,
+    ) -> Result<ImageConfiguration, DeriveError> {
         let digest = to_digest(manifest.config().digest())?;
         let bytes = self.part(digest, MAX_CONFIGURATION_BYTES)?;
-        let configuration = parse::<ImageConfiguration>(digest, "configuration", &bytes)?.content;
-        if *configuration.os() != Os::Linux || *configuration.architecture() != Arch::Amd64 {
-            let platform = format!("{}/{}", configuration.os(), configuration.architecture());
-            return Err(DeriveError::OtherPlatform { platform });
-        }
-        Ok(configuration)
+        Ok(parse::<ImageConfiguration>(digest, "configuration", &bytes)?.content)
     }
 
     fn part(&self, digest: Digest, limit: usize) -> Result<Vec<u8>, DeriveError> {
@@ -208,7 +218,7 @@ impl ImageStore {
         check().err().unwrap_or(DeriveError::Layers(error))
     }
 
-    fn layer(&self, manifest: &ImageManifest, number: usize) -> Result<File, DeriveError> {
+    pub(crate) fn layer(&self, manifest: &ImageManifest, number: usize) -> Result<File, DeriveError> {
         let digest = to_digest(manifest.layers()[number].digest())?;
         let blob = self.open_blob(digest)?;
         blob.map(|(file, _)| file).ok_or_else(|| DeriveError::Missing {
@@ -235,6 +245,14 @@ impl ImageStore {
         for number in 0..manifest.layers().len() {
             let added = unpacker.add(number, self.layer(manifest, number)?);
             added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
+        }
+        if let Some(unikernel) = unpacker
+            .open_file(URUNC_FILE)
+            .ok()
+            .and_then(unikernels::recognise_file)
+        {
+            let unikernel = Box::new(unikernel);
+            return Err(DeriveError::Unikernel { unikernel });
         }
         let program = find_program(&unpacker, config, command)?;
         let check = |file: File| {
@@ -277,6 +295,20 @@ impl ImageStore {
         }
         Ok(stored)
     }
+}
+
+fn check_platform(configuration: &ImageConfiguration) -> Result<(), DeriveError> {
+    if *configuration.os() == Os::Linux && *configuration.architecture() == Arch::Amd64 {
+        return Ok(());
+    }
+    let platform = format!("{}/{}", configuration.os(), configuration.architecture());
+    Err(DeriveError::OtherPlatform { platform })
+}
+
+/// What was derived in this folder: the file's name and length.
+pub(crate) fn derived_file(folder: &Path) -> Option<(&'static str, u64)> {
+    let of = |name| Some((name, fs::metadata(folder.join(name)).ok()?.len()));
+    of(PROGRAM_FILE).or_else(|| of(FILE_SYSTEM_FILE))
 }
 
 /// The file of the program that the image's command names.
@@ -338,6 +370,28 @@ fn sealed_digest(path: &Path, folder: &Path, uploads: &Path) -> io::Result<Optio
     Ok(Some(seal.digest))
 }
 
+/// Whether what was derived in this folder is as it was made, read to its end; none if there is nothing that anybody would
+/// believe.
+pub(crate) fn is_sealed(folder: &Path) -> io::Result<Option<bool>> {
+    let Some(seal) = if_there(Seal::read(folder))? else {
+        return Ok(None);
+    };
+    for name in [PROGRAM_FILE, FILE_SYSTEM_FILE] {
+        if let Some(file) = if_there(File::open(folder.join(name)))? {
+            return Ok(Some(Digest::of_reader(file)? == seal.digest));
+        }
+    }
+    Ok(None)
+}
+
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What a derived file is known by.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Seal {
@@ -370,9 +424,9 @@ impl Seal {
 }
 
 /// A part of an image with its digest.
-struct Parsed<T> {
-    digest: Digest,
-    content: T,
+pub(crate) struct Parsed<T> {
+    pub(crate) digest: Digest,
+    pub(crate) content: T,
 }
 
 fn parse<T: serde::de::DeserializeOwned>(

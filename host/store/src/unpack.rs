@@ -11,7 +11,7 @@
 //! Every path is resolved by the kernel as if the folder were the root (`RESOLVE_IN_ROOT`): a symbolic link may say
 //! what it likes, and leads to a place inside. Nobody else can reach the folder meanwhile. Owners become whoever runs
 //! the daemon; set-id bits are dropped; the owner may always enter folders and read files, so that the result can be
-//! packed and removed again. Devices and pipes are left out.
+//! packed and removed again. Devices, pipes and extended attributes are left out.
 
 use std::collections::btree_map::Entry as BTreeEntry;
 use std::collections::{BTreeMap, HashSet};
@@ -27,7 +27,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use tar::EntryType;
 
-use crate::archive::{self, Bounds, Entry};
+use crate::archive::{self, Bounds, Entry, shown};
 
 /// What all layers of an image may hold: entries, and bytes of files.
 const BOUNDS: Bounds = Bounds {
@@ -52,8 +52,8 @@ const WHITEOUT: &[u8] = b".wh.";
 /// Why layers could not be unpacked, or a file in them not be found.
 #[derive(Debug, thiserror::Error)]
 pub enum LayerError {
-    /// Not a tar archive, plain or compressed by gzip, or a damaged one.
-    #[error("layer {layer} cannot be read: it must be a tar archive, plain or compressed with gzip")]
+    /// Not a tar archive, plain or compressed by gzip or zstd, or a damaged one.
+    #[error("layer {layer} cannot be read: it must be a tar archive, plain or compressed with gzip or zstd")]
     Unreadable {
         /// Number of the layer, from 0 at the bottom.
         layer: usize,
@@ -81,8 +81,13 @@ pub enum LayerError {
         source: io::Error,
     },
     /// The layers unpack to too much.
-    #[error("the image's layers hold more than {} bytes or {} files", BOUNDS.bytes, BOUNDS.entries)]
-    TooLarge,
+    #[error("with `{path}` of layer {layer} the image holds more than {} bytes or {} files", BOUNDS.bytes, BOUNDS.entries)]
+    TooLarge {
+        /// Number of the layer, from 0 at the bottom.
+        layer: usize,
+        /// The entry that is too much.
+        path: String,
+    },
     /// The file is not there.
     #[error("the image has no file `{path}`")]
     NotFound {
@@ -160,9 +165,11 @@ impl Unpacker {
             let path = entry.path.clone();
             self.add_entry(entry, content).inspect_err(|_| at = Some(path))
         });
-        let shown = |path: &[u8]| String::from_utf8_lossy(&path[..path.len().min(500)]).into_owned();
         result.map_err(|problem| match (problem, at) {
-            (Problem::TooLarge, _) => LayerError::TooLarge,
+            (Problem::TooLarge, path) => LayerError::TooLarge {
+                layer,
+                path: shown(&path.unwrap_or_default()),
+            },
             (Problem::Escapes(path), _) => LayerError::Escapes {
                 layer,
                 path: shown(&path),
@@ -255,6 +262,10 @@ impl Unpacker {
             return Ok(self.clear(folder.as_fd())?);
         }
         if let Some(hidden) = name.strip_prefix(WHITEOUT) {
+            if matches!(hidden, b"" | b"." | b"..") {
+                let text = "it hides nothing that can have a name";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, text).into());
+            }
             return Ok(self.hide(folder.as_fd(), hidden)?);
         }
         let folder_inode = rustix::fs::fstat(&folder)?.st_ino;

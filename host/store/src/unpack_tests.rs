@@ -243,7 +243,7 @@ fn bombs_are_refused() {
     stream.extend([0; 4096]);
     assert!(matches!(
         unpacker.add(0, Cursor::new(stream)),
-        Err(LayerError::TooLarge)
+        Err(LayerError::TooLarge { .. })
     ));
 
     let cut = header("cut", Regular, "", 1 << 20);
@@ -257,7 +257,7 @@ fn bombs_are_refused() {
     let entries: Entries<'_> = &[("a", Regular, ""), ("b", Regular, ""), ("c", Regular, "")];
     assert!(matches!(
         unpacker.add(0, archive(entries)),
-        Err(LayerError::TooLarge)
+        Err(LayerError::TooLarge { .. })
     ));
 
     // A path that no entry has as a whole: each link doubles it.
@@ -292,7 +292,7 @@ fn folders_that_no_entry_names_count_as_entries() {
     let paths = ["a", "b", "c"].map(|name| format!("{name}{}/file", "/x".repeat(19)));
     let entries: Vec<_> = paths.iter().map(|path| (path.as_str(), Regular, "")).collect();
     let result = unpacker.add(0, archive(&entries));
-    assert!(matches!(result, Err(LayerError::TooLarge)), "{result:?}");
+    assert!(matches!(result, Err(LayerError::TooLarge { .. })), "{result:?}");
     assert_eq!(fs::read_dir(folder.path()).expect("reads").count(), 2);
 }
 
@@ -305,7 +305,7 @@ fn the_paths_of_folders_are_bounded_together() {
         .add(0, archive(&[("short", Directory, "")]))
         .expect("fits");
     let result = unpacker.add(1, archive(&[("longer", Directory, "")]));
-    assert!(matches!(result, Err(LayerError::TooLarge)), "{result:?}");
+    assert!(matches!(result, Err(LayerError::TooLarge { .. })), "{result:?}");
 }
 
 #[test]

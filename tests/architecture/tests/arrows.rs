@@ -24,7 +24,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host/pool", &["host/sandbox"]),
     ("host/rootfs", &["abi"]),
     ("host/store", &["host/rootfs", "host/sandbox"]),
-    ("host/gateway", &["host/pool", "host/sandbox", "host/store"]),
+    ("host/registry", &["host/store"]),
+    (
+        "host/gateway",
+        &["host/pool", "host/registry", "host/sandbox", "host/store"],
+    ),
     ("host/builder", &[]),
     ("host/client", &[]),
     (
@@ -35,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "host/gateway",
             "host/monitor",
             "host/pool",
+            "host/registry",
             "host/rootfs",
             "host/sandbox",
             "host/sandbox-unikernel",
@@ -57,6 +62,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "guest/machine",
             "host/gateway",
             "host/monitor",
+            "host/registry",
             "host/sandbox",
             "host/sandbox-unikernel",
             "host/store",

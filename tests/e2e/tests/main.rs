@@ -21,6 +21,7 @@ mod egress;
 mod faults;
 mod fresh;
 mod hostile;
+mod images;
 mod invoke;
 mod lifecycle;
 mod load;
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         faults::TESTS,
         fresh::TESTS,
         hostile::TESTS,
+        images::TESTS,
         invoke::TESTS,
         lifecycle::TESTS,
         output::TESTS,

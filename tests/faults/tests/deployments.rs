@@ -40,7 +40,7 @@ enum Known {
 
 type Book = Arc<Mutex<BTreeMap<String, Known>>>;
 
-fn setting(name: &str) -> Option<u64> {
+pub(crate) fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(
         text.parse()

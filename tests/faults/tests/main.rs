@@ -21,6 +21,7 @@ mod disk;
 mod fixtures;
 mod groups;
 mod guests;
+mod images;
 mod kill_daemon;
 mod kill_monitor;
 mod limits;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         deployments::TESTS,
         disk::TESTS,
         guests::TESTS,
+        images::TESTS,
         kill_daemon::TESTS,
         kill_monitor::TESTS,
         limits::TESTS,

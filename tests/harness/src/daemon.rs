@@ -322,6 +322,7 @@ fn spawn_unchecked(data: &Path, setup: &Setup) -> (Child, PathBuf) {
         .args(["serve", "--listen", "127.0.0.1:0", "--data"])
         .arg(data.join("data"))
         .args(own_isolation_options(&setup.options))
+        .args(own_registry_options(&setup.options))
         .args(&setup.options);
     let variables = setup.environment.iter().map(|(name, value)| (name, value));
     command.envs(variables).env("NO_COLOR", "1"); // the log is a file
@@ -335,6 +336,14 @@ fn own_isolation_options(options: &[String]) -> &'static [String] {
     match options.iter().any(names_one) {
         true => &[],
         false => isolation_options(),
+    }
+}
+
+/// Tests stay on this machine: only those that name a registry on it have their daemon pull images.
+fn own_registry_options(options: &[String]) -> &'static [&'static str] {
+    match options.iter().any(|option| option == "--mirror") {
+        true => &[],
+        false => &["--no-pull"],
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`daemon`]: a `spore serve` of its own for each test, with a data folder that goes with it;
 //! - [`program`]: C programs built with `musl-gcc`, and their native runs;
 //! - [`client`]: a blocking HTTP/1.1 client that adds nothing to a request and hides nothing of an answer;
+//! - [`registry`]: a real registry on loopback;
 //! - [`process`]: what a daemon has open: processes, descriptors, virtual machines.
 //!
 //! A fixture that cannot be set up panics with what it tried, since no test could go on without it.
@@ -15,6 +16,7 @@ pub mod client;
 pub mod daemon;
 pub mod process;
 pub mod program;
+pub mod registry;
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {

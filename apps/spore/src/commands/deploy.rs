@@ -9,6 +9,7 @@ use spore_builder::settings::{self, FunctionSettings};
 use spore_builder::stack::StackSource;
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
+use spore_client::images::TransferError;
 use spore_sandbox::Isolation;
 
 use super::Gateway;
@@ -41,6 +42,7 @@ pub(crate) async fn run(gateway: &Gateway, arguments: DeployArguments) -> anyhow
     let (settings, image) = match (&arguments.image, &arguments.rootfs, &arguments.binary) {
         (Some(image), ..) => {
             let settings = with_flags(settings_for_name(&target)?, &arguments);
+            pull_if_missing(&client, image).await?;
             (settings, image.clone())
         }
         (None, Some(folder), _) => {
@@ -164,6 +166,22 @@ async fn deploy(
     };
     let (name, url) = (&settings.name, client.url());
     Ok(format!("{name} {verb}: {url}/function/{name}\n"))
+}
+
+/// Lets the daemon pull an image: the deployment would do so too, and show nothing of it.
+async fn pull_if_missing(client: &Client, image: &str) -> anyhow::Result<()> {
+    match super::image::pull(client, image, true).await {
+        Ok(_) => Ok(()),
+        // Another gateway than ours, which has its own ways.
+        Err(error)
+            if error
+                .downcast_ref()
+                .is_some_and(TransferError::is_unknown_address) =>
+        {
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Result<Deployed> {

@@ -4,6 +4,8 @@ mod artefact;
 mod deploy;
 mod develop;
 mod functions;
+mod image;
+mod image_export;
 mod invoke;
 mod login;
 mod logs;
@@ -56,6 +58,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Login(arguments) => block_on(login::login(unknown()?, &arguments)),
         Command::Logout => login::logout(&unknown()?),
         Command::Secret(arguments) => block_on(secret::run(&client()?, arguments.command)),
+        Command::Image(command) => block_on(image::run(&client()?, command)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());

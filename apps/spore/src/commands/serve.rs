@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
+use spore_registry::RegistryOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -46,6 +47,10 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         max_connections,
         basic_auth: basic_auth(arguments),
         tls: tls(arguments),
+        registries: (!arguments.no_pull).then(|| RegistryOptions {
+            aliases: arguments.alias.clone(),
+            mirrors: arguments.mirror.clone(),
+        }),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
