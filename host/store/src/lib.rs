@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
+//! DIR/queue.redb           invocations that nobody waits for
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
@@ -24,6 +25,7 @@ pub mod fuzzing;
 mod images;
 mod logs;
 mod program;
+mod queue;
 mod records;
 mod reference;
 mod unpack;
@@ -42,11 +44,13 @@ pub use images::{
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
 pub use program::{DeriveError, Program};
+pub use queue::{QueueChange, QueueStore};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
+const QUEUE_FILE: &str = "queue.redb";
 const DATABASE_ADVICE: &str = "put a copy of it back, or move it away to start without functions and images";
 
 /// Why a data directory could not be opened.
@@ -99,6 +103,8 @@ pub struct Store {
     pub images: ImageStore,
     /// Logs of the functions.
     pub logs: LogStore,
+    /// Invocations that nobody waits for.
+    pub queue: QueueStore,
     /// Held for as long as the directory is used. The database has a lock of its own, which it gives up for a moment
     /// when it is opened anew.
     _lock: Option<File>,
@@ -109,15 +115,18 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         make_folder(directory)?;
         let lock = lock(directory)?;
-        let path = directory.join(DATABASE_FILE);
-        let database = Database::open(&path).map_err(|error| match error {
-            DatabaseOpenError::InUse => OpenError::InUse {
-                directory: directory.to_owned(),
-            },
-            DatabaseOpenError::Library(source) => OpenError::Database { path, source },
-            DatabaseOpenError::Damaged => OpenError::Damaged { path },
-        })?;
-        let database = Arc::new(database);
+        let open = |file| {
+            let path = directory.join(file);
+            Database::open(&path).map_err(|error| match error {
+                DatabaseOpenError::InUse => OpenError::InUse {
+                    directory: directory.to_owned(),
+                },
+                DatabaseOpenError::Library(source) => OpenError::Database { path, source },
+                DatabaseOpenError::Damaged => OpenError::Damaged { path },
+            })
+        };
+        let database = Arc::new(open(DATABASE_FILE)?);
+        let queue = QueueStore::new(open(QUEUE_FILE)?);
         let images = ImageStore::open(directory, database.clone())?;
         let logs = directory.join("logs");
         make_folder(&logs)?;
@@ -126,6 +135,7 @@ impl Store {
             records: Records::new(database),
             images,
             logs,
+            queue,
             _lock: lock,
         })
     }

@@ -22,9 +22,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host/monitor", &["abi"]),
     ("host/sandbox-unikernel", &["abi", "host/monitor", "host/sandbox"]),
     ("host/pool", &["host/sandbox"]),
+    ("host/queue", &["host/store"]),
     ("host/rootfs", &["abi"]),
     ("host/store", &["host/rootfs", "host/sandbox"]),
-    ("host/gateway", &["host/pool", "host/sandbox", "host/store"]),
+    ("host/gateway", &["host/pool", "host/queue", "host/sandbox", "host/store"]),
     ("host/builder", &[]),
     ("host/client", &[]),
     (
