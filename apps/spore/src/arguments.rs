@@ -45,7 +45,7 @@ pub(crate) enum Command {
     /// Build a function without deploying it
     Build(BuildArguments),
     /// Build a function, or take a program, and deploy it
-    Deploy(DeployArguments),
+    Deploy(Box<DeployArguments>),
     /// Run a program once as a unikernel, in the foreground and without the daemon
     Run(RunArguments),
     /// Call a function and print its answer
@@ -64,6 +64,8 @@ pub(crate) enum Command {
     /// Remove a function
     #[command(visible_alias = "rm")]
     Remove(RemoveArguments),
+    /// Keep secrets for functions
+    Secret(SecretArguments),
     /// Show what this machine offers for running unikernels
     Info(InfoArguments),
     /// Print a completion script for a shell
@@ -90,6 +92,9 @@ pub(crate) struct ServeArguments {
     /// How long an idle instance is kept
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// Longest body of an invocation that is sent to /async-function/
+    #[arg(long, value_name = "SIZE", default_value = "1Mi", value_parser = size)]
+    pub(crate) async_body_limit: usize,
     /// How long a new instance may take until it listens on its port
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration::parse)]
     pub(crate) ready_timeout: Duration,
@@ -207,6 +212,9 @@ pub(crate) struct DeployArguments {
     /// Longest time of an invocation, for example 30s
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
+    /// Secret that the function finds as a file in /var/openfaas/secrets; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
     /// Label; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) label: Vec<(String, String)>,
@@ -380,6 +388,45 @@ pub(crate) struct ScaleArguments {
 pub(crate) struct RemoveArguments {
     /// Name of the function
     pub(crate) name: FunctionName,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore secret create db-password < password.txt\n  spore secret update tls-key --from-file key.pem\n  spore deploy hello --secret db-password\n\nA function finds it as the file /var/openfaas/secrets/NAME. Nothing shows its value."
+)]
+pub(crate) struct SecretArguments {
+    #[command(subcommand)]
+    pub(crate) command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a secret
+    Create(SecretValueArguments),
+    /// Change a secret; functions that use it get the new one with their next invocation
+    Update(SecretValueArguments),
+    /// List the names of the secrets
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a secret that no function uses
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Name of the secret
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretValueArguments {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// File that holds the value, as it is [default: standard input, without the line's end]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

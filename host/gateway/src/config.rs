@@ -22,6 +22,8 @@ pub struct DaemonConfig {
     /// Most connections of clients that are served at a time; more are answered that there are too many. Each takes a
     /// descriptor, of which instances need some too.
     pub max_connections: usize,
+    /// Longest body of an invocation that nobody waits for, in bytes.
+    pub max_queued_body_bytes: usize,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -36,6 +38,7 @@ impl Default for DaemonConfig {
             ready_timeout: Duration::from_secs(10),
             max_waiting: 1000,
             max_connections: 10_000,
+            max_queued_body_bytes: 1 << 20,
             shutdown_grace: Duration::from_secs(10),
         }
     }

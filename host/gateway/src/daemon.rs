@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use spore_queue::{Limits, Queue};
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -26,6 +27,7 @@ use crate::admission::{Admission, Place};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::queued::{Callbacks, dispatch};
 use crate::registry::Uploads;
 use crate::reply;
 use crate::routes::Gateway;
@@ -75,6 +77,7 @@ pub struct Daemon {
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    dispatcher: JoinHandle<()>,
     grace: Duration,
 }
 
@@ -96,10 +99,19 @@ impl Daemon {
         let functions = Functions::load(config, store.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
+        let queue = {
+            let store = store.clone();
+            tokio::task::spawn_blocking(move || Queue::open(store, Limits::default()))
+                .await
+                .map_err(ApiError::from)?
+                .map_err(ApiError::from)?
+        };
         let gateway = Gateway {
             functions,
             store,
             uploads,
+            queue,
+            callbacks: Callbacks::new(local_address),
             data,
             sandbox_kind,
             layers,
@@ -108,12 +120,14 @@ impl Daemon {
         };
         let gateway = Arc::new(gateway);
         let server = tokio::spawn(serve(listener, gateway.clone(), max_connections, grace));
+        let dispatcher = tokio::spawn(dispatch(gateway.clone(), grace));
         tracing::info!(%local_address, sandbox = sandbox_kind, "the gateway is listening");
         Ok(Self {
             local_address,
             gateway,
             stop,
             server,
+            dispatcher,
             grace,
         })
     }
@@ -139,6 +153,9 @@ impl Daemon {
         self.stop.send_replace(true);
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server has failed");
+        }
+        if let Err(error) = self.dispatcher.await {
+            tracing::error!(%error, "the task that runs queued invocations has failed");
         }
         // Invocations that outlasted the grace period were broken off with their connections.
         self.gateway

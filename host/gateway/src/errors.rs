@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::{AboveMaximum, AcquireError, PreBootError};
+use spore_queue::ChangeError;
 use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
+use crate::namespaces::NamespaceError;
 use crate::reply::{self, Answer};
+use crate::secrets::SecretError;
 use crate::settings::SettingsError;
 use crate::shortage::Shortage;
 
@@ -158,6 +161,10 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
     Isolation(#[from] IsolationError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
@@ -192,6 +199,12 @@ pub(crate) enum ApiError {
     Record(#[from] RecordError),
     #[error("the function `{name}` cannot be loaded")]
     Load { name: String, source: Box<ApiError> },
+    #[error("name a function or a state: `?function=NAME` or `?state=dead`; without, every invocation would be dropped")]
+    DropsEverything,
+    #[error(transparent)]
+    Queue(#[from] ChangeError),
+    #[error("the queue of an earlier start could not be read")]
+    QueueOpen(#[from] spore_queue::OpenError),
     #[error("a task of the daemon was lost")]
     Lost(#[from] tokio::task::JoinError),
 }
@@ -223,6 +236,8 @@ impl From<PreBootError> for ScaleError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Namespace(error) => error.status(),
+            Self::Secret(error) => error.status(),
             Self::BadJson(_)
             | Self::Body(_)
             | Self::Settings(_)
@@ -230,6 +245,7 @@ impl ApiError {
             | Self::Scale { .. }
             | Self::BadCount { .. }
             | Self::NoFunctionNamed
+            | Self::DropsEverything
             | Self::TwoNames { .. }
             | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Derive {
@@ -239,9 +255,11 @@ impl ApiError {
             Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Exists { .. } => StatusCode::CONFLICT,
-            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::NotFound { .. } | Self::Queue(ChangeError::Unknown { .. }) => StatusCode::NOT_FOUND,
+            Self::Queue(ChangeError::Running { .. }) => StatusCode::CONFLICT,
+            Self::Queue(ChangeError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
+            Self::Queue(ChangeError::Record(_)) | Self::QueueOpen(_) | Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  /function/NAME[.NAMESPACE][/path]  invoke    lease of the pool, then HTTP/1.1 with the instance, streamed both ways
+//!  /async-function/NAME…               queued    accepted when it is on disk, run by a task of the daemon
 //!  /system/…, /healthz                system    deploy, list, scale, remove, logs, in OpenFaaS's shapes
 //!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
 //! ```
@@ -10,6 +11,7 @@
 //! wake-up across threads, lies between client and function.
 
 mod admission;
+mod alerts;
 mod body;
 mod config;
 mod connection;
@@ -20,12 +22,16 @@ mod functions;
 mod headers;
 mod invoke;
 mod logs;
+mod names;
+mod namespaces;
 mod quantity;
+mod queued;
 mod registry;
 mod reply;
 mod request_body;
 mod routes;
 mod scale;
+mod secrets;
 mod settings;
 mod shortage;
 mod statistics;

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::body::GatewayBody;
 use crate::errors::ApiError;
+use crate::names::FunctionId;
 use crate::reply::Answer;
 use crate::routes::{Gateway, parameter};
-use crate::settings::DEFAULT_NAMESPACE;
 
 /// Lines that go out in one piece, at most.
 const LINES_PER_PIECE: usize = 256;
@@ -33,9 +33,7 @@ struct Message<'a> {
 pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "name").unwrap_or_default();
     let query = query(uri)?;
-    let Some(function) = gateway.functions.find(&name) else {
-        return Err(ApiError::NotFound { name });
-    };
+    let function = gateway.functions.named(&FunctionId::new(&name, "", uri))?;
     let mut reader = function.log.read(query);
     // What fails at once is told with a status, not by a body that breaks off.
     let first = reader.next().await.map_err(ApiError::Log)?;
@@ -43,7 +41,7 @@ pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiEr
     tokio::spawn(send(
         first,
         reader,
-        function.name.clone(),
+        function.id.clone(),
         sender,
         gateway.stopping.clone(),
     ));
@@ -94,7 +92,7 @@ fn query(uri: &Uri) -> Result<LogQuery, ApiError> {
 async fn send(
     first: Option<Vec<LogRecord>>,
     mut reader: LogReader,
-    name: String,
+    id: FunctionId,
     sender: mpsc::Sender<io::Result<Bytes>>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -102,7 +100,7 @@ async fn send(
     loop {
         if let Some(records) = first.take() {
             let Some(records) = records else { return };
-            if !send_pieces(&records, &name, &sender).await {
+            if !send_pieces(&records, &id, &sender).await {
                 return;
             }
         }
@@ -116,34 +114,38 @@ async fn send(
             Ok(Some(records)) => records,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(function = name, %error, "a log could not be read");
+                tracing::warn!(function = id.key(), %error, "a log could not be read");
                 // The client sees its connection break; if it has gone, nobody needs to.
                 let _ = sender.send(Err(error)).await;
                 return;
             }
         };
-        if !send_pieces(&records, &name, &sender).await {
+        if !send_pieces(&records, &id, &sender).await {
             return;
         }
     }
 }
 
 /// Whether the client is still there.
-async fn send_pieces(records: &[LogRecord], name: &str, sender: &mpsc::Sender<io::Result<Bytes>>) -> bool {
+async fn send_pieces(
+    records: &[LogRecord],
+    id: &FunctionId,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) -> bool {
     for records in records.chunks(LINES_PER_PIECE) {
-        if sender.send(encode(records, name)).await.is_err() {
+        if sender.send(encode(records, id)).await.is_err() {
             return false;
         }
     }
     true
 }
 
-fn encode(records: &[LogRecord], name: &str) -> io::Result<Bytes> {
+fn encode(records: &[LogRecord], id: &FunctionId) -> io::Result<Bytes> {
     let mut piece = Vec::new();
     for record in records {
         let message = Message {
-            name,
-            namespace: DEFAULT_NAMESPACE,
+            name: &id.name,
+            namespace: &id.namespace,
             instance: &record.instance,
             timestamp: record.time,
             text: &record.text,

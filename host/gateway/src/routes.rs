@@ -7,21 +7,25 @@ use std::sync::Arc;
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use spore_queue::Queue;
 use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::queued::{self, Callbacks};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
-use crate::{invoke, logs, scale, system};
+use crate::{alerts, invoke, logs, namespaces, scale, secrets, system};
 
 /// What all requests share.
 pub(crate) struct Gateway {
     pub(crate) functions: Functions,
     pub(crate) store: Arc<Store>,
     pub(crate) uploads: Uploads,
+    pub(crate) queue: Queue,
+    pub(crate) callbacks: Callbacks,
     /// The data folder, for errors that concern it.
     pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
@@ -51,10 +55,25 @@ impl Gateway {
         let path = request.uri().path();
         if path.starts_with("/function/") {
             invoke::invoke(&self.functions, request, peer).await
+        } else if path.starts_with("/async-function/") {
+            self.queued(request, peer).await
         } else if path == "/v2" || path.starts_with("/v2/") {
             registry::answer(self, request).await
         } else {
             self.system(request).await
+        }
+    }
+
+    /// Answers below `/async-function/`.
+    async fn queued(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        match *request.method() {
+            Method::POST => queued::accept(self, request, peer).await,
+            Method::DELETE => {
+                let call_id = request.uri().path().trim_start_matches("/async-function/");
+                let answer = queued::cancel(self, &decode(call_id)).await;
+                answer.unwrap_or_else(|error| error.answer(&self.data))
+            }
+            _ => wrong_method("POST, DELETE"),
         }
     }
 
@@ -71,16 +90,23 @@ impl Gateway {
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();
-                system::create(&self.functions, request.into_body(), &own_names).await
+                system::create(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::PUT) => {
                 let own_names = own_names();
-                system::update(&self.functions, request.into_body(), &own_names).await
+                system::update(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
             ("/system/logs", &Method::GET) => logs::answer(self, request.uri()).await,
+            ("/system/secrets", &Method::GET) => secrets::list(&self.functions, request.uri()).await,
+            ("/system/secrets", &Method::POST) => secrets::create(&self.functions, request).await,
+            ("/system/secrets", &Method::PUT) => secrets::update(&self.functions, request).await,
+            ("/system/secrets", &Method::DELETE) => secrets::remove(&self.functions, request).await,
+            ("/system/namespaces", &Method::GET) => Ok(namespaces::list(&self.functions)),
+            ("/system/alert", &Method::POST) => alerts::answer(&self.functions, request).await,
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
-            ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/alert", _) => Ok(wrong_method("POST")),
             ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
             _ => self.named(request).await,
         };
@@ -89,6 +115,11 @@ impl Gateway {
 
     /// Answers at an address that names a function.
     async fn named(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+        let rest = request.uri().path().strip_prefix("/system/async");
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            let rest = rest.to_owned();
+            return queued::answer(self, &rest, request).await;
+        }
         let (functions, uri) = (&self.functions, request.uri().clone());
         match (Named::of(uri.path()), request.method()) {
             (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
@@ -98,6 +129,15 @@ impl Gateway {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
                 None => scale::pre_boot_by_query(functions, count, &uri),
             },
+            (Some(Named::Namespace(name)), &Method::GET) => namespaces::describe(functions, name),
+            (Some(Named::Namespace(name)), &Method::POST) => {
+                namespaces::create(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::PUT) => {
+                namespaces::update(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::DELETE) => namespaces::remove(functions, name).await,
+            (Some(Named::Namespace(_)), _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             (Some(Named::Function(_) | Named::Statistics(_)), _) => Ok(wrong_method("GET")),
             (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
             (None, _) => Ok(reply::text(
@@ -113,7 +153,12 @@ enum Named<'a> {
     Function(&'a str),
     Statistics(&'a str),
     Scale(&'a str),
-    PreBoot { name: Option<&'a str>, count: &'a str },
+    PreBoot {
+        name: Option<&'a str>,
+        count: &'a str,
+    },
+    /// Empty where a body is to name it.
+    Namespace(&'a str),
 }
 
 impl<'a> Named<'a> {
@@ -123,6 +168,14 @@ impl<'a> Named<'a> {
         }
         if let Some(count) = path.strip_prefix("/pre-boot/") {
             return Some(Self::PreBoot { name: None, count });
+        }
+        // Some of OpenFaaS's documents have the plural.
+        let namespace = path.strip_prefix("/system/namespace");
+        if let Some(rest) = namespace.map(|rest| rest.strip_prefix('s').unwrap_or(rest)) {
+            return match rest.strip_prefix('/') {
+                Some(name) => Some(Self::Namespace(name)),
+                None => rest.is_empty().then_some(Self::Namespace("")),
+            };
         }
         let name = path.strip_prefix("/system/function/")?;
         Some(match name.split_once("/pre-boot/") {
@@ -161,7 +214,7 @@ pub(crate) fn parameter(uri: &http::Uri, name: &str) -> Option<String> {
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

@@ -6,10 +6,10 @@ use serde::Deserialize;
 
 use crate::errors::{ApiError, ScaleError};
 use crate::functions::{Function, Functions};
+use crate::names::{FunctionId, excerpt};
 use crate::reply::{self, Answer};
 use crate::routes::parameter;
-use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
-use crate::system::{check_namespace, read_json};
+use crate::system::read_json;
 
 /// How many instances there are to be.
 #[derive(Debug, Deserialize)]
@@ -30,23 +30,14 @@ pub(crate) async fn scale(
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Answer, ApiError> {
-    check_namespace(request.uri())?;
-    let function = functions.named(name)?;
+    let uri = request.uri().clone();
     let scale: Scale = read_json(request.into_body()).await?;
-    if !matches!(scale.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
-        return Err(SettingsError::Namespace {
-            namespace: scale.namespace,
-        }
-        .into());
-    }
-    let plain = |name: &str| {
-        let (plain, _) = name.split_once('.').unwrap_or((name, ""));
-        plain.to_owned()
-    };
-    if !scale.service_name.is_empty() && plain(&scale.service_name) != function.name {
+    let id = FunctionId::new(name, &scale.namespace, &uri);
+    let function = functions.named(&id)?;
+    if !scale.service_name.is_empty() && FunctionId::new(&scale.service_name, "", &uri).name != id.name {
         return Err(ApiError::TwoNames {
-            path: name.to_owned(),
-            body: scale.service_name,
+            path: excerpt(name),
+            body: excerpt(&scale.service_name),
         });
     }
     function
@@ -63,8 +54,7 @@ pub(crate) fn pre_boot(
     count: &str,
     uri: &Uri,
 ) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
     let instances: u64 = count.parse().map_err(|_| ApiError::BadCount {
         text: count.chars().take(100).collect(),
     })?;

@@ -14,9 +14,8 @@ use spore_store::{FunctionDeployment, Resources};
 
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
+use crate::names::{FunctionId, namespace_of};
 use crate::reply::{self, Answer};
-use crate::routes::parameter;
-use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
 
 /// Longest body of a request to the API, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -70,7 +69,7 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
     let deployment = record.deployment.clone();
     let pool = function.pool.status();
     let mut labels = deployment.labels.unwrap_or_default();
-    labels.insert("faas_function".to_owned(), function.name.clone());
+    labels.insert("faas_function".to_owned(), function.id.name.clone());
     FunctionStatus {
         name: deployment.service,
         image: deployment.image,
@@ -116,20 +115,11 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
     reply::json(StatusCode::OK, &info)
 }
 
-/// Whether the namespace in the query is the one that exists.
-pub(crate) fn check_namespace(uri: &Uri) -> Result<(), ApiError> {
-    match parameter(uri, "namespace") {
-        Some(namespace) if !matches!(namespace.as_str(), "" | DEFAULT_NAMESPACE) => {
-            Err(SettingsError::Namespace { namespace }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
 /// `GET /system/functions`
 pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let functions = functions.all();
+    let namespace = namespace_of("", uri);
+    functions.check_namespace(&namespace)?;
+    let functions = functions.all_in(&namespace);
     let list: Vec<_> = functions
         .iter()
         .map(|function| status(function, function.invocations.load(Ordering::Relaxed)))
@@ -139,26 +129,26 @@ pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError>
 
 /// `GET /system/function/NAME`
 pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
     Ok(reply::json(StatusCode::OK, &status(&function, 0)))
 }
 
 /// `GET /system/function/NAME/stats`, an addition of ours
 pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
-    let report = function.statistics().report(&function.name, DEFAULT_NAMESPACE);
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
+    let report = function
+        .statistics()
+        .report(&function.id.name, &function.id.namespace);
     Ok(reply::json(StatusCode::OK, &report))
 }
 
 /// `POST /system/functions`
 pub(crate) async fn create(
     functions: &Functions,
-    body: Incoming,
+    request: Request<Incoming>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
-    let deployment: FunctionDeployment = read_json(body).await?;
+    let deployment = read_deployment(request).await?;
     functions.create(deployment, own_names).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
@@ -166,12 +156,20 @@ pub(crate) async fn create(
 /// `PUT /system/functions`
 pub(crate) async fn update(
     functions: &Functions,
-    body: Incoming,
+    request: Request<Incoming>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
-    let deployment: FunctionDeployment = read_json(body).await?;
+    let deployment = read_deployment(request).await?;
     functions.update(deployment, own_names).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+async fn read_deployment(request: Request<Incoming>) -> Result<FunctionDeployment, ApiError> {
+    let uri = request.uri().clone();
+    let mut deployment: FunctionDeployment = read_json(request.into_body()).await?;
+    // The name is checked later, and has no dot in it: it names no namespace.
+    deployment.namespace = namespace_of(&deployment.namespace, &uri);
+    Ok(deployment)
 }
 
 /// What is to be removed.
@@ -185,15 +183,10 @@ struct Removal {
 
 /// `DELETE /system/functions`
 pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    check_namespace(request.uri())?;
+    let uri = request.uri().clone();
     let removal: Removal = read_json(request.into_body()).await?;
-    if !matches!(removal.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
-        return Err(SettingsError::Namespace {
-            namespace: removal.namespace,
-        }
-        .into());
-    }
-    functions.remove(&removal.function_name).await?;
+    let id = FunctionId::new(&removal.function_name, &removal.namespace, &uri);
+    functions.remove(&id).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 

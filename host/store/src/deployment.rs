@@ -16,6 +16,9 @@ pub struct Resources {
     /// Processor time, for example `100m`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cpu: String,
+    /// Whatever else is asked for, for example `nvidia.com/gpu`.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, String>,
 }
 
 /// A function as deployed by its user, kept word for word.

@@ -1,7 +1,8 @@
 //! What the daemon keeps on disk, under one directory.
 //!
 //! ```text
-//! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
+//! DIR/spore.redb           function records, namespaces, secrets, image tags, manifests' media types; locked while a daemon
+//!                          runs; for the daemon's user only
 //! DIR/queue.redb           invocations that nobody waits for
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
@@ -24,10 +25,12 @@ mod files;
 pub mod fuzzing;
 mod images;
 mod logs;
+mod namespaces;
 mod program;
 mod queue;
 mod records;
 mod reference;
+mod secrets;
 mod unpack;
 
 use std::fs::{File, TryLockError};
@@ -43,10 +46,12 @@ pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
+pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
 pub use queue::{QueueChange, QueueStore};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
+pub use secrets::Secrets;
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
@@ -99,6 +104,10 @@ pub enum OpenError {
 pub struct Store {
     /// Function records.
     pub records: Records,
+    /// Namespaces other than the default one.
+    pub namespaces: Namespaces,
+    /// Secrets of functions.
+    pub secrets: Secrets,
     /// Images by digest.
     pub images: ImageStore,
     /// Logs of the functions.
@@ -132,7 +141,9 @@ impl Store {
         make_folder(&logs)?;
         let logs = LogStore::open(&logs).map_err(|source| OpenError::Files { path: logs, source })?;
         Ok(Self {
-            records: Records::new(database),
+            records: Records::new(database.clone()),
+            namespaces: Namespaces::new(database.clone()),
+            secrets: Secrets::new(database),
             images,
             logs,
             queue,

@@ -29,6 +29,7 @@ mod resets;
 mod roots;
 mod run;
 mod scaling;
+mod secrets;
 mod snapshots;
 mod statistics;
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        secrets::TESTS,
         snapshots::TESTS,
         statistics::TESTS,
         load::TESTS,

@@ -60,7 +60,10 @@ pub(crate) async fn run(client: &Client, arguments: DeployArguments) -> anyhow::
             (settings, image)
         }
     };
-    let function = deployment(&settings, image);
+    let function = FunctionDeployment {
+        secrets: arguments.secret.clone(),
+        ..deployment(&settings, image)
+    };
     let done = if arguments.no_replace {
         create(client, &function).await?
     } else {
@@ -251,6 +254,7 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
         service: settings.name.to_string(),
         image,
         env_vars: settings.environment.clone(),
+        secrets: Vec::new(),
         labels,
         annotations,
         limits: (settings.memory.is_some() || settings.cpu.is_some()).then(|| Resources {

@@ -6,6 +6,7 @@ mod invoke;
 mod logs;
 mod run;
 mod scale;
+mod secret;
 mod serve;
 mod source;
 mod stats;
@@ -30,7 +31,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
-        Command::Deploy(arguments) => block_on(deploy::run(&client()?, arguments)),
+        Command::Deploy(arguments) => block_on(deploy::run(&client()?, *arguments)),
         Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
@@ -39,6 +40,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
+        Command::Secret(arguments) => block_on(secret::run(&client()?, arguments.command)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());

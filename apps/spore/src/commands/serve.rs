@@ -45,6 +45,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         idle_timeout: arguments.idle_timeout,
         ready_timeout: arguments.ready_timeout,
         max_connections,
+        max_queued_body_bytes: arguments.async_body_limit,
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
