@@ -290,7 +290,11 @@ impl Client {
         Ok(response.into_body())
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, call: &'static str) -> Result<T, ApiError> {
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        call: &'static str,
+    ) -> Result<T, ApiError> {
         let response = self.call(Method::GET, path, Bytes::new()).await?;
         let body = response
             .into_body()
@@ -302,7 +306,12 @@ impl Client {
     }
 
     /// Sends a call with a JSON body, if any, and takes any answer of success.
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ApiError> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ApiError> {
         let mut request = Request::builder().method(method).uri(path);
         if !body.is_empty() {
             request = request.header(http::header::CONTENT_TYPE, "application/json");

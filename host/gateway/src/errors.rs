@@ -199,7 +199,9 @@ pub(crate) enum ApiError {
     Record(#[from] RecordError),
     #[error("the function `{name}` cannot be loaded")]
     Load { name: String, source: Box<ApiError> },
-    #[error("name a function or a state: `?function=NAME` or `?state=dead`; without, every invocation would be dropped")]
+    #[error(
+        "name a function or a state: `?function=NAME` or `?state=dead`; without, every invocation would be dropped"
+    )]
     DropsEverything,
     #[error(transparent)]
     Queue(#[from] ChangeError),
@@ -259,9 +261,12 @@ impl ApiError {
             Self::Queue(ChangeError::Running { .. }) => StatusCode::CONFLICT,
             Self::Queue(ChangeError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Queue(ChangeError::Record(_)) | Self::QueueOpen(_) | Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::Queue(ChangeError::Record(_))
+            | Self::QueueOpen(_)
+            | Self::Record(_)
+            | Self::Log(_)
+            | Self::Load { .. }
+            | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

@@ -42,7 +42,7 @@ pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, pe
         }
         .answer(),
         Some(function) => {
-            let request = to_function(request, &path, peer, &stamps).map(CallerBody::Client);
+            let request = to_function(request, path, peer, &stamps).map(CallerBody::Client);
             answer_of(functions, &function, request, started).await
         }
     };
@@ -64,22 +64,27 @@ pub(crate) async fn answer_of(
 }
 
 /// Name of the function, and path with query as the function sees them, of a target below `prefix`.
-pub(crate) fn split_target<'a>(uri: &'a Uri, prefix: &str) -> (&'a str, std::borrow::Cow<'a, str>) {
+pub(crate) fn split_target<'a>(uri: &'a Uri, prefix: &str) -> (&'a str, PathAndQuery) {
     let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
     let target = target.strip_prefix(prefix).unwrap_or_default();
     let end = target.find(['/', '?']).unwrap_or(target.len());
     let (name, rest) = target.split_at(end);
-    if rest.starts_with('/') {
-        (name, rest.into())
+    let path = if rest.starts_with('/') {
+        PathAndQuery::try_from(rest)
     } else {
-        (name, format!("/{rest}").into())
-    }
+        PathAndQuery::try_from(format!("/{rest}"))
+    };
+    (name, path.unwrap_or(PathAndQuery::from_static("/")))
 }
 
 /// A client's request as the function sees it.
-pub(crate) fn to_function<B>(request: Request<B>, path: &str, peer: SocketAddr, stamps: &Stamps) -> Request<B> {
+pub(crate) fn to_function<B>(
+    request: Request<B>,
+    path: PathAndQuery,
+    peer: SocketAddr,
+    stamps: &Stamps,
+) -> Request<B> {
     let (mut parts, body) = request.into_parts();
-    let path = PathAndQuery::try_from(path).unwrap_or(PathAndQuery::from_static("/"));
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
     headers::to_function(&mut parts.headers, peer, stamps);
@@ -339,7 +344,8 @@ mod tests {
         ];
         for (uri, name, path) in cases {
             let uri: Uri = uri.parse().expect("a valid URI");
-            assert_eq!(split_target(&uri, "/function/"), (name, path.into()), "{uri}");
+            let split = split_target(&uri, "/function/");
+            assert_eq!((split.0, split.1.as_str()), (name, path), "{uri}");
         }
     }
 }

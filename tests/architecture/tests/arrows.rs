@@ -25,7 +25,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("host/queue", &["host/store"]),
     ("host/rootfs", &["abi"]),
     ("host/store", &["host/rootfs", "host/sandbox"]),
-    ("host/gateway", &["host/pool", "host/queue", "host/sandbox", "host/store"]),
+    (
+        "host/gateway",
+        &["host/pool", "host/queue", "host/sandbox", "host/store"],
+    ),
     ("host/builder", &[]),
     ("host/client", &[]),
     (

@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         idle_timeout: arguments.idle_timeout,
         ready_timeout: arguments.ready_timeout,
         max_connections,
-        max_queued_body_bytes: arguments.async_body_limit,
+        max_queued_body_bytes: usize::try_from(arguments.async_body_limit).unwrap_or(usize::MAX),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -65,11 +65,14 @@ pub(crate) async fn accept(gateway: &Gateway, request: Request<Incoming>, peer: 
     let mut answer = match gateway.functions.find(name) {
         None => InvokeError::UnknownFunction { name: excerpt(name) }.answer(),
         Some(function) => {
-            let request = to_function(request, &path, peer, &stamps);
+            let request = to_function(request, path, peer, &stamps);
             let accepted_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
             queue(gateway, function.id.key(), request, accepted_ms)
                 .await
-                .map_or_else(|error| error.answer(&gateway.data), |()| reply::empty(StatusCode::ACCEPTED))
+                .map_or_else(
+                    |error| error.answer(&gateway.data),
+                    |()| reply::empty(StatusCode::ACCEPTED),
+                )
         }
     };
     stamps.put(answer.headers_mut());

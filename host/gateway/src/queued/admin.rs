@@ -165,5 +165,8 @@ async fn drop_all(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
         // One that was answered meanwhile is gone, which is what is wanted.
         dropped += usize::from(gateway.queue.remove(&entry.message.call_id).await.is_ok());
     }
-    Ok(reply::json(StatusCode::OK, &serde_json::json!({ "dropped": dropped })))
+    Ok(reply::json(
+        StatusCode::OK,
+        &serde_json::json!({ "dropped": dropped }),
+    ))
 }

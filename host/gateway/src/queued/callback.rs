@@ -134,7 +134,9 @@ impl Callbacks {
                 Err(error) => error,
             };
             let may_pass = match &error {
-                CallbackError::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+                CallbackError::Status { status, .. } => {
+                    status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+                }
                 CallbackError::Url { .. } | CallbackError::Forbidden { .. } => false,
                 _ => true,
             };
@@ -156,8 +158,13 @@ impl Callbacks {
         }
         let stream = TcpStream::connect(&allowed[..]).await.map_err(connect_error)?;
         if target.is_encrypted {
-            let name = ServerName::try_from(target.host.clone()).map_err(|error| connect_error(io::Error::other(error)))?;
-            let tls = self.tls.get_or_try_init(|| async { connector() }).await.map_err(connect_error)?;
+            let name = ServerName::try_from(target.host.clone())
+                .map_err(|error| connect_error(io::Error::other(error)))?;
+            let tls = self
+                .tls
+                .get_or_try_init(|| async { connector() })
+                .await
+                .map_err(connect_error)?;
             let stream = tls.connect(name, stream).await.map_err(connect_error)?;
             exchange(target, result, stream).await
         } else {
@@ -243,11 +250,26 @@ mod tests {
     #[test]
     fn urls_are_checked() {
         let target = Target::parse(b"http://user@[::1]:81/a?b").expect("a URL");
-        assert_eq!((target.host.as_str(), target.port, target.is_encrypted), ("::1", 81, false));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.is_encrypted),
+            ("::1", 81, false)
+        );
         let target = Target::parse(b"https://example.com").expect("a URL");
-        assert_eq!((target.host.as_str(), target.port, target.is_encrypted), ("example.com", 443, true));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.is_encrypted),
+            ("example.com", 443, true)
+        );
         let long = format!("http://a/{}", "a".repeat(URL_BYTES_MAX));
-        for bad in ["", "/x", "a:80", "ftp://a/", "http://", "file:///etc/passwd", "http://a b/", &long] {
+        for bad in [
+            "",
+            "/x",
+            "a:80",
+            "ftp://a/",
+            "http://",
+            "file:///etc/passwd",
+            "http://a b/",
+            &long,
+        ] {
             assert!(Target::parse(bad.as_bytes()).is_err(), "{bad}");
         }
     }
@@ -270,7 +292,11 @@ mod tests {
         ];
         for (address, by_open, by_closed) in cases {
             let parsed = address.parse().expect("an address");
-            assert_eq!((open.is_allowed(parsed), closed.is_allowed(parsed)), (by_open, by_closed), "{address}");
+            assert_eq!(
+                (open.is_allowed(parsed), closed.is_allowed(parsed)),
+                (by_open, by_closed),
+                "{address}"
+            );
         }
     }
 }

@@ -61,7 +61,9 @@ struct Ended {
 async fn run(gateway: &Gateway, delivery: Delivery) {
     let message = &delivery.message;
     let function = gateway.functions.find(&message.function);
-    let policy = function.as_ref().map(|function| retry_policy(&function.record().deployment));
+    let policy = function
+        .as_ref()
+        .map(|function| retry_policy(&function.record().deployment));
     let policy = policy.and_then(Result::ok).unwrap_or_default();
     let started = Instant::now();
     let result = match (function, request(&delivery)) {
@@ -95,9 +97,22 @@ async fn run(gateway: &Gateway, delivery: Delivery) {
         error: result.is_internal.then(|| shortened(&result.body)),
     };
     let verdict = policy.verdict(&outcome, attempts, fastrand::f64());
-    tracing::debug!(function = message.function, call_id = message.call_id, ?verdict, "a queued invocation was run");
+    tracing::debug!(
+        function = message.function,
+        call_id = message.call_id,
+        ?verdict,
+        "a queued invocation was run"
+    );
     if !matches!(verdict, Verdict::Again { .. }) {
-        call_back(gateway, message, result, attempts, policy.attempts, started.elapsed()).await;
+        call_back(
+            gateway,
+            message,
+            result,
+            attempts,
+            policy.attempts,
+            started.elapsed(),
+        )
+        .await;
     }
     match verdict {
         Verdict::Answered => delivery.answered().await,
@@ -115,7 +130,9 @@ fn request(delivery: &Delivery) -> Option<Request<CallerBody>> {
     for (name, value) in &message.headers {
         let value: Option<Vec<u8>> = value.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
         let value = HeaderValue::from_bytes(&value?).ok()?;
-        request.headers_mut().append(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
+        request
+            .headers_mut()
+            .append(HeaderName::from_bytes(name.as_bytes()).ok()?, value);
     }
     Some(request)
 }
@@ -139,7 +156,9 @@ async fn collect(answer: Answer, is_wanted: bool) -> Ended {
         match Limited::new(&mut body, RESULT_BYTES_MAX).collect().await {
             Ok(bytes) => bytes.to_bytes(),
             Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-                let line = format!("the answer is longer than the {RESULT_BYTES_MAX} bytes that are kept for a callback");
+                let line = format!(
+                    "the answer is longer than the {RESULT_BYTES_MAX} bytes that are kept for a callback"
+                );
                 return Ended {
                     is_final: true,
                     ..internal(StatusCode::BAD_GATEWAY, &line)
@@ -188,7 +207,9 @@ async fn call_back(
     remove_hop_by_hop(&mut headers);
     headers.remove(HOST);
     headers.remove(http::header::CONTENT_LENGTH);
-    headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("text/plain"));
+    headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("text/plain"));
     let texts = [
         (CALL_ID, message.call_id.clone()),
         (DURATION_SECONDS, format!("{:.6}", took.as_secs_f64())),
@@ -212,7 +233,11 @@ async fn call_back(
     }
     .await;
     if let Err(error) = sent {
-        let line = format!("the result of invocation {} was not sent: {}", message.call_id, one_line(&error));
+        let line = format!(
+            "the result of invocation {} was not sent: {}",
+            message.call_id,
+            one_line(&error)
+        );
         match gateway.functions.find(&message.function) {
             Some(function) => function.tell(line),
             None => tracing::warn!("{line}"),
