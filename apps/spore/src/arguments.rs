@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     /// Call a function and print its answer
     Invoke(InvokeArguments),
+    /// List, show, retry or drop invocations that nobody waits for
+    Async(AsyncArguments),
     /// List the functions
     #[command(visible_alias = "ls")]
     List(ListArguments),
@@ -106,6 +108,9 @@ pub(crate) struct ServeArguments {
     /// How long an idle instance is kept
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// Longest body of an invocation that is sent to /async-function/
+    #[arg(long, value_name = "SIZE", default_value = "1Mi", value_parser = parse_memory)]
+    pub(crate) async_body_limit: u64,
     /// How long a new instance may take until it listens on its port
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration::parse)]
     pub(crate) ready_timeout: Duration,
@@ -580,6 +585,65 @@ pub(crate) struct InvokeArguments {
     /// Path below the function's own
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub(crate) path: String,
+    /// Do not wait for the answer: prints the call ID once the invocation is on the daemon's disk
+    #[arg(long = "async", short = 'a')]
+    pub(crate) queued: bool,
+    /// URL that the answer is sent to
+    #[arg(long, value_name = "URL", requires = "queued")]
+    pub(crate) callback: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore invoke hello --async --data Ada\n  spore async list --dead\n  spore async drop --function hello --dead"
+)]
+pub(crate) struct AsyncArguments {
+    #[command(subcommand)]
+    pub(crate) command: AsyncCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AsyncCommand {
+    /// List the invocations that wait, run, or have failed for good
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only those of a function
+        #[arg(long, value_name = "NAME")]
+        function: Option<FunctionName>,
+        /// Only those that have failed for good
+        #[arg(long)]
+        dead: bool,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 1000)]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show everything about an invocation
+    Show {
+        /// Its call ID
+        call_id: String,
+    },
+    /// Try an invocation again now, with all its attempts
+    Retry {
+        /// Its call ID
+        #[arg(required = true)]
+        call_ids: Vec<String>,
+    },
+    /// Drop invocations; one that is running comes to its end, and is not tried again
+    #[command(visible_aliases = ["cancel", "rm"])]
+    Drop {
+        /// Their call IDs
+        #[arg(required_unless_present_any = ["function", "dead"])]
+        call_ids: Vec<String>,
+        /// All those of a function
+        #[arg(long, value_name = "NAME", conflicts_with = "call_ids")]
+        function: Option<FunctionName>,
+        /// All those that have failed for good
+        #[arg(long, conflicts_with = "call_ids")]
+        dead: bool,
+    },
 }
 
 #[derive(Debug, Args)]

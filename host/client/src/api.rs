@@ -323,7 +323,12 @@ impl Client {
     }
 
     /// Sends a call with a JSON body, if any, and takes any answer of success.
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, ApiError> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, ApiError> {
         let mut request = Request::builder().method(method).uri(path);
         if !body.is_empty() {
             request = request.header(http::header::CONTENT_TYPE, "application/json");

@@ -5,11 +5,13 @@
 //! - [`transport`]: addresses, connections, bodies; everything that can go wrong before an answer is there.
 //! - [`api`]: the OpenFaaS REST API in typed form.
 //! - [`images`]: the images in its store.
+//! - [`queued`]: invocations that nobody waits for.
 //! - [`statistics`]: how long a function's instances took.
 //! - [`registry`]: pushing an image by the OCI distribution specification.
 
 pub mod api;
 pub mod images;
+pub mod queued;
 pub mod registry;
 pub mod statistics;
 mod tls;

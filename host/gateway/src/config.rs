@@ -34,6 +34,8 @@ pub struct DaemonConfig {
     /// How other registries are found, from which images are pulled that are not stored; none if nothing is ever pulled or
     /// pushed there.
     pub registries: Option<RegistryOptions>,
+    /// Longest body of an invocation that nobody waits for, in bytes.
+    pub max_queued_body_bytes: usize,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -51,6 +53,7 @@ impl Default for DaemonConfig {
             basic_auth: BasicAuth::Off,
             tls: None,
             registries: None,
+            max_queued_body_bytes: 1 << 20,
             shutdown_grace: Duration::from_secs(10),
         }
     }

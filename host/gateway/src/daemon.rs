@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::server::graceful::GracefulShutdown;
+use spore_queue::{Limits, Queue};
 use spore_registry::Registries;
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
@@ -26,6 +27,7 @@ use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::images::Names;
 use crate::metrics::RequestCounts;
+use crate::queued::{Callbacks, dispatch};
 use crate::registry::Uploads;
 use crate::routes::Gateway;
 use crate::serving;
@@ -78,6 +80,7 @@ pub struct Daemon {
     gateway: Arc<Gateway>,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
+    dispatcher: JoinHandle<()>,
     grace: Duration,
     new_credentials: Option<NewCredentials>,
 }
@@ -103,11 +106,20 @@ impl Daemon {
         let functions = Functions::load(config, store.clone(), names.clone(), sandbox).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
+        let queue = {
+            let store = store.clone();
+            tokio::task::spawn_blocking(move || Queue::open(store, Limits::default()))
+                .await
+                .map_err(ApiError::from)?
+                .map_err(ApiError::from)?
+        };
         let gateway = Gateway {
             functions,
             store,
             uploads,
             names,
+            queue,
+            callbacks: Callbacks::new(local_address),
             data,
             sandbox_kind,
             layers,
@@ -119,12 +131,14 @@ impl Daemon {
         };
         let gateway = Arc::new(gateway);
         let server = tokio::spawn(serve(listener, gateway.clone(), max_connections, grace));
+        let dispatcher = tokio::spawn(dispatch(gateway.clone(), grace));
         tracing::info!(%local_address, sandbox = sandbox_kind, "the gateway is listening");
         Ok(Self {
             local_address,
             gateway,
             stop,
             server,
+            dispatcher,
             grace,
             new_credentials,
         })
@@ -166,6 +180,9 @@ impl Daemon {
         self.stop.send_replace(true);
         if let Err(error) = self.server.await {
             tracing::error!(%error, "the server has failed");
+        }
+        if let Err(error) = self.dispatcher.await {
+            tracing::error!(%error, "the task that runs queued invocations has failed");
         }
         // Invocations that outlasted the grace period were broken off with their connections.
         self.gateway

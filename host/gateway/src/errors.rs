@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::{AboveMaximum, AcquireError, PreBootError};
+use spore_queue::ChangeError;
 use spore_registry::{RegistryError, RegistryFault};
 use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{CollectError, DeriveError, RecordError, ReferenceParseError};
@@ -221,6 +222,14 @@ pub(crate) enum ApiError {
     Record(#[from] RecordError),
     #[error("the function `{name}` cannot be loaded")]
     Load { name: String, source: Box<ApiError> },
+    #[error(
+        "name a function or a state: `?function=NAME` or `?state=dead`; without, every invocation would be dropped"
+    )]
+    DropsEverything,
+    #[error(transparent)]
+    Queue(#[from] ChangeError),
+    #[error("the queue of an earlier start could not be read")]
+    QueueOpen(#[from] spore_queue::OpenError),
     #[error("a task of the daemon was lost")]
     Lost(#[from] tokio::task::JoinError),
 }
@@ -261,6 +270,7 @@ impl ApiError {
             | Self::Scale { .. }
             | Self::BadCount { .. }
             | Self::NoFunctionNamed
+            | Self::DropsEverything
             | Self::TwoNames { .. }
             | Self::NoImageNamed
             | Self::BadReference(_) => StatusCode::BAD_REQUEST,
@@ -280,11 +290,17 @@ impl ApiError {
             Self::UnknownImage { .. } | Self::Derive { .. } => StatusCode::BAD_REQUEST,
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Exists { .. } => StatusCode::CONFLICT,
-            Self::NotFound { .. } => StatusCode::NOT_FOUND,
+            Self::NotFound { .. } | Self::Queue(ChangeError::Unknown { .. }) => StatusCode::NOT_FOUND,
+            Self::Queue(ChangeError::Running { .. }) => StatusCode::CONFLICT,
+            Self::Queue(ChangeError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Collect(_) | Self::Record(_) | Self::Log(_) | Self::Load { .. } | Self::Lost(_) => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Self::Queue(ChangeError::Record(_))
+            | Self::QueueOpen(_)
+            | Self::Collect(_)
+            | Self::Record(_)
+            | Self::Log(_)
+            | Self::Load { .. }
+            | Self::Lost(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 

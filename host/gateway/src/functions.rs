@@ -9,9 +9,7 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{
-    Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Store,
-};
+use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Store};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
@@ -87,7 +85,7 @@ impl Function {
     }
 
     /// Writes a line of the platform's to its log.
-    fn tell(&self, text: String) {
+    pub(crate) fn tell(&self, text: String) {
         self.log.write(LogLine {
             instance: String::new(),
             time: SystemTime::now(),

@@ -22,7 +22,7 @@ use crate::errors::InvokeError;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
-use crate::request_body::{Replay, RequestBody};
+use crate::request_body::{CallerBody, Replay, RequestBody};
 use crate::statistics::{FunctionStatistics, Recording};
 
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
@@ -35,46 +35,57 @@ pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, pe
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_nanos());
     let stamps = Stamps::new(request.headers(), now_ns);
-    let (name, path) = split_target(request.uri());
+    let (name, path) = split_target(request.uri(), "/function/");
     let mut answer = match functions.find(name) {
         None => InvokeError::UnknownFunction {
             name: name.chars().take(130).collect(),
         }
         .answer(),
         Some(function) => {
-            let path = PathAndQuery::try_from(path.as_ref()).unwrap_or(PathAndQuery::from_static("/"));
-            let request = to_function(request, path, peer, &stamps);
-            function.invocations.fetch_add(1, Ordering::Relaxed);
-            let answer = invoke_function(functions, &function, request, started)
-                .await
-                .unwrap_or_else(|error| error.answer());
-            function.counts.record(answer.status(), started.elapsed());
-            answer
+            let request = to_function(request, path, peer, &stamps).map(CallerBody::Client);
+            answer_of(functions, &function, request, started).await
         }
     };
     stamps.put(answer.headers_mut());
     answer
 }
 
-/// Name of the function, and path with query as the function sees them, of a target below `/function/`.
-fn split_target(uri: &Uri) -> (&str, std::borrow::Cow<'_, str>) {
-    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
-    let target = target.strip_prefix("/function/").unwrap_or_default();
-    let end = target.find(['/', '?']).unwrap_or(target.len());
-    let (name, rest) = target.split_at(end);
-    if rest.starts_with('/') {
-        (name, rest.into())
-    } else {
-        (name, format!("/{rest}").into())
-    }
+/// What a function answers to a request that is its own already, or why it does not.
+pub(crate) async fn answer_of(
+    functions: &Functions,
+    function: &Arc<Function>,
+    request: Request<CallerBody>,
+    started: Instant,
+) -> Answer {
+    function.invocations.fetch_add(1, Ordering::Relaxed);
+    let answer = invoke_function(functions, function, request, started)
+        .await
+        .unwrap_or_else(|error| error.answer());
+    function.counts.record(answer.status(), started.elapsed());
+    answer
 }
 
-fn to_function(
-    request: Request<Incoming>,
+/// Name of the function, and path with query as the function sees them, of a target below `prefix`.
+pub(crate) fn split_target<'a>(uri: &'a Uri, prefix: &str) -> (&'a str, PathAndQuery) {
+    let target = uri.path_and_query().map_or("", PathAndQuery::as_str);
+    let target = target.strip_prefix(prefix).unwrap_or_default();
+    let end = target.find(['/', '?']).unwrap_or(target.len());
+    let (name, rest) = target.split_at(end);
+    let path = if rest.starts_with('/') {
+        PathAndQuery::try_from(rest)
+    } else {
+        PathAndQuery::try_from(format!("/{rest}"))
+    };
+    (name, path.unwrap_or(PathAndQuery::from_static("/")))
+}
+
+/// A client's request as the function sees it.
+pub(crate) fn to_function<B>(
+    request: Request<B>,
     path: PathAndQuery,
     peer: SocketAddr,
     stamps: &Stamps,
-) -> Request<Incoming> {
+) -> Request<B> {
     let (mut parts, body) = request.into_parts();
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
@@ -87,7 +98,7 @@ fn to_function(
 async fn invoke_function(
     functions: &Functions,
     function: &Arc<Function>,
-    request: Request<Incoming>,
+    request: Request<CallerBody>,
     started: Instant,
 ) -> Result<Answer, InvokeError> {
     let timeout = function.timeout();
@@ -184,7 +195,7 @@ impl Invocation<'_> {
     }
 
     /// Sends the request to an instance and waits for the head of the response.
-    async fn run(&mut self, request: Request<Incoming>) -> Result<Answering, InvokeError> {
+    async fn run(&mut self, request: Request<CallerBody>) -> Result<Answering, InvokeError> {
         let (head, body) = request.into_parts();
         let (body, replay) = RequestBody::new(body);
         let original = Original { head, replay };
@@ -338,7 +349,8 @@ mod tests {
         ];
         for (uri, name, path) in cases {
             let uri: Uri = uri.parse().expect("a valid URI");
-            assert_eq!(split_target(&uri), (name, path.into()), "{uri}");
+            let split = split_target(&uri, "/function/");
+            assert_eq!((split.0, split.1.as_str()), (name, path), "{uri}");
         }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  /function/NAME[.NAMESPACE][/path]  invoke    lease of the pool, then HTTP/1.1 with the instance, streamed both ways
+//!  /async-function/NAME…               queued    accepted when it is on disk, run by a task of the daemon
 //!  /system/…, /healthz                system    deploy, list, scale, remove, logs, in OpenFaaS's shapes
 //!  /system/images…                    images    list, inspect, pull, push, remove, prune, check
 //!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
@@ -29,6 +30,7 @@ mod names;
 mod namespaces;
 mod openapi;
 mod quantity;
+mod queued;
 mod registry;
 mod reply;
 mod request_body;

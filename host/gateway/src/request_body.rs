@@ -12,6 +12,50 @@ use hyper::body::Incoming;
 /// How much of a body is kept to be sent again, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 10;
 
+/// The body of a request as it comes to the gateway.
+pub(crate) enum CallerBody {
+    /// On its way from a client.
+    Client(Incoming),
+    /// In memory; none when read or empty.
+    Kept(Option<Bytes>),
+}
+
+impl CallerBody {
+    /// One that is in memory.
+    pub(crate) fn kept(bytes: Bytes) -> Self {
+        Self::Kept(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+impl Body for CallerBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Self::Client(body) => Pin::new(body).poll_frame(context),
+            Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Client(body) => body.is_end_stream(),
+            Self::Kept(bytes) => bytes.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Client(body) => body.size_hint(),
+            Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+        }
+    }
+}
+
 /// What has passed of a body, and the rest.
 struct Source<B> {
     rest: B,
@@ -40,7 +84,7 @@ impl<B: Body<Data = Bytes> + Unpin> Source<B> {
 }
 
 /// A body as it is sent.
-pub(crate) struct RequestBody<B = Incoming> {
+pub(crate) struct RequestBody<B = CallerBody> {
     /// None if there is no body.
     source: Option<Arc<Mutex<Source<B>>>>,
     /// How many of the kept pieces were sent.
@@ -48,7 +92,7 @@ pub(crate) struct RequestBody<B = Incoming> {
 }
 
 /// The means to send a body once more.
-pub(crate) struct Replay<B = Incoming>(Option<Arc<Mutex<Source<B>>>>);
+pub(crate) struct Replay<B = CallerBody>(Option<Arc<Mutex<Source<B>>>>);
 
 fn lock<B>(source: &Mutex<Source<B>>) -> MutexGuard<'_, Source<B>> {
     source.lock().unwrap_or_else(PoisonError::into_inner)

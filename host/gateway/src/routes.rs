@@ -8,6 +8,7 @@ use std::time::Instant;
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use spore_queue::Queue;
 use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
@@ -16,6 +17,7 @@ use crate::authentication::{self, Authentication};
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::metrics::{self, RequestCounts};
+use crate::queued::{self, Callbacks};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
 use crate::tls::Tls;
@@ -28,6 +30,8 @@ pub(crate) struct Gateway {
     pub(crate) uploads: Uploads,
     /// Finds images by their names, and pulls them.
     pub(crate) names: images::Names,
+    pub(crate) queue: Queue,
+    pub(crate) callbacks: Callbacks,
     /// The data folder, for errors that concern it.
     pub(crate) data: PathBuf,
     pub(crate) sandbox_kind: &'static str,
@@ -63,6 +67,9 @@ impl Gateway {
         if path.starts_with("/function/") {
             return invoke::invoke(&self.functions, request, peer).await;
         }
+        if path.starts_with("/async-function/") {
+            return self.queued(request, peer).await;
+        }
         let started = Instant::now();
         let (method, path) = (request.method().clone(), path.to_owned());
         let answer = self.answer_to_operator(request).await;
@@ -84,6 +91,23 @@ impl Gateway {
             registry::answer(self, request).await
         } else {
             self.system(request).await
+        }
+    }
+
+    /// Answers below `/async-function/`.
+    async fn queued(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        match *request.method() {
+            Method::POST => queued::accept(self, request, peer).await,
+            Method::DELETE => {
+                let call_id = request
+                    .uri()
+                    .path()
+                    .strip_prefix("/async-function/")
+                    .unwrap_or_default();
+                let answer = queued::cancel(self, &decode(call_id)).await;
+                answer.unwrap_or_else(|error| error.answer(&self.data))
+            }
+            _ => wrong_method("POST, DELETE"),
         }
     }
 
@@ -163,6 +187,11 @@ impl Gateway {
 
     /// Answers at an address that names a function.
     async fn named(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+        let rest = request.uri().path().strip_prefix("/system/async");
+        if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            let rest = rest.to_owned();
+            return queued::answer(self, &rest, request).await;
+        }
         let (functions, uri) = (&self.functions, request.uri().clone());
         match (Named::of(uri.path()), request.method()) {
             (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
@@ -268,7 +297,7 @@ pub(crate) fn parameter(uri: &http::Uri, name: &str) -> Option<String> {
 }
 
 /// Undoes percent-encoding; what is not valid stays as it is.
-fn decode(text: &str) -> String {
+pub(crate) fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;

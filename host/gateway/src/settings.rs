@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spore_pool::PoolLimits;
+use spore_queue::{RetryPolicy, RetryPolicyError};
 use spore_sandbox::{EgressRule, EgressRuleError, Isolation, SECRETS_BYTES_MAX};
 use spore_store::FunctionDeployment;
 
@@ -64,6 +65,8 @@ pub(crate) enum SettingsError {
     Isolation { text: String },
     #[error("{EGRESS} is not valid: {0}")]
     Egress(#[from] EgressRuleError),
+    #[error(transparent)]
+    Retry(#[from] RetryPolicyError),
     #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
     MinAboveMax { min: u32, max: u32 },
     #[error("`{name}` cannot be an environment variable: its name is empty, or holds = or a zero byte")]
@@ -103,6 +106,7 @@ impl Settings {
             return Err(SettingsError::UnknownResource { name: excerpt(name) });
         }
         check_environment(deployment)?;
+        retry_policy(deployment)?;
         let min_instances = instances(&deployment.labels, SCALE_MIN)?.unwrap_or(0);
         let max_instances =
             instances(&deployment.labels, SCALE_MAX)?.unwrap_or(DEFAULT_MAX_INSTANCES.max(min_instances));
@@ -147,6 +151,11 @@ impl Settings {
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }
+}
+
+/// What becomes of invocations that nobody waits for and that failed.
+pub(crate) fn retry_policy(deployment: &FunctionDeployment) -> Result<RetryPolicy, RetryPolicyError> {
+    RetryPolicy::of(deployment.annotations.as_ref(), parse_duration)
 }
 
 fn check_environment(deployment: &FunctionDeployment) -> Result<(), SettingsError> {
@@ -307,6 +316,7 @@ mod tests {
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
             deployment(&[], &[(ISOLATION, "none")]),
+            deployment(&[], &[("com.openfaas.retry.attempts", "0")]),
             deployment(&[], &[(ONE_INVOCATION, "yes")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {

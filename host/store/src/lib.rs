@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/spore.redb           function records, namespaces, secrets, image tags, manifests' media types; locked while a daemon
 //!                          runs; for the daemon's user only
+//! DIR/queue.redb           invocations that nobody waits for
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
 //! DIR/credentials/         name and password of clients, if the daemon has made them itself
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
@@ -34,6 +35,7 @@ mod logs;
 mod manifests;
 mod namespaces;
 mod program;
+mod queue;
 mod records;
 mod reference;
 mod secrets;
@@ -45,10 +47,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use credentials::{CredentialFolder, PASSWORD_FILE, USER_FILE};
 pub use archive::{ArchiveEntry, read_archive};
 pub use check::CheckReport;
 pub use collect::{CollectError, Collected, NamedImage};
+pub use credentials::{CredentialFolder, PASSWORD_FILE, USER_FILE};
 use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
 pub use describe::{DerivedDescription, ImageDescription, ImageOutline, LayerDescription};
@@ -62,6 +64,7 @@ pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
 pub use manifests::{AnyManifest, choose_platform, digest_of, platforms};
 pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
+pub use queue::{QueueChange, QueueStore};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
 pub use secrets::Secrets;
@@ -69,6 +72,7 @@ pub use unikernels::{Unikernel, UnikernelFormat};
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
+const QUEUE_FILE: &str = "queue.redb";
 const DATABASE_ADVICE: &str = "put a copy of it back, or move it away to start without functions and images";
 
 /// Why a data directory could not be opened.
@@ -127,6 +131,8 @@ pub struct Store {
     pub credentials: CredentialFolder,
     /// Logs of the functions.
     pub logs: LogStore,
+    /// Invocations that nobody waits for.
+    pub queue: QueueStore,
     /// Held for as long as the directory is used. The database has a lock of its own, which it gives up for a moment
     /// when it is opened anew.
     _lock: Option<File>,
@@ -137,15 +143,18 @@ impl Store {
     pub fn open(directory: &Path) -> Result<Self, OpenError> {
         make_folder(directory)?;
         let lock = lock(directory)?;
-        let path = directory.join(DATABASE_FILE);
-        let database = Database::open(&path).map_err(|error| match error {
-            DatabaseOpenError::InUse => OpenError::InUse {
-                directory: directory.to_owned(),
-            },
-            DatabaseOpenError::Library(source) => OpenError::Database { path, source },
-            DatabaseOpenError::Damaged => OpenError::Damaged { path },
-        })?;
-        let database = Arc::new(database);
+        let open = |file| {
+            let path = directory.join(file);
+            Database::open(&path).map_err(|error| match error {
+                DatabaseOpenError::InUse => OpenError::InUse {
+                    directory: directory.to_owned(),
+                },
+                DatabaseOpenError::Library(source) => OpenError::Database { path, source },
+                DatabaseOpenError::Damaged => OpenError::Damaged { path },
+            })
+        };
+        let database = Arc::new(open(DATABASE_FILE)?);
+        let queue = QueueStore::new(open(QUEUE_FILE)?);
         let images = ImageStore::open(directory, database.clone())?;
         let logs = directory.join("logs");
         make_folder(&logs)?;
@@ -157,6 +166,7 @@ impl Store {
             images,
             credentials: CredentialFolder::new(directory),
             logs,
+            queue,
             _lock: lock,
         })
     }

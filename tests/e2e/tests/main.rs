@@ -27,6 +27,7 @@ mod lifecycle;
 mod load;
 mod output;
 mod process;
+mod queued;
 mod resets;
 mod roots;
 mod run;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         lifecycle::TESTS,
         output::TESTS,
         process::TESTS,
+        queued::TESTS,
         resets::TESTS,
         roots::TESTS,
         run::TESTS,

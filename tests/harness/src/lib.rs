@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+pub mod callbacks;
 pub mod client;
 pub mod daemon;
 pub mod process;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use spore_client::Client;
 use spore_client::api::percent_encode;
@@ -25,11 +25,19 @@ pub(crate) async fn run(client: &Client, arguments: InvokeArguments) -> anyhow::
     for (name, value) in &arguments.header {
         request = request.header(name, value);
     }
+    if let Some(url) = &arguments.callback {
+        request = request.header("x-callback-url", url);
+    }
     let request = request
         .body(body(arguments.data.as_deref())?)
         .map_err(RequestError::NotHttp)?;
     let response = client.send(request).await?;
     let status = response.status();
+    if arguments.queued && status == StatusCode::ACCEPTED {
+        let call_id = response.headers().get("x-call-id");
+        let call_id = call_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
+        return super::print(&format!("{call_id}\n"));
+    }
     if !status.is_success() {
         let message = read_message(response.into_body()).await;
         bail!(
@@ -51,7 +59,12 @@ pub(crate) async fn run(client: &Client, arguments: InvokeArguments) -> anyhow::
 }
 
 fn target(arguments: &InvokeArguments) -> String {
-    let mut target = format!("/function/{}", arguments.name);
+    let kind = if arguments.queued {
+        "async-function"
+    } else {
+        "function"
+    };
+    let mut target = format!("/{kind}/{}", arguments.name);
     if !arguments.path.is_empty() && arguments.path != "/" {
         if !arguments.path.starts_with('/') {
             target.push('/');

@@ -64,24 +64,11 @@ fn show(json: &str, is_json: bool) -> String {
                 "{} {} {}\n",
                 line.timestamp,
                 line.instance,
-                printable(line.text.trim_end_matches(['\r', '\n']))
+                super::printable(line.text.trim_end_matches(['\r', '\n']))
             )
         }
-        Err(_) => format!("{}\n", printable(json)),
+        Err(_) => format!("{}\n", super::printable(json)),
     }
-}
-
-/// A function must not be able to command the terminal: control characters except tabs are shown by their escapes.
-fn printable(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() && character != '\t' {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
-        }
-    }
-    shown
 }
 
 /// Cuts a stream of bytes into lines.

@@ -9,6 +9,7 @@ mod image_export;
 mod invoke;
 mod login;
 mod logs;
+mod queued;
 mod run;
 mod runtime;
 mod scale;
@@ -49,6 +50,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Runtime { command } => runtime::run(&command),
         Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
+        Command::Async(arguments) => block_on(queued::run(&client()?, arguments.command)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
         Command::Stats(arguments) => block_on(stats::run(&client()?, &arguments)),
@@ -161,4 +163,17 @@ fn write_out(bytes: &[u8]) -> anyhow::Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("standard output could not be written"),
     }
+}
+
+/// A function must not be able to command the terminal: control characters except tabs are shown by their escapes.
+fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\t' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }

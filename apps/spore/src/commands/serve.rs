@@ -51,6 +51,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             aliases: arguments.alias.clone(),
             mirrors: arguments.mirror.clone(),
         }),
+        max_queued_body_bytes: usize::try_from(arguments.async_body_limit).unwrap_or(usize::MAX),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,0 +1,124 @@
+//! `POST /async-function/NAME[.NAMESPACE][/path]`
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::HeaderName;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use spore_queue::{AcceptError, Message, State};
+
+use crate::errors::{InvokeError, shown};
+use crate::headers::Stamps;
+use crate::invoke::{split_target, to_function};
+use crate::names::excerpt;
+use crate::queued::callback::{CallbackError, Target};
+use crate::reply::{self, Answer};
+use crate::routes::Gateway;
+
+const CALLBACK_URL: HeaderName = HeaderName::from_static("x-callback-url");
+
+/// Why an invocation was not accepted.
+#[derive(Debug, thiserror::Error)]
+enum QueueingError {
+    #[error("X-Callback-Url is not valid")]
+    Callback(#[from] CallbackError),
+    #[error(
+        "the request's body is longer than {limit_bytes} bytes: send it to /function/, or start the daemon with a higher \
+         --async-body-limit"
+    )]
+    TooLong { limit_bytes: usize },
+    #[error("the request's body could not be read")]
+    Body(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the invocation was not accepted")]
+    Queue(#[from] AcceptError),
+}
+
+impl QueueingError {
+    fn answer(&self, data: &Path) -> Answer {
+        let status = match self {
+            Self::Callback(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Queue(AcceptError::Full(_)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Queue(AcceptError::Record(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Queue(AcceptError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let (status, line, retry_helps) = shown(self, status, data);
+        let is_transient = matches!(self, Self::Queue(AcceptError::Full(_) | AcceptError::Closed));
+        let answer = reply::text(status, &line);
+        if retry_helps || is_transient {
+            reply::retry_soon(answer)
+        } else {
+            answer
+        }
+    }
+}
+
+/// Accepts an invocation; the answer says so once it is on disk.
+pub(crate) async fn accept(gateway: &Gateway, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let stamps = Stamps::new(request.headers(), since_epoch.as_nanos());
+    let (name, path) = split_target(request.uri(), "/async-function/");
+    let mut answer = match gateway.functions.find(name) {
+        None => InvokeError::UnknownFunction { name: excerpt(name) }.answer(),
+        Some(function) => {
+            let request = to_function(request, path, peer, &stamps);
+            let accepted_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+            queue(gateway, function.id.key(), request, accepted_ms)
+                .await
+                .map_or_else(
+                    |error| error.answer(&gateway.data),
+                    |()| reply::empty(StatusCode::ACCEPTED),
+                )
+        }
+    };
+    stamps.put(answer.headers_mut());
+    answer
+}
+
+async fn queue(
+    gateway: &Gateway,
+    function: String,
+    request: Request<Incoming>,
+    accepted_ms: u64,
+) -> Result<(), QueueingError> {
+    let (head, body) = request.into_parts();
+    let callback = head.headers.get(CALLBACK_URL).filter(|url| !url.is_empty());
+    let callback = callback.map(|url| Target::parse(url.as_bytes())).transpose()?;
+    let limit_bytes = gateway.functions.config.max_queued_body_bytes;
+    let body = match Limited::new(body, limit_bytes).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => return Err(QueueingError::TooLong { limit_bytes }),
+        Err(error) => return Err(QueueingError::Body(error)),
+    };
+    let call_id = head.headers.get(crate::headers::CALL_ID);
+    let message = Message {
+        call_id: call_id.map(|id| text(id.as_bytes())).unwrap_or_default(),
+        function,
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        headers: kept(&head.headers),
+        callback: callback.map(|target| target.url),
+        body_bytes: body.len() as u64,
+        accepted_ms,
+        state: State::Waiting { due_ms: accepted_ms },
+        attempts: 0,
+        last: None,
+    };
+    Ok(gateway.queue.accept(message, body).await?)
+}
+
+/// Bytes as characters of the same number.
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn kept(headers: &HeaderMap) -> Vec<(String, String)> {
+    let headers = headers.iter();
+    headers
+        .map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes())))
+        .collect()
+}

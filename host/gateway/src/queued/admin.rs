@@ -1,0 +1,172 @@
+//! What is in the queue, and what an administrator does about it.
+//!
+//! ```text
+//!  GET    /system/async[?function=NAME][&namespace=NS][&state=alive|dead][&limit=N]   list
+//!  DELETE /system/async?function=NAME[&namespace=NS]&state=dead                       drop all of them
+//!  GET    /system/async/CALL-ID                                                       show, with its body
+//!  POST   /system/async/CALL-ID/retry                                                 try it again now
+//!  DELETE /system/async/CALL-ID                                                       drop it
+//! ```
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{Method, Request, StatusCode, Uri};
+use hyper::body::Incoming;
+use serde::Serialize;
+use spore_queue::{Entry, ListQuery, State};
+
+use crate::errors::ApiError;
+use crate::names::FunctionId;
+use crate::reply::{self, Answer};
+use crate::routes::{Gateway, decode, parameter, wrong_method};
+
+/// Invocations that are listed if nobody says how many.
+const LISTED: usize = 1000;
+/// Most that can be asked for.
+const LISTED_MAX: usize = 100_000;
+
+/// An invocation as the API shows it.
+#[derive(Serialize)]
+struct Shown<'a> {
+    call_id: &'a str,
+    function: &'a str,
+    /// `waiting`, `running` or `dead`.
+    state: &'static str,
+    method: &'a str,
+    path: &'a str,
+    body_bytes: u64,
+    accepted_ms: u64,
+    /// When its next attempt may begin; for one that waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    due_ms: Option<u64>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: &'a Option<spore_queue::Attempt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback: &'a Option<String>,
+}
+
+impl<'a> Shown<'a> {
+    fn of(entry: &'a Entry) -> Self {
+        let message = &entry.message;
+        let (state, due_ms) = match message.state {
+            _ if entry.is_running => ("running", None),
+            State::Waiting { due_ms } => ("waiting", Some(due_ms)),
+            State::Dead => ("dead", None),
+        };
+        Self {
+            call_id: &message.call_id,
+            function: &message.function,
+            state,
+            method: &message.method,
+            path: &message.path,
+            body_bytes: message.body_bytes,
+            accepted_ms: message.accepted_ms,
+            due_ms,
+            attempts: message.attempts,
+            last: &message.last,
+            callback: &message.callback,
+        }
+    }
+}
+
+/// The same, with what the function gets.
+#[derive(Serialize)]
+struct ShownInFull<'a> {
+    #[serde(flatten)]
+    shown: Shown<'a>,
+    headers: &'a [(String, String)],
+    /// In base64.
+    body: String,
+}
+
+/// Answers below `/system/async`; `rest` is the path behind that.
+pub(crate) async fn answer(
+    gateway: &Gateway,
+    rest: &str,
+    request: Request<Incoming>,
+) -> Result<Answer, ApiError> {
+    let (method, uri) = (request.method(), request.uri());
+    let Some(rest) = rest.strip_prefix('/').filter(|rest| !rest.is_empty()) else {
+        return match *method {
+            Method::GET => list(gateway, uri).await,
+            Method::DELETE => drop_all(gateway, uri).await,
+            _ => Ok(wrong_method("GET, DELETE")),
+        };
+    };
+    match (rest.strip_suffix("/retry"), method) {
+        (Some(call_id), &Method::POST) => {
+            gateway.queue.retry(&decode(call_id)).await?;
+            Ok(reply::empty(StatusCode::ACCEPTED))
+        }
+        (Some(_), _) => Ok(wrong_method("POST")),
+        (None, &Method::GET) => show(gateway, &decode(rest)).await,
+        (None, &Method::DELETE) => cancel(gateway, &decode(rest)).await,
+        (None, _) => Ok(wrong_method("GET, DELETE")),
+    }
+}
+
+/// Drops an invocation.
+pub(crate) async fn cancel(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
+    gateway.queue.remove(call_id).await?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+fn query(uri: &Uri) -> Result<ListQuery, ApiError> {
+    let bad = |parameter, value: String| ApiError::BadParameter { parameter, value };
+    let function = parameter(uri, "function").filter(|name| !name.is_empty());
+    let is_dead = match parameter(uri, "state").as_deref() {
+        None | Some("") => None,
+        Some("alive") => Some(false),
+        Some("dead") => Some(true),
+        Some(other) => return Err(bad("state", other.to_owned())),
+    };
+    let count = match parameter(uri, "limit") {
+        None => LISTED,
+        Some(text) => text.parse().map_err(|_| bad("limit", text.clone()))?,
+    };
+    Ok(ListQuery {
+        function: function.map(|name| FunctionId::new(&name, "", uri).key()),
+        is_dead,
+        count: count.min(LISTED_MAX),
+    })
+}
+
+async fn list(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+    let entries = gateway.queue.list(query(uri)?).await?;
+    let shown: Vec<_> = entries.iter().map(Shown::of).collect();
+    Ok(reply::json(StatusCode::OK, &shown))
+}
+
+async fn show(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
+    let found = gateway.queue.find(call_id).await?;
+    let shown: Vec<_> = found
+        .iter()
+        .map(|(entry, body)| ShownInFull {
+            shown: Shown::of(entry),
+            headers: &entry.message.headers,
+            body: STANDARD.encode(body),
+        })
+        .collect();
+    Ok(reply::json(StatusCode::OK, &shown))
+}
+
+/// Drops all that the query names, which must say of what kind they are.
+async fn drop_all(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+    let query = ListQuery {
+        count: usize::MAX,
+        ..query(uri)?
+    };
+    if query.function.is_none() && query.is_dead.is_none() {
+        return Err(ApiError::DropsEverything);
+    }
+    let mut dropped = 0;
+    for entry in gateway.queue.list(query).await? {
+        // One that was answered meanwhile is gone, which is what is wanted.
+        dropped += usize::from(gateway.queue.remove(&entry.message.call_id).await.is_ok());
+    }
+    Ok(reply::json(
+        StatusCode::OK,
+        &serde_json::json!({ "dropped": dropped }),
+    ))
+}

@@ -1,0 +1,17 @@
+//! Invocations that nobody waits for: accepted here, run by a task of the daemon, their results sent to who asked for them.
+//!
+//! ```text
+//!  POST /async-function/…  accept ──> queue ──> dispatch ──> invoke ──> verdict ──> answered, again or dead
+//!                                                                         └──> callback, once there is a last result
+//!  /system/async…          admin: list, show, retry, drop
+//! ```
+
+mod accept;
+mod admin;
+mod callback;
+mod dispatch;
+
+pub(crate) use accept::accept;
+pub(crate) use admin::{answer, cancel};
+pub(crate) use callback::Callbacks;
+pub(crate) use dispatch::dispatch;
