@@ -14,19 +14,17 @@ use spore_test_harness::program;
 
 use crate::{Test, tools};
 
-pub(crate) const TESTS: &[Test] = &[(
-    "certifier::what_needs_no_command_line_programs",
-    tools::certifier,
-    certify,
-)];
+pub(crate) const TESTS: &[Test] = &[
+    (
+        "certifier::what_needs_no_command_line_programs",
+        tools::certifier,
+        contract,
+    ),
+    ("certifier::scaling_under_load", tools::certifier, scaling),
+];
 
 /// The namespace besides the default one, in which cases are repeated.
 const NAMESPACE: &str = "certifier-test";
-/// What is run.
-const RUN: &str = "^(Test_Deploy_MetaData|Test_ListNamespaces|Test_HealthEndpoint|Test_ProviderInfo|Test_InvokeNotFound|\
-    Test_ScaleMinimum)$";
-/// How many tests that is.
-const PASSED: usize = 6;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Gives the image of an HTTP function the names that the certifier knows it by.
@@ -49,7 +47,27 @@ fn push_images(daemon: &Daemon) {
     daemon.spore_ok(&["remove", "httpd"]);
 }
 
-fn certify() {
+fn contract() {
+    certify(&[
+        "Test_Deploy_MetaData",
+        "Test_ListNamespaces",
+        "Test_HealthEndpoint",
+        "Test_ProviderInfo",
+        "Test_InvokeNotFound",
+        "Test_ScaleMinimum",
+    ]);
+}
+
+/// Takes almost three minutes, in which the certifier sends ten requests a second and waits.
+fn scaling() {
+    certify(&[
+        "Test_ScaleUpAndDownFromThroughPut",
+        "Test_ScalingDisabledViaLabels",
+    ]);
+}
+
+/// Runs these tests of the certifier, all of which have to pass.
+fn certify(tests: &[&str]) {
     let daemon = Daemon::start();
     push_images(&daemon);
     let namespace = json!({ "name": NAMESPACE }).to_string();
@@ -57,7 +75,12 @@ fn certify() {
     assert_eq!(made.status, StatusCode::CREATED, "{}", made.text());
     let home = tempfile::tempdir().expect("the temporary folder is writable");
     let output = Command::new(tools::certifier().as_ref().expect("it is there"))
-        .args(["-test.v", "-test.count=1", "-test.run", RUN])
+        .args([
+            "-test.v",
+            "-test.count=1",
+            "-test.run",
+            &format!("^({})$", tests.join("|")),
+        ])
         .arg(format!("-gateway=http://{}", daemon.address()))
         .arg(format!("-registryPrefix={}", daemon.address()))
         .env("CERTIFIER_NAMESPACES", NAMESPACE)
@@ -70,7 +93,7 @@ fn certify() {
     let said = String::from_utf8_lossy(&said);
     let passed = said.lines().filter(|line| line.starts_with("--- PASS: ")).count();
     assert!(
-        output.status.success() && passed == PASSED,
+        output.status.success() && passed == tests.len(),
         "{said}\n{}",
         daemon.log()
     );
