@@ -4,7 +4,8 @@
 //! with the reason beside their names.
 //!
 //! - `SPORE_BIN` names the binary to test; otherwise a release build is made.
-//! - `SPORE_FAAS_CLI` names a `faas-cli`; otherwise a pinned version is built by `go install`, where the Go module proxy has it.
+//! - `SPORE_CERTIFIER` names the certifier's tests as one program (`go test -c ./tests` in its repository), and
+//!   `SPORE_FAAS_CLI` a `faas-cli`; otherwise a pinned version is built by `go`, where the Go module proxy has it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::sync::OnceLock;
 use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::unikernels_can_run;
 
+mod certifier;
 mod faas_cli;
 mod prometheus;
 mod tools;
@@ -25,7 +27,7 @@ type Test = (&'static str, Tool, fn());
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let suites = [faas_cli::TESTS, prometheus::TESTS].concat();
+    let suites = [certifier::TESTS, faas_cli::TESTS, prometheus::TESTS].concat();
     let trials = suites.into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -14,6 +14,22 @@ const FAAS_CLI: (&str, &str) = (
     "c8191b71e7edf10be3b660ddcaee52c11de79238",
 );
 
+const CERTIFIER: (&str, &str) = (
+    "github.com/openfaas/certifier",
+    "2e39d0587dc21f2cbbd9b2a874d197e71d6d0570",
+);
+
+/// The tests that OpenFaaS has for whatever offers its API, as one program.
+pub(crate) fn certifier() -> &'static Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&FOUND, || {
+        if let Some(path) = std::env::var_os("SPORE_CERTIFIER") {
+            return Ok(path.into());
+        }
+        build_tests(CERTIFIER.0, CERTIFIER.1, "certifier.test")
+    })
+}
+
 /// OpenFaaS's command line.
 pub(crate) fn faas_cli() -> &'static Result<PathBuf, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -42,19 +58,51 @@ fn install(module: &str, version: &str, name: &str) -> Result<PathBuf, String> {
     if program.exists() {
         return Ok(program);
     }
-    let output = Command::new("go")
-        .args(["install", &format!("{module}@{version}")])
-        .env("GOBIN", &folder)
+    go(&folder, name, &["install", &format!("{module}@{version}")])?;
+    Ok(program)
+}
+
+/// Builds the tests in the folder `tests` of a module's version, unless they were built before.
+fn build_tests(module: &str, version: &str, name: &str) -> Result<PathBuf, String> {
+    let folder = target_directory().join("go-tools").join(version);
+    let program = folder.join(name);
+    if program.exists() {
+        return Ok(program);
+    }
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+    // A module that needs the other one, for Go builds nothing outside of one.
+    if !folder.join("go.mod").exists() {
+        go(&folder, name, &["mod", "init", "example.com/tools"])?;
+    }
+    go(&folder, name, &["get", &format!("{module}/tests@{version}")])?;
+    go(
+        &folder,
+        name,
+        &["test", "-c", "-o", name, &format!("{module}/tests")],
+    )?;
+    Ok(program)
+}
+
+/// Runs Go in a folder, into which it installs programs too.
+fn go(folder: &Path, name: &str, arguments: &[&str]) -> Result<(), String> {
+    let mut command = Command::new("go");
+    if folder.exists() {
+        command.current_dir(folder);
+    }
+    let output = command
+        .args(arguments)
+        .env("GOBIN", folder)
         .env("GOFLAGS", "-mod=mod")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| format!("go cannot be run: {error}"))?;
-    if output.status.success() && program.exists() {
-        return Ok(program);
+    if output.status.success() {
+        return Ok(());
     }
-    let error = String::from_utf8_lossy(&output.stderr);
     // The first line names all that was tried before it says why.
+    let error = String::from_utf8_lossy(&output.stderr);
     let line = error.lines().next().unwrap_or_default();
     let reason = line.rsplit(": ").next().unwrap_or(line);
-    Err(format!("{name} cannot be built by go install: {reason}"))
+    Err(format!("{name} cannot be built by go: {reason}"))
 }
