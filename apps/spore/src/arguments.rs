@@ -42,7 +42,7 @@ pub(crate) enum Command {
     /// Build functions and push their images to the gateway, without deploying them
     Push(PushArguments),
     /// Build a function, or take a program, and deploy it
-    Deploy(DeployArguments),
+    Deploy(Box<DeployArguments>),
     /// Build, push and deploy the function of a folder, or those of a stack
     Up(UpArguments),
     /// Deploy a function again whenever its source changes, and show its log

@@ -57,8 +57,7 @@ fn requests_are_taken_apart_however_they_are_framed() {
         let chunked = b"POST /a?b HTTP/1.1\r\nHost: h\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
                         3;x=y\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: t\r\n\r\n";
         assert_eq!(body_of(&server.exchange(chunked)), "POST /a 5 1");
-        let plain =
-            b"PUT /%C3%A4 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab";
+        let plain = b"PUT /%C3%A4 HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nConnection: close\r\n\r\nab";
         assert_eq!(body_of(&server.exchange(plain)), "PUT /\u{e4} 2 None");
         let head = b"HEAD / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
         let answer = server.exchange(head);
@@ -78,9 +77,15 @@ fn what_is_no_request_is_refused_and_harms_nobody() {
         ] {
             let answer = server.exchange(bad);
             let shown = String::from_utf8_lossy(bad);
-            assert!(answer.is_empty() || status_of(&answer) == 400, "{shown}: {answer}");
+            assert!(
+                answer.is_empty() || status_of(&answer) == 400,
+                "{shown}: {answer}"
+            );
         }
-        let long = format!("GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n", "a".repeat(70_000));
+        let long = format!(
+            "GET / HTTP/1.1\r\nHost: h\r\nX-Long: {}\r\n\r\n",
+            "a".repeat(70_000)
+        );
         assert_eq!(status_of(&server.exchange(long.as_bytes())), 431);
         for path in ["/bad-header", "/bad-status"] {
             let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");

@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
         Command::Push(arguments) => block_on(deploy::push(&gateway, &arguments)),
-        Command::Deploy(arguments) => block_on(deploy::run(&gateway, arguments)),
+        Command::Deploy(arguments) => block_on(deploy::run(&gateway, &arguments)),
         Command::Up(arguments) => block_on(deploy::up(&gateway, &arguments)),
         Command::Dev(arguments) => block_on(develop::run(&client()?, &arguments)),
         Command::Runtime { command } => runtime::run(&command),
