@@ -22,6 +22,7 @@ declare -A package_marks=(
   [nodejs]=node
   [npm]=npm
   [buildah]=buildah
+  [prometheus]=promtool
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
   [openjdk-17-jdk-headless]=javac

@@ -3,7 +3,7 @@
 //! ```text
 //!  guest-physical                                virtual (always WINDOW_BASE + guest-physical for RAM)
 //!  0x0000_0000  boot, host and guest page        read/write for the guest, 2 MiB pages
-//!  0x0000_4000  start block (argv, envp)
+//!  0x0000_4000  start block (argv, envp, secrets)
 //!  0x0004_0000  log ring
 //!  0x0020_0000  library OS image
 //!  0x0040_0000  page tables (initial and made by the library OS)
@@ -35,7 +35,7 @@ pub const HOST_PAGE_GPA: u64 = 0x1000;
 /// Guest-physical address of the page that only the guest writes (two small pages).
 pub const GUEST_PAGE_GPA: u64 = 0x2000;
 
-/// Guest-physical address of the start block: `argv` and `envp` as zero-terminated strings.
+/// Guest-physical address of the start block: `argv` and `envp` as zero-terminated strings, and the function's secrets.
 pub const START_BLOCK_GPA: u64 = 0x4000;
 /// Size of the start block, in bytes.
 pub const START_BLOCK_BYTES: u64 = 0x3_c000;

@@ -35,10 +35,16 @@ pub struct BootPage {
     pub argument_count: u32,
     /// Number of strings after these that belong to `envp`.
     pub environment_count: u32,
-    /// Length of the start block, in bytes: arguments, environment, and the working directory as the last string.
+    /// Length of the start block, in bytes: arguments, environment, the working directory as the last string, and the
+    /// secrets.
     pub start_block_bytes: u32,
     /// Bits of [`boot_flags`].
     pub flags: u32,
+    /// Length of the secrets at the end of the start block, in bytes. Each is the length of its name and that of its value
+    /// (two little-endian 32-bit numbers), the name, and the value.
+    pub secrets_bytes: u32,
+    /// Always 0.
+    pub reserved: u32,
     /// Extended state components that the processor saves with `xsave` (the value of XCR0).
     pub extended_state_mask: u64,
     /// Bytes that `xsave` writes for these components.
@@ -336,7 +342,7 @@ pub struct ImageHeader {
 pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"SPOREIMG");
 
 const _: () = assert!(
-    size_of::<BootPage>() == 120,
+    size_of::<BootPage>() == 128,
     "BootPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(size_of::<HostSlot>() == 16 && size_of::<GuestSlot>() == 16);

@@ -70,6 +70,12 @@ pub(crate) enum Command {
     /// Remove a function
     #[command(visible_alias = "rm")]
     Remove(RemoveArguments),
+    /// Keep name and password for a gateway that asks for them
+    Login(LoginArguments),
+    /// Forget name and password for the gateway
+    Logout,
+    /// Keep secrets for functions
+    Secret(SecretArguments),
     /// Show what this machine offers for running unikernels
     Info(InfoArguments),
     /// Print a completion script for a shell
@@ -106,6 +112,38 @@ pub(crate) struct ServeArguments {
     /// Refuse to start without KVM, and refuse functions that ask for the process form
     #[arg(long)]
     pub(crate) require_vm: bool,
+    /// Ask clients for a name and a password on loopback addresses too; they are made at the first start and shown once
+    ///
+    /// On other addresses that is so anyway. Functions can be invoked without.
+    #[arg(long, conflicts_with = "no_basic_auth")]
+    pub(crate) basic_auth: bool,
+    /// Ask nobody for a name and a password: whoever reaches the address may do everything
+    #[arg(long)]
+    pub(crate) no_basic_auth: bool,
+    /// File with the name that clients must give, instead of one that is made
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "basic_auth_password_file",
+        conflicts_with = "no_basic_auth"
+    )]
+    pub(crate) basic_auth_user_file: Option<PathBuf>,
+    /// File with the password that clients must give
+    #[arg(long, value_name = "FILE", requires = "basic_auth_user_file")]
+    pub(crate) basic_auth_password_file: Option<PathBuf>,
+    /// Folder with both in the files basic-auth-user and basic-auth-password, as OpenFaaS has it
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["basic_auth_user_file", "no_basic_auth"]
+    )]
+    pub(crate) secrets: Option<PathBuf>,
+    /// File with the certificate of the address, in PEM, and those that have signed it; SIGHUP reads it again
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_certificate: Option<PathBuf>,
+    /// File with the certificate's private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
@@ -310,6 +348,9 @@ pub(crate) struct DeployArguments {
     /// Longest time of an invocation, for example 30s
     #[arg(long, value_name = "DURATION")]
     pub(crate) timeout: Option<String>,
+    /// Secret that the function finds as a file in /var/openfaas/secrets; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) secret: Vec<String>,
     /// Label; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_pair)]
     pub(crate) label: Vec<(String, String)>,
@@ -483,6 +524,55 @@ pub(crate) struct ScaleArguments {
 pub(crate) struct RemoveArguments {
     /// Name of the function
     pub(crate) name: FunctionName,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore secret create db-password < password.txt\n  spore secret update tls-key --from-file key.pem\n  spore deploy hello --secret db-password\n\nA function finds it as the file /var/openfaas/secrets/NAME. Nothing shows its value."
+)]
+pub(crate) struct SecretArguments {
+    #[command(subcommand)]
+    pub(crate) command: SecretCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretCommand {
+    /// Make a secret
+    Create(SecretValueArguments),
+    /// Change a secret; functions that use it get the new one with their next invocation
+    Update(SecretValueArguments),
+    /// List the names of the secrets
+    #[command(visible_alias = "ls")]
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a secret that no function uses
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Name of the secret
+        name: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SecretValueArguments {
+    /// Name of the secret
+    pub(crate) name: String,
+    /// File that holds the value, as it is [default: standard input, without the line's end]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore login\n  spore login --gateway https://gateway.example.com --username admin < password.txt\n\nThe password is read from standard input."
+)]
+pub(crate) struct LoginArguments {
+    /// Name of the user
+    #[arg(long, short, value_name = "NAME", default_value = "admin")]
+    pub(crate) username: String,
 }
 
 #[derive(Debug, Args)]

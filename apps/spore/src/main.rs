@@ -5,6 +5,7 @@
 
 mod arguments;
 mod commands;
+mod credentials;
 mod daemon_log;
 mod duration;
 mod output;

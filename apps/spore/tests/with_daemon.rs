@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use spore_gateway::{Daemon, DaemonConfig};
+use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
 use spore_sandbox::{
     ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
     LogSink, Sandbox, StartError, StopReason,
@@ -145,16 +145,26 @@ impl Drop for ProcessInstance {
 struct Session {
     url: String,
     folder: tempfile::TempDir,
+    /// More of the commands' environment.
+    variables: Vec<(String, String)>,
 }
 
 impl Session {
     /// Runs `spore` in the folder; standard output of a success, standard error of a failure.
     fn spore(&self, arguments: &[&str]) -> Result<String, String> {
+        self.spore_with(arguments, "")
+    }
+
+    /// The same with something at standard input.
+    fn spore_with(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let output = assert_cmd::Command::cargo_bin("spore")
             .unwrap()
             .current_dir(self.folder.path())
             .env("OPENFAAS_URL", &self.url)
+            .env("XDG_CONFIG_HOME", self.folder.path().join("configuration"))
+            .envs(self.variables.clone())
             .args(arguments)
+            .write_stdin(input)
             .timeout(Duration::from_secs(60))
             .output()
             .unwrap();
@@ -168,22 +178,31 @@ impl Session {
 }
 
 fn with_daemon(test: impl FnOnce(&Session)) {
+    with_daemon_as(|_| {}, test);
+}
+
+fn with_daemon_as(change: impl FnOnce(&mut DaemonConfig), test: impl FnOnce(&Session)) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .unwrap();
     let data = tempfile::tempdir().unwrap();
-    let config = DaemonConfig {
+    let mut config = DaemonConfig {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         data: data.path().to_owned(),
         ..DaemonConfig::default()
     };
+    change(&mut config);
     let daemon = runtime
         .block_on(Daemon::start(config, Arc::new(ProcessSandbox)))
         .unwrap();
-    let url = format!("http://{}", daemon.local_address());
+    let url = match daemon.has_tls() {
+        true => format!("https://localhost:{}", daemon.local_address().port()),
+        false => format!("http://{}", daemon.local_address()),
+    };
     test(&Session {
         url,
+        variables: Vec::new(),
         folder: tempfile::tempdir().unwrap(),
     });
     runtime.block_on(daemon.shutdown());
@@ -276,4 +295,107 @@ fn a_crash_is_an_error_of_that_call_only() {
             list
         );
     });
+}
+
+#[test]
+fn credentials_are_asked_for_kept_and_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let credentials = folder.path().to_owned();
+    std::fs::write(folder.path().join("basic-auth-user"), "ada").unwrap();
+    std::fs::write(folder.path().join("basic-auth-password"), "hush").unwrap();
+    with_daemon_as(
+        |config| config.basic_auth = BasicAuth::in_folder(&credentials),
+        |session| {
+            let error = session.spore(&["list"]).unwrap_err();
+            assert!(error.contains("spore login"), "{error}");
+            let login = ["login", "--username", "ada"];
+            let error = session.spore_with(&login, "wrong\n").unwrap_err();
+            assert!(error.contains("spore login"), "{error}");
+            assert!(
+                session.spore(&["list"]).is_err(),
+                "nothing is kept of what is wrong"
+            );
+            let said = session.spore_with(&login, "hush\n").unwrap();
+            assert_eq!(said, format!("logged in to {}\n", session.url));
+            session.spore(&["new", "hello", "--lang", "c"]).unwrap();
+            session.spore(&["deploy", "hello"]).unwrap();
+            assert!(session.spore(&["list"]).unwrap().contains("hello"));
+            session.spore(&["logout"]).unwrap();
+            assert!(session.spore(&["list"]).is_err());
+            assert!(session.spore(&["logout"]).is_err(), "there is nothing to forget");
+            assert!(
+                session.spore(&["invoke", "hello", "--data", ""]).is_ok(),
+                "functions are for all"
+            );
+        },
+    );
+}
+
+#[test]
+fn secrets_are_made_listed_changed_and_removed() {
+    with_daemon(|session| {
+        let file = session.folder.path().join("value");
+        std::fs::write(&file, "from a file\n").unwrap();
+        let file = file.to_str().unwrap();
+        session
+            .spore_with(&["secret", "create", "one"], "hush\n")
+            .unwrap();
+        session
+            .spore(&["secret", "create", "two", "--from-file", file])
+            .unwrap();
+        let error = session.spore(&["secret", "create", "three"]).unwrap_err();
+        assert!(error.contains("--from-file"), "{error}");
+        assert_eq!(session.spore(&["secret", "list"]).unwrap(), "NAME\none\ntwo\n");
+        session.spore(&["new", "hello", "--lang", "c"]).unwrap();
+        let error = session
+            .spore(&["deploy", "hello", "--secret", "none"])
+            .unwrap_err();
+        assert!(error.contains("none"), "{error}");
+        session
+            .spore(&["deploy", "hello", "--secret", "one", "--secret", "two"])
+            .unwrap();
+        assert!(
+            session
+                .spore(&["describe", "hello"])
+                .unwrap()
+                .contains("one, two")
+        );
+        session.spore_with(&["secret", "update", "one"], "other").unwrap();
+        let error = session.spore(&["secret", "remove", "one"]).unwrap_err();
+        assert!(error.contains("hello"), "{error}");
+        session.spore(&["remove", "hello"]).unwrap();
+        session.spore(&["secret", "remove", "one"]).unwrap();
+        let json = session.spore(&["secret", "list", "--json"]).unwrap();
+        let list: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            list,
+            serde_json::json!([{ "name": "two", "namespace": "openfaas-fn" }])
+        );
+    });
+}
+
+#[test]
+fn a_certificate_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = TlsFiles {
+        certificate: folder.path().join("certificate.pem"),
+        key: folder.path().join("key.pem"),
+    };
+    std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let certificate = files.certificate.to_str().unwrap().to_owned();
+    with_daemon_as(
+        |config| config.tls = Some(files),
+        |session| {
+            let error = session.spore(&["list"]).unwrap_err();
+            assert!(error.contains("SSL_CERT_FILE"), "{error}");
+            let trusting = Session {
+                url: session.url.clone(),
+                variables: vec![("SSL_CERT_FILE".to_owned(), certificate)],
+                folder: tempfile::tempdir().unwrap(),
+            };
+            assert!(trusting.spore(&["list"]).is_ok());
+        },
+    );
 }

@@ -113,7 +113,7 @@ mod tests {
             ),
             ("module \"hello\"\n", Some("hello")),
             ("go 1.22\n", None),
-            ("module a\"\n)//\n", None),
+            ("module a\"b\n", None),
         ] {
             assert_eq!(module_of(text), module, "{text}");
         }

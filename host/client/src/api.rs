@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -23,15 +25,15 @@ pub struct FunctionDeployment {
     /// Environment variables.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env_vars: BTreeMap<String, String>,
+    /// Names of secrets that it reads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
     /// Labels.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// Names of secrets that its instances may read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub secrets: Vec<String>,
     /// Upper bounds of what an instance may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limits: Option<Resources>,
@@ -66,6 +68,9 @@ pub struct FunctionStatus {
     /// Environment variables.
     #[serde(default)]
     pub env_vars: BTreeMap<String, String>,
+    /// Names of secrets that it reads.
+    #[serde(default)]
+    pub secrets: Vec<String>,
     /// Labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -93,6 +98,16 @@ pub struct FunctionStatus {
     /// When it was deployed, RFC 3339.
     #[serde(default)]
     pub created_at: String,
+}
+
+/// A secret, without its value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name.
+    pub name: String,
+    /// Namespace whose functions can use it.
+    #[serde(default)]
+    pub namespace: String,
 }
 
 /// What a deployment did.
@@ -164,6 +179,10 @@ pub enum ApiError {
 fn refusal(status: StatusCode, message: &str) -> String {
     match registry_message(message).as_deref().unwrap_or(message) {
         // The answer to a HEAD has no text.
+        _ if status == StatusCode::UNAUTHORIZED => {
+            "the gateway wants a name and a password, and these are not right: see `spore login --help`"
+                .to_owned()
+        }
         "" if status.is_server_error() => format!("the gateway answered {status}: its log says why"),
         "" => format!("the gateway answered {status}"),
         message => format!("the gateway answered {status}: {message}"),
@@ -245,6 +264,29 @@ impl Client {
         .await
     }
 
+    /// The secrets, without their values.
+    pub async fn secrets(&self) -> Result<Vec<Secret>, ApiError> {
+        self.get(SECRETS, "GET /system/secrets").await
+    }
+
+    /// Makes a secret; 409 if there is one of that name.
+    pub async fn create_secret(&self, name: &str, value: &[u8]) -> Result<(), ApiError> {
+        let body = secret(name, value)?;
+        self.call(Method::POST, SECRETS, body).await.map(drop)
+    }
+
+    /// Replaces a secret; 404 if there is none.
+    pub async fn update_secret(&self, name: &str, value: &[u8]) -> Result<(), ApiError> {
+        let body = secret(name, value)?;
+        self.call(Method::PUT, SECRETS, body).await.map(drop)
+    }
+
+    /// Removes a secret; 404 if there is none, 409 if a function uses it.
+    pub async fn remove_secret(&self, name: &str) -> Result<(), ApiError> {
+        let body = encode(&serde_json::json!({ "name": name }))?;
+        self.call(Method::DELETE, SECRETS, body).await.map(drop)
+    }
+
     /// Opens a function's log: newline-delimited JSON, each line a [`LogLine`].
     pub async fn logs(&self, query: &LogQuery) -> Result<Incoming, ApiError> {
         let response = self.call(Method::GET, &log_path(query), Bytes::new()).await?;
@@ -287,6 +329,12 @@ impl Client {
             message: read_message(response.into_body()).await,
         })
     }
+}
+
+const SECRETS: &str = "/system/secrets";
+
+fn secret(name: &str, value: &[u8]) -> Result<Bytes, ApiError> {
+    encode(&serde_json::json!({ "name": name, "rawValue": STANDARD.encode(value) }))
 }
 
 fn encode(value: &impl Serialize) -> Result<Bytes, ApiError> {

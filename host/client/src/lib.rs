@@ -1,6 +1,6 @@
 //! HTTP client of the daemon: its API, the functions behind it, and its registry.
 //!
-//! [`Client`] opens one connection a request: the command line sends few, and none is left open. Plain HTTP only.
+//! [`Client`] opens one connection a request: the command line sends few, and none is left open.
 //!
 //! - [`transport`]: addresses, connections, bodies; everything that can go wrong before an answer is there.
 //! - [`api`]: the OpenFaaS REST API in typed form.
@@ -10,6 +10,7 @@
 pub mod api;
 pub mod registry;
 pub mod statistics;
+mod tls;
 pub mod transport;
 
 pub use transport::{Client, RequestError};

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::{HOST, HeaderValue};
+use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -16,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
@@ -34,9 +37,12 @@ const FILE_PIECE_BYTES: usize = 256 * 1024;
 /// A gateway's address. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
+    is_tls: bool,
     authority: Authority,
     /// Path before that of every request, without a slash at its end; usually empty.
     prefix: String,
+    /// Sent with every request but those to functions.
+    authorization: Option<HeaderValue>,
 }
 
 /// Why a text is no address of a gateway.
@@ -48,9 +54,9 @@ pub enum AddressError {
         /// The text as given.
         address: String,
     },
-    /// A URL of another scheme than `http`.
+    /// A URL of another scheme than `http` and `https`.
     #[error(
-        "\"{address}\" asks for {scheme}, and only plain http is supported: write it like http://127.0.0.1:8080"
+        "\"{address}\" asks for {scheme}: write it like http://127.0.0.1:8080 or https://gateway.example.com"
     )]
     UnsupportedScheme {
         /// The text as given.
@@ -81,6 +87,18 @@ pub enum RequestError {
         #[source]
         source: io::Error,
     },
+    /// The other side speaks no TLS, or has no certificate that this machine trusts.
+    #[error(
+        "the gateway at {url} cannot be trusted: SSL_CERT_FILE may name a file with the certificate of the authority \
+         that has signed its own"
+    )]
+    Tls {
+        /// Address of the gateway.
+        url: String,
+        /// What is wrong.
+        #[source]
+        source: io::Error,
+    },
     /// The connection broke, or what answers does not speak HTTP.
     #[error("the exchange with {url} broke off")]
     Exchange {
@@ -108,7 +126,7 @@ impl Client {
         };
         let uri: Uri = with_scheme.parse().map_err(|_| invalid())?;
         let scheme = uri.scheme().ok_or_else(invalid)?;
-        if *scheme != Scheme::HTTP {
+        if *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS {
             return Err(AddressError::UnsupportedScheme {
                 address: address.to_owned(),
                 scheme: scheme.to_string(),
@@ -119,20 +137,49 @@ impl Client {
             return Err(invalid());
         }
         Ok(Self {
+            is_tls: *scheme == Scheme::HTTPS,
             authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
+            authorization: None,
         })
+    }
+
+    /// The same with credentials, which go with every request but those to functions.
+    #[must_use]
+    pub fn with_credentials(mut self, user: &str, password: &str) -> Self {
+        let token = STANDARD.encode(format!("{user}:{password}"));
+        // Base64 is always a valid value.
+        self.authorization = HeaderValue::from_str(&format!("Basic {token}")).ok();
+        if let Some(value) = &mut self.authorization {
+            value.set_sensitive(true);
+        }
+        self
+    }
+
+    /// Whether what is sent can be read on the way by others than this machine's.
+    pub fn is_exposed(&self) -> bool {
+        let host = host_name(&self.authority);
+        let address: Option<std::net::IpAddr> = host.parse().ok();
+        let is_loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
+        !self.is_tls && !is_loopback
     }
 
     /// The address, as a URL without a slash at its end.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.authority, self.prefix)
+        let scheme = if self.is_tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority, self.prefix)
     }
 
     /// Sends a request and waits for the head of the answer. The request's URI holds only path and query; the path is
     /// taken below the gateway's address.
     pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<Incoming>, RequestError> {
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let path = path.to_owned();
+        if let Some(authorization) = &self.authorization
+            && !path.starts_with("/function/")
+        {
+            request.headers_mut().insert(AUTHORIZATION, authorization.clone());
+        }
         *request.uri_mut() = format!("{}{path}", self.prefix)
             .parse()
             .map_err(|error: http::uri::InvalidUri| RequestError::NotHttp(error.into()))?;
@@ -154,13 +201,10 @@ impl Client {
         sender.send_request(request).await.map_err(exchange_error)
     }
 
-    async fn connect(&self) -> Result<TcpStream, RequestError> {
-        let host = self
-            .authority
-            .host()
-            .trim_start_matches('[')
-            .trim_end_matches(']');
-        let port = self.authority.port_u16().unwrap_or(80);
+    async fn connect(&self) -> Result<Box<dyn Stream>, RequestError> {
+        let host = host_name(&self.authority);
+        let default_port = if self.is_tls { 443 } else { 80 };
+        let port = self.authority.port_u16().unwrap_or(default_port);
         let stream = TcpStream::connect((host, port)).await.map_err(|source| {
             let url = self.url();
             match source.kind() {
@@ -170,8 +214,25 @@ impl Client {
         })?;
         // Failing to set it costs some milliseconds at worst.
         let _ = stream.set_nodelay(true);
-        Ok(stream)
+        if !self.is_tls {
+            return Ok(Box::new(stream));
+        }
+        match crate::tls::handshake(host, stream).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(RequestError::Tls {
+                url: self.url(),
+                source,
+            }),
+        }
     }
+}
+
+/// What a connection goes over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+fn host_name(authority: &Authority) -> &str {
+    authority.host().trim_start_matches('[').trim_end_matches(']')
 }
 
 /// A body that is known as a whole.
@@ -342,6 +403,7 @@ mod tests {
             ("localhost:8080", "http://localhost:8080"),
             ("http://[::1]:80", "http://[::1]:80"),
             ("http://gateway/base/", "http://gateway/base"),
+            ("https://gateway/", "https://gateway"),
         ] {
             assert_eq!(Client::new(address).unwrap().url(), url);
         }
@@ -362,8 +424,28 @@ mod tests {
             );
         }
         assert!(matches!(
-            Client::new("https://host"),
+            Client::new("ftp://host"),
             Err(AddressError::UnsupportedScheme { .. })
         ));
+    }
+
+    #[test]
+    fn passwords_are_exposed_by_plain_connections_to_elsewhere() {
+        for (address, is_exposed) in [
+            ("http://127.0.0.1:8080", false),
+            ("http://[::1]:8080", false),
+            ("localhost:8080", false),
+            ("https://gateway", false),
+            ("http://gateway", true),
+            ("http://10.0.0.1", true),
+        ] {
+            assert_eq!(
+                Client::new(address).unwrap().is_exposed(),
+                is_exposed,
+                "{address}"
+            );
+        }
+        let client = Client::new("gateway").unwrap().with_credentials("admin", "hush");
+        assert!(!format!("{client:?}").contains("YWRtaW46aHVzaA"), "{client:?}");
     }
 }

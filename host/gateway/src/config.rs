@@ -4,6 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::authentication::BasicAuth;
+use crate::tls::TlsFiles;
+
 /// Settings of the daemon; those of a function override them where both exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DaemonConfig {
@@ -22,6 +25,10 @@ pub struct DaemonConfig {
     /// Most connections of clients that are served at a time; more are answered that there are too many. Each takes a
     /// descriptor, of which instances need some too.
     pub max_connections: usize,
+    /// Who may use the API and the registry.
+    pub basic_auth: BasicAuth,
+    /// Certificate of the listener; without one it speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
     /// How long a shutdown waits for invocations under way.
     pub shutdown_grace: Duration,
 }
@@ -36,6 +43,8 @@ impl Default for DaemonConfig {
             ready_timeout: Duration::from_secs(10),
             max_waiting: 1000,
             max_connections: 10_000,
+            basic_auth: BasicAuth::Off,
+            tls: None,
             shutdown_grace: Duration::from_secs(10),
         }
     }

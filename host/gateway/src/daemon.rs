@@ -4,37 +4,32 @@
 //!  start ──> accepting ──shutdown──> draining (at most the grace period) ──> instances stopped, logs written
 //! ```
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use hyper_util::server::graceful::GracefulShutdown;
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
+#[cfg(feature = "fuzzing")]
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admission::{Admission, Place};
+use crate::authentication::{Authentication, CredentialsError, NewCredentials};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::metrics::RequestCounts;
 use crate::registry::Uploads;
-use crate::reply;
 use crate::routes::Gateway;
+use crate::serving;
 use crate::shortage::Shortage;
+use crate::tls::{Tls, TlsError};
 
-/// How long a client may take to send the head of a request; bounds idle connections too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// The same for a client whose request is refused in any case.
-const REFUSED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait to be accepted, at most; the kernel has a limit of its own (`net.core.somaxconn`). One that finds no
@@ -49,6 +44,12 @@ pub enum DaemonStartError {
     /// The data directory could not be opened.
     #[error("the data directory could not be opened")]
     Store(#[from] OpenError),
+    /// There are no credentials to compare with.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The functions of an earlier start could not be read.
     #[error("the deployed functions could not be read")]
     Functions(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -76,6 +77,7 @@ pub struct Daemon {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     grace: Duration,
+    new_credentials: Option<NewCredentials>,
 }
 
 impl Daemon {
@@ -86,6 +88,8 @@ impl Daemon {
             .await
             .map_err(ApiError::from)??;
         let store = Arc::new(store);
+        let (authentication, new_credentials) = Authentication::of(&config.basic_auth, &store.credentials)?;
+        let tls = config.tls.clone().map(Tls::load).transpose()?;
         let (address, grace) = (config.listen, config.shutdown_grace);
         let (data, max_connections) = (config.data.clone(), config.max_connections);
         let listen_error = |source| DaemonStartError::Listen { address, source };
@@ -104,6 +108,9 @@ impl Daemon {
             sandbox_kind,
             layers,
             local_address,
+            authentication,
+            tls,
+            requests: RequestCounts::default(),
             stopping,
         };
         let gateway = Arc::new(gateway);
@@ -115,12 +122,28 @@ impl Daemon {
             stop,
             server,
             grace,
+            new_credentials,
         })
     }
 
     /// The address that it listens on.
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
+    }
+
+    /// Credentials that clients need from now on, if they were made at this start; nobody tells them again.
+    pub fn new_credentials(&self) -> Option<&NewCredentials> {
+        self.new_credentials.as_ref()
+    }
+
+    /// Whether the listener speaks TLS.
+    pub fn has_tls(&self) -> bool {
+        self.gateway.tls.is_some()
+    }
+
+    /// Reads the certificate again, for connections from now on. If it cannot be used, nothing changes.
+    pub fn reload_certificate(&self) -> Result<(), TlsError> {
+        self.gateway.tls.as_ref().map_or(Ok(()), Tls::reload)
     }
 
     /// Serves a connection that came some other way, until it ends. For the fuzz targets.
@@ -131,7 +154,7 @@ impl Daemon {
     {
         let graceful = GracefulShutdown::new();
         let peer = SocketAddr::from(([192, 0, 2, 1], 4242));
-        serve_connection(stream, peer, self.gateway.clone(), graceful.watcher()).await;
+        serving::serve_http1(stream, peer, self.gateway.clone(), graceful.watcher()).await;
     }
 
     /// Stops accepting, waits for invocations under way, at most the grace period, and stops all instances.
@@ -214,13 +237,16 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, max_connections: us
                     Some(Place::Served(place)) => {
                         let (gateway, watcher) = (gateway.clone(), graceful.watcher());
                         connections.spawn(async move {
-                            serve_connection(stream, peer, gateway, watcher).await;
+                            serving::serve(stream, peer, gateway, watcher).await;
                             drop(place);
                         });
                     }
                     Some(Place::Refused(place)) => {
+                        let is_plain = gateway.tls.is_none();
                         connections.spawn(async move {
-                            refuse_connection(stream, max_connections).await;
+                            if is_plain {
+                                serving::refuse(stream, max_connections).await;
+                            }
                             drop(place);
                         });
                     }
@@ -241,41 +267,4 @@ async fn serve(listener: TcpListener, gateway: Arc<Gateway>, max_connections: us
         );
     }
     connections.shutdown().await;
-}
-
-/// Answers one request that there are too many connections.
-async fn refuse_connection(stream: TcpStream, max_connections: usize) {
-    let service = service_fn(move |_| async move {
-        let line = format!(
-            "{max_connections} connections are open, which is all that the daemon's limit of open files allows: \
-             close some, try again later, or raise it (ulimit -n, LimitNOFILE)"
-        );
-        let answer = reply::retry_soon(reply::text(StatusCode::SERVICE_UNAVAILABLE, &line));
-        Ok::<_, Infallible>(answer)
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .keep_alive(false)
-        .header_read_timeout(REFUSED_HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    // The client's doing: it sent no request, or went away.
-    let _ = connection.await;
-}
-
-async fn serve_connection<S>(stream: S, peer: SocketAddr, gateway: Arc<Gateway>, watcher: Watcher)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let service = service_fn(move |request| {
-        let gateway = gateway.clone();
-        async move { Ok::<_, Infallible>(gateway.answer(request, peer).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection).await {
-        // The client's doing, or a function's whose answer broke off.
-        tracing::debug!(%peer, error = &error as &dyn std::error::Error, "a connection broke");
-    }
 }

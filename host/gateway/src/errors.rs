@@ -10,7 +10,9 @@ use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::INTERNAL;
+use crate::namespaces::NamespaceError;
 use crate::reply::{self, Answer};
+use crate::secrets::SecretError;
 use crate::settings::SettingsError;
 use crate::shortage::Shortage;
 
@@ -158,6 +160,10 @@ pub(crate) enum ApiError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error(transparent)]
     Isolation(#[from] IsolationError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
@@ -223,6 +229,8 @@ impl From<PreBootError> for ScaleError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Namespace(error) => error.status(),
+            Self::Secret(error) => error.status(),
             Self::BadJson(_)
             | Self::Body(_)
             | Self::Settings(_)

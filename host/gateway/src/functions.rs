@@ -1,6 +1,6 @@
 //! The deployed functions: in memory for invocations, in the store for the next start of the daemon.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -9,29 +9,37 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, Program, Store};
+use spore_store::{
+    Digest, FunctionDeployment, FunctionLog, FunctionRecord, ImageReference, NamespaceRecord, Program, Store,
+};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
-use crate::settings::{DEFAULT_NAMESPACE, Settings};
+use crate::metrics::InvocationCounts;
+use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
+use crate::settings::Settings;
 use crate::statistics::FunctionStatistics;
 
 /// A deployed function.
 pub(crate) struct Function {
+    pub(crate) id: FunctionId,
+    /// As messages name it.
     pub(crate) name: String,
     pub(crate) pool: Pool<FunctionConnection>,
     pub(crate) log: Arc<FunctionLog>,
     /// Invocations since the daemon started.
     pub(crate) invocations: AtomicU64,
-    version: RwLock<Version>,
+    /// More of them.
+    pub(crate) counts: InvocationCounts,
+    pub(crate) version: RwLock<Version>,
 }
 
 /// What a replacement of the function changes.
-struct Version {
+pub(crate) struct Version {
     record: Arc<FunctionRecord>,
     /// How its instances are started.
-    template: InstanceSpec,
+    pub(crate) template: InstanceSpec,
     isolation: Isolation,
     timeout: Duration,
     statistics: Arc<FunctionStatistics>,
@@ -69,7 +77,7 @@ impl Function {
             .clone()
     }
 
-    fn template(&self) -> InstanceSpec {
+    pub(crate) fn template(&self) -> InstanceSpec {
         self.version
             .read()
             .unwrap_or_else(PoisonError::into_inner)
@@ -106,27 +114,38 @@ impl Function {
 
 /// All functions, and how they change.
 pub(crate) struct Functions {
-    config: DaemonConfig,
-    store: Arc<Store>,
+    pub(crate) config: DaemonConfig,
+    pub(crate) store: Arc<Store>,
     sandbox: Arc<dyn Sandbox>,
     /// By `NAME.NAMESPACE`.
     deployed: RwLock<HashMap<String, Arc<Function>>>,
+    /// What is known of namespaces; the default one need not be among them.
+    pub(crate) namespaces: RwLock<BTreeMap<String, NamespaceRecord>>,
     /// Pools of removed functions, which may still finish invocations.
     retired: Mutex<Vec<Pool<FunctionConnection>>>,
     /// Held during a change, so that changes come one after the other.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 /// A checked deployment.
 struct Prepared {
+    id: FunctionId,
     record: FunctionRecord,
     settings: Settings,
     isolation: Isolation,
     template: InstanceSpec,
 }
 
-fn key(name: &str) -> String {
-    format!("{name}.{DEFAULT_NAMESPACE}")
+/// The function that a deployment describes.
+fn id_of(deployment: &FunctionDeployment) -> FunctionId {
+    let namespace = match deployment.namespace.as_str() {
+        "" => DEFAULT_NAMESPACE,
+        namespace => namespace,
+    };
+    FunctionId {
+        name: deployment.service.clone(),
+        namespace: namespace.to_owned(),
+    }
 }
 
 impl Functions {
@@ -136,11 +155,14 @@ impl Functions {
         store: Arc<Store>,
         sandbox: Arc<dyn Sandbox>,
     ) -> Result<Self, ApiError> {
+        let reading = store.clone();
+        let namespaces = tokio::task::spawn_blocking(move || reading.namespaces.all()).await??;
         let functions = Self {
             config,
             store: store.clone(),
             sandbox,
             deployed: RwLock::default(),
+            namespaces: RwLock::new(namespaces),
             retired: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         };
@@ -189,14 +211,14 @@ impl Functions {
         if name.contains('.') {
             deployed.get(name).cloned()
         } else {
-            deployed.get(&key(name)).cloned()
+            deployed.get(&format!("{name}.{DEFAULT_NAMESPACE}")).cloned()
         }
     }
 
-    /// The same, for an answer of the API.
-    pub(crate) fn named(&self, name: &str) -> Result<Arc<Function>, ApiError> {
-        self.find(name).ok_or_else(|| ApiError::NotFound {
-            name: name.chars().take(130).collect(),
+    /// The function that a request to the API means.
+    pub(crate) fn named(&self, id: &FunctionId) -> Result<Arc<Function>, ApiError> {
+        self.find(&id.key()).ok_or_else(|| ApiError::NotFound {
+            name: excerpt(&id.short()),
         })
     }
 
@@ -209,6 +231,13 @@ impl Functions {
         functions
     }
 
+    /// Those of a namespace, ordered by name.
+    pub(crate) fn all_in(&self, namespace: &str) -> Vec<Arc<Function>> {
+        let mut functions = self.all();
+        functions.retain(|function| function.id.namespace == namespace);
+        functions
+    }
+
     /// Deploys a new function. `own_names` are the addresses under which the caller may know this daemon.
     pub(crate) async fn create(
         &self,
@@ -217,15 +246,14 @@ impl Functions {
     ) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
         Settings::of(&deployment, &self.config)?;
-        if self.find(&deployment.service).is_some() {
-            return Err(ApiError::Exists {
-                name: deployment.service,
-            });
+        let id = id_of(&deployment);
+        self.check_namespace_for_new(&id.namespace)?;
+        if self.find(&id.key()).is_some() {
+            return Err(ApiError::Exists { name: id.short() });
         }
         let digest = self.resolve(&deployment.image, own_names).await?;
         let prepared = self.prepare(deployment, digest, Timestamp::now()).await?;
-        self.remove_stale_log(key(&prepared.record.deployment.service))
-            .await?;
+        self.remove_stale_log(id.key()).await?;
         self.save(&prepared).await?;
         self.tell_sandbox(Some(&prepared.template));
         self.install(prepared);
@@ -240,11 +268,7 @@ impl Functions {
     ) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
         Settings::of(&deployment, &self.config)?;
-        let Some(function) = self.find(&deployment.service) else {
-            return Err(ApiError::NotFound {
-                name: deployment.service,
-            });
-        };
+        let function = self.named(&id_of(&deployment))?;
         let digest = self.resolve(&deployment.image, own_names).await?;
         let prepared = self
             .prepare(deployment, digest, function.record().created_at)
@@ -252,6 +276,7 @@ impl Functions {
         self.save(&prepared).await?;
         self.tell_sandbox(Some(&prepared.template));
         let Prepared {
+            id: _,
             record,
             settings,
             isolation,
@@ -271,14 +296,14 @@ impl Functions {
 
     /// Removes a function and its log, be it only a record that could not be loaded. Invocations under way run to
     /// their end.
-    pub(crate) async fn remove(&self, name: &str) -> Result<(), ApiError> {
+    pub(crate) async fn remove(&self, id: &FunctionId) -> Result<(), ApiError> {
         let _changing = self.changing.lock().await;
-        let function = self.find(name);
-        let key = key(function.as_ref().map_or(name, |function| &function.name));
+        let key = id.key();
+        let function = self.find(&key);
         let (store, removed) = (self.store.clone(), key.clone());
         let existed = tokio::task::spawn_blocking(move || store.records.remove(&removed)).await??;
         let Some(function) = function else {
-            let name = name.to_owned();
+            let name = excerpt(&id.short());
             return existed.then_some(()).ok_or(ApiError::NotFound { name });
         };
         self.deployed
@@ -342,7 +367,7 @@ impl Functions {
     }
 
     /// Tells the sandbox what is deployed, with the next version of a function, if there is one.
-    fn tell_sandbox(&self, next: Option<&InstanceSpec>) {
+    pub(crate) fn tell_sandbox(&self, next: Option<&InstanceSpec>) {
         let deployed = self.all().into_iter().map(|function| function.template());
         let others = deployed.filter(|template| next.is_none_or(|next| next.function != template.function));
         let templates: Vec<_> = others.chain(next.cloned()).collect();
@@ -405,17 +430,23 @@ impl Functions {
     ) -> Result<Prepared, ApiError> {
         let settings = Settings::of(&deployment, &self.config)?;
         let isolation = self.sandbox.isolation(settings.isolation)?;
-        DEFAULT_NAMESPACE.clone_into(&mut deployment.namespace);
+        let id = id_of(&deployment);
+        deployment.namespace.clone_from(&id.namespace);
+        let secrets = self
+            .secrets(&id.namespace, deployment.secrets.as_deref().unwrap_or_default())
+            .await?;
         let store = self.store.clone();
         let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
         let program = program.map_err(|source| ApiError::Derive {
             image: deployment.image.clone(),
             source,
         })?;
-        let mut template = template(&deployment, program, &settings, self.config.ready_timeout);
+        let mut template = template(&id, &deployment, program, &settings, self.config.ready_timeout);
+        template.secrets = secrets;
         // What the function is shown to have is what each of its instances is started with.
         template.isolation = Some(isolation);
         Ok(Prepared {
+            id,
             record: FunctionRecord {
                 deployment,
                 created_at,
@@ -441,23 +472,24 @@ impl Functions {
     }
 
     async fn save(&self, prepared: &Prepared) -> Result<(), ApiError> {
-        let (store, record) = (self.store.clone(), prepared.record.clone());
-        let save = move || store.records.put(&key(&record.deployment.service), &record);
+        let (store, record, key) = (self.store.clone(), prepared.record.clone(), prepared.id.key());
+        let save = move || store.records.put(&key, &record);
         Ok(tokio::task::spawn_blocking(save).await??)
     }
 
     fn install(&self, prepared: Prepared) {
         let Prepared {
+            id,
             record,
             settings,
             isolation,
             template,
         } = prepared;
-        let name = record.deployment.service.clone();
-        let key = key(&name);
+        let key = id.key();
         let log = self.store.logs.function(&key);
         let function = Function {
-            name,
+            name: id.short(),
+            id,
             pool: Pool::new(
                 self.sandbox.clone(),
                 log.clone(),
@@ -466,6 +498,7 @@ impl Functions {
             ),
             log,
             invocations: AtomicU64::new(0),
+            counts: InvocationCounts::default(),
             version: RwLock::new(Version {
                 template,
                 record: Arc::new(record),
@@ -491,6 +524,7 @@ fn left_out(error: &dyn Error) {
 
 /// How instances of the function are started; the pool names each.
 fn template(
+    id: &FunctionId,
     deployment: &FunctionDeployment,
     program: Program,
     settings: &Settings,
@@ -507,7 +541,8 @@ fn template(
     };
     // So that programs that listen on a port of their choice choose the one that the image names.
     set("PORT", &program.port.to_string(), false);
-    set("OPENFAAS_NAME", &deployment.service, true);
+    set("OPENFAAS_NAME", &id.name, true);
+    set("OPENFAAS_NAMESPACE", &id.namespace, true);
     if !deployment.env_process.is_empty() {
         set("fprocess", &deployment.env_process, true);
     }
@@ -515,13 +550,14 @@ fn template(
         set(name, value, true);
     }
     InstanceSpec {
-        function: deployment.service.clone(),
+        function: id.short(),
         instance: String::new(),
         root: program.root,
         root_digest: Some(program.root_digest.to_bytes()),
         arguments: program.arguments,
         environment,
         working_directory: program.working_directory,
+        secrets: Vec::new(),
         rewrites_calls: settings.rewrites_calls,
         is_cloned: settings.is_cloned,
         is_reset: settings.is_reset,

@@ -45,9 +45,11 @@ pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, pe
             let path = PathAndQuery::try_from(path.as_ref()).unwrap_or(PathAndQuery::from_static("/"));
             let request = to_function(request, path, peer, &stamps);
             function.invocations.fetch_add(1, Ordering::Relaxed);
-            invoke_function(functions, &function, request, started)
+            let answer = invoke_function(functions, &function, request, started)
                 .await
-                .unwrap_or_else(|error| error.answer())
+                .unwrap_or_else(|error| error.answer());
+            function.counts.record(answer.status(), started.elapsed());
+            answer
         }
     };
     stamps.put(answer.headers_mut());
@@ -101,6 +103,9 @@ async fn invoke_function(
     };
     let (running, deadline, response) = invocation.run(request).await?;
     let cold = running.lease.is_cold();
+    if cold {
+        function.counts.cold.fetch_add(1, Ordering::Relaxed);
+    }
     let response = FunctionBody::new(response, running, deadline, timeout);
     Ok(to_client(response, request_type, head_only, cold, started))
 }

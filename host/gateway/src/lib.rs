@@ -7,9 +7,11 @@
 //! ```
 //!
 //! An invocation runs in the task of its client's connection from the first byte to the last: no other task, and so no
-//! wake-up across threads, lies between client and function.
+//! wake-up across threads, lies between client and function. With HTTP/2 each invocation has a task of its own.
 
 mod admission;
+mod alerts;
+mod authentication;
 mod body;
 mod config;
 mod connection;
@@ -20,17 +22,27 @@ mod functions;
 mod headers;
 mod invoke;
 mod logs;
+mod metrics;
+mod names;
+mod namespaces;
+mod openapi;
 mod quantity;
 mod registry;
 mod reply;
 mod request_body;
 mod routes;
 mod scale;
+mod secrets;
+mod serving;
 mod settings;
 mod shortage;
 mod statistics;
 mod system;
+mod tls;
 
+pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
 pub use config::DaemonConfig;
 pub use daemon::{Daemon, DaemonStartError};
+pub use openapi::openapi;
 pub use quantity::parse_memory;
+pub use tls::{TlsError, TlsFiles};

@@ -9,33 +9,44 @@ use jiff::Timestamp;
 use serde::Serialize;
 use spore_store::{LogQuery, LogReader, LogRecord};
 use tokio::sync::{mpsc, watch};
+use utoipa::ToSchema;
 
 use crate::body::GatewayBody;
 use crate::errors::ApiError;
+use crate::names::FunctionId;
 use crate::reply::Answer;
 use crate::routes::{Gateway, parameter};
-use crate::settings::DEFAULT_NAMESPACE;
 
 /// Lines that go out in one piece, at most.
 const LINES_PER_PIECE: usize = 256;
 
 /// A line in OpenFaaS's shape.
-#[derive(Serialize)]
-struct Message<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogMessage)]
+pub(crate) struct Message<'a> {
     name: &'a str,
     namespace: &'a str,
     instance: &'a str,
+    #[schema(value_type = String, format = DateTime)]
     timestamp: Timestamp,
     text: &'a str,
 }
 
 /// Answers `GET /system/logs?name=…`.
+#[utoipa::path(
+    get,
+    path = "/system/logs",
+    params(("name" = String, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given"), ("instance" = Option<String>, Query, description = "Only lines of this instance"), ("tail" = Option<i64>, Query, description = "Only so many lines, the latest; all if it is not above 0"), ("since" = Option<String>, Query, description = "Only lines since then, RFC 3339"), ("follow" = Option<bool>, Query, description = "Whether to go on with lines as they are written")),
+    responses(
+        (status = 200, description = "One JSON object a line", body = Message<'static>, content_type = "application/x-ndjson"),
+        (status = 404, description = "There is no such function"),
+        (status = 422, description = "A parameter is not valid"),
+    )
+)]
 pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "name").unwrap_or_default();
     let query = query(uri)?;
-    let Some(function) = gateway.functions.find(&name) else {
-        return Err(ApiError::NotFound { name });
-    };
+    let function = gateway.functions.named(&FunctionId::new(&name, "", uri))?;
     let mut reader = function.log.read(query);
     // What fails at once is told with a status, not by a body that breaks off.
     let first = reader.next().await.map_err(ApiError::Log)?;
@@ -43,7 +54,7 @@ pub(crate) async fn answer(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiEr
     tokio::spawn(send(
         first,
         reader,
-        function.name.clone(),
+        function.id.clone(),
         sender,
         gateway.stopping.clone(),
     ));
@@ -94,7 +105,7 @@ fn query(uri: &Uri) -> Result<LogQuery, ApiError> {
 async fn send(
     first: Option<Vec<LogRecord>>,
     mut reader: LogReader,
-    name: String,
+    id: FunctionId,
     sender: mpsc::Sender<io::Result<Bytes>>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -102,7 +113,7 @@ async fn send(
     loop {
         if let Some(records) = first.take() {
             let Some(records) = records else { return };
-            if !send_pieces(&records, &name, &sender).await {
+            if !send_pieces(&records, &id, &sender).await {
                 return;
             }
         }
@@ -116,34 +127,38 @@ async fn send(
             Ok(Some(records)) => records,
             Ok(None) => return,
             Err(error) => {
-                tracing::warn!(function = name, %error, "a log could not be read");
+                tracing::warn!(function = id.key(), %error, "a log could not be read");
                 // The client sees its connection break; if it has gone, nobody needs to.
                 let _ = sender.send(Err(error)).await;
                 return;
             }
         };
-        if !send_pieces(&records, &name, &sender).await {
+        if !send_pieces(&records, &id, &sender).await {
             return;
         }
     }
 }
 
 /// Whether the client is still there.
-async fn send_pieces(records: &[LogRecord], name: &str, sender: &mpsc::Sender<io::Result<Bytes>>) -> bool {
+async fn send_pieces(
+    records: &[LogRecord],
+    id: &FunctionId,
+    sender: &mpsc::Sender<io::Result<Bytes>>,
+) -> bool {
     for records in records.chunks(LINES_PER_PIECE) {
-        if sender.send(encode(records, name)).await.is_err() {
+        if sender.send(encode(records, id)).await.is_err() {
             return false;
         }
     }
     true
 }
 
-fn encode(records: &[LogRecord], name: &str) -> io::Result<Bytes> {
+fn encode(records: &[LogRecord], id: &FunctionId) -> io::Result<Bytes> {
     let mut piece = Vec::new();
     for record in records {
         let message = Message {
-            name,
-            namespace: DEFAULT_NAMESPACE,
+            name: &id.name,
+            namespace: &id.namespace,
             instance: &record.instance,
             timestamp: record.time,
             text: &record.text,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{ALLOW, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -11,11 +12,14 @@ use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
+use crate::authentication::{self, Authentication};
 use crate::errors::ApiError;
 use crate::functions::Functions;
+use crate::metrics::{self, RequestCounts};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
-use crate::{invoke, logs, scale, system};
+use crate::tls::Tls;
+use crate::{alerts, invoke, logs, namespaces, scale, secrets, system};
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -28,6 +32,11 @@ pub(crate) struct Gateway {
     /// What keeps instances apart.
     pub(crate) layers: Vec<Layer>,
     pub(crate) local_address: SocketAddr,
+    /// Credentials that everything but functions needs.
+    pub(crate) authentication: Option<Authentication>,
+    pub(crate) tls: Option<Tls>,
+    /// Requests that are none to functions.
+    pub(crate) requests: RequestCounts,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -50,8 +59,26 @@ impl Gateway {
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let path = request.uri().path();
         if path.starts_with("/function/") {
-            invoke::invoke(&self.functions, request, peer).await
-        } else if path == "/v2" || path.starts_with("/v2/") {
+            return invoke::invoke(&self.functions, request, peer).await;
+        }
+        let started = Instant::now();
+        let (method, path) = (request.method().clone(), path.to_owned());
+        let answer = self.answer_to_operator(request).await;
+        self.requests
+            .record(&method, &path, answer.status(), started.elapsed());
+        answer
+    }
+
+    /// Answers a request that is none to a function.
+    async fn answer_to_operator(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path();
+        if let Some(authentication) = &self.authentication
+            && !authentication::is_open(request.method(), path)
+            && !authentication.admits(request.headers())
+        {
+            return authentication::refusal(path);
+        }
+        if path == "/v2" || path.starts_with("/v2/") {
             registry::answer(self, request).await
         } else {
             self.system(request).await
@@ -62,7 +89,8 @@ impl Gateway {
         let method = request.method().clone();
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
-            ("/healthz", &Method::GET | &Method::HEAD) => Ok(reply::text(StatusCode::OK, "OK")),
+            ("/healthz", &Method::GET | &Method::HEAD) => Ok(health()),
+            ("/metrics", &Method::GET) => Ok(metrics::answer(&self.functions, &self.requests)),
             ("/system/info", &Method::GET) => Ok(system::info(
                 self.sandbox_kind,
                 self.functions.default_isolation(),
@@ -71,17 +99,26 @@ impl Gateway {
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
             ("/system/functions", &Method::POST) => {
                 let own_names = own_names();
-                system::create(&self.functions, request.into_body(), &own_names).await
+                system::create(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::PUT) => {
                 let own_names = own_names();
-                system::update(&self.functions, request.into_body(), &own_names).await
+                system::update(&self.functions, request, &own_names).await
             }
             ("/system/functions", &Method::DELETE) => system::remove(&self.functions, request).await,
             ("/system/logs", &Method::GET) => logs::answer(self, request.uri()).await,
+            ("/system/secrets", &Method::GET) => secrets::list(&self.functions, request.uri()).await,
+            ("/system/secrets", &Method::POST) => secrets::create(&self.functions, request).await,
+            ("/system/secrets", &Method::PUT) => secrets::update(&self.functions, request).await,
+            ("/system/secrets", &Method::DELETE) => secrets::remove(&self.functions, request).await,
+            ("/system/namespaces", &Method::GET) => Ok(namespaces::list(&self.functions)),
+            ("/system/alert", &Method::POST) => alerts::answer(&self.functions, request).await,
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
-            ("/system/functions", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
-            ("/system/info" | "/system/logs", _) => Ok(wrong_method("GET")),
+            ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
+            ("/system/alert", _) => Ok(wrong_method("POST")),
+            ("/metrics" | "/system/info" | "/system/logs" | "/system/namespaces", _) => {
+                Ok(wrong_method("GET"))
+            }
             _ => self.named(request).await,
         };
         answer.unwrap_or_else(|error| error.answer(&self.data))
@@ -98,6 +135,15 @@ impl Gateway {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
                 None => scale::pre_boot_by_query(functions, count, &uri),
             },
+            (Some(Named::Namespace(name)), &Method::GET) => namespaces::describe(functions, name),
+            (Some(Named::Namespace(name)), &Method::POST) => {
+                namespaces::create(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::PUT) => {
+                namespaces::update(functions, name, request).await
+            }
+            (Some(Named::Namespace(name)), &Method::DELETE) => namespaces::remove(functions, name).await,
+            (Some(Named::Namespace(_)), _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             (Some(Named::Function(_) | Named::Statistics(_)), _) => Ok(wrong_method("GET")),
             (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
             (None, _) => Ok(reply::text(
@@ -108,12 +154,28 @@ impl Gateway {
     }
 }
 
+/// `GET /healthz`
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    responses((status = 200, description = "The daemon answers", body = String, content_type = "text/plain")),
+    security(())
+)]
+pub(crate) fn health() -> Answer {
+    reply::text(StatusCode::OK, "OK")
+}
+
 /// What an address below the fixed ones names.
 enum Named<'a> {
     Function(&'a str),
     Statistics(&'a str),
     Scale(&'a str),
-    PreBoot { name: Option<&'a str>, count: &'a str },
+    PreBoot {
+        name: Option<&'a str>,
+        count: &'a str,
+    },
+    /// Empty where a body is to name it.
+    Namespace(&'a str),
 }
 
 impl<'a> Named<'a> {
@@ -123,6 +185,14 @@ impl<'a> Named<'a> {
         }
         if let Some(count) = path.strip_prefix("/pre-boot/") {
             return Some(Self::PreBoot { name: None, count });
+        }
+        // Some of OpenFaaS's documents have the plural.
+        let namespace = path.strip_prefix("/system/namespace");
+        if let Some(rest) = namespace.map(|rest| rest.strip_prefix('s').unwrap_or(rest)) {
+            return match rest.strip_prefix('/') {
+                Some(name) => Some(Self::Namespace(name)),
+                None => rest.is_empty().then_some(Self::Namespace("")),
+            };
         }
         let name = path.strip_prefix("/system/function/")?;
         Some(match name.split_once("/pre-boot/") {

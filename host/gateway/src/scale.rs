@@ -3,18 +3,19 @@
 use http::{Request, StatusCode, Uri};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::errors::{ApiError, ScaleError};
 use crate::functions::{Function, Functions};
+use crate::names::{FunctionId, excerpt};
 use crate::reply::{self, Answer};
 use crate::routes::parameter;
-use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
-use crate::system::{check_namespace, read_json};
+use crate::system::read_json;
 
 /// How many instances there are to be.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Scale {
+pub(crate) struct Scale {
     /// The path names the function too; some clients call this field `service`.
     #[serde(default, alias = "service")]
     service_name: String,
@@ -25,28 +26,31 @@ struct Scale {
 
 /// `POST /system/scale-function/NAME`: so many instances are kept started until the next such call, deployment or start
 /// of the daemon.
+#[utoipa::path(
+    post,
+    path = "/system/scale-function/{name}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = Scale,
+    responses(
+        (status = 202, description = "So many instances are kept started"),
+        (status = 400, description = "There may not be so many, or the body is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn scale(
     functions: &Functions,
     name: &str,
     request: Request<Incoming>,
 ) -> Result<Answer, ApiError> {
-    check_namespace(request.uri())?;
-    let function = functions.named(name)?;
+    let uri = request.uri().clone();
     let scale: Scale = read_json(request.into_body()).await?;
-    if !matches!(scale.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
-        return Err(SettingsError::Namespace {
-            namespace: scale.namespace,
-        }
-        .into());
-    }
-    let plain = |name: &str| {
-        let (plain, _) = name.split_once('.').unwrap_or((name, ""));
-        plain.to_owned()
-    };
-    if !scale.service_name.is_empty() && plain(&scale.service_name) != function.name {
+    let id = FunctionId::new(name, &scale.namespace, &uri);
+    let function = functions.named(&id)?;
+    if !scale.service_name.is_empty() && FunctionId::new(&scale.service_name, "", &uri).name != id.name {
         return Err(ApiError::TwoNames {
-            path: name.to_owned(),
-            body: scale.service_name,
+            path: excerpt(name),
+            body: excerpt(&scale.service_name),
         });
     }
     function
@@ -57,14 +61,23 @@ pub(crate) async fn scale(
 }
 
 /// `POST /system/function/NAME/pre-boot/N`: so many instances are started now, beyond those that there are.
+#[utoipa::path(
+    post,
+    path = "/system/function/{name}/pre-boot/{count}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("count" = u64, Path, description = "How many"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 202, description = "How many are started", body = serde_json::Value),
+        (status = 400, description = "There may not be so many"),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn pre_boot(
     functions: &Functions,
     name: &str,
     count: &str,
     uri: &Uri,
 ) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
     let instances: u64 = count.parse().map_err(|_| ApiError::BadCount {
         text: count.chars().take(100).collect(),
     })?;
@@ -77,6 +90,16 @@ pub(crate) fn pre_boot(
 }
 
 /// `POST /pre-boot/N?function=NAME`: the same.
+#[utoipa::path(
+    post,
+    path = "/pre-boot/{count}",
+    params(("count" = u64, Path, description = "How many"), ("function" = String, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 202, description = "How many are started", body = serde_json::Value),
+        (status = 400, description = "There may not be so many, or no function is named"),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn pre_boot_by_query(functions: &Functions, count: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let name = parameter(uri, "function").ok_or(ApiError::NoFunctionNamed)?;
     pre_boot(functions, &name, count, uri)

@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use spore_pool::PoolLimits;
-use spore_sandbox::{EgressRule, EgressRuleError, Isolation};
+use spore_sandbox::{EgressRule, EgressRuleError, Isolation, SECRETS_BYTES_MAX};
 use spore_store::FunctionDeployment;
 
 use crate::config::DaemonConfig;
+use crate::names::{excerpt, is_name};
 use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
 
-/// The one namespace.
-pub(crate) const DEFAULT_NAMESPACE: &str = "openfaas-fn";
 /// Memory of a function that names no limit, in bytes.
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
 /// Processor time of a function that names no limit, in thousandths of one processor.
 const DEFAULT_PROCESSOR_MILLIS: u32 = 1000;
 /// Most instances of a function that names no bound.
 const DEFAULT_MAX_INSTANCES: u32 = 20;
-/// Longest name of a function: a DNS label.
-const MAX_NAME_BYTES: usize = 63;
+/// By how much of the maximum an alert scales up a function that does not say so, in percent.
+const DEFAULT_SCALE_FACTOR_PERCENT: u32 = 20;
 
 const SCALE_MIN: &str = "com.openfaas.scale.min";
 const SCALE_MAX: &str = "com.openfaas.scale.max";
+const SCALE_FACTOR: &str = "com.openfaas.scale.factor";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
@@ -40,12 +40,14 @@ pub(crate) enum SettingsError {
          with a letter or digit first and last"
     )]
     Name { name: String },
-    #[error("the namespace `{namespace}` does not exist: use {DEFAULT_NAMESPACE}, or name none")]
-    Namespace { namespace: String },
     #[error("no image is named: set the field `image`")]
     NoImage,
-    #[error("the secret `{name}` does not exist")]
+    #[error("the secret `{name}` does not exist: make it first (POST /system/secrets)")]
     UnknownSecret { name: String },
+    #[error("the secrets take {bytes} bytes, more than the {SECRETS_BYTES_MAX} that a function may have")]
+    SecretsTooLong { bytes: usize },
+    #[error("there is no resource `{name}` here: leave it out of limits and requests")]
+    UnknownResource { name: String },
     #[error("the memory limit `{text}` is not an amount of memory: write it like 128Mi")]
     Memory { text: String },
     #[error("the CPU limit `{text}` is not an amount of processor time: write it like 500m or 1.5")]
@@ -54,6 +56,8 @@ pub(crate) enum SettingsError {
     Duration { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
     Instances { setting: &'static str, text: String },
+    #[error("{setting} is `{text}`, which is no percentage from 0 to 100")]
+    Percent { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is neither true nor false")]
     Switch { setting: &'static str, text: String },
     #[error("{ISOLATION} is `{text}`, which is neither vm nor process")]
@@ -70,6 +74,8 @@ pub(crate) enum SettingsError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) limits: PoolLimits,
+    /// By how much of the maximum an alert scales up, in percent.
+    pub(crate) scale_factor_percent: u32,
     pub(crate) timeout: Duration,
     pub(crate) memory_bytes: u64,
     pub(crate) processor_millis: u32,
@@ -86,19 +92,15 @@ impl Settings {
     pub(crate) fn of(deployment: &FunctionDeployment, config: &DaemonConfig) -> Result<Self, SettingsError> {
         if !is_name(&deployment.service) {
             return Err(SettingsError::Name {
-                name: deployment.service.chars().take(100).collect(),
-            });
-        }
-        if !matches!(deployment.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
-            return Err(SettingsError::Namespace {
-                namespace: deployment.namespace.clone(),
+                name: excerpt(&deployment.service),
             });
         }
         if deployment.image.is_empty() {
             return Err(SettingsError::NoImage);
         }
-        if let Some(name) = deployment.secrets.iter().flatten().next() {
-            return Err(SettingsError::UnknownSecret { name: name.clone() });
+        let resources = deployment.limits.iter().chain(&deployment.requests);
+        if let Some(name) = resources.flat_map(|resources| resources.others.keys()).next() {
+            return Err(SettingsError::UnknownResource { name: excerpt(name) });
         }
         check_environment(deployment)?;
         let min_instances = instances(&deployment.labels, SCALE_MIN)?.unwrap_or(0);
@@ -124,8 +126,17 @@ impl Settings {
                 text: "0".to_owned(),
             });
         }
+        let scale_factor_percent =
+            instances(&deployment.labels, SCALE_FACTOR)?.unwrap_or(DEFAULT_SCALE_FACTOR_PERCENT);
+        if scale_factor_percent > 100 {
+            return Err(SettingsError::Percent {
+                setting: SCALE_FACTOR,
+                text: scale_factor_percent.to_string(),
+            });
+        }
         Ok(Self {
             limits,
+            scale_factor_percent,
             timeout,
             memory_bytes: memory_bytes(deployment)?,
             isolation: isolation(&deployment.annotations)?,
@@ -136,15 +147,6 @@ impl Settings {
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }
-}
-
-/// Whether the text is a DNS label.
-pub(crate) fn is_name(text: &str) -> bool {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    (1..=MAX_NAME_BYTES).contains(&text.len())
-        && text.chars().all(|c| word(c) || c == '-')
-        && text.starts_with(word)
-        && text.ends_with(word)
 }
 
 fn check_environment(deployment: &FunctionDeployment) -> Result<(), SettingsError> {
@@ -308,15 +310,11 @@ mod tests {
             deployment(&[], &[(ONE_INVOCATION, "yes")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),
             FunctionDeployment {
-                namespace: "other".to_owned(),
-                ..deployment(&[], &[])
-            },
-            FunctionDeployment {
                 image: String::new(),
                 ..deployment(&[], &[])
             },
             FunctionDeployment {
-                secrets: Some(vec!["key".to_owned()]),
+                requests: serde_json::from_str(r#"{"nvidia.com/gpu": "1"}"#).expect("resources"),
                 ..deployment(&[], &[])
             },
         ] {

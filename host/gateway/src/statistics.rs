@@ -89,7 +89,7 @@ impl<T> Stages<T> {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Report {
     name: String,
-    namespace: &'static str,
+    namespace: String,
     /// The beginning of what is counted.
     since: Timestamp,
     initialisation: Initialisation,
@@ -131,12 +131,12 @@ impl FunctionStatistics {
     }
 
     /// What has been recorded so far.
-    pub(crate) fn report(&self, name: &str, namespace: &'static str) -> Report {
+    pub(crate) fn report(&self, name: &str, namespace: &str) -> Report {
         let warm = locked(&self.warm_execution).summary();
         let cold = locked(&self.cold);
         Report {
             name: name.to_owned(),
-            namespace,
+            namespace: namespace.to_owned(),
             since: self.since,
             initialisation: Initialisation {
                 cold: cold.initialisation.summary(),

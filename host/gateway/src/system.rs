@@ -11,20 +11,20 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spore_sandbox::{Isolation, Layer};
 use spore_store::{FunctionDeployment, Resources};
+use utoipa::ToSchema;
 
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
+use crate::names::{FunctionId, namespace_of};
 use crate::reply::{self, Answer};
-use crate::routes::parameter;
-use crate::settings::{DEFAULT_NAMESPACE, SettingsError};
 
 /// Longest body of a request to the API, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// A deployed function as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct FunctionStatus {
+pub(crate) struct FunctionStatus {
     name: String,
     image: String,
     namespace: String,
@@ -50,6 +50,7 @@ struct FunctionStatus {
     replicas: u64,
     #[serde(skip_serializing_if = "is_zero")]
     available_replicas: u64,
+    #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
     /// An addition of ours: `file-system`, if the root is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,7 +71,7 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
     let deployment = record.deployment.clone();
     let pool = function.pool.status();
     let mut labels = deployment.labels.unwrap_or_default();
-    labels.insert("faas_function".to_owned(), function.name.clone());
+    labels.insert("faas_function".to_owned(), function.id.name.clone());
     FunctionStatus {
         name: deployment.service,
         image: deployment.image,
@@ -96,6 +97,13 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
 }
 
 /// `GET /system/info`
+#[utoipa::path(
+    get,
+    path = "/system/info",
+    responses(
+        (status = 200, description = "What the daemon is", body = serde_json::Value),
+    )
+)]
 pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[Layer]) -> Answer {
     let version = serde_json::json!({
         "release": env!("CARGO_PKG_VERSION"),
@@ -116,20 +124,20 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
     reply::json(StatusCode::OK, &info)
 }
 
-/// Whether the namespace in the query is the one that exists.
-pub(crate) fn check_namespace(uri: &Uri) -> Result<(), ApiError> {
-    match parameter(uri, "namespace") {
-        Some(namespace) if !matches!(namespace.as_str(), "" | DEFAULT_NAMESPACE) => {
-            Err(SettingsError::Namespace { namespace }.into())
-        }
-        _ => Ok(()),
-    }
-}
-
 /// `GET /system/functions`
+#[utoipa::path(
+    get,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "The functions of a namespace", body = [FunctionStatus]),
+        (status = 404, description = "There is no such namespace"),
+    )
+)]
 pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let functions = functions.all();
+    let namespace = namespace_of("", uri);
+    functions.check_namespace(&namespace)?;
+    let functions = functions.all_in(&namespace);
     let list: Vec<_> = functions
         .iter()
         .map(|function| status(function, function.invocations.load(Ordering::Relaxed)))
@@ -138,62 +146,119 @@ pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError>
 }
 
 /// `GET /system/function/NAME`
+#[utoipa::path(
+    get,
+    path = "/system/function/{name}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "The function", body = FunctionStatus),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
     Ok(reply::json(StatusCode::OK, &status(&function, 0)))
 }
 
 /// `GET /system/function/NAME/stats`, an addition of ours
+#[utoipa::path(
+    get,
+    path = "/system/function/{name}/stats",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    responses(
+        (status = 200, description = "How long its instances took: see docs/statistics.md", body = serde_json::Value),
+        (status = 404, description = "There is no such function"),
+    )
+)]
 pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
-    check_namespace(uri)?;
-    let function = functions.named(name)?;
-    let report = function.statistics().report(&function.name, DEFAULT_NAMESPACE);
+    let function = functions.named(&FunctionId::new(name, "", uri))?;
+    let report = function
+        .statistics()
+        .report(&function.id.name, &function.id.namespace);
     Ok(reply::json(StatusCode::OK, &report))
 }
 
 /// `POST /system/functions`
+#[utoipa::path(
+    post,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = FunctionDeployment,
+    responses(
+        (status = 202, description = "It is deployed"),
+        (status = 400, description = "The deployment is not valid"),
+        (status = 409, description = "The function exists"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn create(
     functions: &Functions,
-    body: Incoming,
+    request: Request<Incoming>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
-    let deployment: FunctionDeployment = read_json(body).await?;
+    let deployment = read_deployment(request).await?;
     functions.create(deployment, own_names).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
 /// `PUT /system/functions`
+#[utoipa::path(
+    put,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = FunctionDeployment,
+    responses(
+        (status = 202, description = "No invocation reaches the old version any more"),
+        (status = 400, description = "The deployment is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn update(
     functions: &Functions,
-    body: Incoming,
+    request: Request<Incoming>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
-    let deployment: FunctionDeployment = read_json(body).await?;
+    let deployment = read_deployment(request).await?;
     functions.update(deployment, own_names).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
+async fn read_deployment(request: Request<Incoming>) -> Result<FunctionDeployment, ApiError> {
+    let uri = request.uri().clone();
+    let mut deployment: FunctionDeployment = read_json(request.into_body()).await?;
+    // The name is checked later, and has no dot in it: it names no namespace.
+    deployment.namespace = namespace_of(&deployment.namespace, &uri);
+    Ok(deployment)
+}
+
 /// What is to be removed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Removal {
+pub(crate) struct Removal {
     function_name: String,
     #[serde(default)]
     namespace: String,
 }
 
 /// `DELETE /system/functions`
+#[utoipa::path(
+    delete,
+    path = "/system/functions",
+    params(("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    request_body = Removal,
+    responses(
+        (status = 202, description = "It is removed"),
+        (status = 400, description = "The body is not valid"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
-    check_namespace(request.uri())?;
+    let uri = request.uri().clone();
     let removal: Removal = read_json(request.into_body()).await?;
-    if !matches!(removal.namespace.as_str(), "" | DEFAULT_NAMESPACE) {
-        return Err(SettingsError::Namespace {
-            namespace: removal.namespace,
-        }
-        .into());
-    }
-    functions.remove(&removal.function_name).await?;
+    let id = FunctionId::new(&removal.function_name, &removal.namespace, &uri);
+    functions.remove(&id).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 

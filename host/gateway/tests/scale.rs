@@ -102,17 +102,12 @@ async fn what_cannot_be_scaled_is_refused_with_what_to_do() {
             400,
             "other",
         ),
-        (
-            hello,
-            json!({ "replicas": 1, "namespace": "x" }),
-            400,
-            "namespace",
-        ),
+        (hello, json!({ "replicas": 1, "namespace": "x" }), 404, "hello.x"),
         (
             "/system/scale-function/hello?namespace=x",
             json!({ "replicas": 1 }),
-            400,
-            "namespace",
+            404,
+            "hello.x",
         ),
         (
             "/system/scale-function/nobody",

@@ -175,7 +175,7 @@ async fn a_function_that_does_not_exist_and_another_method_are_refused() {
     let (status, _) = fixture.get("/system/function/hello.openfaas-fn/stats").await;
     assert_eq!(status, StatusCode::OK);
     let (status, _) = fixture.get("/system/function/hello/stats?namespace=other").await;
-    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(status, StatusCode::NOT_FOUND);
     let (answer, _) = fixture
         .call(Method::POST, "/system/function/hello/stats", "")
         .await;

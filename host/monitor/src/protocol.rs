@@ -106,6 +106,8 @@ pub struct StartRequest {
     pub environment: Vec<String>,
     /// Directory in which the program starts; `/` unless the image says otherwise.
     pub working_directory: String,
+    /// What the program finds as read-only files in `/var/openfaas/secrets`.
+    pub secrets: Vec<Secret>,
     /// TCP port on which the function listens.
     pub port: u16,
     /// Limit of the function's memory, in bytes.
@@ -128,6 +130,25 @@ pub struct StartRequest {
     pub is_reset: bool,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
     pub uses_dispatch: bool,
+}
+
+/// A file that only the program is to know.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret {
+    /// Its name, without a slash.
+    pub name: String,
+    /// Its contents.
+    pub value: Vec<u8>,
+}
+
+/// Without the value, which no log is to show.
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Secret")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where the memory of an instance comes from.

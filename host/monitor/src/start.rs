@@ -31,7 +31,7 @@ use crate::machine::{MachineError, Memory};
 use crate::memory::OutOfRange;
 use crate::protocol::{
     ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
-    Milestones, PACKET_BYTES_MAX, Request, RootKind, StartRequest,
+    Milestones, PACKET_BYTES_MAX, Request, RootKind, Secret, StartRequest,
 };
 use crate::report;
 use crate::run::{Instance, chain, host_clocks_ns};
@@ -414,10 +414,17 @@ fn write_shared_pages(
         block.extend_from_slice(text.as_bytes());
         block.push(0);
     }
+    let strings_bytes = block.len();
+    for Secret { name, value } in &start.secrets {
+        block.extend_from_slice(&(name.len() as u32).to_le_bytes());
+        block.extend_from_slice(&(value.len() as u32).to_le_bytes());
+        block.extend_from_slice(name.as_bytes());
+        block.extend_from_slice(value);
+    }
     if block.len() as u64 > START_BLOCK_BYTES {
         let limit = START_BLOCK_BYTES;
         return Err(StartError::BadProgram(format!(
-            "its arguments and environment take more than {limit} bytes"
+            "its arguments, environment and secrets take more than {limit} bytes"
         )));
     }
     machine.ram().write_bytes(START_BLOCK_GPA, &block)?;
@@ -435,6 +442,8 @@ fn write_shared_pages(
         environment_count: start.environment.len() as u32,
         start_block_bytes: block.len() as u32,
         flags: flags(start),
+        secrets_bytes: (block.len() - strings_bytes) as u32,
+        reserved: 0,
         extended_state_mask: machine.extended_state().mask,
         extended_state_bytes: machine.extended_state().bytes,
         seed: seed()?,

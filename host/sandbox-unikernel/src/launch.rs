@@ -96,8 +96,9 @@ pub(crate) fn encode(instance: StartRequest, jail: JailRequest) -> Result<Vec<u8
 
 /// What is said of a request that does not fit.
 pub(crate) fn too_large(bytes: usize) -> StartError {
-    let reason =
-        format!("its arguments and environment take {bytes} bytes, which is too much: make them shorter");
+    let reason = format!(
+        "its arguments, environment and secrets take {bytes} bytes, which is too much: make them shorter"
+    );
     StartError::BadProgram { reason }
 }
 

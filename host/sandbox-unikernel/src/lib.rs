@@ -237,6 +237,14 @@ fn start_request(
             .map(|(key, value)| format!("{key}={value}"))
             .collect(),
         working_directory: spec.working_directory.clone(),
+        secrets: spec
+            .secrets
+            .iter()
+            .map(|secret| protocol::Secret {
+                name: secret.name.clone(),
+                value: secret.value.to_vec(),
+            })
+            .collect(),
         port: spec.port,
         memory_bytes: spec.memory_bytes,
         root: match spec.root {
@@ -624,6 +632,7 @@ mod tests {
             arguments: vec!["f".into()],
             environment: vec![("KEY".into(), "v".repeat(value_bytes))],
             working_directory: "/".into(),
+            secrets: Vec::new(),
             rewrites_calls: true,
             is_cloned: false,
             is_reset: false,

@@ -382,6 +382,7 @@ mod tests {
             arguments: Vec::new(),
             environment: Vec::new(),
             working_directory: "/".to_owned(),
+            secrets: Vec::new(),
             rewrites_calls: true,
             is_cloned: true,
             is_reset: false,

@@ -57,6 +57,8 @@ pub struct InstanceSpec {
     pub environment: Vec<(String, String)>,
     /// Directory in which the program starts, an absolute path inside the sandbox.
     pub working_directory: String,
+    /// What the function finds as read-only files in [`SECRETS_DIRECTORY`], by name.
+    pub secrets: Vec<Secret>,
     /// Whether a sandbox that catches system calls may change the program's code to do so at less cost.
     pub rewrites_calls: bool,
     /// Whether instances may be copies of one that was booted once, where a sandbox can make them so.
@@ -75,6 +77,31 @@ pub struct InstanceSpec {
     pub processor_millis: u32,
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
+}
+
+/// Where instances find their secrets.
+pub const SECRETS_DIRECTORY: &str = "/var/openfaas/secrets";
+
+/// Longest all secrets of an instance together, in bytes of names and values.
+pub const SECRETS_BYTES_MAX: usize = 128 << 10;
+
+/// Something that only the function may know.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret {
+    /// Name of its file.
+    pub name: String,
+    /// What is in the file.
+    pub value: Arc<[u8]>,
+}
+
+/// Without the value, which no log is to show.
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Secret")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What an instance finds as its root: a file on this host that is not changed while any instance runs.

@@ -10,7 +10,7 @@
 //! not. A damaged page can make it panic; nothing of what it held in memory is used after that.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -18,6 +18,9 @@ use std::sync::{Mutex, PoisonError};
 use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::RecordError;
+
+/// For nobody but the daemon's user.
+const FILE_MODE: u32 = 0o600;
 
 /// Why the database could not be opened.
 pub(crate) enum DatabaseOpenError {
@@ -85,7 +88,16 @@ fn close(open: &mut Option<Open>) {
 impl Database {
     /// Opens the file, making it if it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self, DatabaseOpenError> {
-        let open = Open::new(path, |path| redb::Database::create(path))?;
+        let open = Open::new(path, |path| {
+            // It holds secrets. The library makes the file with whatever mode the process's mask leaves.
+            let mut options = fs::OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let file = options.mode(FILE_MODE).open(path)?;
+            if file.metadata()?.permissions().mode() & 0o077 != 0 {
+                file.set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
+            }
+            redb::Database::builder().create_file(file)
+        })?;
         Ok(Self {
             path: path.to_owned(),
             open: Mutex::new(Some(open)),

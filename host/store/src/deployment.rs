@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::Digest;
 
 /// Amounts of resources, as Kubernetes quantities.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resources {
     /// Memory, for example `128Mi`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -16,10 +17,13 @@ pub struct Resources {
     /// Processor time, for example `100m`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cpu: String,
+    /// Whatever else is asked for, for example `nvidia.com/gpu`.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, String>,
 }
 
 /// A function as deployed by its user, kept word for word.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FunctionDeployment {
     /// Name of the function, a DNS label.

@@ -1,8 +1,10 @@
 //! What the daemon keeps on disk, under one directory.
 //!
 //! ```text
-//! DIR/spore.redb           function records, image tags, manifests' media types; locked while a daemon runs
+//! DIR/spore.redb           function records, namespaces, secrets, image tags, manifests' media types; locked while a daemon
+//!                          runs; for the daemon's user only
 //! DIR/blobs/sha256/HEX     manifests, configurations and layers, as in an OCI image layout
+//! DIR/credentials/         name and password of clients, if the daemon has made them itself
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
 //!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
@@ -14,6 +16,7 @@
 //! nothing half-made that is believed later. Everything here blocks, except where a function is `async`.
 
 mod archive;
+mod credentials;
 mod database;
 mod deployment;
 mod digest;
@@ -23,9 +26,11 @@ mod files;
 pub mod fuzzing;
 mod images;
 mod logs;
+mod namespaces;
 mod program;
 mod records;
 mod reference;
+mod secrets;
 mod unpack;
 
 use std::fs::{File, TryLockError};
@@ -33,6 +38,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use credentials::{CredentialFolder, PASSWORD_FILE, USER_FILE};
 use database::{Database, DatabaseOpenError};
 pub use deployment::{FunctionDeployment, FunctionRecord, Resources};
 pub use digest::{Digest, DigestParseError};
@@ -41,9 +47,11 @@ pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
+pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};
+pub use secrets::Secrets;
 pub use unpack::LayerError;
 
 const DATABASE_FILE: &str = "spore.redb";
@@ -95,8 +103,14 @@ pub enum OpenError {
 pub struct Store {
     /// Function records.
     pub records: Records,
+    /// Namespaces other than the default one.
+    pub namespaces: Namespaces,
+    /// Secrets of functions.
+    pub secrets: Secrets,
     /// Images by digest.
     pub images: ImageStore,
+    /// Credentials that the daemon has made for itself.
+    pub credentials: CredentialFolder,
     /// Logs of the functions.
     pub logs: LogStore,
     /// Held for as long as the directory is used. The database has a lock of its own, which it gives up for a moment
@@ -123,8 +137,11 @@ impl Store {
         make_folder(&logs)?;
         let logs = LogStore::open(&logs).map_err(|source| OpenError::Files { path: logs, source })?;
         Ok(Self {
-            records: Records::new(database),
+            records: Records::new(database.clone()),
+            namespaces: Namespaces::new(database.clone()),
+            secrets: Secrets::new(database),
             images,
+            credentials: CredentialFolder::new(directory),
             logs,
             _lock: lock,
         })

@@ -40,9 +40,11 @@ pub enum RecordError {
         source: Box<redb::Error>,
     },
     /// A record is not what this version writes.
-    #[error("the record of function {key} is damaged: deploy the function again, or remove it")]
+    #[error("the record of {kind} {key} is damaged: deploy or make it again, or remove it")]
     Unreadable {
-        /// `NAME.NAMESPACE` of the function.
+        /// What it is the record of: `function` or `namespace`.
+        kind: &'static str,
+        /// `NAME.NAMESPACE` of the function, or the namespace's name.
         key: String,
         /// What is wrong with it.
         #[source]
@@ -64,6 +66,7 @@ impl Records {
     /// Writes or replaces the record of `key`.
     pub fn put(&self, key: &str, record: &FunctionRecord) -> Result<(), RecordError> {
         let value = serde_json::to_vec(record).map_err(|source| RecordError::Unreadable {
+            kind: "function",
             key: key.to_owned(),
             source,
         })?;
@@ -107,6 +110,7 @@ impl Records {
         })?;
         let parse = |(key, value): (String, Vec<u8>)| {
             let record = serde_json::from_slice(&value).map_err(|source| RecordError::Unreadable {
+                kind: "function",
                 key: key.clone(),
                 source,
             });

@@ -47,6 +47,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/faults", &[]),
     ("tests/real", &["tests/harness"]),
     ("tests/linux", &[]),
+    ("tests/openfaas", &[]),
     ("bench", &["tests/harness", "tests/real"]),
     // One target for each untrusted input, wherever it is read.
     (

@@ -30,6 +30,7 @@ mod resets;
 mod roots;
 mod run;
 mod scaling;
+mod secrets;
 mod snapshots;
 mod statistics;
 mod templates;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
         roots::TESTS,
         run::TESTS,
         scaling::TESTS,
+        secrets::TESTS,
         snapshots::TESTS,
         statistics::TESTS,
         templates::TESTS,

@@ -195,6 +195,7 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
+    settings.secrets.extend(arguments.secret.iter().cloned());
     if !arguments.allow_egress.is_empty() {
         settings.allow_egress = arguments.allow_egress.iter().map(ToString::to_string).collect();
     }

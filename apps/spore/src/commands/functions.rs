@@ -101,10 +101,18 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ("isolation", isolation_of(function)),
         ("root", root.to_owned()),
         ("egress", egress.unwrap_or_else(|| "none".into())),
+        ("secrets", secrets_of(function)),
     ]
     .into_iter()
     .map(|(name, value)| vec![name.to_owned(), value])
     .collect()
+}
+
+fn secrets_of(function: &FunctionStatus) -> String {
+    match function.secrets.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    }
 }
 
 /// What is around the instances, in words.

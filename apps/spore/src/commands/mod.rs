@@ -5,10 +5,12 @@ mod deploy;
 mod develop;
 mod functions;
 mod invoke;
+mod login;
 mod logs;
 mod run;
 mod runtime;
 mod scale;
+mod secret;
 mod serve;
 mod source;
 mod stats;
@@ -24,6 +26,7 @@ use clap::CommandFactory;
 use spore_client::Client;
 
 use crate::arguments::{Arguments, Command, DEFAULT_GATEWAY};
+use crate::credentials::{self, Credentials};
 
 /// Runs the command that the user typed.
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -31,6 +34,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // An environment variable that is set to nothing counts as not set.
         named: arguments.gateway.filter(|gateway| !gateway.is_empty()),
     };
+    let unknown = || gateway.unknown_client(None);
     let client = || gateway.client(None);
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
@@ -49,6 +53,9 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Describe(arguments) => block_on(functions::describe(&client()?, &arguments)),
         Command::Scale(arguments) => block_on(scale::run(&client()?, &arguments)),
         Command::Remove(arguments) => block_on(functions::remove(&client()?, &arguments)),
+        Command::Login(arguments) => block_on(login::login(unknown()?, &arguments)),
+        Command::Logout => login::logout(&unknown()?),
+        Command::Secret(arguments) => block_on(secret::run(&client()?, arguments.command)),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());
@@ -66,9 +73,26 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// A client of the gateway that the user has named, or else of that of a stack, or else of the usual one.
     fn client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
+        with_credentials(self.unknown_client(of_stack)?)
+    }
+
+    /// The same without what `spore login` has kept.
+    fn unknown_client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
         let url = self.named.as_deref().or(of_stack).unwrap_or(DEFAULT_GATEWAY);
         Ok(Client::new(url)?)
     }
+}
+
+/// The client with what `spore login` has kept for its gateway.
+fn with_credentials(client: Client) -> anyhow::Result<Client> {
+    let Some(file) = credentials::file() else {
+        return Ok(client);
+    };
+    let credentials = Credentials::load(&file)?;
+    Ok(match credentials.of(&client.url()) {
+        Some((username, password)) => client.with_credentials(username, password),
+        None => client,
+    })
 }
 
 /// One thread is enough for the client side; standard input has its own.
@@ -103,7 +127,7 @@ fn ensure_line_end(mut text: String) -> String {
 
 /// The folder that an environment variable names. An empty or relative one counts as unset, as the XDG specification
 /// says.
-fn absolute_variable(name: &str) -> Option<PathBuf> {
+pub(crate) fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())

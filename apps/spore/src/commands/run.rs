@@ -48,6 +48,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         arguments: arguments.command,
         environment: environment(&arguments.env, kind, arguments.port),
         working_directory: arguments.workdir,
+        secrets: Vec::new(),
         port: arguments.port.unwrap_or(DEFAULT_PORT),
         memory_bytes,
         root: kind,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use spore_gateway::{Daemon, DaemonConfig};
-use tokio::signal::unix::{SignalKind, signal};
+use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::arguments::{LogLevel, ServeArguments};
@@ -44,6 +44,8 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         idle_timeout: arguments.idle_timeout,
         ready_timeout: arguments.ready_timeout,
         max_connections,
+        basic_auth: basic_auth(arguments),
+        tls: tls(arguments),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -61,11 +63,32 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         let daemon = Daemon::start(config, sandbox)
             .await
             .context("the daemon could not be started")?;
-        super::print(&format!("spore is ready at http://{}\n", daemon.local_address()))?;
+        // What a terminal's end sends stops a daemon without a certificate, as ever.
+        let mut hang_up = if daemon.has_tls() {
+            Some(signal(SignalKind::hangup()).context("SIGHUP cannot be handled")?)
+        } else {
+            None
+        };
+        if let Some(new) = daemon.new_credentials() {
+            super::print(&format!(
+                "name {}, password {}: shown this once, kept in {}\n",
+                new.user,
+                new.password,
+                new.folder.display()
+            ))?;
+        }
+        let scheme = if daemon.has_tls() { "https" } else { "http" };
+        super::print(&format!(
+            "spore is ready at {scheme}://{}\n",
+            daemon.local_address()
+        ))?;
         tracing::info!(data = %data.display(), "serving");
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+                () = received(&mut hang_up) => reload_certificate(&daemon),
+            }
         }
         tracing::info!("stopping; a second signal stops at once");
         tokio::select! {
@@ -74,6 +97,53 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// Resolves with the next signal; never if there is none to wait for.
+async fn received(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+fn reload_certificate(daemon: &Daemon) {
+    match daemon.reload_certificate() {
+        Ok(()) => tracing::info!("the certificate was read again"),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            tracing::error!("the certificate of before is kept: {error:#}");
+        }
+    }
+}
+
+/// Who may use the API: whoever reaches the address, as long as that is this machine's users.
+fn basic_auth(arguments: &ServeArguments) -> BasicAuth {
+    let is_loopback = arguments.listen.ip().is_loopback();
+    if arguments.no_basic_auth {
+        if !is_loopback {
+            tracing::warn!(
+                address = %arguments.listen,
+                "whoever reaches the address can deploy functions and read their logs"
+            );
+        }
+        return BasicAuth::Off;
+    }
+    let files = arguments
+        .basic_auth_user_file
+        .clone()
+        .zip(arguments.basic_auth_password_file.clone());
+    match (files, &arguments.secrets) {
+        (Some((user, password)), _) => BasicAuth::Files { user, password },
+        (None, Some(folder)) => BasicAuth::in_folder(folder),
+        (None, None) if arguments.basic_auth || !is_loopback => BasicAuth::Generated,
+        (None, None) => BasicAuth::Off,
+    }
+}
+
+fn tls(arguments: &ServeArguments) -> Option<TlsFiles> {
+    let files = arguments.tls_certificate.clone().zip(arguments.tls_key.clone());
+    files.map(|(certificate, key)| TlsFiles { certificate, key })
 }
 
 /// Threads that serve the gateway: half of the processors. The other half is for the instances, without which the

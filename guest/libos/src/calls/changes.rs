@@ -101,7 +101,16 @@ pub(super) fn symlinkat(kernel: &mut Kernel, text: u64, descriptor: u64, path: u
     Ok(0)
 }
 
+/// Attributes of what is read-only cannot be changed.
+fn check_changeable(target: &Target) -> Result<(), Errno> {
+    match target {
+        Target::Entry(entry) if entry.node.is_read_only() => Err(Errno::EROFS),
+        _ => Ok(()),
+    }
+}
+
 fn set_permissions(target: &Target, mode: u64) -> CallResult {
+    check_changeable(target)?;
     match target {
         // Links have none of their own.
         Target::Entry(entry) if entry.node.is_link() => return Err(Errno::EOPNOTSUPP.into()),
@@ -142,6 +151,7 @@ pub(super) fn fchmod(kernel: &mut Kernel, [descriptor, mode, ..]: Arguments) -> 
 }
 
 fn set_owner(target: &Target, uid: u64, gid: u64) -> CallResult {
+    check_changeable(target)?;
     let given = |id: u64| Some(id as u32).filter(|&id| id != u32::MAX);
     if let Target::Entry(entry) = target {
         entry.node.set_owner(given(uid), given(gid));
@@ -165,6 +175,7 @@ pub(super) fn fchown(kernel: &mut Kernel, [descriptor, uid, gid, ..]: Arguments)
 }
 
 fn set_times(target: &Target, accessed_ns: Option<u64>, modified_ns: Option<u64>) -> CallResult {
+    check_changeable(target)?;
     if let Target::Entry(entry) = target {
         entry.node.set_times(accessed_ns, modified_ns);
         entry.notify(linux::IN_ATTRIB);

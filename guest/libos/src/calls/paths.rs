@@ -184,8 +184,15 @@ pub(super) fn access(kernel: &mut Kernel, descriptor: u64, path: u64, mode: u64,
     if mode & !7 != 0 || flags & !u64::from(known) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    let metadata = metadata(&resolve(kernel, descriptor, path, flags)?);
-    // Root may read and write everything, and execute what anybody may.
+    let target = resolve(kernel, descriptor, path, flags)?;
+    if mode & u64::from(linux::W_OK) != 0
+        && let Target::Entry(entry) = &target
+        && entry.node.is_read_only()
+    {
+        return Err(Errno::EROFS.into());
+    }
+    let metadata = metadata(&target);
+    // Root may read and write everything else, and execute what anybody may.
     let is_directory = metadata.mode & linux::S_IFMT == linux::S_IFDIR;
     if mode & u64::from(linux::X_OK) != 0 && !is_directory && metadata.mode & 0o111 == 0 {
         return Err(Errno::EACCES.into());

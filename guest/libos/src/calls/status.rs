@@ -97,7 +97,7 @@ fn write_statfs(kernel: &mut Kernel, target: &Target, path: &[u8], address: u64)
     let (magic, number) = match target {
         Target::Entry(entry) => match entry.node.device {
             Device::Root => (OVERLAY, 21),
-            Device::Devices | Device::SharedMemory => (TMPFS, 22),
+            Device::Devices | Device::SharedMemory | Device::Secrets => (TMPFS, 22),
             Device::Processes => (PROC, 24),
             Device::System if path.starts_with(b"/sys/fs/cgroup") => (CGROUP2, 26),
             Device::System => (SYSFS, 25),

@@ -91,6 +91,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         arguments,
         environment,
         working_directory,
+        secrets,
         rewrites_calls,
         is_cloned,
         is_reset,
@@ -115,6 +116,11 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         hasher.text(value);
     }
     hasher.text(working_directory);
+    hasher.number(secrets.len() as u64);
+    for secret in secrets {
+        hasher.text(&secret.name);
+        hasher.bytes(&secret.value);
+    }
     hasher.number((*rewrites_calls).into());
     hasher.number((*is_cloned).into());
     hasher.number((*is_reset).into());

@@ -30,6 +30,7 @@ fn directory_bit(node: &Node) -> u32 {
 fn changeable(parent: &Entry) -> Result<&Directory, Errno> {
     match &parent.node.body {
         Body::Directory(_) if parent.is_removed() => Err(Errno::ENOENT),
+        Body::Directory(_) if parent.node.is_read_only() => Err(Errno::EROFS),
         Body::Directory(directory) => Ok(directory),
         Body::Generated(_) => Err(Errno::EPERM),
         _ => Err(Errno::ENOTDIR),

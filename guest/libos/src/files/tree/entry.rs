@@ -240,6 +240,9 @@ impl File for Entry {
     }
 
     fn truncate(&self, kernel: &mut Kernel, bytes: u64) -> Result<(), Errno> {
+        if self.node.is_read_only() {
+            return Err(Errno::EROFS);
+        }
         if bytes == 0 {
             self.node.make_empty(kernel)?;
         } else {

@@ -32,6 +32,7 @@ pub(crate) enum Device {
     SharedMemory = 23,
     Processes = 24,
     System = 25,
+    Secrets = 26,
 }
 
 /// A file.
@@ -184,6 +185,11 @@ impl Node {
     /// Whether it is a directory of any kind.
     pub(crate) fn is_directory(&self) -> bool {
         self.mode.get() & S_IFMT == S_IFDIR
+    }
+
+    /// Whether nothing about it can be changed, as on a file system that is mounted read-only.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.device == Device::Secrets
     }
 
     /// Whether it is a symbolic link of any kind.

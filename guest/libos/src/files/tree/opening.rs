@@ -94,6 +94,9 @@ fn open_nameless(found: &Found, flags: u32, permissions: u32) -> Result<Rc<OpenF
     if directory.node.directory().is_none() {
         return Err(Errno::EOPNOTSUPP);
     }
+    if directory.node.is_read_only() {
+        return Err(Errno::EROFS);
+    }
     let node = change::nameless(&directory.node.volume, directory.node.device, permissions)?;
     node.set_links(0);
     // What may get a name later is known by its present one.
@@ -149,6 +152,9 @@ pub(crate) fn open_entry(
         return Err(Errno::ELOOP);
     }
     let file = match &node.body {
+        Body::Regular(_) if node.is_read_only() && (wants_writing || flags & O_TRUNC != 0) => {
+            return Err(Errno::EROFS);
+        }
         Body::Regular(_) => {
             if flags & O_TRUNC != 0 {
                 itself().truncate(kernel, 0)?;

@@ -19,6 +19,7 @@ use super::volume::RootModule;
 use super::walk::{Follow, Found, Last, Target, walk};
 use super::{Entry, Tree, Volume, change};
 use crate::errno::Errno;
+use crate::files::contents::Contents;
 use crate::files::erofs::Image;
 use crate::files::metadata::device_number;
 use crate::files::{generated, generation};
@@ -135,10 +136,15 @@ fn directory() -> Body {
     Body::Directory(Box::new(Directory::new(None)))
 }
 
-/// The program's name and the working directory, as the start block has them.
-fn start_names(boot: &BootPage) -> (Vec<u8>, Vec<u8>) {
+fn start_block(boot: &BootPage) -> Vec<u8> {
     let mut block = alloc::vec![0; u64::from(boot.start_block_bytes).min(START_BLOCK_BYTES) as usize];
     shared::start_block(&mut block);
+    block
+}
+
+/// The program's name and the working directory, as the start block has them.
+fn start_names(boot: &BootPage) -> (Vec<u8>, Vec<u8>) {
+    let block = start_block(boot);
     let mut strings = block.split(|&byte| byte == 0);
     let before = boot.argument_count.saturating_add(boot.environment_count) as usize;
     let working = strings.clone().nth(before).unwrap_or_default().to_vec();
@@ -147,6 +153,47 @@ fn start_names(boot: &BootPage) -> (Vec<u8>, Vec<u8>) {
         _ => strings.next().unwrap_or_default().to_vec(),
     };
     (program, working)
+}
+
+/// Where the function's secrets are, as OpenFaaS has them.
+const SECRETS: &[u8] = b"/var/openfaas/secrets";
+
+/// Names and values of the secrets at the end of the start block, as far as they are whole.
+fn secrets(block: &[u8], secrets_bytes: u32) -> Vec<(&[u8], &[u8])> {
+    fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        let (name_bytes, after) = rest.split_first_chunk()?;
+        let (value_bytes, after) = after.split_first_chunk()?;
+        let (name, after) = after.split_at_checked(u32::from_le_bytes(*name_bytes) as usize)?;
+        let (value, after) = after.split_at_checked(u32::from_le_bytes(*value_bytes) as usize)?;
+        *rest = after;
+        Some((name, value))
+    }
+    let start = block.len().saturating_sub(secrets_bytes as usize);
+    let mut rest = &block[start..];
+    core::iter::from_fn(|| next(&mut rest)).collect()
+}
+
+/// Puts the function's secrets where programs look for them, as files that nobody can change.
+fn place_secrets(kernel: &mut Kernel, boot: &BootPage) -> Result<(), Errno> {
+    if boot.secrets_bytes == 0 {
+        return Ok(());
+    }
+    let (folder, name) = SECRETS.split_at(SECRETS.len() - b"/secrets".len());
+    make_directories(kernel, folder, 0o755)?;
+    let root = Rc::clone(&kernel.tree.root);
+    let parent = walk(kernel, &root, folder, Follow::All)?.entry()?;
+    let volume = Rc::clone(&kernel.tree.volume);
+    let node = volume.new_node(Device::Secrets, S_IFDIR | 0o755, directory(), 0)?;
+    let secrets_folder = mount(&parent, &name[1..], node)?;
+    let block = start_block(boot);
+    for (name, value) in secrets(&block, boot.secrets_bytes) {
+        let contents = Contents::new(&volume.frames);
+        contents.poke(0, value)?;
+        let body = Body::Regular(RefCell::new(Bytes::Memory(contents)));
+        let node = volume.new_node(Device::Secrets, S_IFREG | 0o444, body, name.len())?;
+        mount(&secrets_folder, name, node)?;
+    }
+    Ok(())
 }
 
 /// Puts over the image what a container finds beside it. The working directory and the single program, by the path
@@ -186,6 +233,7 @@ pub(crate) fn furnish(kernel: &mut Kernel, boot: &BootPage) -> Result<(), Errno>
     for (path, contents, replaces) in container_files() {
         provide(kernel, path, &contents, replaces)?;
     }
+    place_secrets(kernel, boot)?;
     if !working.is_empty() {
         make_directories(kernel, &working, 0o755)?;
         let found = walk(kernel, &root, &working, Follow::All)?;
@@ -312,4 +360,25 @@ fn place_program(kernel: &mut Kernel, boot: &BootPage, program: &[u8]) -> Result
         .new_node(Device::Root, S_IFREG | 0o755, body, name.len())?;
     kernel.process.program = Some(mount(parent, name, node)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(name: &[u8], value: &[u8]) -> Vec<u8> {
+        let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+        [&length(name)[..], &length(value), name, value].concat()
+    }
+
+    #[test]
+    fn secrets_are_found_behind_the_strings() {
+        let records = [record(b"key", b"a\0b"), record(b"empty", b"")].concat();
+        let bytes = records.len() as u32;
+        let block = [b"program\0/\0", records.as_slice()].concat();
+        let expected: [(&[u8], &[u8]); 2] = [(b"key", b"a\0b"), (b"empty", b"")];
+        assert_eq!(secrets(&block, bytes), expected);
+        assert_eq!(secrets(&block[..block.len() - 1], bytes - 1), expected[..1]);
+        assert!(secrets(&[0xff; 40], 40).is_empty() && secrets(&[], 8).is_empty());
+    }
 }

@@ -1,0 +1,63 @@
+//! The API as an OpenAPI document, made from the handlers. `docs/openapi.json` is what it says; a test compares both, and the
+//! document with the routes.
+
+use utoipa::openapi::OpenApi as Document;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+use crate::{alerts, logs, metrics, namespaces, routes, scale, secrets, system};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Spore",
+        description = "OpenFaaS's API as Spore serves it: see docs/openfaas.md. Errors are one line of text.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    paths(
+        routes::health,
+        metrics::answer,
+        system::info,
+        system::list,
+        system::create,
+        system::update,
+        system::remove,
+        system::describe,
+        system::statistics,
+        scale::scale,
+        scale::pre_boot,
+        scale::pre_boot_by_query,
+        secrets::list,
+        secrets::create,
+        secrets::update,
+        secrets::remove,
+        namespaces::list,
+        namespaces::describe,
+        namespaces::create,
+        namespaces::update,
+        namespaces::remove,
+        logs::answer,
+        alerts::answer,
+    ),
+    modifiers(&BasicAuthentication),
+    security(("basic" = []))
+)]
+struct Api;
+
+struct BasicAuthentication;
+
+impl Modify for BasicAuthentication {
+    fn modify(&self, document: &mut Document) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Basic));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("basic", scheme);
+    }
+}
+
+/// The OpenAPI document of the API, as JSON.
+#[must_use]
+pub fn openapi() -> String {
+    let mut text = Api::openapi().to_pretty_json().unwrap_or_default();
+    text.push('\n');
+    text
+}
