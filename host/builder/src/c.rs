@@ -2,10 +2,15 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use crate::compiled::{BuildError, BuiltProgram, Tool, run, write_files};
 
 /// The compiler that is called.
-const COMPILER: &str = "musl-gcc";
+const TOOL: Tool = Tool {
+    command: "musl-gcc",
+    advice: "install musl-tools (Debian/Ubuntu: apt install musl-tools)",
+};
 
 /// `-Os` since the program's pages are what a cold start touches; symbols stay, for they name a crash's place.
 const COMPILER_FLAGS: [&str; 5] = [
@@ -31,49 +36,6 @@ const SDK_FILES: [(&str, &str); 6] = [
     ("text.c", include_str!("../../../sdk/c/text.c")),
 ];
 
-/// A program that was built.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BuiltProgram {
-    /// The program file.
-    pub path: PathBuf,
-    /// What the compiler had to say nevertheless, as it printed it; empty if nothing.
-    pub warnings: String,
-}
-
-/// Why a C function could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// The folder holds no C source.
-    #[error("{} holds no C source: add handler.c with a function handle (see build/sdk/spore.h)", folder.display())]
-    NoSources {
-        /// The function's folder.
-        folder: PathBuf,
-    },
-    /// The compiler is not installed.
-    #[error("{COMPILER} was not found: install musl-tools (Debian/Ubuntu: apt install musl-tools)")]
-    CompilerMissing,
-    /// The compiler could not be started.
-    #[error("{COMPILER} could not be started")]
-    CompilerStart(#[source] std::io::Error),
-    /// The compiler found errors.
-    #[error("{COMPILER} found errors in {}", folder.display())]
-    Compile {
-        /// The function's folder.
-        folder: PathBuf,
-        /// What the compiler printed.
-        diagnostics: String,
-    },
-    /// A file or folder could not be read or written.
-    #[error("{} could not be read or written", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-}
-
 /// The C sources of the function in `folder`, by name: files that end in `.c`, not those in folders below.
 pub fn sources(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
@@ -90,59 +52,30 @@ pub fn sources(folder: &Path) -> std::io::Result<Vec<OsString>> {
 
 /// Builds the function in `folder` into its `build` folder. Blocks while the compiler runs.
 pub fn build(folder: &Path) -> Result<BuiltProgram, BuildError> {
-    let sources = sources(folder).map_err(|source| BuildError::File {
-        path: folder.into(),
-        source,
-    })?;
+    let sources = sources(folder).map_err(BuildError::file(folder))?;
     if sources.is_empty() {
         return Err(BuildError::NoSources {
             folder: folder.into(),
+            expected: "C source: handler.c with a function handle (see build/sdk/spore.h)",
         });
     }
-    write_sdk(folder)?;
-    // Run in the folder, so that diagnostics name files as their author knows them.
-    let output = Command::new(COMPILER)
-        .current_dir(folder)
+    write_files(&folder.join(SDK_FOLDER), &SDK_FILES)?;
+    let mut command = Command::new(TOOL.command);
+    command
         .args(COMPILER_FLAGS)
         .arg(format!("-I{SDK_FOLDER}"))
         .arg("-o")
         .arg(PROGRAM_FILE)
         .args(sources.iter().map(|name| Path::new(".").join(name)))
-        .args(sdk_sources())
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => BuildError::CompilerMissing,
-            _ => BuildError::CompilerStart(error),
-        })?;
-    let diagnostics = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() {
-        Ok(BuiltProgram {
-            path: folder.join(PROGRAM_FILE),
-            warnings: diagnostics,
-        })
-    } else {
-        Err(BuildError::Compile {
-            folder: folder.into(),
-            diagnostics,
-        })
-    }
+        .args(sdk_sources());
+    let printed = run(TOOL, folder, &mut command)?;
+    Ok(BuiltProgram {
+        path: folder.join(PROGRAM_FILE),
+        warnings: printed.diagnostics,
+    })
 }
 
 fn sdk_sources() -> impl Iterator<Item = PathBuf> {
     let sources = SDK_FILES.iter().filter(|(name, _)| name.ends_with(".c"));
     sources.map(|(name, _)| Path::new(SDK_FOLDER).join(name))
-}
-
-fn write_sdk(folder: &Path) -> Result<(), BuildError> {
-    let sdk = folder.join(SDK_FOLDER);
-    std::fs::create_dir_all(&sdk).map_err(|source| BuildError::File {
-        path: sdk.clone(),
-        source,
-    })?;
-    for (name, content) in SDK_FILES {
-        let path = sdk.join(name);
-        std::fs::write(&path, content).map_err(|source| BuildError::File { path, source })?;
-    }
-    Ok(())
 }

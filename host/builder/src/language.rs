@@ -16,6 +16,14 @@ pub enum Language {
     Python,
     /// JavaScript, on the runtime of Node.js.
     Node,
+    /// Go, linked statically.
+    Go,
+    /// Rust, linked statically.
+    Rust,
+    /// Any static program.
+    Binary,
+    /// A `Dockerfile`, built by buildah.
+    Dockerfile,
 }
 
 /// A name that stands for no language.
@@ -48,7 +56,15 @@ pub enum LanguageError {
 
 impl Language {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::C, Self::Python, Self::Node];
+    pub const ALL: [Self; 7] = [
+        Self::C,
+        Self::Python,
+        Self::Node,
+        Self::Go,
+        Self::Rust,
+        Self::Binary,
+        Self::Dockerfile,
+    ];
 
     /// The name as it is typed.
     #[must_use]
@@ -57,6 +73,10 @@ impl Language {
             Self::C => "c",
             Self::Python => "python",
             Self::Node => "node",
+            Self::Go => "go",
+            Self::Rust => "rust",
+            Self::Binary => "binary",
+            Self::Dockerfile => "dockerfile",
         }
     }
 
@@ -66,7 +86,7 @@ impl Language {
         match self {
             Self::Python => Some(RuntimeLanguage::Python),
             Self::Node => Some(RuntimeLanguage::Node),
-            Self::C => None,
+            Self::C | Self::Go | Self::Rust | Self::Binary | Self::Dockerfile => None,
         }
     }
 
@@ -78,6 +98,12 @@ impl Language {
             Some(Self::Python)
         } else if has(&["handler.js", "handler.mjs", "handler.cjs"]) {
             Some(Self::Node)
+        } else if has(&["go.mod"]) {
+            Some(Self::Go)
+        } else if has(&["Cargo.toml"]) {
+            Some(Self::Rust)
+        } else if has(&["Dockerfile", "Containerfile"]) {
+            Some(Self::Dockerfile)
         } else {
             let sources = crate::c::sources(folder).ok()?;
             (!sources.is_empty()).then_some(Self::C)
@@ -113,6 +139,13 @@ impl FromStr for Language {
         }
         match name {
             "python3-http" | "python3-http-debian" => Ok(Self::Python),
+            "golang-middleware" => Ok(Self::Go),
+            "golang-http" => Err(LanguageError::OtherShape {
+                name: name.to_owned(),
+                theirs: "handler.Request",
+                ours: "Handle(http.ResponseWriter, *http.Request)",
+                language: Self::Go,
+            }),
             "python" | "python3" | "python3-debian" | "python3-flask" | "python3-flask-debian" => {
                 Err(LanguageError::OtherShape {
                     name: name.to_owned(),
@@ -150,6 +183,7 @@ mod tests {
             ("node22-debian", Language::Node),
             ("python3-http", Language::Python),
             ("python3-http-debian", Language::Python),
+            ("golang-middleware", Language::Go),
         ] {
             assert_eq!(name.parse(), Ok(language), "{name}");
         }

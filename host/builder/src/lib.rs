@@ -1,12 +1,13 @@
 //! From a function's source, or from a program built elsewhere, to an OCI image.
 //!
 //! ```text
-//!  template::create ──> folder ──> settings::load ──> c::build ──> program file
+//!  template::create ──> folder ──> settings::load ──> c::build, go::build, rust::build ──> program file
 //!                                        │                             │
 //!                                        │ program built elsewhere ──> program::check ──> Image::from_program
 //!                                        │
 //!                       Python, Node ──> interpreted::build ──> LayeredImage
 //!                            Runtimes::make ──^ (once)
+//!                         Dockerfile ──> dockerfile::build ──> ForeignImage
 //!
 //!  folder with a root file system ──> RootImage::from_folder
 //!  stack.yaml ──> stack::load ──> settings of several functions
@@ -17,6 +18,9 @@
 //! language's own tools must be installed.
 
 pub mod c;
+pub mod compiled;
+pub mod dockerfile;
+pub mod go;
 pub mod image;
 pub mod interpreted;
 pub mod language;
@@ -26,6 +30,7 @@ pub mod packages;
 pub mod program;
 pub mod root;
 pub mod runtime;
+pub mod rust;
 pub mod settings;
 pub mod stack;
 pub mod template;

@@ -18,6 +18,7 @@ pub const SETTINGS_FILE: &str = "spore.toml";
 struct SettingsFile {
     name: Option<FunctionName>,
     lang: Option<Language>,
+    program: Option<PathBuf>,
     memory: Option<String>,
     cpu: Option<String>,
     timeout: Option<String>,
@@ -57,6 +58,8 @@ pub struct FunctionSettings {
     pub name: FunctionName,
     /// The language, from the file or else from the sources in the folder; none of a function that is not built here.
     pub language: Option<Language>,
+    /// The program of a function that is none of a language's, relative to the folder.
+    pub program: Option<PathBuf>,
     /// Memory limit as a Kubernetes quantity, for example `64Mi`.
     pub memory: Option<String>,
     /// Most processor time of an instance, for example `500m` or `1.5` processors.
@@ -152,6 +155,7 @@ impl FunctionSettings {
         Self {
             name,
             language,
+            program: file.program,
             memory: file.memory,
             cpu: file.cpu,
             requested_memory: None,

@@ -1,5 +1,6 @@
 //! New functions from the embedded templates.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::language::Language;
@@ -48,6 +49,58 @@ const NODE_FILES: &[(&str, &str)] = &[
     ),
 ];
 
+const GO_FILES: &[(&str, &str)] = &[
+    (".gitignore", "/build\n"),
+    ("README.md", include_str!("../../../templates/go/README.md")),
+    ("go.mod", include_str!("../../../templates/go/go.mod")),
+    ("handler.go", include_str!("../../../templates/go/handler.go")),
+    (
+        "handler_test.go",
+        include_str!("../../../templates/go/handler_test.go"),
+    ),
+    ("spore.toml", include_str!("../../../templates/go/spore.toml")),
+];
+const RUST_FILES: &[(&str, &str)] = &[
+    (".gitignore", "/build\n/target\n"),
+    ("Cargo.toml", include_str!("../../../templates/rust/Cargo.toml")),
+    ("README.md", include_str!("../../../templates/rust/README.md")),
+    ("spore.toml", include_str!("../../../templates/rust/spore.toml")),
+    ("src/main.rs", include_str!("../../../templates/rust/src/main.rs")),
+];
+const BINARY_FILES: &[(&str, &str)] = &[
+    ("README.md", include_str!("../../../templates/binary/README.md")),
+    ("spore.toml", include_str!("../../../templates/binary/spore.toml")),
+    (
+        "tests/smoke.sh",
+        include_str!("../../../templates/binary/tests/smoke.sh"),
+    ),
+];
+const DOCKERFILE_FILES: &[(&str, &str)] = &[
+    (".gitignore", "/build\n"),
+    // What the build context leaves out.
+    (".dockerignore", "build\n"),
+    (
+        "Dockerfile",
+        include_str!("../../../templates/dockerfile/Dockerfile"),
+    ),
+    (
+        "README.md",
+        include_str!("../../../templates/dockerfile/README.md"),
+    ),
+    (
+        "server.py",
+        include_str!("../../../templates/dockerfile/server.py"),
+    ),
+    (
+        "spore.toml",
+        include_str!("../../../templates/dockerfile/spore.toml"),
+    ),
+    (
+        "tests/test_server.py",
+        include_str!("../../../templates/dockerfile/tests/test_server.py"),
+    ),
+];
+
 /// Why a new function could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
@@ -79,6 +132,10 @@ pub fn create(
         Language::C => C_FILES,
         Language::Python => PYTHON_FILES,
         Language::Node => NODE_FILES,
+        Language::Go => GO_FILES,
+        Language::Rust => RUST_FILES,
+        Language::Binary => BINARY_FILES,
+        Language::Dockerfile => DOCKERFILE_FILES,
     };
     let write_error = |path: &Path, source| CreateError::Write {
         path: path.into(),
@@ -98,6 +155,10 @@ pub fn create(
         }
         std::fs::write(&path, content.replace(NAME_PLACEHOLDER, name.as_str()))
             .map_err(|source| write_error(&path, source))?;
+        if content.starts_with("#!") {
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(&path, mode).map_err(|source| write_error(&path, source))?;
+        }
     }
     Ok(files.iter().map(|(file, _)| *file).collect())
 }

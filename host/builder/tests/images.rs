@@ -5,7 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use sha2::Digest as _;
-use spore_builder::c::{self, BuildError};
+use spore_builder::c;
+use spore_builder::compiled::BuildError;
 use spore_builder::image::{Image, ImageError, ImageSettings};
 use spore_builder::program::{ProgramError, check};
 use spore_builder::root::{RootImage, RootSettings};
@@ -176,7 +177,7 @@ fn compiler_errors_are_passed_on() {
         "#include <spore.h>\nint handle(void) { return x; }\n",
     )
     .unwrap();
-    let Err(BuildError::Compile { diagnostics, .. }) = c::build(folder.path()) else {
+    let Err(BuildError::Failed { diagnostics, .. }) = c::build(folder.path()) else {
         panic!("this cannot compile")
     };
     assert!(

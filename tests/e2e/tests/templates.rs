@@ -6,6 +6,7 @@ use std::process::{Command, Output, Stdio};
 use http::{Method, StatusCode};
 use serde_json::Value;
 use spore_test_harness::daemon::Daemon;
+use spore_test_harness::program;
 
 use crate::{Test, with_tools};
 
@@ -13,6 +14,10 @@ pub(crate) const TESTS: &[Test] = with_tools![
     a_c_function_goes_from_template_to_answer: ["musl-gcc"],
     a_python_function_goes_from_template_to_answer: ["python3"],
     a_node_function_goes_from_template_to_answer: ["node"],
+    a_go_function_goes_from_template_to_answer: ["go"],
+    a_rust_function_goes_from_template_to_answer: ["cargo"],
+    a_program_goes_from_template_to_answer: ["musl-gcc"],
+    a_dockerfile_goes_from_template_to_answer: ["buildah", "python3"],
     a_python_handler_gets_and_gives_everything: ["python3"],
     a_node_handler_gets_and_gives_everything: ["node"],
     packages_of_python_come_along: ["/usr/bin/pip3"],
@@ -91,6 +96,60 @@ fn a_python_function_goes_from_template_to_answer() {
 
 fn a_node_function_goes_from_template_to_answer() {
     goes_from_template_to_answer("node", "handler.js", "node --test");
+}
+
+fn a_go_function_goes_from_template_to_answer() {
+    goes_from_template_to_answer("go", "handler.go", "go test .");
+}
+
+fn a_rust_function_goes_from_template_to_answer() {
+    goes_from_template_to_answer(
+        "rust",
+        "src/main.rs",
+        "CARGO_TARGET_DIR=build/target cargo test --quiet",
+    );
+}
+
+fn a_program_goes_from_template_to_answer() {
+    let daemon = Daemon::start();
+    let parent = tempfile::tempdir().expect("the temporary folder is writable");
+    let folder = parent.path().join("hello");
+    daemon.spore_ok(&["new", "hello", "--lang", "binary", "--directory", text(&folder)]);
+    let error = error_of(&daemon.spore(&["deploy", text(&folder)]));
+    assert!(
+        error.contains("hello/function"),
+        "the missing program is named: {error}"
+    );
+    let program = folder.join("function");
+    std::fs::copy(program::build("httpd"), &program).expect("the temporary folder is writable");
+    daemon.spore_ok(&["up", text(&folder)]);
+    assert!(daemon.get("/function/hello").text().starts_with("hello"));
+}
+
+fn a_dockerfile_goes_from_template_to_answer() {
+    let daemon = Daemon::start();
+    let parent = tempfile::tempdir().expect("the temporary folder is writable");
+    let folder = parent.path().join("hello");
+    daemon.spore_ok(&[
+        "new",
+        "hello",
+        "--lang",
+        "dockerfile",
+        "--directory",
+        text(&folder),
+    ]);
+    run_test(&folder, "python3 -m unittest discover tests");
+    // The template's own image would come from a registry.
+    std::fs::copy(program::build("httpd"), folder.join("server")).expect("the temporary folder is writable");
+    write(
+        &folder.join("Dockerfile"),
+        "FROM scratch\nARG WORD=none\nLABEL word=$WORD\nCOPY server /bin/server\nENTRYPOINT [\"/bin/server\"]\nEXPOSE 8080\n",
+    );
+    daemon.spore_ok(&["up", text(&folder)]);
+    assert!(daemon.get("/function/hello").text().starts_with("hello"));
+    write(&folder.join("Dockerfile"), "FROM scratch\nCOPY absent /absent\n");
+    let error = error_of(&daemon.spore(&["up", text(&folder)]));
+    assert!(error.contains("absent") && error.contains("buildah"), "{error}");
 }
 
 /// Deploys a function of one file.

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use spore_builder::compiled::{BuildError, BuiltProgram};
+use spore_builder::dockerfile::ForeignImage;
 use spore_builder::image::{Blob, ImageSettings};
 use spore_builder::interpreted::{self, BuiltFunction};
 use spore_builder::layer::{Layer, LayerData};
 use spore_builder::root::{RootImage, RootSettings};
 use spore_builder::settings::{FunctionSettings, Language};
-use spore_builder::{FunctionName, Image};
+use spore_builder::{FunctionName, Image, c, dockerfile, go, rust};
 use spore_client::Client;
 use spore_client::registry::{Content, Data};
 
@@ -25,6 +27,8 @@ pub(super) enum Artefact {
     Program(PathBuf),
     /// An image on a runtime.
     Function(Box<BuiltFunction>),
+    /// An image that another tool made.
+    Image(Box<ForeignImage>),
 }
 
 /// Builds the function in a folder; what compilers print goes to standard error as it is. Blocks.
@@ -35,33 +39,51 @@ pub(super) fn build(folder: &Path, settings: &FunctionSettings) -> anyhow::Resul
             settings.name
         );
     };
-    let artefact = match language.runtime() {
-        Some(runtime) => {
-            let runtime = super::runtime::needed(runtime)?;
-            let progress = crate::output::spinner(format!("building {}", settings.name));
-            let built = interpreted::build(folder, &runtime, port(settings));
-            progress.finish_and_clear();
-            Artefact::Function(Box::new(built?))
-        }
-        None => Artefact::Program(build_program(folder, language, &settings.name)?),
-    };
-    Ok(artefact)
-}
-
-fn build_program(folder: &Path, language: Language, name: &FunctionName) -> anyhow::Result<PathBuf> {
-    use spore_builder::c::{self, BuildError};
-    let progress = crate::output::spinner(format!("building {name}"));
+    if let Some(runtime) = language.runtime() {
+        let runtime = super::runtime::needed(runtime)?;
+        let progress = progress(settings);
+        let built = interpreted::build(folder, &runtime, port(settings));
+        progress.finish_and_clear();
+        return Ok(Artefact::Function(Box::new(built?)));
+    }
+    let progress = progress(settings);
     let result = match language {
-        Language::C => c::build(folder),
-        Language::Python | Language::Node => bail!("{language} is built on a runtime"),
+        Language::Go => go::build(folder, &settings.build_arguments).map(Built::Program),
+        Language::Rust => rust::build(folder).map(Built::Program),
+        Language::Dockerfile => dockerfile::build(folder, &settings.build_arguments).map(Built::Image),
+        Language::Binary => {
+            let program = settings.program.as_deref().unwrap_or(Path::new("function"));
+            Ok(Built::Program(BuiltProgram {
+                path: folder.join(program),
+                warnings: String::new(),
+            }))
+        }
+        Language::C | Language::Python | Language::Node => c::build(folder).map(Built::Program),
     };
     progress.finish_and_clear();
-    match &result {
-        Ok(program) => eprint!("{}", program.warnings),
-        Err(BuildError::Compile { diagnostics, .. }) => eprint!("{diagnostics}"),
-        Err(_) => {}
+    match result {
+        Ok(Built::Program(program)) => {
+            eprint!("{}", program.warnings);
+            Ok(Artefact::Program(program.path))
+        }
+        Ok(Built::Image(image)) => Ok(Artefact::Image(Box::new(image))),
+        Err(error) => {
+            if let BuildError::Failed { diagnostics, .. } = &error {
+                eprint!("{diagnostics}");
+            }
+            Err(error.into())
+        }
     }
-    Ok(result?.path)
+}
+
+/// What a tool made.
+enum Built {
+    Program(BuiltProgram),
+    Image(ForeignImage),
+}
+
+fn progress(settings: &FunctionSettings) -> indicatif::ProgressBar {
+    crate::output::spinner(format!("building {}", settings.name))
 }
 
 /// Packs what was built and pushes it; the image's digest.
@@ -76,6 +98,11 @@ pub(super) async fn push(
             let image = &function.image;
             let mut blobs: Vec<Content> = image.layers.iter().map(content_of_layer).collect();
             blobs.push(content_of(&image.config));
+            push_blobs(client, &settings.name, &blobs, &image.manifest).await?;
+            Ok(image.manifest.digest.clone())
+        }
+        Artefact::Image(image) => {
+            let blobs: Vec<Content> = image.blobs.iter().map(content_of_layer).collect();
             push_blobs(client, &settings.name, &blobs, &image.manifest).await?;
             Ok(image.manifest.digest.clone())
         }

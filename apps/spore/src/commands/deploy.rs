@@ -34,19 +34,19 @@ const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
 
 /// Deploys a function, or those of a stack as they were pushed.
-pub(crate) async fn run(gateway: &Gateway, arguments: DeployArguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(gateway: &Gateway, arguments: &DeployArguments) -> anyhow::Result<ExitCode> {
     let Some(target) = arguments.target.clone() else {
-        return deploy_stack(gateway, &arguments).await;
+        return deploy_stack(gateway, arguments).await;
     };
     let client = gateway.client(None)?;
     let (settings, image) = match (&arguments.image, &arguments.rootfs, &arguments.binary) {
         (Some(image), ..) => {
-            let settings = with_flags(settings_for_name(&target)?, &arguments);
+            let settings = with_flags(settings_for_name(&target)?, arguments);
             pull_if_missing(&client, image).await?;
             (settings, image.clone())
         }
         (None, Some(folder), _) => {
-            let settings = with_flags(settings_for_name(&target)?, &arguments);
+            let settings = with_flags(settings_for_name(&target)?, arguments);
             let start = Start {
                 entrypoint: arguments.entrypoint.as_deref().unwrap_or_default(),
                 working_directory: arguments.workdir.as_deref().unwrap_or("/"),
@@ -58,12 +58,12 @@ pub(crate) async fn run(gateway: &Gateway, arguments: DeployArguments) -> anyhow
         (None, None, binary) => {
             let (settings, artefact) = match binary {
                 Some(binary) => {
-                    let settings = with_flags(settings_for_name(&target)?, &arguments);
+                    let settings = with_flags(settings_for_name(&target)?, arguments);
                     (settings, Artefact::Program(binary.clone()))
                 }
                 None => {
                     let folder = Path::new(&target);
-                    let settings = with_flags(settings::load(folder)?, &arguments);
+                    let settings = with_flags(settings::load(folder)?, arguments);
                     let artefact = artefact::build(folder, &settings)?;
                     (settings, artefact)
                 }

@@ -37,14 +37,14 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         // An environment variable that is set to nothing counts as not set.
         named: arguments.gateway.filter(|gateway| !gateway.is_empty()),
     };
-    let unknown = || gateway.without_credentials(None);
+    let unknown = || gateway.unknown_client(None);
     let client = || gateway.client(None);
     match arguments.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::New(arguments) => source::new(&arguments),
         Command::Build(arguments) => source::build(&arguments),
         Command::Push(arguments) => block_on(deploy::push(&gateway, &arguments)),
-        Command::Deploy(arguments) => block_on(deploy::run(&gateway, *arguments)),
+        Command::Deploy(arguments) => block_on(deploy::run(&gateway, &arguments)),
         Command::Up(arguments) => block_on(deploy::up(&gateway, &arguments)),
         Command::Dev(arguments) => block_on(develop::run(&client()?, &arguments)),
         Command::Runtime { command } => runtime::run(&command),
@@ -79,22 +79,26 @@ impl Gateway {
     /// A client of the gateway that the user has named, or else of that of a stack, or else of the usual one, with what
     /// `spore login` has kept for it.
     fn client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
-        let client = self.without_credentials(of_stack)?;
-        let Some(file) = credentials::file() else {
-            return Ok(client);
-        };
-        let credentials = Credentials::load(&file)?;
-        Ok(match credentials.of(&client.url()) {
-            Some((username, password)) => client.with_credentials(username, password),
-            None => client,
-        })
+        with_credentials(self.unknown_client(of_stack)?)
     }
 
-    /// The same, of whoever it is.
-    fn without_credentials(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
+    /// The same without what `spore login` has kept.
+    fn unknown_client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
         let url = self.named.as_deref().or(of_stack).unwrap_or(DEFAULT_GATEWAY);
         Ok(Client::new(url)?)
     }
+}
+
+/// The client with what `spore login` has kept for its gateway.
+fn with_credentials(client: Client) -> anyhow::Result<Client> {
+    let Some(file) = credentials::file() else {
+        return Ok(client);
+    };
+    let credentials = Credentials::load(&file)?;
+    Ok(match credentials.of(&client.url()) {
+        Some((username, password)) => client.with_credentials(username, password),
+        None => client,
+    })
 }
 
 /// One thread is enough for the client side; standard input has its own.

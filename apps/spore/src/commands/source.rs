@@ -40,13 +40,13 @@ fn handler(stack: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
     let base = absolute(stack)?;
     let folder = absolute(folder)?;
     let inside = folder.strip_prefix(base.parent().unwrap_or(Path::new("/")));
-    Ok(inside.map(Path::to_owned).with_context(|| {
+    inside.map(Path::to_owned).with_context(|| {
         format!(
             "{} is not below the folder of {}: functions of a stack lie beside it",
             folder.display(),
             stack.display()
         )
-    })?)
+    })
 }
 
 /// Builds functions and says what they became.
@@ -59,6 +59,7 @@ pub(crate) fn build(arguments: &BuildArguments) -> anyhow::Result<ExitCode> {
             StackSource::Image(image) => text.push_str(&format!("{name}: {image}, which is not built\n")),
             StackSource::Folder(folder) => match artefact::build(folder, &function.settings)? {
                 Artefact::Program(path) => text.push_str(&format!("{}\n", path.display())),
+                Artefact::Image(image) => text.push_str(&format!("{name}: {}\n", image.manifest.digest)),
                 Artefact::Function(built) => text.push_str(&format!(
                     "{name}: {} ({} bytes of its own, {} bytes shared)\n",
                     built.image.manifest.digest, built.own_bytes, built.shared_bytes
