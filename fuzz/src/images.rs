@@ -79,6 +79,7 @@ fn archives() -> [Vec<u8>; 2] {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
+        link.set_mode(0o777);
         let _ = builder.append_link(&mut link, "link", "l.tar");
         builder.into_inner().unwrap_or_default()
     };
