@@ -148,6 +148,13 @@ struct ListedImage {
 }
 
 /// `GET /system/images`
+#[utoipa::path(
+    get,
+    path = "/system/images",
+    responses(
+        (status = 200, description = "The images", body = serde_json::Value),
+    )
+)]
 pub(crate) async fn list(gateway: &Gateway) -> Result<Answer, ApiError> {
     let store = gateway.store.clone();
     let list = move || -> Result<Vec<ListedImage>, ApiError> {
@@ -178,6 +185,17 @@ fn image_of(uri: &Uri) -> Result<String, ApiError> {
 }
 
 /// `GET /system/images/inspect`
+#[utoipa::path(
+    get,
+    path = "/system/images/inspect",
+    params(("image" = String, Query, description = "NAME[:TAG] or NAME@DIGEST")),
+    responses(
+        (status = 200, description = "What it is", body = serde_json::Value),
+        (status = 400, description = "The name or the body is not valid"),
+        (status = 404, description = "There is no such image"),
+        (status = 422, description = "No image is named"),
+    )
+)]
 pub(crate) async fn inspect(gateway: &Gateway, uri: &Uri, own_names: &[String]) -> Result<Answer, ApiError> {
     let image = image_of(uri)?;
     let found = gateway.names.found(&image, own_names).await?;
@@ -201,6 +219,18 @@ pub(crate) async fn inspect(gateway: &Gateway, uri: &Uri, own_names: &[String]) 
 }
 
 /// `DELETE /system/images`
+#[utoipa::path(
+    delete,
+    path = "/system/images",
+    params(("image" = String, Query, description = "NAME[:TAG] or NAME@DIGEST")),
+    responses(
+        (status = 200, description = "What was removed", body = serde_json::Value),
+        (status = 400, description = "The name or the body is not valid"),
+        (status = 404, description = "There is no such image"),
+        (status = 409, description = "A function uses it"),
+        (status = 422, description = "No image is named"),
+    )
+)]
 pub(crate) async fn remove(gateway: &Gateway, uri: &Uri, own_names: &[String]) -> Result<Answer, ApiError> {
     let found = gateway.names.found(&image_of(uri)?, own_names).await?;
     let store = gateway.store.clone();
@@ -225,6 +255,16 @@ struct PruneRequest {
 }
 
 /// `POST /system/images/prune`
+#[utoipa::path(
+    post,
+    path = "/system/images/prune",
+    request_body = serde_json::Value,
+    responses(
+        (status = 200, description = "What was removed", body = serde_json::Value),
+        (status = 400, description = "The body is not valid"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn prune(gateway: &Gateway, body: Incoming) -> Result<Answer, ApiError> {
     let PruneRequest { unused_for_seconds } = read_json(body).await?;
     let store = gateway.store.clone();
@@ -234,6 +274,13 @@ pub(crate) async fn prune(gateway: &Gateway, body: Incoming) -> Result<Answer, A
 }
 
 /// `POST /system/images/check`
+#[utoipa::path(
+    post,
+    path = "/system/images/check",
+    responses(
+        (status = 200, description = "What is wrong, if anything", body = serde_json::Value),
+    )
+)]
 pub(crate) async fn check(gateway: &Gateway) -> Result<Answer, ApiError> {
     let store = gateway.store.clone();
     let report = tokio::task::spawn_blocking(move || store.check_images()).await??;
@@ -256,6 +303,16 @@ struct PullRequest {
 }
 
 /// `POST /system/images/pull`
+#[utoipa::path(
+    post,
+    path = "/system/images/pull",
+    request_body = serde_json::Value,
+    responses(
+        (status = 200, description = "Lines of JSON: how far it is, then the digest or an error", body = String),
+        (status = 400, description = "The body is not valid"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn pull(
     gateway: &Gateway,
     body: Incoming,
@@ -280,6 +337,17 @@ struct PushRequest {
 }
 
 /// `POST /system/images/push`
+#[utoipa::path(
+    post,
+    path = "/system/images/push",
+    request_body = serde_json::Value,
+    responses(
+        (status = 200, description = "Lines of JSON: how far it is, then the digest or an error", body = String),
+        (status = 400, description = "The name or the body is not valid"),
+        (status = 404, description = "There is no such image"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
 pub(crate) async fn push(
     gateway: &Gateway,
     body: Incoming,

@@ -5,7 +5,8 @@ use utoipa::openapi::OpenApi as Document;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::{alerts, logs, metrics, namespaces, routes, scale, secrets, system};
+use crate::queued::{accept, admin};
+use crate::{alerts, images, logs, metrics, namespaces, routes, scale, secrets, system};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +37,20 @@ use crate::{alerts, logs, metrics, namespaces, routes, scale, secrets, system};
         namespaces::create,
         namespaces::update,
         namespaces::remove,
+        images::list,
+        images::remove,
+        images::inspect,
+        images::pull,
+        images::push,
+        images::prune,
+        images::check,
+        accept::accept,
+        admin::cancel_by_caller,
+        admin::list,
+        admin::drop_all,
+        admin::show,
+        admin::cancel,
+        admin::retry,
         logs::answer,
         alerts::answer,
     ),

@@ -104,7 +104,7 @@ impl Gateway {
                     .path()
                     .strip_prefix("/async-function/")
                     .unwrap_or_default();
-                let answer = queued::cancel(self, &decode(call_id)).await;
+                let answer = queued::cancel_by_caller(self, &decode(call_id)).await;
                 answer.unwrap_or_else(|error| error.answer(&self.data))
             }
             _ => wrong_method("POST, DELETE"),

@@ -53,11 +53,21 @@ fn documented() -> BTreeMap<String, BTreeSet<String>> {
     documented
 }
 
+/// An address of that form, of nothing that exists.
+fn address(template: &str) -> String {
+    let names = [("{name}", "nobody"), ("{call_id}", "none"), ("{count}", "1")];
+    names
+        .into_iter()
+        .fold(template.to_owned(), |address, (name, value)| {
+            address.replace(name, value)
+        })
+}
+
 #[tokio::test]
 async fn the_daemon_has_the_documented_methods_and_no_others() {
     let fixture = Fixture::start(FakeFunction::echo()).await;
     for (template, methods) in documented() {
-        let path = template.replace("{name}", "nobody").replace("{count}", "1");
+        let path = address(&template);
         for (name, method) in METHODS {
             let (answer, text) = fixture.call(method, &path, "").await;
             let is_refused = answer.status() == StatusCode::METHOD_NOT_ALLOWED;
@@ -99,7 +109,7 @@ async fn answers_have_documented_statuses() {
     let fixture = Fixture::start(FakeFunction::echo()).await;
     let document = document();
     for (template, methods) in document["paths"].as_object().expect("an object") {
-        let path = template.replace("{name}", "nobody").replace("{count}", "1");
+        let path = address(template);
         for (name, method) in METHODS {
             let Some(responses) = methods[name]["responses"].as_object() else {
                 continue;

@@ -58,6 +58,22 @@ impl QueueingError {
 }
 
 /// Accepts an invocation; the answer says so once it is on disk.
+#[utoipa::path(
+    post,
+    path = "/async-function/{name}",
+    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE, and the path behind it"), ("X-Callback-Url" = Option<String>, Header, description = "Where the result is sent")),
+    request_body = Vec<u8>,
+    responses(
+        (status = 202, description = "The invocation is on disk, and will be run"),
+        (status = 400, description = "The callback is not a URL, or the body broke off"),
+        (status = 404, description = "There is no such function"),
+        (status = 413, description = "The body is too long"),
+        (status = 429, description = "Too many invocations wait"),
+        (status = 500, description = "It could not be written"),
+        (status = 503, description = "The daemon stops"),
+        (status = 507, description = "The disk is full"),
+    )
+)]
 pub(crate) async fn accept(gateway: &Gateway, request: Request<Incoming>, peer: SocketAddr) -> Answer {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stamps = Stamps::new(request.headers(), since_epoch.as_nanos());

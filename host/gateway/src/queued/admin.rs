@@ -95,10 +95,7 @@ pub(crate) async fn answer(
         };
     };
     match (rest.strip_suffix("/retry"), method) {
-        (Some(call_id), &Method::POST) => {
-            gateway.queue.retry(&decode(call_id)).await?;
-            Ok(reply::empty(StatusCode::ACCEPTED))
-        }
+        (Some(call_id), &Method::POST) => retry(gateway, &decode(call_id)).await,
         (Some(_), _) => Ok(wrong_method("POST")),
         (None, &Method::GET) => show(gateway, &decode(rest)).await,
         (None, &Method::DELETE) => cancel(gateway, &decode(rest)).await,
@@ -106,10 +103,49 @@ pub(crate) async fn answer(
     }
 }
 
+/// Has an invocation tried again.
+#[utoipa::path(
+    post,
+    path = "/system/async/{call_id}/retry",
+    params(("call_id" = String, Path, description = "Call ID")),
+    responses(
+        (status = 202, description = "It is tried again now"),
+        (status = 404, description = "There is none"),
+        (status = 409, description = "It is running"),
+    )
+)]
+pub(crate) async fn retry(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
+    gateway.queue.retry(call_id).await?;
+    Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
 /// Drops an invocation.
+#[utoipa::path(
+    delete,
+    path = "/system/async/{call_id}",
+    params(("call_id" = String, Path, description = "Call ID")),
+    responses(
+        (status = 202, description = "It is dropped"),
+        (status = 404, description = "There is none"),
+    )
+)]
 pub(crate) async fn cancel(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
     gateway.queue.remove(call_id).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// The same, for whoever knows its call ID.
+#[utoipa::path(
+    delete,
+    path = "/async-function/{name}",
+    params(("name" = String, Path, description = "Call ID")),
+    responses(
+        (status = 202, description = "It is dropped"),
+        (status = 404, description = "There is none"),
+    )
+)]
+pub(crate) async fn cancel_by_caller(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
+    cancel(gateway, call_id).await
 }
 
 fn query(uri: &Uri) -> Result<ListQuery, ApiError> {
@@ -132,13 +168,31 @@ fn query(uri: &Uri) -> Result<ListQuery, ApiError> {
     })
 }
 
-async fn list(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/system/async",
+    params(("function" = Option<String>, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given"), ("state" = Option<String>, Query, description = "alive or dead"), ("limit" = Option<u64>, Query, description = "How many at most")),
+    responses(
+        (status = 200, description = "Queued invocations, the oldest first", body = serde_json::Value),
+        (status = 422, description = "A parameter is not valid"),
+    )
+)]
+pub(crate) async fn list(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let entries = gateway.queue.list(query(uri)?).await?;
     let shown: Vec<_> = entries.iter().map(Shown::of).collect();
     Ok(reply::json(StatusCode::OK, &shown))
 }
 
-async fn show(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/system/async/{call_id}",
+    params(("call_id" = String, Path, description = "Call ID")),
+    responses(
+        (status = 200, description = "All about the invocations with that call ID", body = serde_json::Value),
+        (status = 404, description = "There is none"),
+    )
+)]
+pub(crate) async fn show(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
     let found = gateway.queue.find(call_id).await?;
     let shown: Vec<_> = found
         .iter()
@@ -152,7 +206,17 @@ async fn show(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
 }
 
 /// Drops all that the query names, which must say of what kind they are.
-async fn drop_all(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
+#[utoipa::path(
+    delete,
+    path = "/system/async",
+    params(("function" = Option<String>, Query, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given"), ("state" = Option<String>, Query, description = "alive or dead")),
+    responses(
+        (status = 200, description = "How many were dropped", body = serde_json::Value),
+        (status = 400, description = "Neither a function nor a state is named"),
+        (status = 422, description = "A parameter is not valid"),
+    )
+)]
+pub(crate) async fn drop_all(gateway: &Gateway, uri: &Uri) -> Result<Answer, ApiError> {
     let query = ListQuery {
         count: usize::MAX,
         ..query(uri)?

@@ -6,12 +6,12 @@
 //!  /system/async…          admin: list, show, retry, drop
 //! ```
 
-mod accept;
-mod admin;
+pub(crate) mod accept;
+pub(crate) mod admin;
 mod callback;
 mod dispatch;
 
 pub(crate) use accept::accept;
-pub(crate) use admin::{answer, cancel};
+pub(crate) use admin::{answer, cancel_by_caller};
 pub(crate) use callback::Callbacks;
 pub(crate) use dispatch::dispatch;
