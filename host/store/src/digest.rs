@@ -28,7 +28,7 @@ impl Digest {
     /// The digest of everything that the reader gives.
     pub(crate) fn of_reader(mut reader: impl Read) -> io::Result<Self> {
         let mut hasher = Sha256::new();
-        let mut piece = vec![0; 64 << 10];
+        let mut piece = vec![0; 256 << 10];
         loop {
             match reader.read(&mut piece) {
                 Ok(0) => return Ok(Self::from_hasher(hasher)),
