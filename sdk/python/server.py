@@ -132,11 +132,11 @@ class Connection:
         """What comes before the next `end`, which is taken as well."""
         while True:
             at = self.pending.find(end)
+            if at > limit or (at < 0 and len(self.pending) > limit):
+                raise BadRequest(431, "the request's head is too long")
             if at >= 0:
                 data, self.pending = self.pending[:at], self.pending[at + len(end):]
                 return data
-            if len(self.pending) > limit:
-                raise BadRequest(431, "the request's head is too long")
             self.more()
 
     def chunked_body(self):

@@ -53,7 +53,7 @@ impl Digest {
 pub(crate) fn hash(mut reader: impl Read) -> io::Result<(Sha256, u64)> {
     let mut hasher = Sha256::new();
     let mut bytes = 0;
-    let mut piece = vec![0; 64 << 10];
+    let mut piece = vec![0; 256 << 10];
     loop {
         match reader.read(&mut piece) {
             Ok(0) => return Ok((hasher, bytes)),

@@ -11,6 +11,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::thread;
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use serde::{Deserialize, Serialize};
@@ -333,7 +334,14 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
 fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<(Root, Digest)> {
     file.as_file().set_permissions(Permissions::from_mode(0o444))?;
     fs::create_dir_all(folder)?;
-    let digest = Digest::of_reader(File::open(file.path())?)?;
+    // A root is as large as a runtime: it is read while it is on its way to the disk.
+    let (digest, synchronised) = thread::scope(|scope| {
+        let synchronising = scope.spawn(|| file.as_file().sync_all());
+        let digest = File::open(file.path()).and_then(Digest::of_reader);
+        (digest, synchronising.join())
+    });
+    let digest = digest?;
+    synchronised.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let uploads = file.path().parent().unwrap_or(folder).to_owned();
     persist(file, root.path())?;
     let seal = Seal::of(&File::open(root.path())?, digest)?;

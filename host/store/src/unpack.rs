@@ -16,7 +16,7 @@
 use std::collections::btree_map::Entry as BTreeEntry;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, BufWriter, Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -43,6 +43,9 @@ const NO_TIME: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 0,
 };
+/// How much of a file is copied at a time.
+const COPY_BYTES_MIN: u64 = 8 << 10;
+const COPY_BYTES_MAX: u64 = 1 << 20;
 /// The kernel asks to try again when something was renamed anywhere on the host.
 const TRIES: usize = 1000;
 
@@ -311,11 +314,14 @@ impl Unpacker {
             .ok_or(Problem::TooLarge)?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(folder, name, flags, Mode::from_raw_mode(0o600))?;
-        let mut file = File::from(file);
+        // The copy takes the writer's buffer: few calls for what is large.
+        let capacity = entry.bytes.clamp(COPY_BYTES_MIN, COPY_BYTES_MAX) as usize;
+        let mut file = BufWriter::with_capacity(capacity, File::from(file));
         let copied = io::copy(&mut content.take(entry.bytes), &mut file)?;
         if copied != entry.bytes {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
+        let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
         fchmod(&file, Mode::from_raw_mode(entry.mode & 0o777 | 0o400))?;
         futimens(&file, &times(time(entry)))?;
         Ok(())

@@ -1,3 +1,5 @@
+//! A Spore function: `handle` answers the requests.
+
 use bytes::Bytes;
 use http::{Request, Response, header};
 

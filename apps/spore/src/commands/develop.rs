@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_the_build_writes_is_no_change() {
-        let folder = Path::new("/work/hello");
+        let folder = Path::new("/somewhere/hello");
         for part in ["handler.py", "spore.toml", "lib/data.json"] {
             assert!(is_part(folder, &folder.join(part)), "{part}");
         }
