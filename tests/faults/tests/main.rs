@@ -8,6 +8,7 @@
 //! | `SPORE_BIN` | the binary to test; otherwise a release build is made |
 //! | `SPORE_TEST_ISOLATION` | `vm` or `process`, for the form that is not the default here |
 //! | `SPORE_FAULTS_KILLS` | how often the daemon is killed at a random moment (5) |
+//! | `SPORE_FAULTS_QUEUED` | how many invocations that nobody waits for are accepted meanwhile (200 for each kill) |
 //! | `SPORE_FAULTS_SEED` | the seed of these moments; otherwise one is drawn and printed |
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ mod images;
 mod kill_daemon;
 mod kill_monitor;
 mod limits;
+mod queued;
 
 /// What a test needs of the machine besides unikernels.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         limits::TESTS_OF_PROCESSES,
         limits::TESTS_OF_USERS,
         limits::TESTS_OF_MEMORY,
+        queued::TESTS,
     ];
     let can_run = unikernels_can_run();
     let trials = suites.into_iter().flatten().map(|test| {
