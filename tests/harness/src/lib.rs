@@ -4,6 +4,7 @@
 //! - [`program`]: C programs built with `musl-gcc`, and their native runs;
 //! - [`client`]: a blocking HTTP/1.1 client that adds nothing to a request and hides nothing of an answer;
 //! - [`registry`]: a real registry on loopback;
+//! - [`callbacks`]: a server that takes the results of invocations nobody waits for;
 //! - [`process`]: what a daemon has open: processes, descriptors, virtual machines.
 //!
 //! A fixture that cannot be set up panics with what it tried, since no test could go on without it.

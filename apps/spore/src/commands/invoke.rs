@@ -132,6 +132,8 @@ mod tests {
 
     fn arguments(path: &str, query: &[(&str, &str)]) -> InvokeArguments {
         InvokeArguments {
+            queued: false,
+            callback: None,
             name: "f".parse().unwrap(),
             data: None,
             method: "GET".into(),
