@@ -22,7 +22,6 @@ declare -A package_marks=(
   [nodejs]=node
   [prometheus]=promtool
   [npm]=npm
-  [buildah]=buildah
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
   [docker-registry]=docker-registry

@@ -25,7 +25,7 @@ use crate::authentication::{Authentication, CredentialsError, NewCredentials};
 use crate::config::DaemonConfig;
 use crate::errors::ApiError;
 use crate::functions::Functions;
-use crate::images::Names;
+use crate::images::{Names, collect};
 use crate::metrics::RequestCounts;
 use crate::queued::{Callbacks, dispatch};
 use crate::registry::Uploads;
@@ -132,6 +132,7 @@ impl Daemon {
         let gateway = Arc::new(gateway);
         let server = tokio::spawn(serve(listener, gateway.clone(), max_connections, grace));
         let dispatcher = tokio::spawn(dispatch(gateway.clone(), grace));
+        tokio::spawn(collect(gateway.clone()));
         tracing::info!(%local_address, sandbox = sandbox_kind, "the gateway is listening");
         Ok(Self {
             local_address,

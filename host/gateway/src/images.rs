@@ -31,6 +31,38 @@ use crate::system::read_json;
 /// How often a transfer tells how far it is.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often images are removed that nothing needs.
+const COLLECTION_PAUSE: Duration = Duration::from_secs(3600);
+/// How long they have been unused by then: a push names its layers last.
+const UNUSED_FOR: Duration = Duration::from_secs(3600);
+
+/// Removes what every new version of a function leaves behind, now and then until the daemon stops.
+pub(crate) async fn collect(gateway: Arc<Gateway>) {
+    let mut stopping = gateway.stopping.clone();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(COLLECTION_PAUSE) => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        }
+        let store = gateway.store.clone();
+        let prune = move || store.prune_images(UNUSED_FOR);
+        match gateway.functions.unchanged(prune).await {
+            Ok(Ok(collected)) if collected.bytes > 0 => {
+                let Collected {
+                    blobs,
+                    derived,
+                    bytes,
+                    ..
+                } = collected;
+                tracing::info!(blobs, derived, bytes, "images that nothing needs were removed");
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!("{}", one_line(&error)),
+            Err(error) => tracing::error!("{}", one_line(&error)),
+        }
+    }
+}
+
 /// Finds images by the names that users give them.
 #[derive(Clone)]
 pub(crate) struct Names {
