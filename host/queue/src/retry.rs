@@ -149,7 +149,12 @@ impl RetryPolicy {
         let asked_for = outcome
             .retry_after
             .filter(|_| matches!(outcome.status, 429 | 503));
-        let after = asked_for.map_or_else(|| self.pause(attempt, random), |asked| asked.min(WAIT_MAX));
+        let after = match asked_for.map(|asked| asked.min(WAIT_MAX)) {
+            // A platform that is short of something for minutes must not use up all attempts in seconds.
+            Some(asked) if outcome.is_internal => asked.max(self.pause(attempt, random)),
+            Some(asked) => asked,
+            None => self.pause(attempt, random),
+        };
         Verdict::Again { after }
     }
 
@@ -251,10 +256,15 @@ mod tests {
         assert_eq!(verdict(&internal, 1), Verdict::Again { after });
         let busy = Outcome {
             retry_after: Some(Duration::from_secs(1)),
-            ..internal
+            ..outcome(429)
         };
         let soon = Duration::from_secs(1);
         assert_eq!(verdict(&busy, 1), Verdict::Again { after: soon });
+        let is_internal = true;
+        assert_eq!(
+            verdict(&Outcome { is_internal, ..busy }, 1),
+            Verdict::Again { after }
+        );
         let unknown = Outcome {
             is_final: true,
             ..outcome(404)
