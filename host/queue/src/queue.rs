@@ -597,6 +597,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// It has run, and what is left does not concern its function: another one may run.
+    pub fn release(&self) {
+        lock(&self.running.shared).schedule.release(self.running.id);
+        self.running.shared.wake.notify_one();
+    }
+
     /// It was answered. Returns when that is on disk; until then it counts as running.
     pub async fn answered(self) {
         let id = self.running.id;

@@ -56,6 +56,8 @@ enum Place {
         due_ms: u64,
     },
     Running,
+    /// It has run; what follows is not its function's work.
+    Finishing,
     Dead,
 }
 
@@ -73,13 +75,14 @@ struct Lane {
     /// By when they are due; those that are due at the same time in the order in which they came.
     waiting: BTreeSet<(u64, u64)>,
     running: usize,
+    finishing: usize,
     /// The oldest first.
     dead: BTreeSet<u64>,
 }
 
 impl Lane {
     fn alive(&self) -> usize {
-        self.accepting + self.waiting.len() + self.running
+        self.accepting + self.waiting.len() + self.running + self.finishing
     }
 
     fn is_empty(&self) -> bool {
@@ -188,10 +191,18 @@ impl Schedule {
         may_run.filter_map(|lane| Some(lane.waiting.first()?.0)).min()
     }
 
+    /// A running one has been answered: another one may run, while it is being finished.
+    pub fn release(&mut self, id: u64) {
+        self.change(id, |place| match place {
+            Place::Running => Place::Finishing,
+            other => other,
+        });
+    }
+
     /// A running one waits again.
     pub fn again(&mut self, id: u64, due_ms: u64) {
         self.change(id, |place| match place {
-            Place::Running => Place::Waiting { due_ms },
+            Place::Running | Place::Finishing => Place::Waiting { due_ms },
             other => other,
         });
     }
@@ -199,7 +210,7 @@ impl Schedule {
     /// A running one has failed for good. Says which dead ones of its function are one too many.
     pub fn bury(&mut self, id: u64) -> Vec<u64> {
         self.change(id, |place| match place {
-            Place::Running => Place::Dead,
+            Place::Running | Place::Finishing => Place::Dead,
             other => other,
         });
         let lane = self
@@ -248,12 +259,11 @@ impl Schedule {
         self.items.contains_key(&id)
     }
 
-    /// Whether it is running.
+    /// Whether it is running, or being finished.
     #[must_use]
     pub fn is_running(&self, id: u64) -> bool {
-        self.items
-            .get(&id)
-            .is_some_and(|item| item.place == Place::Running)
+        let item = self.items.get(&id);
+        item.is_some_and(|item| matches!(item.place, Place::Running | Place::Finishing))
     }
 
     /// How many of a function there are: waiting or being accepted, running, dead.
@@ -261,7 +271,11 @@ impl Schedule {
     pub fn counts(&self, function: &str) -> (usize, usize, usize) {
         let lane = self.lanes.get(function);
         lane.map_or((0, 0, 0), |lane| {
-            (lane.accepting + lane.waiting.len(), lane.running, lane.dead.len())
+            (
+                lane.accepting + lane.waiting.len(),
+                lane.running + lane.finishing,
+                lane.dead.len(),
+            )
         })
     }
 
@@ -286,6 +300,7 @@ fn put(lane: &mut Lane, id: u64, place: Place) {
         Place::Accepting => lane.accepting += 1,
         Place::Waiting { due_ms } => drop(lane.waiting.insert((due_ms, id))),
         Place::Running => lane.running += 1,
+        Place::Finishing => lane.finishing += 1,
         Place::Dead => drop(lane.dead.insert(id)),
     }
 }
@@ -295,6 +310,7 @@ fn take(lane: &mut Lane, id: u64, place: Place) {
         Place::Accepting => lane.accepting -= 1,
         Place::Waiting { due_ms } => drop(lane.waiting.remove(&(due_ms, id))),
         Place::Running => lane.running -= 1,
+        Place::Finishing => lane.finishing -= 1,
         Place::Dead => drop(lane.dead.remove(&id)),
     }
 }
@@ -356,6 +372,24 @@ mod tests {
             (schedule.next_due_ms(), schedule.next(5), schedule.next(4)),
             (Some(0), Some(3), None)
         );
+    }
+
+    #[test]
+    fn one_that_is_being_finished_makes_room() {
+        let mut schedule = Schedule::new(small());
+        for id in 0..4 {
+            schedule.load(id, "a", 1, Some(0));
+        }
+        assert_eq!(
+            (schedule.next(0), schedule.next(0), schedule.next(0)),
+            (Some(0), Some(1), None)
+        );
+        schedule.release(0);
+        assert_eq!((schedule.next(0), schedule.counts("a")), (Some(2), (1, 3, 0)));
+        assert_eq!(schedule.reserve(4, "a", 1), Err(Full::Function { messages: 4 }));
+        schedule.again(0, 9);
+        schedule.remove(1);
+        assert_eq!((schedule.next(0), schedule.counts("a")), (Some(3), (1, 2, 0)));
     }
 
     #[test]

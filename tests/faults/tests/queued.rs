@@ -26,8 +26,8 @@ const KILLS: usize = 5;
 const ACCEPTED_PER_KILL: usize = 200;
 const LONGEST_LIFE_MS: u64 = 500;
 const CALLERS: usize = 8;
-/// Invocations of one function that run at a time.
-const RUNNING_MAX: usize = 20;
+/// Invocations of one function that run at a time, and results that are on their way.
+const RUNNING_MAX: usize = 20 + 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(300);
 

@@ -20,6 +20,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
 
 /// How long one attempt may take.
@@ -107,8 +108,12 @@ pub(crate) struct CallbackResult {
     pub(crate) body: Bytes,
 }
 
+/// Results that are on their way at a time. Others wait, and their functions with them.
+const SENDING_MAX: usize = 64;
+
 /// Sends results.
 pub(crate) struct Callbacks {
+    sending: Semaphore,
     /// The gateway's own address.
     local_address: SocketAddr,
     /// Made when it is first needed: the authorities of the machine are many.
@@ -118,9 +123,15 @@ pub(crate) struct Callbacks {
 impl Callbacks {
     pub(crate) fn new(local_address: SocketAddr) -> Self {
         Self {
+            sending: Semaphore::new(SENDING_MAX),
             local_address,
             tls: tokio::sync::OnceCell::new(),
         }
+    }
+
+    /// Waits for the right to send a result.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.sending.acquire().await.ok()
     }
 
     /// Sends a result, several times if need be.

@@ -20,7 +20,7 @@ use crate::routes::Gateway;
 use crate::settings::retry_policy;
 
 /// Longest result that is kept for its callback, in bytes.
-const RESULT_BYTES_MAX: usize = 16 << 20;
+const RESULT_BYTES_MAX: usize = 4 << 20;
 /// How much of an answer that is the platform's own is shown with the invocation, in bytes.
 const ERROR_BYTES_MAX: usize = 1000;
 
@@ -103,7 +103,10 @@ async fn run(gateway: &Gateway, delivery: Delivery) {
         ?verdict,
         "a queued invocation was run"
     );
-    if !matches!(verdict, Verdict::Again { .. }) {
+    if message.callback.is_some() && !matches!(verdict, Verdict::Again { .. }) {
+        // A receiver that is slow or gone keeps nobody else waiting.
+        let _turn = gateway.callbacks.turn().await;
+        delivery.release();
         call_back(
             gateway,
             message,
