@@ -169,7 +169,10 @@ fn compiler_errors_are_shown_as_the_compiler_prints_them() {
         error.contains("handler.c:1:") && error.contains("‘missing’ undeclared"),
         "{error}"
     );
-    assert!(error.contains("error: musl-gcc found errors in hello"), "{error}");
+    assert!(
+        error.contains("error: musl-gcc failed in hello (exit status: 1)"),
+        "{error}"
+    );
 }
 
 #[test]

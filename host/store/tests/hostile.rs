@@ -127,7 +127,15 @@ impl Place {
             "{name}"
         );
         let data = root.join("data");
-        let folders = ["blobs", "derived", "downloads", "logs", "spore.redb", "uploads"];
+        let folders = [
+            "blobs",
+            "derived",
+            "downloads",
+            "logs",
+            "queue.redb",
+            "spore.redb",
+            "uploads",
+        ];
         assert_eq!(names(&data), folders, "{name}");
         for folder in ["derived", "downloads", "uploads"] {
             assert_eq!(names(&data.join(folder)), [""; 0], "{name}: {folder}");

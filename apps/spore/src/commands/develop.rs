@@ -1,6 +1,6 @@
 //! `spore dev`: deploys a function again whenever its source changes, and shows its log meanwhile.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -124,7 +124,7 @@ fn is_part(folder: &Path, path: &Path) -> bool {
     let mut part = PathBuf::new();
     inside.components().all(|component| {
         part.push(component);
-        is_code(&part)
+        matches!(component, Component::Normal(_)) && is_code(&part)
     }) && inside != Path::new("")
 }
 
