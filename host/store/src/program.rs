@@ -14,6 +14,7 @@ use std::path::Path;
 use std::thread;
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use spore_rootfs::{ImageError, Owners, make_image};
 use spore_sandbox::Root;
@@ -164,10 +165,17 @@ impl ImageStore {
         })
     }
 
-    /// Whether what an instance runs is there as it was made.
+    /// Whether what an instance runs is there as it was made. What cannot be looked at for want of descriptors or memory is
+    /// not taken for damaged.
     pub fn is_intact(&self, root: &Root) -> bool {
         let folder = root.path().parent().unwrap_or(&self.derived);
-        sealed_digest(root.path(), folder, &self.uploads).is_ok_and(|digest| digest.is_some())
+        match sealed_digest(root.path(), folder, &self.uploads) {
+            Ok(digest) => digest.is_some(),
+            Err(error) => matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)
+            ),
+        }
     }
 
     /// The manifest; of an index, that for this platform.
