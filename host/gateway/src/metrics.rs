@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Response, StatusCode};
+use spore_queue::Queue;
 
 use crate::body::GatewayBody;
 use crate::functions::{Function, Functions};
@@ -175,7 +176,7 @@ impl Page {
         (status = 200, description = "Prometheus's text format", body = String, content_type = "text/plain"),
     )
 )]
-pub(crate) fn answer(functions: &Functions, requests: &RequestCounts) -> Answer {
+pub(crate) fn answer(functions: &Functions, queue: &Queue, requests: &RequestCounts) -> Answer {
     let mut page = Page::default();
     let functions_now: Vec<_> = functions
         .all()
@@ -184,6 +185,7 @@ pub(crate) fn answer(functions: &Functions, requests: &RequestCounts) -> Answer 
         .collect();
     invocations(&mut page, &functions_now);
     instances(&mut page, &functions_now);
+    queued(&mut page, &functions_now, queue);
     api(&mut page, requests);
     process(&mut page);
     let mut response = Response::new(GatewayBody::full(page.0));
@@ -332,6 +334,40 @@ fn instances(page: &mut Page, functions: &[Now]) {
         page.metric(name, kind, help);
         for function in functions {
             page.sample(name, &[("function_name", &function.name)], reading(function));
+        }
+    }
+}
+
+/// Invocations that nobody waits for. There is one queue.
+fn queued(page: &mut Page, functions: &[Now], queue: &Queue) {
+    let counts: Vec<_> = functions
+        .iter()
+        .map(|function| queue.counts(&function.name))
+        .collect();
+    type Reading = fn(&(usize, usize, usize)) -> usize;
+    let readings: [(&str, &str, Reading); 3] = [
+        (
+            "queue_worker_pending_messages",
+            "Queued invocations that wait.",
+            |(waiting, ..)| *waiting,
+        ),
+        (
+            "queue_worker_function_invocation_inflight",
+            "Queued invocations that run, or whose results are on their way.",
+            |(_, running, _)| *running,
+        ),
+        (
+            "spore_queue_dead_messages",
+            "Queued invocations that have failed for good.",
+            |(.., dead)| *dead,
+        ),
+    ];
+    for (name, help, reading) in readings {
+        page.metric(name, "gauge", help);
+        for (function, counts) in functions.iter().zip(&counts) {
+            let labels: [(&str, &dyn Display); 2] =
+                [("queue_name", &"default"), ("function_name", &function.name)];
+            page.sample(name, &labels, reading(counts));
         }
     }
 }

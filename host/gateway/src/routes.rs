@@ -116,7 +116,7 @@ impl Gateway {
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
             ("/healthz", &Method::GET | &Method::HEAD) => Ok(health()),
-            ("/metrics", &Method::GET) => Ok(metrics::answer(&self.functions, &self.requests)),
+            ("/metrics", &Method::GET) => Ok(metrics::answer(&self.functions, &self.queue, &self.requests)),
             ("/system/info", &Method::GET) => Ok(system::info(
                 self.sandbox_kind,
                 self.functions.default_isolation(),

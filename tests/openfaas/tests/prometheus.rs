@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use spore_test_harness::daemon::Daemon;
 use spore_test_harness::{program, wait_until};
 use std::time::Duration;
@@ -23,18 +23,24 @@ fn metrics() {
         daemon.get(&format!("/function/httpd{path}"));
     }
     assert_eq!(daemon.get("/function/nobody").status, StatusCode::NOT_FOUND);
+    daemon.send_body(Method::POST, "/async-function/httpd/status?code=500", "");
     let page = || daemon.get("/metrics").text();
     let has = |line: &str| page().lines().any(|found| found == line);
     for line in [
         r#"gateway_function_invocation_total{function_name="httpd.openfaas-fn",code="200"} 2"#,
         r#"gateway_function_invocation_total{function_name="httpd.openfaas-fn",code="418"} 1"#,
         r#"gateway_functions_seconds_count{function_name="httpd.openfaas-fn",code="200"} 2"#,
-        r#"gateway_function_invocation_started{function_name="httpd.openfaas-fn"} 3"#,
         r#"gateway_service_count{function_name="httpd.openfaas-fn"} 1"#,
         r#"spore_cold_starts_total{function_name="httpd.openfaas-fn",from="image"} 1"#,
     ] {
         assert!(has(line), "{line}\n{}", page());
     }
+    // The one that failed waits for its next attempt.
+    let waiting =
+        r#"queue_worker_pending_messages{queue_name="default",function_name="httpd.openfaas-fn"} 1"#;
+    let started = r#"gateway_function_invocation_started{function_name="httpd.openfaas-fn"} 4"#;
+    let is_there = || has(waiting) && has(started);
+    assert!(wait_until(Duration::from_secs(10), is_there), "{}", page());
     let idle = r#"gateway_function_invocation_inflight{function_name="httpd.openfaas-fn"} 0"#;
     assert!(wait_until(Duration::from_secs(10), || has(idle)), "{}", page());
 
