@@ -76,7 +76,6 @@ impl Registries {
 }
 
 /// The manifest of the image, and what it names.
-#[allow(clippy::type_complexity)]
 fn image_manifest(
     images: &ImageStore,
     digest: Digest,
