@@ -1,5 +1,6 @@
 //! The two forms of a guest: a virtual machine, or a process. The loop knows them by what they have in common.
 
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use spore_abi::pages::{Registers, Upcall, upcall_kind};
@@ -61,7 +62,7 @@ impl Form {
     }
 
     /// The program's file, as it is mapped: whole pages, zeros behind its end.
-    pub(crate) fn program(&self) -> &[u8] {
+    pub(crate) fn program(&self) -> Cow<'_, [u8]> {
         match self {
             Self::VirtualMachine(machine) => machine.program(),
             Self::Process(process) => process.program(),

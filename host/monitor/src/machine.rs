@@ -3,6 +3,7 @@
 //! One that is made and not yet loaded belongs to no function: it is the *shell* that waits for one (`docs/snapshots.md`).
 
 use std::arch::x86_64::CpuidResult;
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -25,6 +26,7 @@ use crate::tables;
 
 mod baseline;
 mod contents;
+mod neighbours;
 mod reset;
 mod stub;
 
@@ -259,8 +261,8 @@ impl Machine {
     }
 
     /// The program's file, as it is mapped: whole pages, zeros behind its end.
-    pub(crate) fn program(&self) -> &[u8] {
-        self.program.as_ref().map_or(&[], Region::file_bytes)
+    pub(crate) fn program(&self) -> Cow<'_, [u8]> {
+        self.program.as_ref().map_or(Cow::Borrowed(&[]), Region::contents)
     }
 
     /// Whether KVM is about to raise an exception in the guest: the registers are those before it, and must stay.

@@ -1,5 +1,6 @@
 //! The guest's physical memory, as the monitor maps it.
 
+use std::borrow::Cow;
 use std::ffi::c_void;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -138,6 +139,18 @@ impl Region {
         // `file` has checked the size). Nobody writes to it: the mapping is read-only for this process, therefore for
         // the guest, whose memory it is with `KVM_MEM_READONLY` besides; and the store never changes the file.
         unsafe { std::slice::from_raw_parts(self.start, self.length) }
+    }
+
+    /// What a region holds: the bytes of a file, or a copy of all of it.
+    pub(crate) fn contents(&self) -> Cow<'_, [u8]> {
+        if self.is_file {
+            return Cow::Borrowed(self.file_bytes());
+        }
+        let mut bytes = vec![0; self.length];
+        match self.read_bytes(0, &mut bytes) {
+            Ok(()) => Cow::Owned(bytes),
+            Err(_) => Cow::Borrowed(&[]),
+        }
     }
 
     /// Asks for large pages in a range; without them everything works.

@@ -140,7 +140,7 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let image = exiting_image();
     let mut machine = Machine::new(&kvm, &image, FREE_GPA, None).map_err(unusable)?;
     machine
-        .load(&image, None, 0, None, &Memory::Fresh)
+        .load(&image, None, 0, None, &Memory::Fresh, false)
         .map_err(unusable)?;
     let create_us = started.elapsed().as_secs_f64() * 1e6;
     let mut samples_us = Vec::with_capacity(ROUND_TRIPS);

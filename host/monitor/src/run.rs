@@ -279,7 +279,7 @@ impl Instance {
         self.receive_requests()?;
         self.serve()?;
         self.report_ready(false)?;
-        self.tell_milestones()?;
+        self.tell_of_answer()?;
         let wants_kicks: u32 = guest_field!(self, wants_kicks)?;
         if wants_kicks == 0 {
             return Ok(());
@@ -351,6 +351,16 @@ impl Instance {
         Ok(())
     }
 
+    /// Tells the daemon what it is to know when the first answer has left: a program that goes on after it without ever
+    /// waiting may be stopped before it does.
+    fn tell_of_answer(&mut self) -> Result<(), Failure> {
+        self.tell_milestones()?;
+        if self.tells_written && self.streams.has_answered() {
+            self.tell_written()?;
+        }
+        Ok(())
+    }
+
     /// The guest waits: sleep until it has news or its deadline has passed.
     fn wait(&mut self) -> Result<(), Failure> {
         self.report_ready(true)?;
@@ -359,10 +369,7 @@ impl Instance {
         let unseen_answers: u64 = self.machine.ram().read(host_field!(answered_egress))?;
         let unseen = unseen_slots | unseen_answers;
         let mut has_news = self.serve()? || unseen != 0;
-        self.tell_milestones()?;
-        if self.tells_written && self.streams.has_answered() {
-            self.tell_written()?;
-        }
+        self.tell_of_answer()?;
         while !has_news {
             let now_ns = self.clocks.monotonic_ns();
             if now_ns >= deadline_ns {
@@ -428,7 +435,7 @@ impl Instance {
     fn exit_requested(&mut self) -> Result<End, Failure> {
         let record: ExitRecord = guest_field!(self, exit)?;
         let upcall: Upcall = self.machine.ram().read(host_field!(upcall))?;
-        let (cause, details) = report::exit(&record, &upcall, self.machine.program());
+        let (cause, details) = report::exit(&record, &upcall, &self.machine.program());
         Ok(End {
             cause: self.with_memory_note(cause)?,
             details,
@@ -474,7 +481,7 @@ impl Instance {
             Ok(registers) if !self.image.contains(registers.rip) => {
                 format!(
                     "it was running at {}",
-                    report::place(self.machine.program(), registers.rip)
+                    report::place(&self.machine.program(), registers.rip)
                 )
             }
             _ => "it was waiting for input, output or time".into(),

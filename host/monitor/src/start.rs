@@ -290,6 +290,7 @@ impl Making<'_> {
             self.frames_bytes,
             Some(self.program),
             &self.memory,
+            self.is_reset,
         )?;
         if self.merges_pages {
             machine.ram.merge_pages();

@@ -28,6 +28,7 @@ mod layers;
 mod missing;
 mod snapshot;
 
+use std::borrow::Cow;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -148,8 +149,8 @@ impl GuestProcess {
         &self.ram
     }
 
-    pub(crate) fn program(&self) -> &[u8] {
-        self.program.file_bytes()
+    pub(crate) fn program(&self) -> Cow<'_, [u8]> {
+        self.program.contents()
     }
 
     pub(crate) fn extended_state(&self) -> ExtendedState {

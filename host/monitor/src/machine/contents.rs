@@ -2,10 +2,11 @@
 
 use std::os::fd::BorrowedFd;
 
-use kvm_bindings::kvm_xsave;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_xsave};
 use rustix::fs::{fstat, ftruncate};
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA};
 
+use super::neighbours::with_neighbours;
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
 use crate::memory::Region;
@@ -14,6 +15,8 @@ use crate::{tables, text};
 
 /// How much of the programs' memory, from its start, the host backs with small pages.
 const SMALL_PAGES_BYTES: u64 = 12 << 20;
+/// How long a program's file is at most that copies get whole, in memory of their own.
+const COPIED_PROGRAM_BYTES_MAX: u64 = 128 << 10;
 
 /// Where the memory of a machine comes from; see [`crate::protocol::MemorySource`].
 pub(crate) enum Memory<'a> {
@@ -68,7 +71,8 @@ impl Memory<'_> {
                     ram.overlay(*file, start, start, length)
                         .map_err(MachineError::Memory)?;
                 }
-                for &(start, length) in snapshot.written.iter().flatten() {
+                let written = snapshot.written.as_deref().unwrap_or_default();
+                for (start, length) in with_neighbours(written, ram.length()) {
                     let length = usize::try_from(length).unwrap_or_default();
                     ram.populate(start, length);
                 }
@@ -80,7 +84,8 @@ impl Memory<'_> {
 
 impl Machine {
     /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program of
-    /// so many bytes. `text` is the file from which [`Machine::put_text`] has taken the image's code already.
+    /// so many bytes. `text` is the file from which [`Machine::put_text`] has taken the image's code already. `is_reset`: it
+    /// is to be put back to these contents later.
     pub(crate) fn load(
         &mut self,
         image: &Image,
@@ -88,13 +93,17 @@ impl Machine {
         frames_bytes: u64,
         program: Option<(BorrowedFd<'_>, u64)>,
         memory: &Memory<'_>,
+        is_reset: bool,
     ) -> Result<(), MachineError> {
         let ram_bytes = self.ram.length();
         let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
         if let Some((file, _)) = program {
-            let region = Region::file(file, program_bytes as usize).map_err(MachineError::Memory)?;
-            self.map(PROGRAM_SLOT, MODULES_GPA, &region, kvm_bindings::KVM_MEM_READONLY)?;
-            self.program = Some(region);
+            let is_copied = matches!(memory, Memory::CopyOf { .. }) && !is_reset;
+            self.map_program(
+                file,
+                program_bytes,
+                is_copied && program_bytes <= COPIED_PROGRAM_BYTES_MAX,
+            )?;
         }
         memory.fill(&self.ram)?;
         if let (true, Some(text)) = (memory.hides_image(), text) {
@@ -126,6 +135,27 @@ impl Machine {
         Ok(())
     }
 
+    /// Shows the guest the program's file: read-only, or as a copy that is found as memory is ([`super::neighbours`]) since
+    /// KVM looks for no neighbours in what is read-only. A guest that makes itself a way to write to its copy changes
+    /// nothing but that, which is no more memory than the file has; but nobody puts it back.
+    fn map_program(&mut self, file: BorrowedFd<'_>, bytes: u64, is_copied: bool) -> Result<(), MachineError> {
+        let region = if is_copied {
+            let region =
+                Region::anonymous(bytes as usize, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
+            region
+                .overlay(file, 0, 0, bytes as usize)
+                .map_err(MachineError::Memory)?;
+            region.populate(0, bytes as usize);
+            region
+        } else {
+            Region::file(file, bytes as usize).map_err(MachineError::Memory)?
+        };
+        let flags = if is_copied { 0 } else { KVM_MEM_READONLY };
+        self.map(PROGRAM_SLOT, MODULES_GPA, &region, flags)?;
+        self.program = Some(region);
+        Ok(())
+    }
+
     /// Shows the guest a file that holds the image's code and constants, in place of memory of its own.
     pub(crate) fn put_text(&self, text: BorrowedFd<'_>) -> Result<(), MachineError> {
         self.ram
@@ -140,7 +170,7 @@ impl Machine {
     fn show_text(&mut self, text: Option<BorrowedFd<'_>>, bytes: u64) -> Result<(), MachineError> {
         let text = text.ok_or(MachineError::Snapshot("the file of its text is missing"))?;
         let region = text::map(text, bytes).map_err(MachineError::Memory)?;
-        self.map(TEXT_SLOT, TEXT_GPA, &region, kvm_bindings::KVM_MEM_READONLY)?;
+        self.map(TEXT_SLOT, TEXT_GPA, &region, KVM_MEM_READONLY)?;
         self.snapshot_text = Some(region);
         Ok(())
     }
