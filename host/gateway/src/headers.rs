@@ -18,6 +18,8 @@ pub(crate) const DURATION_SECONDS: HeaderName = HeaderName::from_static("x-durat
 pub(crate) const START: HeaderName = HeaderName::from_static("x-spore-start");
 /// Marks answers that are not the function's.
 pub(crate) const INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
+/// On such an answer, who has to change something: `caller`, `function` or `platform`.
+pub(crate) const FAULT: HeaderName = HeaderName::from_static("x-spore-fault");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

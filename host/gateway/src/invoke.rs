@@ -20,7 +20,7 @@ use crate::connection::{
 };
 use crate::errors::InvokeError;
 use crate::functions::{Function, Functions};
-use crate::headers::{self, DURATION_SECONDS, START, Stamps};
+use crate::headers::{self, CALL_ID, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
 use crate::request_body::{CallerBody, Replay, RequestBody};
 use crate::statistics::{FunctionStatistics, Recording};
@@ -176,7 +176,10 @@ impl Invocation<'_> {
         self.function.name.clone()
     }
 
-    async fn lease(&mut self) -> Result<(FunctionLease, Recording), InvokeError> {
+    async fn lease(
+        &mut self,
+        head: &http::request::Parts,
+    ) -> Result<(FunctionLease, Recording), InvokeError> {
         let asked = Instant::now();
         let mut leased = self.function.pool.acquire(self.timeout).await;
         if let Err(AcquireError::StartFailed(error)) = &leased
@@ -190,7 +193,12 @@ impl Invocation<'_> {
             function: self.name(),
             source,
         })?;
-        let recording = Recording::begin(Arc::clone(&self.statistics), asked, lease.is_cold());
+        let recording = Recording::begin(
+            Arc::clone(&self.statistics),
+            asked,
+            lease.is_cold(),
+            head.headers.get(CALL_ID),
+        );
         Ok((lease, recording))
     }
 
@@ -201,7 +209,7 @@ impl Invocation<'_> {
         let original = Original { head, replay };
         let mut request = Request::from_parts(original.head.clone(), body);
         loop {
-            let (mut lease, recording) = self.lease().await?;
+            let (mut lease, recording) = self.lease(&original.head).await?;
             // The deadline is the function's own: waiting for an instance does not count.
             let mut deadline = Box::pin(tokio::time::sleep(self.timeout));
             if let Some(mut kept) = lease.take_connection() {
