@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{StatusCode, Uri};
+use jiff::Timestamp;
 use serde::Serialize;
 use spore_sandbox::Instance;
 use utoipa::ToSchema;
@@ -35,6 +36,9 @@ pub(crate) struct Activity {
     /// Those that waited for the start of an instance.
     cold_start_count: u64,
     instances: Instances,
+    /// When this version was deployed, or the daemon started.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
     /// The latest complete answers of this version, cold and warm ones kept apart, the oldest first.
     invocations: Vec<RecentInvocation>,
     /// The latest cold starts of this version, the oldest first.
@@ -75,7 +79,8 @@ pub(crate) async fn answer(functions: &Functions, name: &str, uri: &Uri) -> Resu
     let function = functions.named(&FunctionId::new(name, "", uri))?;
     let instances = function.pool.ready_instances();
     let (measured, memory_bytes) = tokio::task::spawn_blocking(move || memory(&instances)).await?;
-    let (invocations, cold_starts) = function.statistics().recent(Instant::now());
+    let statistics = function.statistics();
+    let (invocations, cold_starts) = statistics.recent(Instant::now());
     let activity = Activity {
         name: function.id.name.clone(),
         namespace: function.id.namespace.clone(),
@@ -87,6 +92,7 @@ pub(crate) async fn answer(functions: &Functions, name: &str, uri: &Uri) -> Resu
             memory_bytes: (measured > 0).then_some(memory_bytes),
             ..of_pool(&function, functions)
         },
+        since: statistics.since(),
         invocations,
         cold_starts,
     };

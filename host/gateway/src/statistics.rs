@@ -28,7 +28,7 @@ const RECENT_MAX: usize = 256;
 /// So many of the latest cold starts are kept with their stages.
 const COLD_STARTS_MAX: usize = 16;
 /// Longest call ID that is kept with one, in characters.
-const CALL_ID_CHARACTERS_MAX: usize = 100;
+pub(crate) const CALL_ID_CHARACTERS_MAX: usize = 100;
 
 /// Of one deployment of a function.
 #[derive(Debug)]
@@ -74,6 +74,8 @@ struct ColdStartSpans {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RecentInvocation {
+    /// How many of this version and the same start came before it.
+    number: u64,
     /// How long ago it was answered in full.
     ago_seconds: f64,
     /// From the request to the last byte of the answer: initialisation, if any, and execution.
@@ -220,10 +222,16 @@ impl FunctionStatistics {
         }
     }
 
+    /// The beginning of what is counted.
+    pub(crate) fn since(&self) -> Timestamp {
+        self.since
+    }
+
     /// The latest invocations and cold starts, as they look at `now`, the oldest first.
     pub(crate) fn recent(&self, now: Instant) -> (Vec<RecentInvocation>, Vec<RecentColdStart>) {
         let seconds_since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
-        let shown = |answered: &Answered, start| RecentInvocation {
+        let shown = |number, answered: &Answered, start| RecentInvocation {
+            number,
             ago_seconds: seconds_since(answered.at),
             seconds: f64::from(answered.duration_us) / 1e6,
             start,
@@ -232,13 +240,14 @@ impl FunctionStatistics {
             let warm = locked(&self.warm);
             warm.recent
                 .iter()
-                .map(|answered| shown(answered, "warm"))
+                .map(|(number, answered)| shown(number, answered, "warm"))
                 .collect()
         };
         let cold = locked(&self.cold);
-        invocations.extend(cold.recent.iter().map(|answered| shown(answered, "cold")));
+        let of_cold = cold.recent.iter();
+        invocations.extend(of_cold.map(|(number, answered)| shown(number, answered, "cold")));
         invocations.sort_by(|a, b| b.ago_seconds.total_cmp(&a.ago_seconds));
-        let starts = cold.starts.iter().map(|start| RecentColdStart {
+        let starts = cold.starts.iter().map(|(_, start)| RecentColdStart {
             call_id: start
                 .call_id
                 .as_ref()

@@ -313,6 +313,11 @@ async fn activity_tells_the_latest_invocations_and_is_bounded() {
         .map(|one| one["agoSeconds"].as_f64().expect("a number"))
         .collect();
     assert!(ages.is_sorted_by(|a, b| a >= b), "the oldest first");
+    let newest = invocations.last().expect("there are some");
+    assert_eq!(
+        (&newest["start"], &newest["number"]),
+        (&json!("warm"), &json!(299 - cold))
+    );
     let start = &activity["coldStarts"][0];
     assert_eq!(start["callId"], "i".repeat(100), "cut");
     assert_eq!(start["stages"]["mapped"], Value::Null, "a fake knows of none");

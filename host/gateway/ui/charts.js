@@ -89,6 +89,8 @@ export function chart({ label, span, format, logarithmic = false, binary = false
         const area = [[placed[0][0], floor], ...placed, [placed.at(-1)[0], floor]];
         nodes.push(s("polygon", { class: `area c-${color}`, points: points(area) }));
         nodes.push(s("polyline", { class: `line c-${color}`, points: points(placed) }));
+        const [cx, cy] = placed.at(-1);
+        nodes.push(s("circle", { class: `point c-${color}`, cx, cy, r: 3.2 }));
       }
     }
     if (count === 0) nodes.push(s("text", { x: LEFT + (width - LEFT - RIGHT) / 2, y: HEIGHT / 2 - 4, "text-anchor": "middle" }, "nothing yet"));

@@ -10,6 +10,8 @@ import { state } from "./overview.js";
 const PAUSE_MS = 1500;
 /** What the charts show, in seconds. */
 const SPAN = 120;
+/** Invocations that are drawn at most, the latest. */
+const POINTS_MAX = 1500;
 
 function tile(name) {
   const value = h("div", { className: "value" }, "–");
@@ -50,15 +52,12 @@ function charts(atEnd) {
       memoryData.push([now, activity.instances.memoryBytes ?? 0]);
     }
     [rateData, failedData, memoryData].forEach((data) => trim(data, now));
-    // The same invocation is told again each time, a little older: tenths of a second tell it from others.
-    for (const { agoSeconds, seconds: duration, start } of activity.invocations) {
-      const at = now - agoSeconds * 1000;
-      const key = `${start} ${duration} ${Math.round(at / 100)}`;
-      const near = [`${start} ${duration} ${Math.round(at / 100) - 1}`, key, `${start} ${duration} ${Math.round(at / 100) + 1}`];
-      if (near.some((one) => seen.has(one))) continue;
-      seen.set(key, [at, duration, start]);
+    // The same invocation is told again each time, a little older, under the same number.
+    for (const { agoSeconds, seconds: duration, start, number } of activity.invocations) {
+      const key = `${activity.since} ${start} ${number}`;
+      if (!seen.has(key)) seen.set(key, [now - agoSeconds * 1000, duration, start]);
     }
-    for (const [key, [at]] of seen) if (at < now - SPAN * 1000) seen.delete(key);
+    for (const [key, [at]] of seen) if (at < now - SPAN * 1000 || seen.size > POINTS_MAX) seen.delete(key);
     const points = [...seen.values()].sort((a, b) => a[0] - b[0]);
     const of = (kind) => points.filter(([, , start]) => start === kind).map(([at, duration]) => [at, duration]);
     const [cold, warm] = [of("cold"), of("warm")];

@@ -124,7 +124,13 @@ async function logSince(full, since) {
   return lines;
 }
 
-function explanation(found, full) {
+function showLog() {
+  const log = document.getElementById("log");
+  log?.scrollIntoView({ block: "center" });
+  log?.focus({ preventScroll: true });
+}
+
+function explanation(found) {
   if (!found) return null;
   return notice(
     found.kind,
@@ -134,7 +140,7 @@ function explanation(found, full) {
       ["Whose turn", `${found.whose}.`],
       ["Try again?", found.retry],
     ]),
-    h("p", null, h("a", { href: `#/function/${encodeURIComponent(full)}?log`, onclick: (event) => { event.preventDefault(); document.getElementById("log")?.scrollIntoView(); } }, "Go to the log")),
+    h("button", { type: "button", className: "plain", onclick: showLog }, "Go to the log"),
   );
 }
 
@@ -163,7 +169,7 @@ async function run(full, { method, path, headers, body }, place) {
     if (body && !BODILESS.includes(method)) options.body = body;
     answer = await fetch(target, options);
   } catch {
-    set(place, explanation(explainBroken(false), full), command(commandLine(method, target, headers, body)));
+    set(place, explanation(explainBroken(false)), command(commandLine(method, target, headers, body)));
     return;
   }
   const head = (performance.now() - started) / 1000;
@@ -194,7 +200,7 @@ async function run(full, { method, path, headers, body }, place) {
       isGateways && pill("", "answered by the gateway"),
       h("span", { className: "muted number" }, `${seconds(total)} in this browser, ${bytes(read.length)}`),
     ),
-    explanation(found, full),
+    explanation(found),
     stages,
     h("h3", null, "Body"),
     await shownBody(read),
