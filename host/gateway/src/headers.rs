@@ -8,6 +8,8 @@ use http::header::{
 };
 use uuid::Uuid;
 
+use crate::trace;
+
 /// Identifies an invocation; the client's own is kept.
 pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 /// When the invocation reached the gateway, in nanoseconds since 1970.
@@ -73,6 +75,7 @@ pub(crate) fn to_function(headers: &mut HeaderMap, peer: SocketAddr, stamps: &St
     }
     headers.insert(CALL_ID, stamps.call_id.clone());
     headers.insert(START_TIME, stamps.start_time.clone());
+    trace::go_on(headers);
 }
 
 /// Makes a function's headers those of the response to the client.
@@ -150,6 +153,7 @@ mod tests {
         let expected = [
             "accept",
             "host",
+            "traceparent",
             "x-call-id",
             "x-forwarded-for",
             "x-forwarded-host",

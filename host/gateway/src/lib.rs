@@ -47,6 +47,7 @@ mod shortage;
 mod statistics;
 mod system;
 mod tls;
+mod trace;
 mod ui;
 
 pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
