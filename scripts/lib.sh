@@ -21,6 +21,7 @@ declare -A package_marks=(
   [golang-go]=go
   [nodejs]=node
   [prometheus]=promtool
+  [chromium]=chromium
   [npm]=npm
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server

@@ -11,7 +11,7 @@ use spore_registry::{RegistryError, RegistryFault};
 use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{CollectError, DeriveError, RecordError, ReferenceParseError};
 
-use crate::headers::INTERNAL;
+use crate::headers::{FAULT, INTERNAL};
 use crate::namespaces::NamespaceError;
 use crate::reply::{self, Answer};
 use crate::secrets::SecretError;
@@ -24,6 +24,17 @@ pub(crate) enum Fault {
     Caller,
     Function,
     Platform,
+}
+
+impl Fault {
+    /// As answers name it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Function => "function",
+            Self::Platform => "platform",
+        }
+    }
 }
 
 /// Why an invocation was not answered by the function.
@@ -130,9 +141,11 @@ impl InvokeError {
         }
         tracing::debug!(fault = ?self.fault(), "{line}");
         let mut response = reply::text(self.status(), &line);
+        let fault = HeaderValue::from_static(self.fault().name());
         response
             .headers_mut()
             .insert(INTERNAL, HeaderValue::from_static("proxy"));
+        response.headers_mut().insert(FAULT, fault);
         if self.retry_helps() {
             reply::retry_soon(response)
         } else {
@@ -390,16 +403,41 @@ mod tests {
         };
         let after = Duration::from_secs(1);
         let cases = [
-            (no_instance(AcquireError::QueueFull { waiting: 3 }), 429, true),
-            (no_instance(AcquireError::StartFailed(host)), 503, true),
-            (no_instance(AcquireError::StartFailed(bad)), 502, false),
-            (no_instance(AcquireError::NotReady { after, port: 80 }), 503, true),
-            (no_instance(AcquireError::NoneFree { after }), 503, true),
-            (no_instance(AcquireError::Closed), 404, false),
-            (ended(EndCause::TimedOut { after }), 504, false),
-            (ended(EndCause::Exited { code: 3 }), 502, false),
+            (
+                no_instance(AcquireError::QueueFull { waiting: 3 }),
+                429,
+                true,
+                "platform",
+            ),
+            (
+                no_instance(AcquireError::StartFailed(host)),
+                503,
+                true,
+                "platform",
+            ),
+            (
+                no_instance(AcquireError::StartFailed(bad)),
+                502,
+                false,
+                "function",
+            ),
+            (
+                no_instance(AcquireError::NotReady { after, port: 80 }),
+                503,
+                true,
+                "function",
+            ),
+            (
+                no_instance(AcquireError::NoneFree { after }),
+                503,
+                true,
+                "platform",
+            ),
+            (no_instance(AcquireError::Closed), 404, false, "caller"),
+            (ended(EndCause::TimedOut { after }), 504, false, "function"),
+            (ended(EndCause::Exited { code: 3 }), 502, false, "function"),
         ];
-        for (error, status, retry) in cases {
+        for (error, status, retry, fault) in cases {
             let answer = error.answer();
             assert_eq!(answer.status().as_u16(), status, "{error}");
             assert_eq!(
@@ -408,6 +446,7 @@ mod tests {
                 "{error}"
             );
             assert_eq!(answer.headers()["x-openfaas-internal"], "proxy");
+            assert_eq!(answer.headers()["x-spore-fault"], fault, "{error}");
         }
     }
 

@@ -8,6 +8,8 @@ use http::header::{
 };
 use uuid::Uuid;
 
+use crate::trace;
+
 /// Identifies an invocation; the client's own is kept.
 pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
 /// When the invocation reached the gateway, in nanoseconds since 1970.
@@ -18,6 +20,8 @@ pub(crate) const DURATION_SECONDS: HeaderName = HeaderName::from_static("x-durat
 pub(crate) const START: HeaderName = HeaderName::from_static("x-spore-start");
 /// Marks answers that are not the function's.
 pub(crate) const INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
+/// On such an answer, who has to change something: `caller`, `function` or `platform`.
+pub(crate) const FAULT: HeaderName = HeaderName::from_static("x-spore-fault");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -71,6 +75,7 @@ pub(crate) fn to_function(headers: &mut HeaderMap, peer: SocketAddr, stamps: &St
     }
     headers.insert(CALL_ID, stamps.call_id.clone());
     headers.insert(START_TIME, stamps.start_time.clone());
+    trace::go_on(headers);
 }
 
 /// Makes a function's headers those of the response to the client.
@@ -148,6 +153,7 @@ mod tests {
         let expected = [
             "accept",
             "host",
+            "traceparent",
             "x-call-id",
             "x-forwarded-for",
             "x-forwarded-host",

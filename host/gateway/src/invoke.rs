@@ -18,12 +18,13 @@ use crate::body::GatewayBody;
 use crate::connection::{
     ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, Running, end_report,
 };
-use crate::errors::InvokeError;
+use crate::errors::{Fault, InvokeError, one_line};
 use crate::functions::{Function, Functions};
-use crate::headers::{self, DURATION_SECONDS, START, Stamps};
+use crate::headers::{self, CALL_ID, DURATION_SECONDS, START, Stamps};
 use crate::reply::Answer;
 use crate::request_body::{CallerBody, Replay, RequestBody};
-use crate::statistics::{FunctionStatistics, Recording};
+use crate::statistics::{CALL_ID_CHARACTERS_MAX, FunctionStatistics, Recording};
+use crate::trace::{self, TRACE_PARENT};
 
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
 const MAX_ENDED_INSTANCES: usize = 3;
@@ -58,11 +59,25 @@ pub(crate) async fn answer_of(
     started: Instant,
 ) -> Answer {
     function.invocations.fetch_add(1, Ordering::Relaxed);
+    let [call_id, parent] = [CALL_ID, TRACE_PARENT].map(|name| request.headers().get(name).cloned());
     let answer = invoke_function(functions, function, request, started)
         .await
-        .unwrap_or_else(|error| error.answer());
+        .unwrap_or_else(|error| {
+            if error.fault() == Fault::Function {
+                function.tell(failed_line(&error, call_id.as_ref(), parent.as_ref()));
+            }
+            error.answer()
+        });
     function.counts.record(answer.status(), started.elapsed());
     answer
+}
+
+/// What the function's log says of an invocation that it has not answered: which one, and of which trace.
+fn failed_line(error: &InvokeError, call_id: Option<&HeaderValue>, parent: Option<&HeaderValue>) -> String {
+    let call_id = call_id.and_then(|id| id.to_str().ok()).unwrap_or_default();
+    let call_id: String = call_id.chars().take(CALL_ID_CHARACTERS_MAX).collect();
+    let (trace, line) = (trace::of(parent), one_line(error));
+    format!("invocation {call_id} (trace {trace}) was not answered: {line}")
 }
 
 /// Name of the function, and path with query as the function sees them, of a target below `prefix`.
@@ -176,7 +191,10 @@ impl Invocation<'_> {
         self.function.name.clone()
     }
 
-    async fn lease(&mut self) -> Result<(FunctionLease, Recording), InvokeError> {
+    async fn lease(
+        &mut self,
+        head: &http::request::Parts,
+    ) -> Result<(FunctionLease, Recording), InvokeError> {
         let asked = Instant::now();
         let mut leased = self.function.pool.acquire(self.timeout).await;
         if let Err(AcquireError::StartFailed(error)) = &leased
@@ -190,7 +208,12 @@ impl Invocation<'_> {
             function: self.name(),
             source,
         })?;
-        let recording = Recording::begin(Arc::clone(&self.statistics), asked, lease.is_cold());
+        let recording = Recording::begin(
+            Arc::clone(&self.statistics),
+            asked,
+            lease.is_cold(),
+            head.headers.get(CALL_ID),
+        );
         Ok((lease, recording))
     }
 
@@ -201,7 +224,7 @@ impl Invocation<'_> {
         let original = Original { head, replay };
         let mut request = Request::from_parts(original.head.clone(), body);
         loop {
-            let (mut lease, recording) = self.lease().await?;
+            let (mut lease, recording) = self.lease(&original.head).await?;
             // The deadline is the function's own: waiting for an instance does not count.
             let mut deadline = Box::pin(tokio::time::sleep(self.timeout));
             if let Some(mut kept) = lease.take_connection() {

@@ -5,12 +5,14 @@
 //!  /async-function/NAME…               queued    accepted when it is on disk, run by a task of the daemon
 //!  /system/…, /healthz                system    deploy, list, scale, remove, logs, in OpenFaaS's shapes
 //!  /system/images…                    images    list, inspect, pull, push, remove, prune, check
+//!  /ui/                               ui        the dashboard: files, a client of the addresses above
 //!  /v2/…                              registry  the part of the OCI distribution specification that a push needs
 //! ```
 //!
 //! An invocation runs in the task of its client's connection from the first byte to the last: no other task, and so no
 //! wake-up across threads, lies between client and function. With HTTP/2 each invocation has a task of its own.
 
+mod activity;
 mod admission;
 mod alerts;
 mod authentication;
@@ -29,8 +31,10 @@ mod metrics;
 mod names;
 mod namespaces;
 mod openapi;
+mod origin;
 mod quantity;
 mod queued;
+mod recent;
 mod registry;
 mod reply;
 mod request_body;
@@ -43,6 +47,8 @@ mod shortage;
 mod statistics;
 mod system;
 mod tls;
+mod trace;
+mod ui;
 
 pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
 pub use config::DaemonConfig;

@@ -59,6 +59,15 @@ impl InvocationCounts {
         let mut by_status = self.by_status.lock().unwrap_or_else(PoisonError::into_inner);
         by_status.entry(status.as_u16()).or_default().record(duration);
     }
+
+    /// How many answers had which status.
+    pub(crate) fn by_status(&self) -> BTreeMap<u16, u64> {
+        let by_status = self.by_status.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = by_status
+            .iter()
+            .map(|(status, histogram)| (*status, histogram.count()));
+        counts.collect()
+    }
 }
 
 /// Which requests are counted together.
@@ -88,7 +97,7 @@ impl RequestCounts {
 
 /// The path without what differs from request to request: there are only so many.
 fn collapsed(path: &str) -> &'static str {
-    const PATHS: [&str; 13] = [
+    const PATHS: [&str; 14] = [
         "/system/functions",
         "/system/function",
         "/system/scale-function",
@@ -102,6 +111,7 @@ fn collapsed(path: &str) -> &'static str {
         "/metrics",
         "/v2",
         "/pre-boot",
+        "/ui",
     ];
     let is_below = |known: &&str| {
         path.strip_prefix(*known)

@@ -6,7 +6,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use crate::queued::{accept, admin};
-use crate::{alerts, images, logs, metrics, namespaces, routes, scale, secrets, system};
+use crate::{activity, alerts, images, logs, metrics, namespaces, routes, scale, secrets, system, ui};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,7 @@ use crate::{alerts, images, logs, metrics, namespaces, routes, scale, secrets, s
         system::remove,
         system::describe,
         system::statistics,
+        activity::answer,
         scale::scale,
         scale::pre_boot,
         scale::pre_boot_by_query,
@@ -53,6 +54,8 @@ use crate::{alerts, images, logs, metrics, namespaces, routes, scale, secrets, s
         admin::retry,
         logs::answer,
         alerts::answer,
+        ui::lead_there,
+        ui::answer,
     ),
     modifiers(&BasicAuthentication),
     security(("basic" = []))

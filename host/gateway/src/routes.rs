@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{ALLOW, HOST, HeaderValue};
+use http::header::{ALLOW, AUTHORIZATION, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use spore_queue::Queue;
@@ -21,7 +21,7 @@ use crate::queued::{self, Callbacks};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
 use crate::tls::Tls;
-use crate::{alerts, images, invoke, logs, namespaces, scale, secrets, system};
+use crate::{activity, alerts, images, invoke, logs, namespaces, origin, scale, secrets, system, ui};
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -62,7 +62,8 @@ impl Gateway {
     }
 
     /// Answers one request.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    pub(crate) async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        self.keep_credentials(&mut request);
         let path = request.uri().path();
         if path.starts_with("/function/") {
             return invoke::invoke(&self.functions, request, peer).await;
@@ -78,8 +79,25 @@ impl Gateway {
         answer
     }
 
+    /// Takes the gateway's own credentials out of a request that is not for it: a browser sends them to functions too.
+    fn keep_credentials(&self, request: &mut Request<Incoming>) {
+        let path = request.uri().path();
+        let is_for_function = path.starts_with("/function/") || path.starts_with("/async-function/");
+        if let Some(authentication) = &self.authentication
+            && is_for_function
+            && request.headers().contains_key(AUTHORIZATION)
+            && authentication.admits(request.headers())
+        {
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+    }
+
     /// Answers a request that is none to a function.
     async fn answer_to_operator(&self, request: Request<Incoming>) -> Answer {
+        let asks_nobody = self.authentication.is_none() && self.local_address.ip().is_loopback();
+        if let Err(error) = origin::check(request.method(), request.headers(), asks_nobody) {
+            return reply::text(StatusCode::FORBIDDEN, &error.to_string());
+        }
         let path = request.uri().path();
         if let Some(authentication) = &self.authentication
             && !authentication::is_open(request.method(), path)
@@ -89,6 +107,8 @@ impl Gateway {
         }
         if path == "/v2" || path.starts_with("/v2/") {
             registry::answer(self, request).await
+        } else if ui::is_ui(path) {
+            ui::answer(request.method(), path, request.headers())
         } else {
             self.system(request).await
         }
@@ -196,6 +216,7 @@ impl Gateway {
         match (Named::of(uri.path()), request.method()) {
             (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
             (Some(Named::Statistics(name)), &Method::GET) => system::statistics(functions, name, &uri),
+            (Some(Named::Activity(name)), &Method::GET) => activity::answer(functions, name, &uri).await,
             (Some(Named::Scale(name)), &Method::POST) => scale::scale(functions, name, request).await,
             (Some(Named::PreBoot { name, count }), &Method::POST) => match name {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
@@ -210,7 +231,9 @@ impl Gateway {
             }
             (Some(Named::Namespace(name)), &Method::DELETE) => namespaces::remove(functions, name).await,
             (Some(Named::Namespace(_)), _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
-            (Some(Named::Function(_) | Named::Statistics(_)), _) => Ok(wrong_method("GET")),
+            (Some(Named::Function(_) | Named::Statistics(_) | Named::Activity(_)), _) => {
+                Ok(wrong_method("GET"))
+            }
             (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
             (None, _) => Ok(reply::text(
                 StatusCode::NOT_FOUND,
@@ -235,6 +258,7 @@ pub(crate) fn health() -> Answer {
 enum Named<'a> {
     Function(&'a str),
     Statistics(&'a str),
+    Activity(&'a str),
     Scale(&'a str),
     PreBoot {
         name: Option<&'a str>,
@@ -266,9 +290,10 @@ impl<'a> Named<'a> {
                 name: Some(name),
                 count,
             },
-            None => match name.strip_suffix("/stats") {
-                Some(name) => Self::Statistics(name),
-                None => Self::Function(name),
+            None => match name.rsplit_once('/') {
+                Some((name, "stats")) => Self::Statistics(name),
+                Some((name, "activity")) => Self::Activity(name),
+                _ => Self::Function(name),
             },
         })
     }

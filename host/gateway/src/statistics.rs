@@ -14,18 +14,86 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use jiff::Timestamp;
 use serde::Serialize;
 use spore_sandbox::{Instance, StartStages};
+use utoipa::ToSchema;
 
 use crate::durations::{Durations, Summary};
+use crate::recent::Recent;
+
+/// So many of the latest invocations are kept, of cold and of warm ones each: 4 KiB of each kind.
+const RECENT_MAX: usize = 256;
+/// So many of the latest cold starts are kept with their stages.
+const COLD_STARTS_MAX: usize = 16;
+/// Longest call ID that is kept with one, in characters.
+pub(crate) const CALL_ID_CHARACTERS_MAX: usize = 100;
 
 /// Of one deployment of a function.
 #[derive(Debug)]
 pub(crate) struct FunctionStatistics {
     since: Timestamp,
-    warm_execution: Mutex<Durations>,
+    warm: Mutex<Warm>,
     cold: Mutex<Cold>,
+}
+
+/// Of invocations that found an instance.
+#[derive(Debug, Default)]
+struct Warm {
+    execution: Durations,
+    recent: Recent<Answered, RECENT_MAX>,
+}
+
+/// When an invocation was answered in full, and how long it had taken.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    at: Instant,
+    /// In microseconds: an hour and more is as long as this can tell.
+    duration_us: u32,
+}
+
+impl Answered {
+    fn new(at: Instant, duration: Duration) -> Self {
+        Self {
+            at,
+            duration_us: u32::try_from(duration.as_micros()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// A cold start whose stages are known.
+#[derive(Debug)]
+struct ColdStartSpans {
+    call_id: Option<HeaderValue>,
+    answered: Answered,
+    spans: Stages<Option<Duration>>,
+}
+
+/// An invocation as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RecentInvocation {
+    /// How many of this version and the same start came before it.
+    number: u64,
+    /// How long ago it was answered in full.
+    ago_seconds: f64,
+    /// From the request to the last byte of the answer: initialisation, if any, and execution.
+    seconds: f64,
+    /// `cold` or `warm`.
+    start: &'static str,
+}
+
+/// A cold start as the API shows it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RecentColdStart {
+    call_id: String,
+    ago_seconds: f64,
+    whole_seconds: f64,
+    /// Seconds of each stage; null where a stage is not known, and its time is in the next one.
+    #[schema(value_type = serde_json::Value)]
+    stages: Stages<Option<f64>>,
 }
 
 /// Of cold starts.
@@ -35,6 +103,8 @@ struct Cold {
     execution: Durations,
     stages: Stages<Durations>,
     whole: Durations,
+    recent: Recent<Answered, RECENT_MAX>,
+    starts: Recent<ColdStartSpans, COLD_STARTS_MAX>,
 }
 
 /// Something for each stage of a cold start, in their order.
@@ -125,14 +195,14 @@ impl FunctionStatistics {
     pub(crate) fn begin() -> Arc<Self> {
         Arc::new(Self {
             since: Timestamp::now(),
-            warm_execution: Mutex::default(),
+            warm: Mutex::default(),
             cold: Mutex::default(),
         })
     }
 
     /// What has been recorded so far.
     pub(crate) fn report(&self, name: &str, namespace: &str) -> Report {
-        let warm = locked(&self.warm_execution).summary();
+        let warm = locked(&self.warm).execution.summary();
         let cold = locked(&self.cold);
         Report {
             name: name.to_owned(),
@@ -152,8 +222,63 @@ impl FunctionStatistics {
         }
     }
 
-    fn record_stages(&self, spans: Stages<Option<Duration>>, whole: Duration) {
+    /// The beginning of what is counted.
+    pub(crate) fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// The latest invocations and cold starts, as they look at `now`, the oldest first.
+    pub(crate) fn recent(&self, now: Instant) -> (Vec<RecentInvocation>, Vec<RecentColdStart>) {
+        let seconds_since = |at: Instant| now.saturating_duration_since(at).as_secs_f64();
+        let shown = |number, answered: &Answered, start| RecentInvocation {
+            number,
+            ago_seconds: seconds_since(answered.at),
+            seconds: f64::from(answered.duration_us) / 1e6,
+            start,
+        };
+        let mut invocations: Vec<_> = {
+            let warm = locked(&self.warm);
+            warm.recent
+                .iter()
+                .map(|(number, answered)| shown(number, answered, "warm"))
+                .collect()
+        };
+        let cold = locked(&self.cold);
+        let of_cold = cold.recent.iter();
+        invocations.extend(of_cold.map(|(number, answered)| shown(number, answered, "cold")));
+        invocations.sort_by(|a, b| b.ago_seconds.total_cmp(&a.ago_seconds));
+        let starts = cold.starts.iter().map(|(_, start)| RecentColdStart {
+            call_id: start
+                .call_id
+                .as_ref()
+                .map(|id| String::from_utf8_lossy(id.as_bytes()))
+                .unwrap_or_default()
+                .chars()
+                .take(CALL_ID_CHARACTERS_MAX)
+                .collect(),
+            ago_seconds: seconds_since(start.answered.at),
+            whole_seconds: f64::from(start.answered.duration_us) / 1e6,
+            stages: start
+                .spans
+                .clone()
+                .map(|span| span.map(|span| span.as_secs_f64())),
+        });
+        (invocations, starts.collect())
+    }
+
+    fn record_stages(
+        &self,
+        call_id: Option<HeaderValue>,
+        answered: Answered,
+        spans: Stages<Option<Duration>>,
+        whole: Duration,
+    ) {
         let mut cold = locked(&self.cold);
+        cold.starts.add(ColdStartSpans {
+            call_id,
+            answered,
+            spans: spans.clone(),
+        });
         let record = |durations: &mut Durations, span: Option<Duration>| {
             if let Some(span) = span {
                 durations.record(span);
@@ -183,11 +308,18 @@ pub(crate) struct Recording {
     asked: Instant,
     leased: Instant,
     is_cold: bool,
+    /// Of a cold one.
+    call_id: Option<HeaderValue>,
 }
 
 impl Recording {
     /// The instance that was asked for at `asked` has just been leased.
-    pub(crate) fn begin(statistics: Arc<FunctionStatistics>, asked: Instant, is_cold: bool) -> Self {
+    pub(crate) fn begin(
+        statistics: Arc<FunctionStatistics>,
+        asked: Instant,
+        is_cold: bool,
+        call_id: Option<&HeaderValue>,
+    ) -> Self {
         let leased = Instant::now();
         if is_cold {
             let initialisation = leased.duration_since(asked);
@@ -198,6 +330,7 @@ impl Recording {
             asked,
             leased,
             is_cold,
+            call_id: call_id.filter(|_| is_cold).cloned(),
         }
     }
 
@@ -205,16 +338,25 @@ impl Recording {
     pub(crate) fn finish(self, instance: &Arc<dyn Instance>) {
         let answered = Instant::now();
         let execution = answered.duration_since(self.leased);
+        let whole = answered.duration_since(self.asked);
+        let entry = Answered::new(answered, whole);
         if !self.is_cold {
-            locked(&self.statistics.warm_execution).record(execution);
+            let mut warm = locked(&self.statistics.warm);
+            warm.execution.record(execution);
+            warm.recent.add(entry);
             return;
         }
-        locked(&self.statistics.cold).execution.record(execution);
+        {
+            let mut cold = locked(&self.statistics.cold);
+            cold.execution.record(execution);
+            cold.recent.add(entry);
+        }
+        let call_id = self.call_id;
         let (asked, statistics, instance) = (self.asked, self.statistics, Arc::clone(instance));
         tokio::spawn(async move {
             let stages = instance.start_stages().await;
             drop(instance);
-            statistics.record_stages(spans(asked, &stages, answered), answered.duration_since(asked));
+            statistics.record_stages(call_id, entry, spans(asked, &stages, answered), whole);
         });
     }
 }
@@ -298,12 +440,26 @@ mod tests {
             ..StartStages::default()
         };
         let answered = asked + Duration::from_millis(5);
-        statistics.record_stages(spans(asked, &stages, answered), answered.duration_since(asked));
+        let whole = answered.duration_since(asked);
+        let entry = Answered::new(answered, whole);
+        let call_id = HeaderValue::from_static("one");
+        statistics.record_stages(Some(call_id), entry, spans(asked, &stages, answered), whole);
         let report = serde_json::to_value(statistics.report("hello", "functions")).expect("JSON");
         let counts = ["queued", "shellTaken", "mapped", "answer", "whole"]
             .map(|stage| report["coldStart"][stage]["count"].as_u64().expect("a number"));
         assert_eq!(counts, [1, 0, 0, 1, 1]);
         assert_eq!(report["coldStart"]["whole"]["maximumSeconds"], 0.005);
         assert_eq!(report["execution"]["warm"], serde_json::json!({ "count": 0 }));
+        let (_, starts) = statistics.recent(answered + Duration::from_secs(2));
+        let starts = serde_json::to_value(&starts).expect("JSON");
+        assert_eq!(
+            (&starts[0]["callId"], &starts[0]["agoSeconds"]),
+            (&"one".into(), &2.0.into())
+        );
+        let stages = &starts[0]["stages"];
+        assert_eq!(
+            (&stages["mapped"], &stages["answer"]),
+            (&serde_json::Value::Null, &0.005.into())
+        );
     }
 }

@@ -159,6 +159,11 @@ impl<C: Send + 'static> Pool<C> {
         }
     }
 
+    /// The instances that are ready, idle or busy, those of replaced versions included.
+    pub fn ready_instances(&self) -> Vec<Arc<dyn Instance>> {
+        self.inner.lock().ready_instances()
+    }
+
     /// Current numbers.
     pub fn status(&self) -> PoolStatus {
         self.inner.lock().state.status()

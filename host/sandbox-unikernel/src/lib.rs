@@ -24,6 +24,7 @@ pub mod fuzzing;
 mod ingress;
 mod launch;
 mod lines;
+mod memory;
 mod merging;
 mod once;
 mod snapshot_files;
@@ -448,6 +449,7 @@ impl UnikernelSandbox {
         let is_clone = resident.is_some();
         let can_be_reset = is_clone && spec.is_reset && wanted.isolation == Isolation::VirtualMachine;
         let request = start_request(spec, jail, memory, self.merges_pages);
+        let process_id = launch.process.id();
         let taken = Taken {
             process: Watched::new(launch.process),
             group,
@@ -492,6 +494,7 @@ impl UnikernelSandbox {
         tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
+            process_id,
             resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
             control,
             commands,
@@ -533,6 +536,8 @@ async fn until_ready(
 /// A running unikernel. Dropping it ends it.
 struct UnikernelInstance {
     id: String,
+    /// Its monitor.
+    process_id: u32,
     control: Arc<Channel>,
     commands: mpsc::Sender<Command>,
     /// How often it may still be reset.
@@ -589,6 +594,12 @@ impl Instance for UnikernelInstance {
         // A full or closed queue means that it is being stopped already.
         let _ = self.commands.try_send(Command::Stop(reason));
         self.ended().await
+    }
+
+    fn memory_bytes(&self) -> Option<u64> {
+        // Once it has ended, its number may be another process's.
+        let is_running = self.end.borrow().is_none();
+        is_running.then(|| memory::bytes(self.process_id)).flatten()
     }
 
     fn can_be_reset(&self) -> bool {

@@ -225,6 +225,12 @@ pub trait Instance: Send + Sync {
         StartStages::default()
     }
 
+    /// Memory of this machine that it takes now, in bytes, of what it shares with others its part; none if the sandbox does
+    /// not know. Asks the kernel, which may take milliseconds and blocks.
+    fn memory_bytes(&self) -> Option<u64> {
+        None
+    }
+
     /// Whether [`Instance::reset`] may succeed.
     fn can_be_reset(&self) -> bool {
         false

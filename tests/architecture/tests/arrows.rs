@@ -60,6 +60,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("tests/real", &["tests/harness"]),
     ("tests/linux", &[]),
     ("tests/openfaas", &[]),
+    ("tests/ui", &[]),
     ("bench", &["tests/harness", "tests/real"]),
     // One target for each untrusted input, wherever it is read.
     (

@@ -18,6 +18,7 @@ use crate::reply::Answer;
 use crate::request_body::CallerBody;
 use crate::routes::Gateway;
 use crate::settings::retry_policy;
+use crate::trace::{self, TRACE_PARENT};
 
 /// Longest result that is kept for its callback, in bytes.
 const RESULT_BYTES_MAX: usize = 4 << 20;
@@ -100,6 +101,7 @@ async fn run(gateway: &Gateway, delivery: Delivery) {
     tracing::debug!(
         function = message.function,
         call_id = message.call_id,
+        trace = trace::of(parent(message).as_ref()),
         ?verdict,
         "a queued invocation was run"
     );
@@ -122,6 +124,15 @@ async fn run(gateway: &Gateway, delivery: Delivery) {
         Verdict::Again { after } => delivery.again(attempt, after).await,
         Verdict::Dead => delivery.bury(attempt).await,
     }
+}
+
+/// The trace in which it was accepted, as it was sent.
+fn parent(message: &Message) -> Option<HeaderValue> {
+    let found = message
+        .headers
+        .iter()
+        .find(|(name, _)| *name == TRACE_PARENT.as_str());
+    found.and_then(|(_, value)| HeaderValue::from_str(value).ok())
 }
 
 /// The request as it was accepted.
@@ -225,6 +236,10 @@ async fn call_back(
         if let Ok(value) = HeaderValue::from_str(&text) {
             headers.insert(name, value);
         }
+    }
+    // The receiver is told the trace that its sender was in.
+    if let Some(parent) = parent(message) {
+        headers.insert(TRACE_PARENT, parent);
     }
     let result = CallbackResult {
         headers,
