@@ -9,6 +9,7 @@ use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GP
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
 use crate::memory::Region;
+use crate::module::RootFiles;
 use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use crate::{tables, text};
 
@@ -79,20 +80,19 @@ impl Memory<'_> {
 }
 
 impl Machine {
-    /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program of
-    /// so many bytes. `text` is the file from which [`Machine::put_text`] has taken the image's code already.
+    /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program. `text` is the file from which [`Machine::put_text`] has taken the image's code already.
     pub(crate) fn load(
         &mut self,
         image: &Image,
         text: Option<BorrowedFd<'_>>,
         frames_bytes: u64,
-        program: Option<(BorrowedFd<'_>, u64)>,
+        program: Option<&RootFiles>,
         memory: &Memory<'_>,
     ) -> Result<(), MachineError> {
         let ram_bytes = self.ram.length();
-        let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
-        if let Some((file, _)) = program {
-            let region = Region::file(file, program_bytes as usize).map_err(MachineError::Memory)?;
+        let program_bytes = program.map_or(0, RootFiles::bytes).next_multiple_of(PAGE_BYTES);
+        if let Some(program) = program {
+            let region = Region::module(program).map_err(MachineError::Memory)?;
             self.map(PROGRAM_SLOT, MODULES_GPA, &region, kvm_bindings::KVM_MEM_READONLY)?;
             self.program = Some(region);
         }
