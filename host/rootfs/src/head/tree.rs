@@ -54,6 +54,17 @@ pub enum ChangeKind<'a> {
     Other,
 }
 
+impl Change<'_> {
+    fn attributes(&self, mode: u32) -> Attributes {
+        Attributes::new(mode as u16, self.modified_s, self.modified_ns)
+    }
+}
+
+/// The mode of a folder, which its owner may enter.
+fn folder_mode(mode: u32) -> u32 {
+    u32::from(FOLDER_TYPE) | mode & 0o1777 | 0o700
+}
+
 /// Mode and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attributes {
@@ -192,11 +203,9 @@ impl<'a> Head<'a> {
     pub fn add(&mut self, change: &Change<'_>, content: &mut dyn Read) -> Result<(), Reason> {
         self.charge()?;
         let components = normalise(change.path)?;
-        let attributes = |mode: u32| Attributes::new(mode as u16, change.modified_s, change.modified_ns);
-        let folder_attributes = attributes(u32::from(FOLDER_TYPE) | change.mode & 0o1777 | 0o700);
         let Some((name, above)) = components.split_last() else {
             if change.kind == ChangeKind::Folder {
-                self.root.attributes = folder_attributes;
+                self.root.attributes = change.attributes(folder_mode(change.mode));
             }
             return Ok(());
         };
@@ -217,11 +226,33 @@ impl<'a> Head<'a> {
             return removal.hide(folder, hidden, Some(layer));
         }
         let (folder, mut removal) = self.folder(above)?;
-        let path = components.join(&b'/');
         let is_folder = folder.children.get(name).is_some_and(Node::is_folder);
         if change.kind != ChangeKind::Folder || !is_folder {
             removal.hide(folder, name, None)?;
         }
+        if !self.put(change, &components, content)? {
+            self.skipped += 1;
+            return Ok(());
+        }
+        let (folder, _) = self.folder(above)?;
+        if folder.written.0 != layer {
+            folder.written = (layer, HashSet::new());
+        }
+        folder.written.1.insert(name.to_vec());
+        Ok(())
+    }
+
+    /// Puts what a change says in a place where nothing else is; whether there is something for it.
+    fn put(
+        &mut self,
+        change: &Change<'_>,
+        components: &[&[u8]],
+        content: &mut dyn Read,
+    ) -> Result<bool, Reason> {
+        let Some((name, above)) = components.split_last() else {
+            return Ok(false);
+        };
+        let path = components.join(&b'/');
         match change.kind {
             ChangeKind::File(bytes) => {
                 self.bytes_left = self.bytes_left.checked_sub(bytes).ok_or(Reason::TooLarge)?;
@@ -230,11 +261,12 @@ impl<'a> Head<'a> {
                     first: self.write_content(bytes, content)?,
                     bytes,
                 };
-                self.put_other(above, name, attributes(mode), contents)?;
+                self.put_other(above, name, change.attributes(mode), contents)?;
             }
             ChangeKind::Folder => {
-                self.times.insert(path, folder_attributes);
-                self.folder(&components)?.0.attributes = folder_attributes;
+                let attributes = change.attributes(folder_mode(change.mode));
+                self.times.insert(path, attributes);
+                self.folder(components)?.0.attributes = attributes;
             }
             ChangeKind::SymbolicLink(target) => {
                 if target.is_empty() || target.len() > TARGET_BYTES_MAX {
@@ -244,7 +276,12 @@ impl<'a> Head<'a> {
                     return unusual("a link in place of a folder");
                 }
                 let mode = u32::from(LINK_TYPE) | 0o777;
-                self.put_other(above, name, attributes(mode), Contents::Link(target.to_vec()))?;
+                self.put_other(
+                    above,
+                    name,
+                    change.attributes(mode),
+                    Contents::Link(target.to_vec()),
+                )?;
             }
             ChangeKind::HardLink(target) => {
                 let target = self.other_at(&normalise(target)?)?;
@@ -257,17 +294,9 @@ impl<'a> Head<'a> {
                 let (folder, _) = self.folder(above)?;
                 folder.children.insert(name.to_vec(), Node::Other(target));
             }
-            ChangeKind::Other => {
-                self.skipped += 1;
-                return Ok(());
-            }
+            ChangeKind::Other => return Ok(false),
         }
-        let (folder, _) = self.folder(above)?;
-        if folder.written.0 != layer {
-            folder.written = (layer, HashSet::new());
-        }
-        folder.written.1.insert(name.to_vec());
-        Ok(())
+        Ok(true)
     }
 
     fn charge(&mut self) -> Result<(), Reason> {
