@@ -161,7 +161,8 @@ impl ImageStore {
         let _turn = lock(&turn);
         let folder = self.base_folder(split.layers);
         let path = folder.join(FILE_SYSTEM_FILE);
-        if let Some(digest) = self.intact_base(split.layers)? {
+        // What cannot be looked at is made again, or that says why not.
+        if let Some(digest) = self.intact_base(split.layers).ok().flatten() {
             return Ok((path, digest));
         }
         let (unpacked, mut unpacker) = self.unpack(manifest, 0..split.count)?;

@@ -198,6 +198,9 @@ fn what_is_damaged_or_gone_is_made_again() {
         assert!(!place.store.images.is_intact(&root));
         assert_eq!(place.derive(image).2, digest);
     }
+    fs::write(base.with_file_name("seal.json"), "{").unwrap();
+    assert!(!place.store.images.is_intact(&root));
+    assert_eq!(place.derive(image).2, digest);
     fs::remove_dir_all(base.parent().unwrap()).unwrap();
     assert!(!place.store.images.is_intact(&root));
     assert_eq!(place.derive(image).2, digest);
