@@ -69,7 +69,7 @@ pub fn head(base: &[u8], layers: &[&[u8]]) -> Option<usize> {
         })
         .ok()?;
     }
-    head.make_folder(b"/work/folder").ok()?;
+    head.make_folder(b"/made/folder").ok()?;
     let bytes = head.finish().ok()?;
     let head_bytes = head_file.metadata().ok()?.len();
     assert_eq!(
@@ -78,7 +78,7 @@ pub fn head(base: &[u8], layers: &[&[u8]]) -> Option<usize> {
         "the superblock tells the length"
     );
     let image = Parts::open(&base_file, &head_file).expect("what was written can be read");
-    let made = image.find(b"work/folder").expect("what was written can be read");
+    let made = image.find(b"made/folder").expect("what was written can be read");
     assert!(
         made.is_some_and(|made| made.is_folder()),
         "what was made is there"

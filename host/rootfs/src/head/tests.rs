@@ -1,3 +1,5 @@
+//! Heads over small bases, read again as one image.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
