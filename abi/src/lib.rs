@@ -21,4 +21,4 @@ pub mod process;
 pub mod ring;
 
 /// Version of everything in this crate. A monitor refuses an image built for another one.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;

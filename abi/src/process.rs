@@ -48,6 +48,8 @@ pub const SNAPSHOT_BASE: u64 = MONITOR_BASE + 0x60_0000_0000;
 pub const RAM_DESCRIPTOR: i32 = 3;
 /// The descriptor of the root module in the guest's process.
 pub const MODULE_DESCRIPTOR: i32 = 4;
+/// The descriptor of the root module's head in the guest's process, if it has one ([`ProcessPage::module_base_bytes`]).
+pub const HEAD_DESCRIPTOR: i32 = 5;
 
 /// The signal that stands for a tick (SIGALRM).
 pub const TICK_SIGNAL: i32 = 14;
@@ -88,6 +90,9 @@ pub struct ProcessPage {
     pub ram_bytes: u64,
     /// Size of the root module, in bytes; whole pages.
     pub module_bytes: u64,
+    /// If the root module consists of two files, the size of the first; whole pages. The module's first page is that of the
+    /// second file, and behind the first file's end come the second one's further pages. 0 if it is one file.
+    pub module_base_bytes: u64,
     /// Registers with which a copy of a snapshot goes on. A tick may come before, and changes the others.
     pub first_registers: Registers,
     /// Base of FS, of a snapshot.
@@ -129,7 +134,7 @@ pub mod form {
 }
 
 const _: () = assert!(
-    size_of::<ProcessPage>() == 32 + 2 * 18 * 8 + 24 + 32 + 16,
+    size_of::<ProcessPage>() == 32 + 2 * 18 * 8 + 24 + 40 + 16,
     "ProcessPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(size_of::<ProcessPage>() as u64 <= PAGE_BYTES);

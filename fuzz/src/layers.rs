@@ -7,7 +7,7 @@ use arbitrary::{Result, Unstructured};
 use tar::{EntryType, Header};
 
 /// Between two layers of a raw input.
-const BETWEEN: &[u8] = b"\xfflayer\xff";
+pub(crate) const BETWEEN: &[u8] = b"\xfflayer\xff";
 /// Entries of a layer that is made.
 const ENTRIES_MAX: usize = 24;
 /// What paths and links are made of.
@@ -71,7 +71,7 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-fn split(mut raw: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn split(mut raw: &[u8]) -> Vec<Vec<u8>> {
     let mut layers = Vec::new();
     while let Some(at) = raw.windows(BETWEEN.len()).position(|part| part == BETWEEN) {
         layers.push(raw[..at].to_vec());
@@ -163,28 +163,30 @@ fn record(script: &mut Unstructured<'_>, path: &[u8]) -> Result<Vec<u8>> {
     Ok(record)
 }
 
-pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let archive = |entries: &[(&str, u8, &str)]| {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (path, kind, content) in entries {
-            let mut header = Header::new_gnu();
-            let is_link = matches!(kind, b'1' | b'2');
-            if let Some(gnu) = header.as_gnu_mut() {
-                gnu.name[..path.len()].copy_from_slice(path.as_bytes());
-                if is_link {
-                    gnu.linkname[..content.len()].copy_from_slice(content.as_bytes());
-                }
+/// A layer of these entries: path, kind, and content or link.
+pub(crate) fn archive(entries: &[(&str, u8, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, kind, content) in entries {
+        let mut header = Header::new_gnu();
+        let is_link = matches!(kind, b'1' | b'2');
+        if let Some(gnu) = header.as_gnu_mut() {
+            gnu.name[..path.len()].copy_from_slice(path.as_bytes());
+            if is_link {
+                gnu.linkname[..content.len()].copy_from_slice(content.as_bytes());
             }
-            let data = if is_link { "" } else { *content };
-            header.set_entry_type(EntryType::new(*kind));
-            header.set_mode(0o644);
-            header.set_mtime(7);
-            header.set_size(data.len() as u64);
-            header.set_cksum();
-            let _ = builder.append(&header, data.as_bytes());
         }
-        builder.into_inner().unwrap_or_default()
-    };
+        let data = if is_link { "" } else { *content };
+        header.set_entry_type(EntryType::new(*kind));
+        header.set_mode(0o644);
+        header.set_mtime(7);
+        header.set_size(data.len() as u64);
+        header.set_cksum();
+        let _ = builder.append(&header, data.as_bytes());
+    }
+    builder.into_inner().unwrap_or_default()
+}
+
+pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let below = archive(&[
         ("a", b'5', ""),
         ("a/b", b'0', "text"),

@@ -4,7 +4,7 @@
 //!   image publisher ──> layers, images, elf, erofs  caller ──> http
 //!   registry ──> images
 //!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
-//!   disk ──> snapshots
+//!   disk ──> snapshots, heads
 //! ```
 //!
 //! A target takes bytes and panics if something does not hold that must, whatever the bytes are; that it returns at all,
@@ -15,6 +15,7 @@ mod boot;
 mod egress;
 mod elf;
 mod erofs;
+mod heads;
 mod http;
 mod images;
 mod layers;
@@ -77,6 +78,12 @@ pub const TARGETS: &[Target] = &[
         run: erofs::run,
         seeds: erofs::seeds,
         is_slow: false,
+    },
+    Target {
+        name: "heads",
+        run: heads::run,
+        seeds: heads::seeds,
+        is_slow: true,
     },
     Target {
         name: "http",

@@ -64,7 +64,7 @@ impl Function {
 
     /// Whether its instances have a root file system, rather than the program alone.
     pub(crate) fn has_file_system(&self) -> bool {
-        matches!(self.root(), Root::FileSystem(_))
+        !matches!(self.root(), Root::Program(_))
     }
 
     fn root(&self) -> Root {

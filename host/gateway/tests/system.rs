@@ -229,7 +229,7 @@ async fn image_that_is_more_than_a_program_becomes_a_root_file_system() {
     let sandbox = FakeSandbox::new(|spec| {
         let kind = match &spec.root {
             Root::Program(_) => "program",
-            Root::FileSystem(_) => "file system",
+            Root::FileSystem(_) | Root::Layered { .. } => "file system",
         };
         let path = spec.environment.iter().find(|(name, _)| name == "PATH");
         let text = format!("{kind} {} {path:?}", spec.working_directory);

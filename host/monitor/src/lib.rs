@@ -50,6 +50,7 @@ mod machine;
 mod memory;
 mod memory_file;
 mod milestones;
+mod module;
 pub mod probe;
 pub mod process;
 pub mod protocol;
@@ -67,6 +68,7 @@ mod written;
 
 pub use image::text_file;
 pub use memory_file::memory_file;
+pub use module::RootFiles;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
 pub use text::{Text, lay_out_text};

@@ -10,6 +10,8 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, mun
 use spore_abi::layout::PAGE_BYTES;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::module::RootFiles;
+
 /// A stretch of guest-physical memory.
 ///
 /// All access goes through copies of bounded ranges: no reference into it is ever made, since the guest may change
@@ -130,13 +132,64 @@ impl Region {
         })
     }
 
+    /// A root module, read-only, in one piece whatever files it consists of. Beyond their ends is nothing: they have been
+    /// looked at.
+    pub(crate) fn module(root: &RootFiles) -> io::Result<Self> {
+        let parts = root.parts();
+        if let [part] = parts.as_slice() {
+            return Self::file(part.file, part.bytes as usize);
+        }
+        let length = parts.iter().map(|part| part.bytes).sum::<u64>() as usize;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+        let base = unsafe { mmap_anonymous(ptr::null_mut(), length, ProtFlags::READ, flags) }?;
+        let region = Self {
+            start: base.cast(),
+            length,
+            mapping: (base, length),
+            is_file: true,
+        };
+        let mut at = 0;
+        for part in parts {
+            let bytes = part.bytes as usize;
+            let place = region.place(at, bytes).map_err(io::Error::other)?;
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED;
+            // SAFETY: the range lies within our own mapping, to which no reference exists yet. Files that are cut short
+            // meanwhile are as in `file`.
+            unsafe {
+                mmap(
+                    place.cast(),
+                    bytes,
+                    ProtFlags::READ,
+                    flags,
+                    part.file,
+                    part.offset,
+                )
+            }?;
+            at += part.bytes;
+        }
+        Ok(region)
+    }
+
+    /// A root module as a private copy, which is read and copied as it is touched.
+    pub(crate) fn copied_module(root: &RootFiles) -> io::Result<Self> {
+        let whole = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES) as usize;
+        let region = Self::anonymous(whole(root.bytes()), PAGE_BYTES as usize)?;
+        let mut at = 0;
+        for part in root.parts() {
+            region.overlay(part.file, part.offset, at, whole(part.bytes))?;
+            at += part.bytes;
+        }
+        Ok(region)
+    }
+
     /// The bytes of a region that is a file; nothing of another one.
     pub(crate) fn file_bytes(&self) -> &[u8] {
         if !self.is_file {
             return &[];
         }
         // SAFETY: a mapping of this length that lives as long as `self`, with bytes up to its end (the caller of
-        // `file` has checked the size). Nobody writes to it: the mapping is read-only for this process, therefore for
+        // `file`, or of `module`, has checked the size). Nobody writes to it: the mapping is read-only for this process, therefore for
         // the guest, whose memory it is with `KVM_MEM_READONLY` besides; and the store never changes the file.
         unsafe { std::slice::from_raw_parts(self.start, self.length) }
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use kvm_ioctls::Kvm;
@@ -12,7 +11,7 @@ use crate::guest_process::{self, EmptyProcess, Load};
 use crate::image::Image;
 use crate::machine::{Exit, Machine, MachineError, Memory};
 use crate::tables;
-use spore_abi::layout::{FREE_GPA, IMAGE_GPA, PAGE_BYTES, WINDOW_BASE};
+use spore_abi::layout::{FREE_GPA, IMAGE_GPA, WINDOW_BASE};
 use spore_abi::pages::ImageHeader;
 use zerocopy::FromZeros;
 
@@ -244,14 +243,16 @@ pub struct ProcessProbe {
 pub fn probe_process() -> Result<ProcessProbe, ProbeError> {
     let failed = |error: Box<dyn std::error::Error + Send + Sync>| ProbeError::NoProcess(error);
     let image = Image::library_os().map_err(|error| failed(error.into()))?;
-    let program = guest_process::empty_program().map_err(|error| failed(error.into()))?;
+    let program = guest_process::empty_program().map(std::fs::File::from);
+    let program = program.and_then(|program| crate::RootFiles::new(program, None));
+    let program = program.map_err(|error| failed(error.into()))?;
     let started = Instant::now();
     let empty = EmptyProcess::new(&image, None, crate::process::own_user(0));
     let guest = empty.and_then(|empty| {
         empty.load(&Load {
             image: &image,
             ram_bytes: FREE_GPA,
-            program: (program.as_fd(), PAGE_BYTES),
+            program: &program,
             memory: &Memory::Fresh,
             uses_dispatch: true,
         })

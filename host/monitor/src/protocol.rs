@@ -48,8 +48,9 @@ pub enum Request {
     /// Make an empty virtual machine or guest process, and give up what rights its guest will not need. Before
     /// [`Request::Start`], which then can ask for nothing but that form. Attached may be [`crate::text_file`].
     Prepare(Preparation),
-    /// Make the guest and run the program. Attached is the file of its root; a second one where
-    /// [`StartRequest::memory`] is not [`MemorySource::Fresh`]; and a third one where [`Snapshot::text_bytes`] is not 0.
+    /// Make the guest and run the program. Attached is the file of its root, with a second one where that is
+    /// [`RootKind::LayeredFileSystem`]; another one where [`StartRequest::memory`] is not [`MemorySource::Fresh`]; and one
+    /// more where [`Snapshot::text_bytes`] is not 0.
     Start {
         /// What to run.
         instance: StartRequest,
@@ -73,7 +74,7 @@ pub enum Request {
 }
 
 /// Most descriptors that a packet has attached.
-pub const ATTACHMENTS_MAX: usize = 3;
+pub const ATTACHMENTS_MAX: usize = 4;
 
 /// What is known of an instance before it is known which one it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,6 +249,8 @@ pub enum RootKind {
     Program,
     /// The file is an EROFS image in which `argv[0]` names the program.
     FileSystem,
+    /// The two files, base and head, make such an image ([`crate::RootFiles`]).
+    LayeredFileSystem,
 }
 
 /// Why the daemon ends an instance.

@@ -29,6 +29,7 @@ use crate::jail::{Boundary, GuestHandle, Jail, Layer};
 use crate::log::Log;
 use crate::machine::{MachineError, Memory};
 use crate::memory::OutOfRange;
+use crate::module::RootFiles;
 use crate::protocol::{
     ATTACHMENTS_MAX, Cause, End, Event, Isolation, IsolationChoice, JailRequest, LogOrigin, MemorySource,
     Milestones, PACKET_BYTES_MAX, Request, RootKind, Secret, StartRequest,
@@ -72,6 +73,8 @@ pub(crate) enum StartError {
     BadProgram(String),
     #[error("the file that is to be its memory is missing")]
     NoMemoryFile,
+    #[error("the file that is the head of its root is missing")]
+    NoHead,
     #[error(
         "a monitor that was made ready for a virtual machine is asked for a process, or its process is gone"
     )]
@@ -101,7 +104,9 @@ pub fn main() -> ExitCode {
     let mut waiting = Waiting::new(jail, page_map);
     let (start, request, files) = loop {
         let (message, mut attachments) = match receive_blocking(&control) {
-            Ok(Some((Received::Message(message), attachments))) => (message, attachments.into_iter()),
+            Ok(Some((Received::Message(message), attachments))) => {
+                (message, attachments.into_iter().peekable())
+            }
             // The daemon has given up, or is no daemon: nobody hears us.
             _ => return ExitCode::FAILURE,
         };
@@ -111,8 +116,10 @@ pub fn main() -> ExitCode {
                 waiting = waiting.prepare(&preparation, &kvm, &control);
             }
             (Request::Start { instance, jail }, Some(program)) => {
+                let has_head = instance.root == RootKind::LayeredFileSystem;
                 let files = Files {
                     program: File::from(program),
+                    head: attachments.next_if(|_| has_head).map(File::from),
                     memory: attachments.next(),
                     text: attachments.next(),
                 };
@@ -192,6 +199,8 @@ pub(crate) fn say_on_log(text: &str) {
 /// The files that come with a request to start.
 struct Files {
     program: File,
+    /// See [`RootKind::LayeredFileSystem`].
+    head: Option<File>,
     /// See [`MemorySource`].
     memory: Option<OwnedFd>,
     /// See [`crate::protocol::Snapshot::text_bytes`].
@@ -209,20 +218,21 @@ fn prepare(
     log: OwnedFd,
 ) -> Result<Instance, StartError> {
     let image = Image::library_os()?;
-    let program_bytes = files
-        .program
-        .metadata()
-        .map_err(|source| StartError::Io {
-            what: "the program's file cannot be read",
-            source,
-        })?
-        .len();
+    if files.head.is_none() && start.root == RootKind::LayeredFileSystem {
+        return Err(StartError::NoHead);
+    }
+    let program = RootFiles::new(files.program, files.head).map_err(|source| StartError::Io {
+        what: "the program's file cannot be read",
+        source,
+    })?;
+    let memory_files = (files.memory, files.text);
+    let program_bytes = program.bytes();
     if program_bytes == 0 || program_bytes > MODULES_BYTES_MAX {
         return Err(StartError::BadProgram(format!(
             "its file has {program_bytes} bytes"
         )));
     }
-    let machine = make_form(&image, &start, kvm, waiting, jail.user, &files, program_bytes)?;
+    let machine = make_form(&image, &start, kvm, waiting, jail.user, &program, &memory_files)?;
     let tells_written = match &start.memory {
         MemorySource::Cloned(snapshot) => snapshot.written.is_none(),
         MemorySource::Fresh | MemorySource::Captured => false,
@@ -268,7 +278,7 @@ struct Making<'a> {
     ram_bytes: u64,
     /// How much of that is for programs.
     frames_bytes: u64,
-    program: (BorrowedFd<'a>, u64),
+    program: &'a RootFiles,
     memory: Memory<'a>,
     user: Option<u32>,
     uses_dispatch: bool,
@@ -322,15 +332,15 @@ fn make_form(
     kvm: Result<Kvm, kvm_ioctls::Error>,
     waiting: &mut Waiting,
     user: Option<u32>,
-    files: &Files,
-    program_bytes: u64,
+    program: &RootFiles,
+    (memory, text): &(Option<OwnedFd>, Option<OwnedFd>),
 ) -> Result<Form, StartError> {
-    let memory = match (&start.memory, &files.memory) {
+    let memory = match (&start.memory, memory) {
         (MemorySource::Fresh, _) => Memory::Fresh,
         (MemorySource::Captured, Some(file)) => Memory::Within(file.as_fd()),
         (MemorySource::Cloned(snapshot), Some(file)) => Memory::CopyOf {
             file: file.as_fd(),
-            text: files.text.as_ref().map(AsFd::as_fd),
+            text: text.as_ref().map(AsFd::as_fd),
             snapshot,
         },
         (MemorySource::Captured | MemorySource::Cloned(_), None) => return Err(StartError::NoMemoryFile),
@@ -339,7 +349,7 @@ fn make_form(
         image,
         ram_bytes: ram_bytes(start.memory_bytes)?,
         frames_bytes: start.memory_bytes,
-        program: (files.program.as_fd(), program_bytes),
+        program,
         memory,
         user,
         uses_dispatch: start.uses_dispatch,
@@ -502,7 +512,7 @@ fn seed() -> Result<[u8; 32], StartError> {
 /// The boot flags that a request asks for.
 fn flags(start: &StartRequest) -> u32 {
     let mut flags = boot_flags::REPORT_MISSING_CALLS;
-    if start.root == RootKind::FileSystem {
+    if start.root != RootKind::Program {
         flags |= boot_flags::ROOT_IS_EROFS;
     }
     if !start.rewrites_calls {

@@ -18,6 +18,7 @@ use spore_abi::layout::{LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA, TEX
 
 use crate::memory::Region;
 use crate::memory_file::memory_file;
+use crate::module::RootFiles;
 use crate::tables::{LARGE, NO_EXECUTE, PRESENT, TOUCHED, USER, WRITABLE};
 
 const ENTRY_BYTES: usize = 8;
@@ -36,25 +37,24 @@ pub struct Text {
 struct Files<'a> {
     memory: &'a File,
     memory_bytes: u64,
-    program: &'a File,
+    program: &'a RootFiles,
     program_bytes: u64,
 }
 
 /// Copies what the guest of a snapshot has offered (pairs of entry and table, [`Captured::text_offers`]) into a file of
-/// large pages, and changes the entries in `memory`, the snapshot's, so that they lead there. `program` is the file of its
-/// root. Offers that make no sense are left out; none if all are.
+/// large pages, and changes the entries in `memory`, the snapshot's, so that they lead there. `program` is its root. Offers that make no sense are left out; none if all are.
 ///
 /// [`Captured::text_offers`]: crate::protocol::Captured::text_offers
 ///
 /// # Errors
 ///
 /// If the files cannot be read, or there is no memory. The snapshot is then as it was.
-pub fn lay_out_text(memory: &File, program: &File, offers: &[(u64, u64)]) -> io::Result<Option<Text>> {
+pub fn lay_out_text(memory: &File, program: &RootFiles, offers: &[(u64, u64)]) -> io::Result<Option<Text>> {
     let files = Files {
         memory,
         memory_bytes: memory.metadata()?.len(),
         program,
-        program_bytes: program.metadata()?.len(),
+        program_bytes: program.bytes(),
     };
     let mut entries = Vec::new();
     let mut file = None;
@@ -175,7 +175,7 @@ mod tests {
     const PROGRAM_BYTES: u64 = (2 << 20) - 100;
 
     /// Memory in which a table maps 512 pages of a program but for one, a page of RAM.
-    fn snapshot() -> (File, File) {
+    fn snapshot() -> (File, RootFiles) {
         let (memory, program) = (empty_file().unwrap(), empty_file().unwrap());
         memory.set_len(MEMORY_BYTES).unwrap();
         let text: Vec<u8> = (0..PROGRAM_BYTES)
@@ -192,7 +192,7 @@ mod tests {
         }
         set(&memory, TABLE + 8 * 8, 0x9000 | PRESENT | USER | NO_EXECUTE);
         set(&memory, ENTRY, TABLE | PRESENT | USER | WRITABLE);
-        (memory, program)
+        (memory, RootFiles::new(program, None).unwrap())
     }
 
     fn set(memory: &File, gpa: u64, value: u64) {

@@ -23,6 +23,8 @@ const LAYOUT: [&str; 5] = [
 const UUID: &str = "53504f52-4500-4000-8000-000000000001";
 /// Taken as the time at which the image is made, 2100-01-01. Times of files later than that are set to it.
 const SOURCE_DATE_EPOCH: &str = "4102444800";
+/// The same, in seconds since 1970.
+pub(crate) const LATEST_S: i64 = 4_102_444_800;
 
 /// How the tool says that the disk is full.
 const NO_ROOM: &str = "No space left on device";

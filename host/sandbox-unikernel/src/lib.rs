@@ -49,7 +49,7 @@ use spore_monitor::process::own_user;
 use spore_monitor::protocol::{
     self, IsolationChoice, JailRequest, MemorySource, Request, RootKind, StartRequest,
 };
-use spore_monitor::{chain, features};
+use spore_monitor::{RootFiles, chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
@@ -251,6 +251,7 @@ fn start_request(
         root: match spec.root {
             Root::Program(_) => RootKind::Program,
             Root::FileSystem(_) => RootKind::FileSystem,
+            Root::Layered { .. } => RootKind::LayeredFileSystem,
         },
         memory,
         rewrites_calls: spec.rewrites_calls,
@@ -318,16 +319,21 @@ impl Sandbox for UnikernelSandbox {
     }
 }
 
-fn open_root(spec: &InstanceSpec) -> Result<File, StartError> {
-    File::open(spec.root.path()).map_err(host_error("opening the program"))
+fn open_root(spec: &InstanceSpec) -> Result<RootFiles, StartError> {
+    let own = File::open(spec.root.path());
+    let files = own.and_then(|own| match spec.root.base() {
+        Some(base) => RootFiles::new(File::open(base)?, Some(own)),
+        None => RootFiles::new(own, None),
+    });
+    files.map_err(host_error("opening the program"))
 }
 
 /// Where the memory of an instance comes from.
 enum Origin {
     /// It is booted from this root.
-    Boot(File),
-    /// It is booted within the second file, which becomes a snapshot.
-    BootWithin(File, OwnedFd),
+    Boot(RootFiles),
+    /// It is booted within this file, which becomes a snapshot.
+    BootWithin(RootFiles, OwnedFd),
     /// It is a copy of this snapshot.
     Clone(Arc<Resident>),
 }
@@ -336,8 +342,11 @@ impl Origin {
     /// What a monitor is told of it, the files that go with that, and the snapshot of which the instance is a copy.
     fn parts(&self) -> (MemorySource, Vec<BorrowedFd<'_>>, Option<Arc<Resident>>) {
         match self {
-            Self::Boot(root) => (MemorySource::Fresh, vec![root.as_fd()], None),
-            Self::BootWithin(root, file) => (MemorySource::Captured, vec![root.as_fd(), file.as_fd()], None),
+            Self::Boot(root) => (MemorySource::Fresh, root.files().collect(), None),
+            Self::BootWithin(root, file) => {
+                let files = root.files().chain([file.as_fd()]).collect();
+                (MemorySource::Captured, files, None)
+            }
             Self::Clone(resident) => {
                 let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
                 (memory, resident.files(), Some(Arc::clone(resident)))

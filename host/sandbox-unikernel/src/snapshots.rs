@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
-use spore_monitor::Text;
 use spore_monitor::features::Features;
 use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::{RootFiles, Text};
 use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
 
@@ -44,8 +44,8 @@ pub(crate) struct Resident {
     /// Nobody can write to it any more.
     file: OwnedFd,
     file_bytes: u64,
-    /// The file of the root.
-    root: File,
+    /// The files of the root.
+    root: RootFiles,
     extents: Vec<(u64, u64)>,
     processor: ProcessorState,
     /// See [`Captured::text_offers`].
@@ -145,7 +145,7 @@ impl Resident {
     pub(crate) fn new(
         file: OwnedFd,
         captured: Captured,
-        root: File,
+        root: RootFiles,
         texts: &Texts,
         filing: Filing,
     ) -> io::Result<Self> {
@@ -184,10 +184,8 @@ impl Resident {
     /// The files that a monitor needs for that: of the root, of the memory, and of the text.
     pub(crate) fn files(&self) -> Vec<BorrowedFd<'_>> {
         let text = self.text.as_ref().map(|text| text.file.as_fd());
-        [self.root.as_fd(), self.file.as_fd()]
-            .into_iter()
-            .chain(text)
-            .collect()
+        let root = self.root.files();
+        root.chain([self.file.as_fd()]).chain(text).collect()
     }
 
     /// What a monitor needs to know to make a copy.

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use spore_monitor::{Text, lay_out_text};
+use spore_monitor::{RootFiles, Text, lay_out_text};
 
 /// Memory that all text takes at most, in bytes; what comes then stays in small pages.
 const BYTES_MAX: u64 = 1 << 30;
@@ -24,7 +24,7 @@ impl Texts {
     pub(crate) fn of(
         &self,
         memory: &File,
-        root: &File,
+        root: &RootFiles,
         offers: &[(u64, u64)],
     ) -> io::Result<Option<Arc<Text>>> {
         if self.live().iter().map(|text| text.bytes).sum::<u64>() >= BYTES_MAX {
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_same_text_is_there_once_and_goes_with_its_last_user() {
         let texts = Texts::default();
-        let root = File::from(empty_file().unwrap());
+        let root = RootFiles::new(File::from(empty_file().unwrap()), None).unwrap();
         let of = |filled_with| {
             texts
                 .of(&snapshot(filled_with), &root, &[(ENTRY, TABLE)])

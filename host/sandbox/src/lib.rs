@@ -104,21 +104,38 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What an instance finds as its root: a file on this host that is not changed while any instance runs.
+/// What an instance finds as its root: files on this host that are not changed while any instance runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {
     /// The file is the program itself, a static one.
     Program(PathBuf),
     /// The file is an EROFS image, in which the first argument names the program.
     FileSystem(PathBuf),
+    /// Two files make such an image: one that others may have as well, and what is this one's own. The first block is the
+    /// head's, and the head's further blocks come behind the base's end.
+    Layered {
+        /// What others may have as well.
+        base: PathBuf,
+        /// What is its own.
+        head: PathBuf,
+    },
 }
 
 impl Root {
-    /// The file.
+    /// The file; of two, the one that is its own.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Self::Program(path) | Self::FileSystem(path) => path,
+            Self::Program(path) | Self::FileSystem(path) | Self::Layered { head: path, .. } => path,
+        }
+    }
+
+    /// The file that others may have as well, if there is one.
+    #[must_use]
+    pub fn base(&self) -> Option<&Path> {
+        match self {
+            Self::Program(_) | Self::FileSystem(_) => None,
+            Self::Layered { base, .. } => Some(base),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 
 use crate::collect::{CollectError, digest_of_name};
-use crate::program::is_sealed;
+use crate::derived::is_sealed;
 use crate::{Digest, Store};
 
 /// What a look at everything has found.
@@ -96,8 +96,8 @@ impl Store {
 
     /// Half-made folders are no problem: nobody believes them, and they are made again when they are needed.
     fn check_derived(&self, report: &mut CheckReport) -> Result<(), CollectError> {
-        for entry in fs::read_dir(&self.images.derived)? {
-            let path = entry?.path();
+        for entry in self.images.derived_folders()? {
+            let path = entry.path();
             match is_sealed(&path) {
                 Ok(Some(true)) => report.derived += 1,
                 Ok(None) => {}

@@ -3,7 +3,7 @@
 //! ```text
 //!   tags ──────────────┐
 //!   functions' records ┼──> manifests ──> configurations, layers       everything else is collected
-//!   used lately ───────┘        └──> derived/HEX
+//!   used lately ───────┘        └──> derived/HEX, derived/bases/HEX
 //! ```
 //!
 //! Names go first and files after them: whoever is killed in between leaves files that nobody names, and the next
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use redb::{ReadableTable, TableError};
 
 use crate::images::{ImageStore, MANIFESTS, ManifestError, TAGS};
+use crate::layered::split;
 use crate::manifests::{AnyManifest, choose_platform, digest_of};
 use crate::reference::Selector;
 use crate::{Digest, RecordError, Store};
@@ -250,6 +251,8 @@ impl ImageStore {
                 Ok(Some(AnyManifest::Image(manifest))) => {
                     let parts = std::iter::once(manifest.config()).chain(manifest.layers());
                     all.extend(parts.filter_map(digest_of));
+                    // Nothing else has this digest.
+                    all.extend(split(&manifest).map(|split| split.layers));
                 }
                 // A blob that is no manifest, or a long one.
                 Ok(None) | Err(ManifestError::Invalid(_)) => {}
@@ -291,8 +294,7 @@ impl ImageStore {
         };
         self.forget_manifests(&is_collected)?;
         let mut collected = Collected::default();
-        for folder in fs::read_dir(&self.derived)? {
-            let folder = folder?;
+        for folder in self.derived_folders()? {
             if digest_of_name(&folder.file_name()).is_some_and(|digest| is_collected(&digest)) {
                 for file in fs::read_dir(folder.path())? {
                     collected.bytes += file?.metadata()?.len();

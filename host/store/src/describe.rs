@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use crate::Digest;
 use crate::archive::{self, Bounds};
+use crate::derived::derived_file;
 use crate::images::ImageStore;
-use crate::program::{DeriveError, derived_file};
+use crate::program::DeriveError;
 use crate::unikernels::{self, URUNC_FILE, Unikernel};
 
 /// What is read of the layers of an image to look for one small file.
@@ -46,7 +47,7 @@ pub struct LayerDescription {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DerivedDescription {
-    /// `program` or `root.erofs`.
+    /// `program`, `root.erofs`, or `head.erofs` for what is not in a base that others have as well.
     pub file: String,
     /// Its length, in bytes.
     pub bytes: u64,

@@ -1,11 +1,15 @@
 //! What the fuzz targets call: the readers of what image publishers send.
 
 use std::io::{self, Cursor, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use spore_rootfs::head::{Head, Parts};
 
 use crate::FunctionRecord;
 use crate::archive::{self, Bounds};
 use crate::elf::check_program;
+use crate::layered::change;
 use crate::manifests::{AnyManifest, choose_platform, platforms};
 use crate::unikernels::{self, Unikernel};
 use crate::unpack::Unpacker;
@@ -51,6 +55,52 @@ pub fn unpack(layers: &[&[u8]], root: &Path) -> bool {
         let _ = unpacker.holds_only(&file);
     }
     is_whole
+}
+
+/// A head of a base, which may be damaged, made of layers. Returns how many paths there are in what the two make.
+pub fn head(base: &[u8], layers: &[&[u8]]) -> Option<usize> {
+    let (base_file, head_file) = (tempfile::tempfile().ok()?, tempfile::tempfile().ok()?);
+    base_file.write_all_at(base, 0).ok()?;
+    let mut head = Head::new(&base_file, &head_file).ok()?;
+    for layer in layers {
+        head.begin_layer();
+        archive::read(Cursor::new(*layer), BOUNDS, |entry, content| {
+            head.add(&change(&entry), content)
+        })
+        .ok()?;
+    }
+    head.make_folder(b"/made/folder").ok()?;
+    let bytes = head.finish().ok()?;
+    let head_bytes = head_file.metadata().ok()?.len();
+    assert_eq!(
+        bytes,
+        base.len() as u64 + head_bytes - 4096,
+        "the superblock tells the length"
+    );
+    let image = Parts::open(&base_file, &head_file).expect("what was written can be read");
+    let made = image.find(b"made/folder").expect("what was written can be read");
+    assert!(
+        made.is_some_and(|made| made.is_folder()),
+        "what was made is there"
+    );
+    let mut open = vec![image.root().ok()?];
+    let mut count = 0;
+    while let Some(folder) = open.pop() {
+        count += 1;
+        if count > 1000 {
+            return None;
+        }
+        for entry in image.entries(&folder).ok()? {
+            let inode = image.inode(entry.inode).ok()?;
+            if inode.is_folder() {
+                open.push(inode);
+            } else {
+                count += 1;
+                io::copy(&mut image.reader(inode).take(BOUNDS.bytes), &mut io::sink()).ok()?;
+            }
+        }
+    }
+    Some(count)
 }
 
 /// A function's record as it is stored.

@@ -19,6 +19,7 @@ use tempfile::NamedTempFile;
 
 use crate::database::Database;
 use crate::files::persist;
+use crate::layered::Making;
 use crate::manifests::{AnyManifest, choose_platform, digest_of};
 use crate::reference::Selector;
 use crate::{Digest, OpenError, RecordError, make_folder};
@@ -124,6 +125,7 @@ pub struct ImageStore {
     /// Blobs that somebody stored or asked for since the daemon started, and when: what is being pushed or pulled is not
     /// named by any manifest yet.
     pub(crate) used: Arc<Mutex<HashMap<Digest, Instant>>>,
+    pub(crate) making: Making,
 }
 
 /// Length and time of a file.
@@ -167,6 +169,7 @@ impl ImageStore {
             database,
             verified: Arc::default(),
             used: Arc::default(),
+            making: Making::default(),
         };
         store.remove_old_downloads();
         Ok(store)

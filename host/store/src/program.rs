@@ -5,34 +5,31 @@
 //!                        └─────otherwise, mkfs.erofs─────────────> derived/HEX/root.erofs
 //! ```
 //!
-//! Beside each is a file that tells its length, time and digest: one that is not as it was made is made again.
+//! Of an image whose last layers are small, only these are looked at where the rest is there already (`layered`).
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::thread;
 
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use spore_rootfs::{ImageError, Owners, make_image};
 use spore_sandbox::Root;
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
+use crate::derived::{FILE_SYSTEM_FILE, PROGRAM_FILE, store};
 use crate::elf::{ElfError, Needs, check_program};
-use crate::files::{persist, sync_directory};
+use crate::files::sync_directory;
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
 use crate::manifests::{choose_platform, platforms};
 use crate::unikernels::{self, URUNC_FILE, Unikernel};
 use crate::unpack::{LayerError, Unpacker};
 
-/// Names of what is derived from an image: one of the two.
-const PROGRAM_FILE: &str = "program";
-const FILE_SYSTEM_FILE: &str = "root.erofs";
-/// What tells whether it is as it was made.
-const SEAL_FILE: &str = "seal.json";
+/// The root in a folder that layers were unpacked into.
+pub(crate) const UNPACKED_ROOT: &str = "root";
 /// Longest configuration of an image, in bytes.
 const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
 /// Port of a function whose image exposes none.
@@ -43,9 +40,9 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// What an instance of an image runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Program {
-    /// The program or the root file system, a read-only file of this store that never changes.
+    /// The program or the root file system, read-only files of this store that never change.
     pub root: Root,
-    /// Digest of that file.
+    /// Digest of what is in it.
     pub root_digest: Digest,
     /// `argv`: the image's entry point and command.
     pub arguments: Vec<String>,
@@ -147,12 +144,13 @@ impl ImageStore {
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
-        let (root, root_digest) = match intact_root(&folder, &self.uploads) {
+        // What cannot be looked at is made again, or that says why not.
+        let (root, root_digest) = match self.intact_root(&folder).ok().flatten() {
             Some(found) => found,
             None => self.derive_root(&manifest.content, &config, &command, &folder)?,
         };
         let mut environment = environment(&config);
-        if matches!(root, Root::FileSystem(_)) && environment.iter().all(|(name, _)| name != "PATH") {
+        if !matches!(root, Root::Program(_)) && environment.iter().all(|(name, _)| name != "PATH") {
             environment.insert(0, ("PATH".to_owned(), DEFAULT_PATH.to_owned()));
         }
         Ok(Program {
@@ -169,8 +167,8 @@ impl ImageStore {
     /// not taken for damaged.
     pub fn is_intact(&self, root: &Root) -> bool {
         let folder = root.path().parent().unwrap_or(&self.derived);
-        match sealed_digest(root.path(), folder, &self.uploads) {
-            Ok(digest) => digest.is_some(),
+        match self.intact_root(folder) {
+            Ok(found) => found.is_some(),
             Err(error) => matches!(
                 Errno::from_io_error(&error),
                 Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM)
@@ -235,7 +233,7 @@ impl ImageStore {
         })
     }
 
-    /// Unpacks the layers, checks the program in them and stores what an instance needs of them in `folder`.
+    /// Makes what an instance needs of the image in `folder`, in whichever way takes least.
     fn derive_root(
         &self,
         manifest: &ImageManifest,
@@ -243,18 +241,48 @@ impl ImageStore {
         command: &str,
         folder: &Path,
     ) -> Result<(Root, Digest), DeriveError> {
+        match self.derive_layered(manifest, config, command, folder) {
+            Ok(stored) => return Ok(stored),
+            // What is wrong with the image, if anything is, comes out below.
+            Err(reason) => {
+                let image = folder.display();
+                let reason = &reason as &dyn std::error::Error;
+                tracing::debug!(%image, reason, "the root of an image is made as a whole");
+            }
+        }
+        self.derive_whole(manifest, config, command, folder)
+    }
+
+    /// Unpacks layers into a private folder: the one to be removed, and its root in there.
+    pub(crate) fn unpack(
+        &self,
+        manifest: &ImageManifest,
+        layers: Range<usize>,
+    ) -> Result<(TempDir, Unpacker), DeriveError> {
         // Emptied at start-up, so that nothing of a daemon that was killed stays.
         let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
         // Nobody else may enter; inside is the root, which everybody may.
         fs::set_permissions(unpacked.path(), Permissions::from_mode(0o700))?;
-        let root = unpacked.path().join("root");
+        let root = unpacked.path().join(UNPACKED_ROOT);
         fs::create_dir(&root)?;
         fs::set_permissions(&root, Permissions::from_mode(0o755))?;
         let mut unpacker = Unpacker::new(&root)?;
-        for number in 0..manifest.layers().len() {
+        for number in layers {
             let added = unpacker.add(number, self.layer(manifest, number)?);
             added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
         }
+        Ok((unpacked, unpacker))
+    }
+
+    /// Unpacks the layers, checks the program in them and stores what an instance needs of them in `folder`.
+    fn derive_whole(
+        &self,
+        manifest: &ImageManifest,
+        config: &Config,
+        command: &str,
+        folder: &Path,
+    ) -> Result<(Root, Digest), DeriveError> {
+        let (unpacked, mut unpacker) = self.unpack(manifest, 0..manifest.layers().len())?;
         if let Some(unikernel) = unpacker
             .open_file(URUNC_FILE)
             .ok()
@@ -284,25 +312,36 @@ impl ImageStore {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
             (&program).rewind()?;
             io::copy(&mut &program, file.as_file_mut())?;
-            store(file, folder, Root::Program(folder.join(PROGRAM_FILE)))?
+            let digest = store(file, folder, PROGRAM_FILE, None)?;
+            (Root::Program(folder.join(PROGRAM_FILE)), digest)
         } else {
             // As a container would: an image need not hold the folder that it names.
             unpacker.make_folder(&working_directory(config))?;
             unpacker.finish();
             let file = NamedTempFile::new_in(&self.uploads)?;
-            make_image(&root, file.path(), Owners::Root)?;
-            store(file, folder, Root::FileSystem(folder.join(FILE_SYSTEM_FILE)))?
+            make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), Owners::Root)?;
+            let digest = store(file, folder, FILE_SYSTEM_FILE, None)?;
+            (Root::FileSystem(folder.join(FILE_SYSTEM_FILE)), digest)
         };
-        if unpacker.skipped > 0 {
-            let (image, skipped) = (folder.display(), unpacker.skipped);
-            tracing::info!(%image, skipped, "devices and pipes of an image were left out");
-        }
+        say_skipped(folder, unpacker.skipped);
         sync_directory(&self.derived)?;
-        // It takes long for large images, and is no failure of the image.
-        if let Err(error) = unpacked.close() {
-            tracing::warn!(%error, "an unpacked image could not be removed; the next start does it");
-        }
+        remove_unpacked(unpacked);
         Ok(stored)
+    }
+}
+
+/// Says that an image has more than instances will find.
+pub(crate) fn say_skipped(folder: &Path, skipped: u64) {
+    if skipped > 0 {
+        let image = folder.display();
+        tracing::info!(%image, skipped, "devices and pipes of an image were left out");
+    }
+}
+
+/// Removes what [`ImageStore::unpack`] has made. It takes long for large images, and is no failure of the image.
+pub(crate) fn remove_unpacked(unpacked: TempDir) {
+    if let Err(error) = unpacked.close() {
+        tracing::warn!(%error, "an unpacked image could not be removed; the next start does it");
     }
 }
 
@@ -312,12 +351,6 @@ fn check_platform(configuration: &ImageConfiguration) -> Result<(), DeriveError>
     }
     let platform = format!("{}/{}", configuration.os(), configuration.architecture());
     Err(DeriveError::OtherPlatform { platform })
-}
-
-/// What was derived in this folder: the file's name and length.
-pub(crate) fn derived_file(folder: &Path) -> Option<(&'static str, u64)> {
-    let of = |name| Some((name, fs::metadata(folder.join(name)).ok()?.len()));
-    of(PROGRAM_FILE).or_else(|| of(FILE_SYSTEM_FILE))
 }
 
 /// The file of the program that the image's command names.
@@ -338,107 +371,6 @@ fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<F
     found
 }
 
-/// Puts a file where the root is to be, and beside it what tells later whether it is the same. Also its digest.
-fn store(file: NamedTempFile, folder: &Path, root: Root) -> io::Result<(Root, Digest)> {
-    file.as_file().set_permissions(Permissions::from_mode(0o444))?;
-    fs::create_dir_all(folder)?;
-    // A root is as large as a runtime: it is read while it is on its way to the disk.
-    let (digest, synchronised) = thread::scope(|scope| {
-        let synchronising = scope.spawn(|| file.as_file().sync_all());
-        let digest = File::open(file.path()).and_then(Digest::of_reader);
-        (digest, synchronising.join())
-    });
-    let digest = digest?;
-    synchronised.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-    let uploads = file.path().parent().unwrap_or(folder).to_owned();
-    persist(file, root.path())?;
-    let seal = Seal::of(&File::open(root.path())?, digest)?;
-    seal.write(folder, &uploads)?;
-    Ok((root, digest))
-}
-
-/// What was derived earlier, if it is there and undamaged, with its digest.
-fn intact_root(folder: &Path, uploads: &Path) -> Option<(Root, Digest)> {
-    let roots = [
-        Root::Program(folder.join(PROGRAM_FILE)),
-        Root::FileSystem(folder.join(FILE_SYSTEM_FILE)),
-    ];
-    roots.into_iter().find_map(|root| {
-        let digest = sealed_digest(root.path(), folder, uploads).ok()??;
-        Some((root, digest))
-    })
-}
-
-/// The digest of a file, if it is the one that the seal in its folder is about. It is read only if it was written since: what
-/// changes by itself is the file system's to find.
-fn sealed_digest(path: &Path, folder: &Path, uploads: &Path) -> io::Result<Option<Digest>> {
-    let file = File::open(path)?;
-    let seal = Seal::read(folder)?;
-    let now = Seal::of(&file, seal.digest)?;
-    if now == seal {
-        return Ok(Some(seal.digest));
-    }
-    if now.bytes != seal.bytes || Digest::of_reader(file)? != seal.digest {
-        return Ok(None);
-    }
-    // The same content, copied or restored. It is read again the next time if this fails.
-    let _ = now.write(folder, uploads);
-    Ok(Some(seal.digest))
-}
-
-/// Whether what was derived in this folder is as it was made, read to its end; none if there is nothing that anybody would
-/// believe.
-pub(crate) fn is_sealed(folder: &Path) -> io::Result<Option<bool>> {
-    let Some(seal) = if_there(Seal::read(folder))? else {
-        return Ok(None);
-    };
-    for name in [PROGRAM_FILE, FILE_SYSTEM_FILE] {
-        if let Some(file) = if_there(File::open(folder.join(name)))? {
-            return Ok(Some(Digest::of_reader(file)? == seal.digest));
-        }
-    }
-    Ok(None)
-}
-
-fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
-    match result {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// What a derived file is known by.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Seal {
-    digest: Digest,
-    bytes: u64,
-    modified_seconds: i64,
-    modified_nanoseconds: i64,
-}
-
-impl Seal {
-    fn of(file: &File, digest: Digest) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            digest,
-            bytes: metadata.len(),
-            modified_seconds: metadata.mtime(),
-            modified_nanoseconds: metadata.mtime_nsec(),
-        })
-    }
-
-    fn read(folder: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(folder.join(SEAL_FILE))?)?)
-    }
-
-    fn write(&self, folder: &Path, uploads: &Path) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(uploads)?;
-        serde_json::to_writer(&mut file, self)?;
-        persist(file, &folder.join(SEAL_FILE))
-    }
-}
-
 /// A part of an image with its digest.
 pub(crate) struct Parsed<T> {
     pub(crate) digest: Digest,
@@ -455,13 +387,13 @@ fn parse<T: serde::de::DeserializeOwned>(
     Ok(Parsed { digest, content })
 }
 
-fn to_digest(digest: &oci_spec::image::Digest) -> Result<Digest, DeriveError> {
+pub(crate) fn to_digest(digest: &oci_spec::image::Digest) -> Result<Digest, DeriveError> {
     let text = digest.to_string();
     text.parse().map_err(|_| DeriveError::Missing { digest: text })
 }
 
 /// Where the command may lie, as `execvp` looks for it in the image's working directory.
-fn candidates(config: &Config, command: &str) -> Vec<String> {
+pub(crate) fn candidates(config: &Config, command: &str) -> Vec<String> {
     if command.starts_with('/') {
         return vec![command.to_owned()];
     }
@@ -478,7 +410,7 @@ fn candidates(config: &Config, command: &str) -> Vec<String> {
         .collect()
 }
 
-fn working_directory(config: &Config) -> String {
+pub(crate) fn working_directory(config: &Config) -> String {
     config
         .working_dir()
         .clone()

@@ -367,6 +367,27 @@ fn functions_of_a_language_share_its_layers() {
         own["size"].as_u64().expect("a layer has a size") < 1024,
         "only the code: {own}"
     );
+    // Of what instances map, each has no more than its own.
+    let derived = daemon.data().join("derived");
+    let listed = |folder: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(folder).expect("the daemon has made it");
+        entries.map(|entry| entry.expect("readable").path()).collect()
+    };
+    let bases = listed(&derived.join("bases"));
+    assert_eq!(bases.len(), 1, "{bases:?}");
+    assert!(bases[0].join("root.erofs").is_file());
+    let heads: Vec<_> = listed(&derived)
+        .into_iter()
+        .filter(|folder| !folder.ends_with("bases"))
+        .collect();
+    assert_eq!(heads.len(), 2, "{heads:?}");
+    for head in heads {
+        let bytes: u64 = listed(&head)
+            .iter()
+            .map(|file| file.metadata().expect("readable").len())
+            .sum();
+        assert!(bytes < 128 << 10, "{}: {bytes}", head.display());
+    }
     // The same source gives the same image.
     let digest = |folder: &Path| daemon.spore_ok(&["build", text(folder)]);
     assert_eq!(digest(folders[0].path()), digest(folders[0].path()));

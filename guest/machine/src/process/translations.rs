@@ -13,7 +13,7 @@ use spore_abi::layout::{
     LARGE_PAGE_BYTES, MODULES_BASE, MODULES_BYTES_MAX, MODULES_GPA, MONITOR_BASE, PAGE_BYTES, USER_BASE,
     USER_END, WINDOW_BASE,
 };
-use spore_abi::process::{MODULE_DESCRIPTOR, RAM_ALIAS_BASE, RAM_DESCRIPTOR};
+use spore_abi::process::{HEAD_DESCRIPTOR, MODULE_DESCRIPTOR, RAM_ALIAS_BASE, RAM_DESCRIPTOR};
 
 use super::calls::{ENOMEM, MMAP, MUNMAP, system_call};
 use super::{load, missing, store};
@@ -153,10 +153,10 @@ fn map_around(address: u64, leaf: Leaf, entry: u64, rights: u64) -> i64 {
     let start = (address & !(leaf.bytes - 1)) - (leaf.index - first) * leaf.bytes;
     let first_gpa = gpa - (leaf.index - first) * leaf.bytes;
     let range = (first_gpa, first_gpa + (end - first) * leaf.bytes);
+    let page_gpa = first_gpa + ((address & !(PAGE_BYTES - 1)) - start);
     let (descriptor, offset, range) = match first_gpa.checked_sub(MODULES_GPA) {
-        Some(offset) => (MODULE_DESCRIPTOR, offset, range),
+        Some(_) => module_part(page_gpa, range),
         None => {
-            let page_gpa = first_gpa + ((address & !(PAGE_BYTES - 1)) - start);
             let range = missing::complete_around(page_gpa, range);
             (RAM_DESCRIPTOR, range.0, range)
         }
@@ -178,6 +178,25 @@ fn map_around(address: u64, leaf: Leaf, entry: u64, rights: u64) -> i64 {
         }
     }
     result
+}
+
+/// As much of a range of the root module as is in one file with this page: the file's descriptor, the offset in it, the range.
+fn module_part(page_gpa: u64, (start, end): (u64, u64)) -> (i32, u64, (u64, u64)) {
+    let base_bytes = load!(module_base_bytes);
+    if base_bytes == 0 {
+        return (MODULE_DESCRIPTOR, start - MODULES_GPA, (start, end));
+    }
+    let (base_start, base_end) = (MODULES_GPA + PAGE_BYTES, MODULES_GPA + base_bytes);
+    if page_gpa < base_start {
+        let end = end.min(base_start);
+        (HEAD_DESCRIPTOR, start - MODULES_GPA, (start, end))
+    } else if page_gpa < base_end {
+        let (start, end) = (start.max(base_start), end.min(base_end));
+        (MODULE_DESCRIPTOR, start - MODULES_GPA, (start, end))
+    } else {
+        let start = start.max(base_end);
+        (HEAD_DESCRIPTOR, start - base_end + PAGE_BYTES, (start, end))
+    }
 }
 
 /// Forgets the translations of those of a range of addresses that are a program's.

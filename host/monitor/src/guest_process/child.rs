@@ -12,9 +12,10 @@ use std::ptr::null_mut;
 
 use rustix::io::retry_on_intr;
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, WINDOW_BASE};
+use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, MODULES_BASE, PAGE_BYTES, WINDOW_BASE};
 use spore_abi::process::{
-    self as abi, AREA_BYTES, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE, RAM_DESCRIPTOR, SNAPSHOT_BASE,
+    self as abi, AREA_BYTES, HEAD_DESCRIPTOR, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_ALIAS_BASE,
+    RAM_DESCRIPTOR, SNAPSHOT_BASE,
 };
 use zerocopy::{Immutable, IntoBytes};
 
@@ -22,7 +23,7 @@ use super::layers::Layers;
 use super::{ProcessEnd, ProcessError, host_error, receive};
 
 /// Where the gate is until the contents have come.
-const GATE_DESCRIPTOR: i32 = MODULE_DESCRIPTOR + 1;
+const GATE_DESCRIPTOR: i32 = HEAD_DESCRIPTOR + 1;
 /// Address space of a guest process, in multiples of its memory: the window, the alias, a snapshot, and as much for its
 /// programs' mappings. What does not fit leaves the cache of translations and comes back when it is touched.
 const ADDRESS_SPACE_MEMORIES: u64 = 7;
@@ -43,20 +44,24 @@ pub(super) struct Plan<'a> {
     pub(super) has_empty_root: bool,
 }
 
-/// What it is to run. The files come with it: RAM, the root module, and the snapshot if there is one.
+/// What it is to run. The files come with it: RAM, the root module, its head and the snapshot if there is one.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable)]
 pub(super) struct Contents {
     pub(super) ram_bytes: u64,
     pub(super) module_bytes: u64,
+    /// As in the process page.
+    pub(super) module_base_bytes: u64,
     /// How much of RAM is mapped in the window to begin with.
     pub(super) window_bytes: u64,
+    /// 1 if the last file is a snapshot.
+    pub(super) has_snapshot: u64,
 }
 
 /// Where the snapshot is until it is mapped.
 const SNAPSHOT_DESCRIPTOR: i32 = GATE_DESCRIPTOR + 1;
 /// How many files come at most.
-const FILES_MAX: usize = 3;
+const FILES_MAX: usize = 4;
 
 /// What the child does, as far as it may fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -433,19 +438,27 @@ fn receive_contents(gate: i32) -> Option<Contents> {
         std::ptr::copy_nonoverlapping(libc::CMSG_DATA(header).cast::<i32>(), files.as_mut_ptr(), count);
         (received, files, count)
     };
-    if received != size_of::<Contents>() as isize || count < 2 {
+    let has_head = contents.module_base_bytes != 0;
+    let has_snapshot = contents.has_snapshot != 0;
+    let is_whole = received == size_of::<Contents>() as isize;
+    if !is_whole || count != 2 + usize::from(has_head) + usize::from(has_snapshot) {
         return None;
     }
-    // They got the lowest numbers, which are below those of the layout.
-    let places = [RAM_DESCRIPTOR, MODULE_DESCRIPTOR, SNAPSHOT_DESCRIPTOR];
+    // They got the lowest numbers, none of which is above its own in the layout: so the last one moves first.
+    let third = if has_head {
+        HEAD_DESCRIPTOR
+    } else {
+        SNAPSHOT_DESCRIPTOR
+    };
+    let places = [RAM_DESCRIPTOR, MODULE_DESCRIPTOR, third, SNAPSHOT_DESCRIPTOR];
     let moved = files.iter().zip(places).take(count);
-    for (&file, place) in moved {
+    for (&file, place) in moved.rev() {
         // SAFETY: whatever had this number is not used.
         if unsafe { libc::dup2(file, place) } != place {
             return None;
         }
     }
-    let is_mapped = count < FILES_MAX
+    let is_mapped = !has_snapshot
         || map_as(
             libc::MAP_PRIVATE,
             SNAPSHOT_BASE,
@@ -480,13 +493,21 @@ fn map_layout(contents: &Contents, has_text: bool) -> bool {
         && map_ram(0, image, data)
         && (has_text || map_ram(image, behind, data | libc::PROT_EXEC))
         && map_ram(behind, contents.window_bytes, data)
-        && map(
-            MODULES_BASE,
-            contents.module_bytes,
-            MODULE_DESCRIPTOR,
-            0,
-            libc::PROT_READ,
-        )
+        && map_module(contents.module_bytes, contents.module_base_bytes)
+}
+
+/// Maps the root module's file, or its two files (see [`crate::RootFiles`]).
+fn map_module(bytes: u64, base_bytes: u64) -> bool {
+    let map_part = |start: u64, end: u64, descriptor: i32, offset: u64| {
+        let address = MODULES_BASE + start;
+        start == end || map(address, end - start, descriptor, offset, libc::PROT_READ)
+    };
+    if base_bytes == 0 {
+        return map_part(0, bytes, MODULE_DESCRIPTOR, 0);
+    }
+    map_part(0, PAGE_BYTES, HEAD_DESCRIPTOR, 0)
+        && map_part(PAGE_BYTES, base_bytes, MODULE_DESCRIPTOR, PAGE_BYTES)
+        && map_part(base_bytes, bytes, HEAD_DESCRIPTOR, PAGE_BYTES)
 }
 
 /// Maps the library OS's code, to which nobody writes.

@@ -15,6 +15,7 @@ use crate::features;
 use crate::image::Image;
 use crate::machine::{Memory, extended_state};
 use crate::memory::Region;
+use crate::module::RootFiles;
 use crate::tables;
 
 /// A guest's process that waits for what it is to run.
@@ -36,8 +37,8 @@ pub(crate) struct Load<'a> {
     pub(crate) image: &'a Image,
     /// Size of its memory, in bytes; rounded up to large pages.
     pub(crate) ram_bytes: u64,
-    /// The file of the root module, and how many bytes it has.
-    pub(crate) program: (BorrowedFd<'a>, u64),
+    /// The root module.
+    pub(crate) program: &'a RootFiles,
     pub(crate) memory: &'a Memory<'a>,
     /// Whether system calls are caught by Syscall User Dispatch, where the kernel has it.
     pub(crate) uses_dispatch: bool,
@@ -97,12 +98,12 @@ impl EmptyProcess {
     /// Gives it memory and a program. It makes itself ready, and waits for its first turn.
     pub(crate) fn load(self, load: &Load<'_>) -> Result<GuestProcess, ProcessError> {
         let ram_bytes = load.ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
-        let (program, program_bytes) = load.program;
-        let program_bytes = program_bytes.next_multiple_of(PAGE_BYTES);
+        let program_bytes = load.program.bytes().next_multiple_of(PAGE_BYTES);
         let no_memory = host_error("get memory for the guest");
-        let module = files::executable(program, program_bytes).map_err(host_error("map the program"))?;
-        let program =
-            Region::file(module.as_fd(), program_bytes as usize).map_err(host_error("map the program"))?;
+        let no_program = host_error("map the program");
+        let executable = |file: &_, bytes: u64| files::executable(file, bytes.next_multiple_of(PAGE_BYTES));
+        let module = load.program.map_files(executable).map_err(&no_program)?;
+        let program = Region::module(&module).map_err(&no_program)?;
         let ram_file = match load.memory {
             Memory::Within(file) => files::fixed_memory_within(*file, ram_bytes),
             Memory::Fresh | Memory::CopyOf { .. } => files::fixed_memory(c"spore-guest", ram_bytes),
@@ -119,6 +120,7 @@ impl EmptyProcess {
             leaves_state: u32::from(matches!(load.memory, Memory::Within(_))),
             ram_bytes,
             module_bytes: program_bytes,
+            module_base_bytes: module.base_bytes(),
             top_table_gpa: PAGE_TABLES_GPA,
             extended_state_mask: extended_state.mask,
             ..ProcessPage::new_zeroed()
@@ -128,7 +130,8 @@ impl EmptyProcess {
             load.image.write_text(&ram)?;
         }
         let (mut page_tables_used_gpa, mut missing, mut window_bytes) = (0, None, ram_bytes);
-        let mut files = vec![ram_file.as_fd(), module.as_fd()];
+        let mut files = vec![ram_file.as_fd()];
+        files.extend(module.files());
         match load.memory {
             Memory::CopyOf { file, snapshot, .. } => {
                 snapshot::set_state(&self.area, &snapshot.processor, &features, extended_state.mask)?;
@@ -147,7 +150,9 @@ impl EmptyProcess {
         let contents = child::Contents {
             ram_bytes,
             module_bytes: program_bytes,
+            module_base_bytes: module.base_bytes(),
             window_bytes,
+            has_snapshot: u64::from(missing.is_some()),
         };
         child::send_contents(&self.gate, &contents, &files)
             .map_err(host_error("give the guest its memory"))?;

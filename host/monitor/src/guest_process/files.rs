@@ -28,9 +28,9 @@ pub(super) fn fixed_memory_within(file: BorrowedFd<'_>, bytes: u64) -> io::Resul
 /// The program's file as a descriptor that can be read and executed, and not written: a shared mapping of it then cannot
 /// be made writable. Where the file can be written, or lies where nothing may be executed, it is a copy in memory that is
 /// nobody else's.
-pub(super) fn executable(program: BorrowedFd<'_>, bytes: u64) -> io::Result<File> {
+pub(super) fn executable(program: &File, bytes: u64) -> io::Result<File> {
     use rustix::fs::{OFlags, fcntl_getfl};
-    let file = File::from(program.try_clone_to_owned()?);
+    let file = program.try_clone()?;
     let is_read_only = fcntl_getfl(program)? & OFlags::ACCMODE == OFlags::RDONLY;
     if is_read_only && may_be_executed(&file)? {
         return Ok(file);

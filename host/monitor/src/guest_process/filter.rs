@@ -3,7 +3,7 @@
 //! | call | arguments | what for |
 //! |---|---|---|
 //! | `futex` | wait and wake, at the word of the process page | the doorbell |
-//! | `mmap` | fixed address, shared, one of the process's own two files | what the page tables allow |
+//! | `mmap` | fixed address, shared, one of the process's own three files | what the page tables allow |
 //! | `munmap` | any: the process's own memory | what they allow no more |
 //! | `rt_sigreturn` | none | the end of a signal handler |
 //!
@@ -17,7 +17,7 @@ use seccompiler::{
     SeccompCondition as Condition, SeccompFilter, SeccompRule as Rule, TargetArch, sock_filter,
 };
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, WINDOW_BASE};
-use spore_abi::process::{MODULE_DESCRIPTOR, PROCESS_PAGE, ProcessPage, RAM_DESCRIPTOR};
+use spore_abi::process::{HEAD_DESCRIPTOR, MODULE_DESCRIPTOR, PROCESS_PAGE, ProcessPage, RAM_DESCRIPTOR};
 
 /// The list, with what is allowed of each call.
 fn rules() -> Result<BTreeMap<i64, Vec<Rule>>, BackendError> {
@@ -45,7 +45,11 @@ fn rules() -> Result<BTreeMap<i64, Vec<Rule>>, BackendError> {
         ),
         (
             libc::SYS_mmap,
-            vec![mmap(RAM_DESCRIPTOR)?, mmap(MODULE_DESCRIPTOR)?],
+            vec![
+                mmap(RAM_DESCRIPTOR)?,
+                mmap(MODULE_DESCRIPTOR)?,
+                mmap(HEAD_DESCRIPTOR)?,
+            ],
         ),
         (libc::SYS_munmap, Vec::new()),
         (libc::SYS_rt_sigreturn, Vec::new()),

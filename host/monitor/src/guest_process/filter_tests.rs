@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::ptr::null_mut;
 
 use spore_abi::layout::{IMAGE_GPA, WINDOW_BASE};
-use spore_abi::process::{MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_DESCRIPTOR};
+use spore_abi::process::{HEAD_DESCRIPTOR, MODULE_DESCRIPTOR, PROCESS_PAGE, RAM_DESCRIPTOR};
 
 use super::{BpfProgram, bytes, program, rules};
 
@@ -68,6 +68,7 @@ fn attempts() -> Vec<[u64; 6]> {
         [PROCESS_PAGE, wake, 1, 0, 0, 0],
         [FREE, 4096, 1, FIXED_SHARED, RAM_DESCRIPTOR as u64, 0],
         [FREE, 4096, 1, FIXED_SHARED, MODULE_DESCRIPTOR as u64, 0],
+        [FREE, 4096, 1, FIXED_SHARED, HEAD_DESCRIPTOR as u64, 0],
     ]
 }
 
@@ -120,7 +121,7 @@ fn calls_on_the_list_are_let_through_with_their_arguments_only() {
         (FUTEX, [PROCESS_PAGE + 4, 1, 1, 0, 0, 0]),
         (FUTEX, [PROCESS_PAGE, requeue, 1, 0, FREE, 0]),
         (FUTEX, [PROCESS_PAGE, wait, 1, FREE, 0, 0]),
-        (MMAP, [FREE, 4096, 1, FIXED_SHARED, 5, 0]),
+        (MMAP, [FREE, 4096, 1, FIXED_SHARED, 6, 0]),
         (MMAP, [FREE, 4096, 1, FIXED_SHARED, u64::MAX, 0]),
         (MMAP, [FREE, 4096, 3, anonymous, ram, 0]),
         (MMAP, [FREE, 4096, 3, private, ram, 0]),

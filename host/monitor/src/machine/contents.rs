@@ -10,6 +10,7 @@ use super::neighbours::with_neighbours;
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
 use crate::memory::Region;
+use crate::module::RootFiles;
 use crate::protocol::{ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
 use crate::{tables, text};
 
@@ -83,27 +84,23 @@ impl Memory<'_> {
 }
 
 impl Machine {
-    /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program of
-    /// so many bytes. `text` is the file from which [`Machine::put_text`] has taken the image's code already. `is_reset`: it
-    /// is to be put back to these contents later.
+    /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program.
+    /// `text` is the file from which [`Machine::put_text`] has taken the image's code already. `is_reset`: it is to be put
+    /// back to these contents later.
     pub(crate) fn load(
         &mut self,
         image: &Image,
         text: Option<BorrowedFd<'_>>,
         frames_bytes: u64,
-        program: Option<(BorrowedFd<'_>, u64)>,
+        program: Option<&RootFiles>,
         memory: &Memory<'_>,
         is_reset: bool,
     ) -> Result<(), MachineError> {
         let ram_bytes = self.ram.length();
-        let program_bytes = program.map_or(0, |(_, bytes)| bytes).next_multiple_of(PAGE_BYTES);
-        if let Some((file, _)) = program {
+        let program_bytes = program.map_or(0, RootFiles::bytes).next_multiple_of(PAGE_BYTES);
+        if let Some(program) = program {
             let is_copied = matches!(memory, Memory::CopyOf { .. }) && !is_reset;
-            self.map_program(
-                file,
-                program_bytes,
-                is_copied && program_bytes <= COPIED_PROGRAM_BYTES_MAX,
-            )?;
+            self.map_program(program, is_copied && program_bytes <= COPIED_PROGRAM_BYTES_MAX)?;
         }
         memory.fill(&self.ram)?;
         if let (true, Some(text)) = (memory.hides_image(), text) {
@@ -138,19 +135,14 @@ impl Machine {
     /// Shows the guest the program's file: read-only, or as a copy that is found as memory is ([`super::neighbours`]) since
     /// KVM looks for no neighbours in what is read-only. A guest that makes itself a way to write to its copy changes
     /// nothing but that, which is no more memory than the file has; but nobody puts it back.
-    fn map_program(&mut self, file: BorrowedFd<'_>, bytes: u64, is_copied: bool) -> Result<(), MachineError> {
-        let region = if is_copied {
-            let region =
-                Region::anonymous(bytes as usize, PAGE_BYTES as usize).map_err(MachineError::Memory)?;
-            region
-                .overlay(file, 0, 0, bytes as usize)
-                .map_err(MachineError::Memory)?;
-            region.populate(0, bytes as usize);
-            region
+    fn map_program(&mut self, program: &RootFiles, is_copied: bool) -> Result<(), MachineError> {
+        let (region, flags) = if is_copied {
+            let region = Region::copied_module(program).map_err(MachineError::Memory)?;
+            region.populate(0, region.length() as usize);
+            (region, 0)
         } else {
-            Region::file(file, bytes as usize).map_err(MachineError::Memory)?
+            (Region::module(program).map_err(MachineError::Memory)?, KVM_MEM_READONLY)
         };
-        let flags = if is_copied { 0 } else { KVM_MEM_READONLY };
         self.map(PROGRAM_SLOT, MODULES_GPA, &region, flags)?;
         self.program = Some(region);
         Ok(())

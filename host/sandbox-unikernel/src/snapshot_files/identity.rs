@@ -106,7 +106,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
     hasher.text(function);
     hasher.number(match root {
         Root::Program(_) => 0,
-        Root::FileSystem(_) => 1,
+        Root::FileSystem(_) | Root::Layered { .. } => 1,
     });
     hasher.number(arguments.len() as u64);
     arguments.iter().for_each(|argument| hasher.text(argument));

@@ -38,7 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
 
-use spore_monitor::{chain, features};
+use spore_monitor::{RootFiles, chain, features};
 use spore_sandbox::InstanceSpec;
 
 pub(crate) use filing::Filing;
@@ -106,7 +106,7 @@ impl SnapshotFiles {
     }
 
     /// The snapshot of instances like this one, from its file; none if there is none that can be used. Blocks.
-    fn load(self: &Arc<Self>, spec: &InstanceSpec, root: File, texts: &Texts) -> Option<Arc<Resident>> {
+    fn load(self: &Arc<Self>, spec: &InstanceSpec, root: RootFiles, texts: &Texts) -> Option<Arc<Resident>> {
         let identity = self.host.with(spec)?;
         let name = file_name(&spec.function);
         let path = self.folder.join(&name);
@@ -150,7 +150,7 @@ impl SnapshotFiles {
 pub(crate) async fn load(
     files: Option<&Arc<SnapshotFiles>>,
     spec: &InstanceSpec,
-    root: File,
+    root: RootFiles,
     texts: &Arc<Texts>,
 ) -> Option<Arc<Resident>> {
     let (files, spec, texts) = (Arc::clone(files?), spec.clone(), Arc::clone(texts));
