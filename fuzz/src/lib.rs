@@ -3,7 +3,7 @@
 //! ```text
 //!   image publisher ──> layers, images, elf, erofs  caller ──> http
 //!   registry ──> images
-//!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
+//!   guest ──> rings, egress, http, lambda (its answers)     daemon, monitor, store ──> messages, boot
 //!   disk ──> snapshots
 //! ```
 //!
@@ -17,6 +17,7 @@ mod elf;
 mod erofs;
 mod http;
 mod images;
+mod lambda;
 mod layers;
 mod messages;
 mod rings;
@@ -89,6 +90,12 @@ pub const TARGETS: &[Target] = &[
         run: images::run,
         seeds: images::seeds,
         is_slow: true,
+    },
+    Target {
+        name: "lambda",
+        run: lambda::run,
+        seeds: lambda::seeds,
+        is_slow: false,
     },
     Target {
         name: "layers",
