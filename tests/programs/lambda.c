@@ -107,6 +107,8 @@ static void expect(int wanted, int status)
 int main(void)
 {
     unsigned count = 0;
+    puts("booted");
+    fflush(stdout);
     int fd = open_connection();
     if (getenv("STARTS_BADLY")) {
         const char *why = "{\"errorMessage\":\"no database\",\"errorType\":\"Setup\"}";

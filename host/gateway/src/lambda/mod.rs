@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{HeaderName, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use jiff::Timestamp;
 use serde::de::IgnoredAny;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -34,6 +34,8 @@ use answer::FunctionError;
 
 /// Longest event, and longest response that is no stream, in bytes.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 6 << 20;
+/// Longest body that is read to its end although it is too long, in bytes.
+const IGNORED_BYTES_MAX: usize = 32 << 20;
 /// Longest head of a streamed answer, in bytes.
 const PRELUDE_BYTES_MAX: usize = 64 << 10;
 /// What ends that head.
@@ -162,30 +164,46 @@ async fn read(
     request: Request<CallerBody>,
 ) -> Result<(http::request::Parts, Bytes, Option<SemaphorePermit<'static>>), InvokeError> {
     let (head, body) = request.into_parts();
-    let hint = body.size_hint();
-    let too_long = || InvokeError::LongEvent {
-        function: function.to_owned(),
-    };
-    if hint.lower() > PAYLOAD_BYTES_MAX as u64 {
-        return Err(too_long());
-    }
-    let is_small = hint.upper().is_some_and(|upper| upper <= SMALL_BYTES_MAX);
+    let is_small = body
+        .size_hint()
+        .upper()
+        .is_some_and(|upper| upper <= SMALL_BYTES_MAX);
     let permit = match is_small {
         true => None,
         false => LARGE.acquire().await.ok(),
     };
-    match Limited::new(body, PAYLOAD_BYTES_MAX).collect().await {
-        Ok(body) => Ok((head, body.to_bytes(), permit)),
-        Err(error) => match error.downcast::<hyper::Error>() {
-            Ok(source) => Err(InvokeError::BadRequestBody {
-                function: function.to_owned(),
-                source: *source,
-            }),
-            Err(error) if error.is::<LengthLimitError>() => Err(too_long()),
-            // There is no third kind.
-            Err(_) => Err(too_long()),
-        },
+    let body = kept(body).await.map_err(|source| InvokeError::BadRequestBody {
+        function: function.to_owned(),
+        source,
+    })?;
+    let body = body.ok_or_else(|| InvokeError::LongEvent {
+        function: function.to_owned(),
+    })?;
+    Ok((head, body, permit))
+}
+
+/// All of a body; none if it is too long. Most of what is too much is read all the same: few clients look for an answer before
+/// they have sent everything.
+async fn kept(mut body: CallerBody) -> Result<Option<Bytes>, hyper::Error> {
+    let is_too_long = |length: usize| length > PAYLOAD_BYTES_MAX;
+    let mut kept = BytesMut::new();
+    let mut length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let was_announced = is_too_long(length);
+    if length > IGNORED_BYTES_MAX {
+        return Ok(None);
     }
+    length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        length += data.len();
+        if length > IGNORED_BYTES_MAX {
+            return Ok(None);
+        }
+        if !was_announced && !is_too_long(length) {
+            kept.extend_from_slice(&data);
+        }
+    }
+    Ok((!was_announced && !is_too_long(length)).then(|| kept.freeze()))
 }
 
 /// Tells the program until when it may take, if this is an event.

@@ -51,6 +51,7 @@ async fn raw(event: LambdaEvent<Value>) -> Result<Value, Error> {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
+    println!("booted");
     match std::env::var("FORM").as_deref() {
         Ok("raw") => lambda_runtime::run(service_fn(raw)).await,
         _ => lambda_http::run(service_fn(http)).await,
