@@ -167,8 +167,9 @@ impl FunctionError {
             kind.unwrap_or("Unknown").clone_into(&mut error.error_type);
         }
         for text in [&mut error.error_message, &mut error.error_type] {
-            let end = text.floor_char_boundary(ERROR_BYTES_MAX);
-            text.truncate(end);
+            let mut ends = (0..=text.len().min(ERROR_BYTES_MAX)).rev();
+            let end = ends.find(|&end| text.is_char_boundary(end));
+            text.truncate(end.unwrap_or(0));
         }
         error
     }
