@@ -7,6 +7,7 @@
 //! * [`pages`]: the shared pages: boot page (written once by the host), host page, guest page;
 //! * [`ring`]: byte rings for streams and for the log;
 //! * [`doorbell`]: the one port, and what may be asked through it;
+//! * [`runtime_api`]: invocations for programs that ask for them;
 //! * [`process`]: what takes the place of ring 0 where the guest is a process.
 //!
 //! Every structure is `repr(C)` with explicit padding, and its size is asserted at compile time: a change to one of
@@ -19,6 +20,7 @@ pub mod layout;
 pub mod pages;
 pub mod process;
 pub mod ring;
+pub mod runtime_api;
 
 /// Version of everything in this crate. A monitor refuses an image built for another one.
 pub const ABI_VERSION: u32 = 11;

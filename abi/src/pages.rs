@@ -66,6 +66,9 @@ pub mod boot_flags {
     /// The instance is to become a snapshot when its program waits for its first connection: before that, it makes its
     /// [`super::TextOffer`]s.
     pub const BECOMES_SNAPSHOT: u32 = 1 << 9;
+    /// The program asks for its invocations: the library OS serves it the Runtime API ([`crate::runtime_api`]), and streams of
+    /// the host's go there instead of to whoever listens.
+    pub const RUNTIME_API: u32 = 1 << 10;
 }
 
 /// What the host says of a stream slot.
@@ -264,6 +267,8 @@ pub mod exit_kind {
     pub const OUT_OF_MEMORY: u32 = 6;
     /// The program was asked to make itself ready for a snapshot, or for being a clone, and could not; `message` says how.
     pub const HOOK_FAILED: u32 = 7;
+    /// The program has said by the Runtime API that it cannot start; `message` says why.
+    pub const INITIALIZATION_FAILED: u32 = 8;
 }
 
 /// A large page's worth of program that is mapped by small pages, all there and none of them writable. In a snapshot the

@@ -3,7 +3,7 @@
 //! ```text
 //!   image publisher ──> layers, images, elf, erofs  caller ──> http
 //!   registry ──> images
-//!   guest ──> rings, egress, http (its answers)     daemon, monitor, store ──> messages, boot
+//!   guest ──> rings, egress, http, lambda (its answers)     daemon, monitor, store ──> messages, boot
 //!   disk ──> snapshots, heads
 //! ```
 //!
@@ -18,6 +18,7 @@ mod erofs;
 mod heads;
 mod http;
 mod images;
+mod lambda;
 mod layers;
 mod messages;
 mod rings;
@@ -96,6 +97,12 @@ pub const TARGETS: &[Target] = &[
         run: images::run,
         seeds: images::seeds,
         is_slow: true,
+    },
+    Target {
+        name: "lambda",
+        run: lambda::run,
+        seeds: lambda::seeds,
+        is_slow: false,
     },
     Target {
         name: "layers",

@@ -321,6 +321,25 @@ impl From<IsolationArgument> for Isolation {
     }
 }
 
+/// How a function gets its invocations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtocolArgument {
+    /// It listens on its port, for HTTP/1.1
+    Http,
+    /// It asks for events by the Runtime API of AWS Lambda
+    Lambda,
+}
+
+impl ProtocolArgument {
+    /// The name as the daemon knows it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Lambda => "lambda",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  spore new hello --lang python\n  spore new resize --lang node --append    adds it to stack.yaml too"
@@ -501,6 +520,9 @@ pub(crate) struct DeployArguments {
     /// Boot the function once, and make every instance a copy of that moment: see docs/snapshots.md for what it shares
     #[arg(long)]
     pub(crate) snapshot: bool,
+    /// How the function gets its invocations [default: http]
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) protocol: Option<ProtocolArgument>,
     /// What is to be around the instances [default: what the daemon was started with]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,
@@ -544,6 +566,9 @@ pub(crate) struct RunArguments {
     /// Let every system call trap: slower; for finding faults
     #[arg(long)]
     pub(crate) no_syscall_rewriting: bool,
+    /// How the program gets what comes in at --port [default: http]
+    #[arg(long, value_name = "PROTOCOL", requires = "port")]
+    pub(crate) protocol: Option<ProtocolArgument>,
     /// What is around the program [default: a virtual machine, or a process where KVM cannot be used]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,

@@ -13,7 +13,7 @@ use spore_monitor::protocol::IsolationChoice;
 pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, MemorySource, RootKind, StartRequest};
 use spore_sandbox::{Isolation, Layer, Sandbox};
 use spore_sandbox_unikernel::{Merging, SandboxOptions, merging};
-pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback};
+pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback, runtime_api_variable};
 
 /// What the data folder has of this sandbox.
 const SNAPSHOTS_FOLDER: &str = "snapshots";

@@ -12,8 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
 use spore_sandbox::{
-    ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
-    LogSink, Sandbox, StartError, StopReason,
+    Awaited, ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation,
+    IsolationError, LogSink, Sandbox, StartError, StopReason,
 };
 
 /// Runs the program of an instance as a process on a loopback port. No isolation: for this test's own functions.
@@ -71,7 +71,7 @@ impl Sandbox for ProcessSandbox {
         }
         Err(StartError::NotReady {
             after: spec.ready_timeout,
-            port,
+            awaited: Awaited::Listening { port },
         })
     }
 }

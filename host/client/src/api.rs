@@ -95,6 +95,9 @@ pub struct FunctionStatus {
     /// What is around its instances, `vm` or `process`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub isolation: String,
+    /// How it gets its invocations, `http` or `lambda`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub protocol: String,
     /// When it was deployed, RFC 3339.
     #[serde(default)]
     pub created_at: String,

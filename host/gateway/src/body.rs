@@ -25,6 +25,8 @@ pub(crate) enum GatewayBody {
     Full(Option<Bytes>),
     /// A function's answer on its way through.
     Function(Box<FunctionBody>),
+    /// The same, with what was read of it first.
+    Streamed(StreamedBody),
     /// Pieces that another task makes.
     Pieces(mpsc::Receiver<io::Result<Bytes>>),
 }
@@ -52,6 +54,9 @@ impl Body for GatewayBody {
             Self::Function(body) => body
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Streamed(body) => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Pieces(pieces) => pieces
                 .poll_recv(context)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(Into::into))),
@@ -62,7 +67,7 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Function(body) => body.is_end_stream(),
-            Self::Pieces(_) => false,
+            Self::Streamed(_) | Self::Pieces(_) => false,
         }
     }
 
@@ -70,7 +75,53 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Function(body) => body.size_hint(),
-            Self::Pieces(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Pieces(_) => SizeHint::default(),
         }
+    }
+}
+
+/// The rest of a function's answer, and what was read of it before. An error that the function reports behind it breaks it
+/// off.
+pub(crate) struct StreamedBody {
+    first: Bytes,
+    rest: Box<FunctionBody>,
+}
+
+impl StreamedBody {
+    pub(crate) fn new(first: Bytes, rest: FunctionBody) -> Self {
+        let rest = Box::new(rest);
+        Self { first, rest }
+    }
+
+    fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, FunctionBodyError>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.first)))));
+        }
+        let frame = std::task::ready!(self.rest.poll_frame(context));
+        let Some(Ok(frame)) = frame else {
+            return Poll::Ready(frame);
+        };
+        let failure = frame
+            .trailers_ref()
+            .and_then(|trailers| trailers.get("lambda-runtime-function-error-type"))
+            .filter(|kind| !kind.is_empty());
+        Poll::Ready(Some(match failure {
+            Some(kind) => Err(FunctionBodyError::Failed {
+                kind: String::from_utf8_lossy(kind.as_bytes())
+                    .chars()
+                    .take(100)
+                    .collect(),
+            }),
+            None => Ok(frame),
+        }))
+    }
+}
+
+impl From<StreamedBody> for GatewayBody {
+    fn from(body: StreamedBody) -> Self {
+        Self::Streamed(body)
     }
 }

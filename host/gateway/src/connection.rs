@@ -225,6 +225,8 @@ pub(crate) enum FunctionBodyError {
     Ended(EndCause),
     #[error("the function did not finish within {} ms", after.as_millis())]
     TimedOut { after: Duration },
+    #[error("the function reported an error of type {kind} in the middle of its answer")]
+    Failed { kind: String },
 }
 
 /// An invocation whose answer is on its way.

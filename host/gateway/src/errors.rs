@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -12,6 +13,7 @@ use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
 use spore_store::{CollectError, DeriveError, RecordError, ReferenceParseError};
 
 use crate::headers::{FAULT, INTERNAL};
+use crate::lambda::{AnswerError, PAYLOAD_BYTES_MAX};
 use crate::namespaces::NamespaceError;
 use crate::reply::{self, Answer};
 use crate::secrets::SecretError;
@@ -60,12 +62,35 @@ pub(crate) enum InvokeError {
     BadAnswer { function: String, source: hyper::Error },
     #[error("{function}: the request's body could not be read")]
     BadRequestBody { function: String, source: hyper::Error },
+    #[error("{function}: the request's body did not arrive within {} ms", after.as_millis())]
+    SlowEvent { function: String, after: Duration },
+    #[error(
+        "{function}: the event is longer than {PAYLOAD_BYTES_MAX} bytes: send less, or let the function fetch it from elsewhere"
+    )]
+    LongEvent { function: String },
+    #[error("{function}: the body is no JSON, as the event of a Lambda function must be")]
+    BadEvent {
+        function: String,
+        source: serde_json::Error,
+    },
+    #[error(
+        "{function}: the function's response is longer than {PAYLOAD_BYTES_MAX} bytes: let it answer less, or stream"
+    )]
+    LongResponse { function: String },
+    #[error("{function}: the head of the function's streamed response is missing or too long")]
+    LongPrelude { function: String },
+    #[error("{function}: no answer can be made of the function's response")]
+    BadResponse { function: String, source: AnswerError },
 }
 
 impl InvokeError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::UnknownFunction { .. } | Self::BadRequestBody { .. } => Fault::Caller,
+            Self::UnknownFunction { .. }
+            | Self::BadRequestBody { .. }
+            | Self::SlowEvent { .. }
+            | Self::LongEvent { .. }
+            | Self::BadEvent { .. } => Fault::Caller,
             Self::NoInstance { source, .. } => match source {
                 AcquireError::StartFailed(error) if is_platforms(error) => Fault::Platform,
                 AcquireError::StartFailed(_) | AcquireError::NotReady { .. } => Fault::Function,
@@ -84,6 +109,9 @@ impl InvokeError {
             Self::Unreachable { .. }
             | Self::Ended { .. }
             | Self::NoAnswer { .. }
+            | Self::LongResponse { .. }
+            | Self::LongPrelude { .. }
+            | Self::BadResponse { .. }
             | Self::BadAnswer { .. } => Fault::Function,
         }
     }
@@ -122,7 +150,9 @@ impl InvokeError {
                 },
                 _,
             ) => StatusCode::GATEWAY_TIMEOUT,
-            (Self::BadRequestBody { .. }, _) => StatusCode::BAD_REQUEST,
+            (Self::BadRequestBody { .. } | Self::BadEvent { .. }, _) => StatusCode::BAD_REQUEST,
+            (Self::LongEvent { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Self::SlowEvent { .. }, _) => StatusCode::REQUEST_TIMEOUT,
             (_, Fault::Caller) => StatusCode::NOT_FOUND,
             _ if self.retry_helps() => StatusCode::SERVICE_UNAVAILABLE,
             (_, Fault::Function | Fault::Platform) => StatusCode::BAD_GATEWAY,
@@ -375,9 +405,7 @@ pub(crate) fn one_line(error: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use spore_sandbox::EndReport;
+    use spore_sandbox::{Awaited, EndReport};
 
     use super::*;
 
@@ -402,6 +430,7 @@ mod tests {
             cause,
         };
         let after = Duration::from_secs(1);
+        let awaited = Awaited::Asking;
         let cases = [
             (
                 no_instance(AcquireError::QueueFull { waiting: 3 }),
@@ -422,7 +451,7 @@ mod tests {
                 "function",
             ),
             (
-                no_instance(AcquireError::NotReady { after, port: 80 }),
+                no_instance(AcquireError::NotReady { after, awaited }),
                 503,
                 true,
                 "function",

@@ -9,12 +9,15 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Store};
+use spore_store::{
+    Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Protocol, Store,
+};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
 use crate::images::Names;
+use crate::lambda::{self, EventForm};
 use crate::metrics::InvocationCounts;
 use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
 use crate::settings::Settings;
@@ -41,10 +44,48 @@ pub(crate) struct Version {
     pub(crate) template: InstanceSpec,
     isolation: Isolation,
     timeout: Duration,
+    protocol: Protocol,
+    lambda: Option<LambdaSettings>,
     statistics: Arc<FunctionStatistics>,
 }
 
+/// How requests become events of a Lambda function.
+#[derive(Debug, Clone)]
+pub(crate) struct LambdaSettings {
+    pub(crate) form: EventForm,
+    pub(crate) region: Arc<str>,
+}
+
+impl LambdaSettings {
+    /// None if the function is none of Lambda's.
+    fn of(settings: &Settings, template: &InstanceSpec) -> Option<Self> {
+        let mut variables = template.environment.iter();
+        let region = variables.find(|(name, _)| name == "AWS_REGION");
+        (settings.protocol == Protocol::Lambda).then(|| Self {
+            form: settings.event_form,
+            region: region.map_or(lambda::DEFAULT_REGION, |(_, value)| value).into(),
+        })
+    }
+}
+
 impl Function {
+    /// How it gets its invocations.
+    pub(crate) fn protocol(&self) -> Protocol {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .protocol
+    }
+
+    /// How requests become its events; none if they are passed on as they are.
+    pub(crate) fn lambda(&self) -> Option<LambdaSettings> {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .lambda
+            .clone()
+    }
+
     /// How long an invocation may take.
     pub(crate) fn timeout(&self) -> Duration {
         self.version
@@ -297,6 +338,8 @@ impl Functions {
             record: Arc::new(record),
             isolation,
             timeout: settings.timeout,
+            protocol: settings.protocol,
+            lambda: LambdaSettings::of(&settings, &template),
             statistics: FunctionStatistics::begin(),
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
@@ -495,10 +538,12 @@ impl Functions {
             invocations: AtomicU64::new(0),
             counts: InvocationCounts::default(),
             version: RwLock::new(Version {
+                lambda: LambdaSettings::of(&settings, &template),
                 template,
                 record: Arc::new(record),
                 isolation,
                 timeout: settings.timeout,
+                protocol: settings.protocol,
                 statistics: FunctionStatistics::begin(),
             }),
         };
@@ -538,6 +583,12 @@ fn template(
     set("PORT", &program.port.to_string(), false);
     set("OPENFAAS_NAME", &id.name, true);
     set("OPENFAAS_NAMESPACE", &id.namespace, true);
+    if settings.protocol == Protocol::Lambda {
+        for (name, value) in lambda::environment(&id.name, settings.memory_bytes) {
+            // What tells a function who it is comes from here; the rest may be the image's.
+            set(name, &value, name.starts_with("AWS_LAMBDA_"));
+        }
+    }
     if !deployment.env_process.is_empty() {
         set("fprocess", &deployment.env_process, true);
     }
@@ -559,6 +610,7 @@ fn template(
         isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,
+        serves_runtime_api: settings.protocol == Protocol::Lambda,
         memory_bytes: settings.memory_bytes,
         processor_millis: settings.processor_millis,
         ready_timeout,

@@ -21,6 +21,7 @@ use crate::connection::{
 use crate::errors::{Fault, InvokeError, one_line};
 use crate::functions::{Function, Functions};
 use crate::headers::{self, CALL_ID, DURATION_SECONDS, START, Stamps};
+use crate::lambda;
 use crate::reply::Answer;
 use crate::request_body::{CallerBody, Replay, RequestBody};
 use crate::statistics::{CALL_ID_CHARACTERS_MAX, FunctionStatistics, Recording};
@@ -117,6 +118,7 @@ async fn invoke_function(
     started: Instant,
 ) -> Result<Answer, InvokeError> {
     let timeout = function.timeout();
+    let lambda = function.lambda();
     let request_type = request.headers().get(CONTENT_TYPE).cloned();
     let head_only = request.method() == Method::HEAD;
     let mut invocation = Invocation {
@@ -127,12 +129,25 @@ async fn invoke_function(
         ended_instances: 0,
         has_started_again: false,
     };
+    let (event, request) = match &lambda {
+        None => (None, request),
+        Some(settings) => {
+            let name = &function.name;
+            let made = lambda::event_request(name, &settings.region, settings.form, request, timeout).await?;
+            (Some(made.permit), made.request)
+        }
+    };
     let (running, deadline, response) = invocation.run(request).await?;
     let cold = running.lease.is_cold();
     if cold {
         function.counts.cold.fetch_add(1, Ordering::Relaxed);
     }
     let response = FunctionBody::new(response, running, deadline, timeout);
+    if let Some(settings) = lambda {
+        let answer = lambda::answer(&function.name, settings.form, response).await?;
+        drop(event);
+        return Ok(stamped(answer, request_type, head_only, cold, started));
+    }
     Ok(to_client(response, request_type, head_only, cold, started))
 }
 
@@ -143,7 +158,24 @@ fn to_client(
     cold: bool,
     started: Instant,
 ) -> Answer {
-    let (mut parts, body) = response.into_parts();
+    let is_over = response.body().is_end_stream();
+    let answer = response.map(|body| match is_over {
+        // A body that is over already needs no driving; and its length, if any, is that of the GET.
+        true => GatewayBody::empty(),
+        false => GatewayBody::Function(Box::new(body)),
+    });
+    stamped(answer, request_type, head_only, cold, started)
+}
+
+/// An answer with what every client of a function finds.
+fn stamped(
+    answer: Answer,
+    request_type: Option<HeaderValue>,
+    head_only: bool,
+    cold: bool,
+    started: Instant,
+) -> Answer {
+    let (mut parts, body) = answer.into_parts();
     let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     headers::to_client(&mut parts.headers, request_type, !bodiless);
     parts.version = Version::HTTP_11;
@@ -156,12 +188,7 @@ fn to_client(
         START,
         HeaderValue::from_static(if cold { "cold" } else { "warm" }),
     );
-    // A body that is over already needs no driving; and its length, if any, is that of the GET.
-    let body = if head_only || body.is_end_stream() {
-        GatewayBody::empty()
-    } else {
-        GatewayBody::Function(Box::new(body))
-    };
+    let body = if head_only { GatewayBody::empty() } else { body };
     Response::from_parts(parts, body)
 }
 
@@ -227,6 +254,7 @@ impl Invocation<'_> {
             let (mut lease, recording) = self.lease(&original.head).await?;
             // The deadline is the function's own: waiting for an instance does not count.
             let mut deadline = Box::pin(tokio::time::sleep(self.timeout));
+            lambda::set_deadline(request.headers_mut(), self.timeout);
             if let Some(mut kept) = lease.take_connection() {
                 lease.instance();
                 match kept.exchange(request, &mut deadline).await {

@@ -26,6 +26,7 @@ mod functions;
 mod headers;
 mod images;
 mod invoke;
+mod lambda;
 mod logs;
 mod metrics;
 mod names;
@@ -51,6 +52,12 @@ mod trace;
 mod ui;
 
 pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
+/// What a program has posted as a Lambda function, made an answer; whatever it is.
+#[cfg(feature = "fuzzing")]
+pub fn fuzz_lambda_answer(bytes: &[u8]) {
+    lambda::fuzzing::posted(bytes);
+}
+
 pub use config::DaemonConfig;
 pub use daemon::{Daemon, DaemonStartError};
 pub use openapi::openapi;

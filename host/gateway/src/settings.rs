@@ -6,9 +6,10 @@ use std::time::Duration;
 use spore_pool::PoolLimits;
 use spore_queue::{RetryPolicy, RetryPolicyError};
 use spore_sandbox::{EgressRule, EgressRuleError, Isolation, SECRETS_BYTES_MAX};
-use spore_store::FunctionDeployment;
+use spore_store::{FunctionDeployment, Protocol};
 
 use crate::config::DaemonConfig;
+use crate::lambda::EventForm;
 use crate::names::{excerpt, is_name};
 use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
 
@@ -31,6 +32,8 @@ const CLONING: &str = "dev.spore.snapshot";
 const ISOLATION: &str = "dev.spore.isolation";
 const ONE_INVOCATION: &str = "dev.spore.isolation-per-request";
 const RESET: &str = "dev.spore.reset-in-place";
+const PROTOCOL: &str = "dev.spore.protocol";
+const LAMBDA_EVENT: &str = "dev.spore.lambda.event";
 const EGRESS: &str = "dev.spore.allow-egress";
 
 /// Why a deployment's fields were refused.
@@ -63,6 +66,10 @@ pub(crate) enum SettingsError {
     Switch { setting: &'static str, text: String },
     #[error("{ISOLATION} is `{text}`, which is neither vm nor process")]
     Isolation { text: String },
+    #[error("{PROTOCOL} is `{text}`, which is neither http nor lambda")]
+    Protocol { text: String },
+    #[error("{LAMBDA_EVENT} is `{text}`, which is neither http nor raw")]
+    LambdaEvent { text: String },
     #[error("{EGRESS} is not valid: {0}")]
     Egress(#[from] EgressRuleError),
     #[error(transparent)]
@@ -87,6 +94,9 @@ pub(crate) struct Settings {
     /// Whether an instance that is for one invocation may be reset for the next one.
     pub(crate) is_reset: bool,
     pub(crate) isolation: Option<Isolation>,
+    pub(crate) protocol: Protocol,
+    /// What the events of a Lambda function are made of.
+    pub(crate) event_form: EventForm,
     pub(crate) egress: Vec<EgressRule>,
 }
 
@@ -148,6 +158,10 @@ impl Settings {
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             is_cloned: switch(&deployment.annotations, CLONING)?.unwrap_or(false),
             is_reset: limits.one_invocation && switch(&deployment.annotations, RESET)?.unwrap_or(true),
+            protocol: named(&deployment.annotations, PROTOCOL, Protocol::from_name)
+                .map_err(|text| SettingsError::Protocol { text })?,
+            event_form: named(&deployment.annotations, LAMBDA_EVENT, EventForm::from_name)
+                .map_err(|text| SettingsError::LambdaEvent { text })?,
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
     }
@@ -209,6 +223,18 @@ fn switch(annotations: &Settable, name: &'static str) -> Result<Option<bool>, Se
         })
     };
     setting(annotations, name).map(parse).transpose()
+}
+
+/// The value that a setting names, or the default; the text that names none.
+fn named<T: Default>(
+    annotations: &Settable,
+    name: &str,
+    from_name: impl Fn(&str) -> Option<T>,
+) -> Result<T, String> {
+    match setting(annotations, name) {
+        Some(text) => from_name(text).ok_or_else(|| excerpt(text)),
+        None => Ok(T::default()),
+    }
 }
 
 fn isolation(annotations: &Settable) -> Result<Option<Isolation>, SettingsError> {
@@ -291,10 +317,17 @@ mod tests {
                 (ONE_INVOCATION, "true"),
                 (EGRESS, "db:5432,10.0.0.0/8"),
                 (ISOLATION, "process"),
+                (PROTOCOL, "lambda"),
+                (LAMBDA_EVENT, "raw"),
             ],
         ));
         let set = set.expect("valid");
         assert_eq!(set.isolation, Some(Isolation::Process));
+        assert_eq!((set.protocol, set.event_form), (Protocol::Lambda, EventForm::Raw));
+        assert_eq!(
+            (plain.protocol, plain.event_form),
+            (Protocol::Http, EventForm::Http)
+        );
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
         assert!(set.is_cloned && set.limits.one_invocation);
         let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
@@ -316,6 +349,8 @@ mod tests {
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
             deployment(&[], &[(ISOLATION, "none")]),
+            deployment(&[], &[(PROTOCOL, "grpc")]),
+            deployment(&[], &[(LAMBDA_EVENT, "s3")]),
             deployment(&[], &[("com.openfaas.retry.attempts", "0")]),
             deployment(&[], &[(ONE_INVOCATION, "yes")]),
             deployment(&[], &[(EGRESS, "db:5432,*.example.com")]),

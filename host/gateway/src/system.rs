@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spore_sandbox::{Isolation, Layer};
-use spore_store::{FunctionDeployment, Resources};
+use spore_store::{FunctionDeployment, Protocol, Resources};
 use utoipa::ToSchema;
 
 use crate::errors::ApiError;
@@ -57,6 +57,8 @@ pub(crate) struct FunctionStatus {
     root: Option<&'static str>,
     /// Another one: what is around its instances, `vm` or `process`.
     isolation: &'static str,
+    /// And another: how it gets its invocations.
+    protocol: Protocol,
 }
 
 // The reference is serde's demand.
@@ -93,6 +95,7 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         created_at: record.created_at,
         root: function.has_file_system().then_some("file-system"),
         isolation: function.isolation().name(),
+        protocol: function.protocol(),
     }
 }
 

@@ -121,6 +121,8 @@ pub struct StartRequest {
     pub rewrites_calls: bool,
     /// Loopback addresses on which nobody listens in the guest are asked for like any others.
     pub reaches_host_loopback: bool,
+    /// Whether the program asks for its invocations by the Runtime API, which the guest then serves to it.
+    pub serves_runtime_api: bool,
     /// Whether the log has a rate limit. Without one the program waits for whoever reads.
     pub limits_log: bool,
     /// Whether the kernel may merge pages of its memory with equal ones of others (ksm). Only that of a virtual machine.

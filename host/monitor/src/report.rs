@@ -151,7 +151,7 @@ pub(crate) fn exit(record: &ExitRecord, upcall: &Upcall, program: &[u8]) -> (Cau
         }
         exit_kind::BAD_PROGRAM => Cause::BadProgram(message),
         exit_kind::OUT_OF_MEMORY => Cause::OutOfMemory,
-        exit_kind::HOOK_FAILED => Cause::Crashed {
+        exit_kind::HOOK_FAILED | exit_kind::INITIALIZATION_FAILED => Cause::Crashed {
             signal: None,
             summary: message,
         },

@@ -521,6 +521,9 @@ fn flags(start: &StartRequest) -> u32 {
     if start.reaches_host_loopback {
         flags |= boot_flags::LOOPBACK_EGRESS;
     }
+    if start.serves_runtime_api {
+        flags |= boot_flags::RUNTIME_API;
+    }
     if start.memory == MemorySource::Captured {
         flags |= boot_flags::BECOMES_SNAPSHOT;
     }

@@ -414,8 +414,8 @@ impl<C: Send + 'static> Inner<C> {
     fn too_late(&self, request: RequestId, after: Duration) -> AcquireError {
         let shared = self.lock();
         if shared.state.waits_for_start(request) {
-            let port = shared.template.port;
-            AcquireError::NotReady { after, port }
+            let awaited = shared.template.awaited();
+            AcquireError::NotReady { after, awaited }
         } else {
             AcquireError::NoneFree { after }
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use spore_sandbox::StartError;
+use spore_sandbox::{Awaited, StartError};
 
 /// Why a request got no instance.
 #[derive(Debug, thiserror::Error)]
@@ -18,12 +18,12 @@ pub enum AcquireError {
     StartFailed(#[source] StartError),
     /// The instance that is being started for the request was not ready when the request's patience ended. The start
     /// goes on: a retry may find the instance ready.
-    #[error("the function was not ready (listening on port {port}) within {} ms", after.as_millis())]
+    #[error("the function was not ready ({awaited}) within {} ms", after.as_millis())]
     NotReady {
         /// How long the request has waited.
         after: Duration,
-        /// The port on which the function should listen.
-        port: u16,
+        /// What the function should have done.
+        awaited: Awaited,
     },
     /// All instances stayed busy until the request's patience ended; a retry may help.
     #[error("no instance became free within {} ms", after.as_millis())]

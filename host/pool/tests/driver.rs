@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use spore_pool::{AboveMaximum, AcquireError, Pool, PoolLimits, PoolStatus, PreBootError};
 use spore_sandbox::fake::{FakeFunction, FakeSandbox};
-use spore_sandbox::{InstanceSpec, LogLine, LogSink, Root, StartError, StopReason};
+use spore_sandbox::{Awaited, InstanceSpec, LogLine, LogSink, Root, StartError, StopReason};
 
 struct NoLog;
 
@@ -20,6 +20,7 @@ fn template(program: &str) -> InstanceSpec {
         rewrites_calls: true,
         is_cloned: false,
         is_reset: false,
+        serves_runtime_api: false,
         isolation: None,
         egress: Vec::new(),
         function: "hello".to_owned(),
@@ -206,7 +207,7 @@ async fn end_of_patience_tells_a_slow_start_from_busy_instances() {
     let patience = Duration::from_secs(3);
     let error = pool.acquire(patience).await.map(drop).expect_err("it starts");
     assert!(
-        matches!(error, AcquireError::NotReady { after, port: 8080 } if after == patience),
+        matches!(error, AcquireError::NotReady { after, awaited: Awaited::Listening { port: 8080 } } if after == patience),
         "{error}"
     );
     assert_eq!(

@@ -44,6 +44,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rustix::io::Errno;
+use spore_abi::runtime_api::RUNTIME_API_PORT;
 use spore_monitor::probe::{ProbeError, probe_host, probe_process};
 use spore_monitor::process::own_user;
 use spore_monitor::protocol::{
@@ -52,7 +53,7 @@ use spore_monitor::protocol::{
 use spore_monitor::{RootFiles, chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
+    LogSink, RUNTIME_API_VARIABLE, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
 };
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -223,6 +224,23 @@ pub fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
     }
 }
 
+/// The variable by which a program finds the Runtime API of AWS Lambda, with its value.
+#[must_use]
+pub fn runtime_api_variable() -> String {
+    format!("{RUNTIME_API_VARIABLE}=127.0.0.1:{RUNTIME_API_PORT}")
+}
+
+/// The program's environment.
+fn environment(spec: &InstanceSpec) -> Vec<String> {
+    let is_own = |name: &str| spec.serves_runtime_api && name == RUNTIME_API_VARIABLE;
+    let given = spec.environment.iter().filter(|(name, _)| !is_own(name));
+    let own = spec.serves_runtime_api.then(runtime_api_variable);
+    given
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain(own)
+        .collect()
+}
+
 /// The encoded request that starts the instance.
 fn start_request(
     spec: &InstanceSpec,
@@ -232,11 +250,7 @@ fn start_request(
 ) -> Result<Vec<u8>, StartError> {
     let instance = StartRequest {
         arguments: spec.arguments.clone(),
-        environment: spec
-            .environment
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect(),
+        environment: environment(spec),
         working_directory: spec.working_directory.clone(),
         secrets: spec
             .secrets
@@ -257,6 +271,7 @@ fn start_request(
         rewrites_calls: spec.rewrites_calls,
         is_reset: spec.is_reset,
         reaches_host_loopback: egress::reaches_loopback(&spec.egress),
+        serves_runtime_api: spec.serves_runtime_api,
         limits_log: true,
         merges_pages,
         isolation: isolation_choice(spec.isolation),
@@ -536,7 +551,7 @@ async fn until_ready(
             instance.stop(StopReason::TimedOut { after }).await;
             Err(StartError::NotReady {
                 after,
-                port: spec.port,
+                awaited: spec.awaited(),
             })
         }
     }
@@ -658,6 +673,7 @@ mod tests {
             is_reset: false,
             egress: Vec::new(),
             port: 8080,
+            serves_runtime_api: false,
             memory_bytes: 1 << 20,
             isolation: None,
             processor_millis: 1000,

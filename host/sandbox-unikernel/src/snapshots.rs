@@ -386,6 +386,7 @@ mod tests {
             is_reset: false,
             egress: Vec::new(),
             port: 8080,
+            serves_runtime_api: false,
             memory_bytes,
             isolation: None,
             processor_millis: 1000,

@@ -301,7 +301,7 @@ impl Sandbox for FakeSandbox {
             if allowed < function.start_delay {
                 return Err(StartError::NotReady {
                     after: allowed,
-                    port: spec.port,
+                    awaited: spec.awaited(),
                 });
             }
         }

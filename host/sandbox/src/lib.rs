@@ -23,7 +23,10 @@
 //!    that the program meant is told from one that it did not.
 //! 6. Every line that the function writes to its standard output or error reaches the [`LogSink`], as long as it
 //!    keeps to the sandbox's rate limit; what was dropped is counted in a line of its own.
-//! 7. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
+//! 7. Where the program asks for its invocations ([`InstanceSpec::serves_runtime_api`]), it is ready when it does. A request
+//!    on a stream is an event, and the answer what the program has posted for it, unchanged: 200 if that is a response, 500
+//!    if it is an error. Nothing of a request is read before the program has asked for it.
+//! 8. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
 //!    can be seen by it or have an effect on it, and its randomness is fresh. Otherwise it is to be stopped.
 
 use std::fmt;
@@ -69,6 +72,9 @@ pub struct InstanceSpec {
     pub egress: Vec<EgressRule>,
     /// TCP port on which the function listens inside the sandbox.
     pub port: u16,
+    /// Whether the program, instead of listening, asks for its invocations by the Runtime API of AWS Lambda. The sandbox then
+    /// serves that to it, at the address in [`RUNTIME_API_VARIABLE`], and what comes as a request on a stream is an event.
+    pub serves_runtime_api: bool,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
     /// What is to be around the instance; none leaves it to the sandbox ([`Sandbox::isolation`]).
@@ -78,6 +84,50 @@ pub struct InstanceSpec {
     /// How long the function may take until it accepts connections.
     pub ready_timeout: Duration,
 }
+
+impl InstanceSpec {
+    /// What makes an instance ready.
+    #[must_use]
+    pub const fn awaited(&self) -> Awaited {
+        if self.serves_runtime_api {
+            Awaited::Asking
+        } else {
+            Awaited::Listening { port: self.port }
+        }
+    }
+}
+
+/// What a program does when it is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// It listens.
+    Listening {
+        /// The port.
+        port: u16,
+    },
+    /// It asks for its first invocation.
+    Asking,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listening { port } => write!(formatter, "listening on port {port}"),
+            Self::Asking => formatter.write_str("asking for its first invocation at AWS_LAMBDA_RUNTIME_API"),
+        }
+    }
+}
+
+/// The variable that names the address of the Runtime API inside the sandbox. The sandbox sets it.
+pub const RUNTIME_API_VARIABLE: &str = "AWS_LAMBDA_RUNTIME_API";
+/// Fields of a request to a program that asks for its invocations, which it finds beside the event. The first is the
+/// invocation's identifier; the sandbox makes one up where there is none.
+pub const RUNTIME_API_FIELDS: [&str; 4] = [
+    "lambda-runtime-aws-request-id",
+    "lambda-runtime-deadline-ms",
+    "lambda-runtime-invoked-function-arn",
+    "lambda-runtime-trace-id",
+];
 
 /// Where instances find their secrets.
 pub const SECRETS_DIRECTORY: &str = "/var/openfaas/secrets";
@@ -360,12 +410,12 @@ pub enum StartError {
     #[error("the function ended before it was ready: {}", .0.cause)]
     EndedEarly(EndReport),
     /// The program did not accept connections in time.
-    #[error("the function was not ready (listening on port {port}) within {} ms", after.as_millis())]
+    #[error("the function was not ready ({awaited}) within {} ms", after.as_millis())]
     NotReady {
         /// The time that it had.
         after: Duration,
-        /// The port on which it should listen.
-        port: u16,
+        /// What it should have done.
+        awaited: Awaited,
     },
     /// The isolation that is asked for cannot be had.
     #[error(transparent)]

@@ -23,6 +23,7 @@ mod fresh;
 mod hostile;
 mod images;
 mod invoke;
+mod lambda;
 mod lifecycle;
 mod load;
 mod output;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         hostile::TESTS,
         images::TESTS,
         invoke::TESTS,
+        lambda::TESTS,
         lifecycle::TESTS,
         output::TESTS,
         process::TESTS,

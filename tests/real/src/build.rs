@@ -216,13 +216,13 @@ fn copy_source(from: &Path, to: &Path, replaced: &[(&str, &str)]) -> Result<(), 
     Ok(())
 }
 
-/// Builds the Rust program of `programs/rust` for a target.
-pub(crate) fn rust(target: &str) -> Result<PathBuf, FixtureError> {
-    let source = source("rust");
+/// Builds the Rust program `name` in a folder of `programs` for a target.
+pub(crate) fn rust(folder: &str, name: &str, target: &str) -> Result<PathBuf, FixtureError> {
+    let source = source(folder);
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let version = run(Command::new(&cargo).arg("--version"))?;
     let key = Key::default().text(target).text(&version).contents(&source)?;
-    let folder = kept(&format!("rust-{target}"), key, |folder| {
+    let folder = kept(&format!("{folder}-{target}"), key, |folder| {
         let mut command = Command::new(&cargo);
         command.args([
             "build",
@@ -241,11 +241,31 @@ pub(crate) fn rust(target: &str) -> Result<PathBuf, FixtureError> {
         }
         let built = cache().join("rust-target");
         run(command.env("CARGO_TARGET_DIR", &built))?;
-        let program = built.join(target).join("release/hyper-server");
-        let copied = std::fs::copy(&program, folder.join("hyper-server"));
+        let program = built.join(target).join("release").join(name);
+        let copied = std::fs::copy(&program, folder.join(name));
         copied.map(drop).map_err(FixtureError::file(&program))
     })?;
-    Ok(folder.join("hyper-server"))
+    Ok(folder.join(name))
+}
+
+/// Whether the modules that the Go program of `programs/go` needs are here, or can be had.
+pub(crate) fn has_go_modules(name: &str) -> bool {
+    let mut command = Command::new("go");
+    command
+        .args(["mod", "download"])
+        .current_dir(source(&format!("go/{name}")));
+    run(command.env("GOTOOLCHAIN", "local")).is_ok()
+}
+
+/// Whether the crates that the Rust program in a folder of `programs` needs are here, or can be had.
+pub(crate) fn has_crates(folder: &str) -> bool {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let manifest = source(folder).join("Cargo.toml");
+    let mut command = Command::new(cargo);
+    run(command
+        .args(["fetch", "--locked", "--manifest-path"])
+        .arg(manifest))
+    .is_ok()
 }
 
 /// Compiles the Java program of `programs/java` and returns the folder of its classes.

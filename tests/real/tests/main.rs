@@ -3,6 +3,8 @@
 //!
 //! In clones of a snapshot, generators of random numbers must draw other numbers, as far as that is promised.
 //!
+//! Programs with AWS's own libraries answer as Lambda functions.
+//!
 //! Each program is one test. A program whose tools or packages are not on this machine is shown as ignored, with what
 //! is missing. `python3`, Node, Go and the C library's threads are always run; the others if `SPORE_REAL_ALL=1` is
 //! set, or by their names: `cargo test -p spore-test-real -- --include-ignored nginx`.
@@ -19,6 +21,7 @@ use spore_test_real::programs::{self, Program};
 
 mod clones;
 mod compare;
+mod lambda;
 mod load;
 mod redis;
 mod resets;
@@ -40,6 +43,11 @@ fn main() -> ExitCode {
     trials.extend(clones::CASES.iter().map(|case| {
         let run = move || clones::run(case, is_set("SPORE_REAL_ALL"));
         named(case.name, true, clones::missing(case), run)
+    }));
+    trials.extend(lambda::CASES.iter().map(|case| {
+        named(case.name, case.is_fast, lambda::missing(case), move || {
+            lambda::run(case)
+        })
     }));
     libtest_mimic::run(&arguments, trials).exit_code()
 }

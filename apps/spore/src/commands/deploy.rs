@@ -29,6 +29,8 @@ const SNAPSHOT_ANNOTATION: &str = "dev.spore.snapshot";
 const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
 /// Annotation that is `true` if each instance is to serve one invocation only.
 pub(super) const PER_REQUEST_ANNOTATION: &str = "dev.spore.isolation-per-request";
+/// Annotation that says how it gets its invocations.
+const PROTOCOL_ANNOTATION: &str = "dev.spore.protocol";
 /// Labels that bound the number of instances.
 const SCALE_MIN_LABEL: &str = "com.openfaas.scale.min";
 const SCALE_MAX_LABEL: &str = "com.openfaas.scale.max";
@@ -213,6 +215,10 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
+    if let Some(protocol) = arguments.protocol {
+        let (name, value) = (PROTOCOL_ANNOTATION.to_owned(), protocol.name().to_owned());
+        settings.annotations.insert(name, value);
+    }
     settings.secrets.extend(arguments.secret.iter().cloned());
     if !arguments.allow_egress.is_empty() {
         settings.allow_egress = arguments.allow_egress.iter().map(ToString::to_string).collect();

@@ -19,9 +19,17 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
     if arguments.json {
         return super::print_json(&serde_json::to_value(functions)?);
     }
-    let head = ["NAME", "INSTANCES", "INVOCATIONS", "ISOLATION", "AGE", "IMAGE"]
-        .map(str::to_owned)
-        .to_vec();
+    let head = [
+        "NAME",
+        "INSTANCES",
+        "INVOCATIONS",
+        "ISOLATION",
+        "PROTOCOL",
+        "AGE",
+        "IMAGE",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let now = Timestamp::now();
     let rows = functions.iter().map(|function| {
         vec![
@@ -29,6 +37,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
             function.replicas.to_string(),
             function.invocation_count.to_string(),
             function.isolation.clone(),
+            function.protocol.clone(),
             age(&function.created_at, now),
             short_image(&function.image),
         ]
@@ -99,6 +108,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ("memory", memory.unwrap_or_else(|| "default".into())),
         ("cpu", cpu.unwrap_or_else(|| "default".into())),
         ("isolation", isolation_of(function)),
+        ("protocol", protocol_of(function)),
         ("root", root.to_owned()),
         ("egress", egress.unwrap_or_else(|| "none".into())),
         ("secrets", secrets_of(function)),
@@ -112,6 +122,14 @@ fn secrets_of(function: &FunctionStatus) -> String {
     match function.secrets.as_slice() {
         [] => "none".to_owned(),
         names => names.join(", "),
+    }
+}
+
+/// How it gets its invocations, in words.
+fn protocol_of(function: &FunctionStatus) -> String {
+    match function.protocol.as_str() {
+        "lambda" => "lambda (it asks for events by AWS Lambda's Runtime API)".to_owned(),
+        other => other.to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `spore run`: a program once, in the foreground, without the daemon.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use spore_rootfs::{Owners, cached_image};
 
-use crate::arguments::RunArguments;
+use crate::arguments::{ProtocolArgument, RunArguments};
 use crate::output::print_error;
 use crate::unikernel::{self, Cause, End, LogOrigin, MemorySource, RootKind, RunError, StartRequest};
 
@@ -44,9 +45,15 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
     };
     let listener = arguments.port.map(listen).transpose()?;
     let memory_bytes = arguments.memory;
+    let is_lambda = arguments.protocol == Some(ProtocolArgument::Lambda);
+    let mut environment = environment(&arguments.env, kind, arguments.port);
+    if is_lambda {
+        let given = arguments.env.iter().map(|(name, _)| name.as_str()).collect();
+        environment.extend(lambda_environment(&given, memory_bytes));
+    }
     let request = StartRequest {
         arguments: arguments.command,
-        environment: environment(&arguments.env, kind, arguments.port),
+        environment,
         working_directory: arguments.workdir,
         secrets: Vec::new(),
         port: arguments.port.unwrap_or(DEFAULT_PORT),
@@ -55,6 +62,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         memory: MemorySource::Fresh,
         rewrites_calls: !arguments.no_syscall_rewriting,
         reaches_host_loopback: unikernel::reaches_loopback(&arguments.allow_egress),
+        serves_runtime_api: is_lambda,
         merges_pages: false,
         limits_log: false,
         isolation: unikernel::isolation_choice(arguments.isolation.map(Into::into)),
@@ -83,6 +91,25 @@ fn environment(given: &[(String, String)], kind: RootKind, port: Option<u16>) ->
         .map(|port| format!("PORT={port}"));
     let given = given.iter().map(|(name, value)| format!("{name}={value}"));
     path.into_iter().chain(port).chain(given).collect()
+}
+
+/// What a program of Lambda's finds besides, as under the daemon.
+fn lambda_environment(given: &BTreeSet<&str>, memory_bytes: u64) -> Vec<String> {
+    let memory_mb = (memory_bytes >> 20).max(1).to_string();
+    let variables = [
+        ("_HANDLER", "bootstrap"),
+        ("LAMBDA_TASK_ROOT", "/var/task"),
+        ("LAMBDA_RUNTIME_DIR", "/var/runtime"),
+        ("AWS_REGION", "us-east-1"),
+        ("AWS_LAMBDA_FUNCTION_NAME", "run"),
+        ("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST"),
+        ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", &memory_mb),
+    ];
+    let missing = variables.into_iter().filter(|(name, _)| !given.contains(name));
+    missing
+        .map(|(name, value)| format!("{name}={value}"))
+        .chain([unikernel::runtime_api_variable()])
+        .collect()
 }
 
 fn open_program(path: &Path) -> anyhow::Result<File> {

@@ -17,7 +17,7 @@
 //! * [`pair`], [`inbox`], [`bytes`]: what has been sent and not read yet;
 //! * [`ports`]: who has which port;
 //! * [`stream`]: one slot in use; [`egress`]: asking for one;
-//! * [`hook`]: requests of the library OS's own;
+//! * [`hook`]: requests of the library OS's own; [`runtime_api`]: a server of its own;
 //! * [`address`], [`names`], [`options`]: addresses, files about names, socket options.
 
 pub(crate) mod address;
@@ -30,6 +30,7 @@ pub(crate) mod netlink;
 pub(crate) mod options;
 mod pair;
 mod ports;
+mod runtime_api;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tcp;
@@ -55,6 +56,7 @@ use crate::kernel::Kernel;
 use crate::task::ReadyQueue;
 use egress::Egress;
 use ports::Ports;
+use runtime_api::RuntimeApi;
 use socket::Condition;
 use stream::Stream;
 use tcp::Listener;
@@ -82,6 +84,8 @@ pub(crate) struct Network {
     /// The host learns that somebody listens as soon as that is so, and not when the program waits.
     tells_listening: bool,
     function_port: u16,
+    /// The program asks for its invocations there.
+    runtime_api: Option<RuntimeApi>,
     ready: Rc<ReadyQueue>,
     /// Files that were under way between sockets and that nobody will receive: the kernel lets go of them.
     pub(crate) discarded: Vec<Rc<OpenFile>>,
@@ -90,17 +94,25 @@ pub(crate) struct Network {
 impl Network {
     /// A network without streams, for a function on this port.
     pub(crate) fn new(function_port: u16, ready: &Rc<ReadyQueue>) -> Self {
+        let tcp_ports = Ports::new(false);
+        let flags = shared::boot().flags;
+        let becomes_snapshot = flags & boot_flags::BECOMES_SNAPSHOT != 0;
+        let runtime_api = match flags & boot_flags::RUNTIME_API {
+            0 => None,
+            _ => RuntimeApi::new(&tcp_ports, ready, !becomes_snapshot),
+        };
         Self {
             streams: (0..STREAM_SLOTS).map(|_| None).collect(),
-            tcp_ports: Ports::new(false),
+            tcp_ports,
             udp_ports: Ports::new(true),
             unix_names: Rc::default(),
             egress: Egress::default(),
-            reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
+            reaches_host_loopback: flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             is_held: false,
-            tells_listening: shared::boot().flags & boot_flags::BECOMES_SNAPSHOT == 0,
+            tells_listening: !becomes_snapshot,
             function_port,
+            runtime_api,
             ready: Rc::clone(ready),
             discarded: Vec::new(),
         }
@@ -124,6 +136,13 @@ impl Network {
                 _ => self.welcome(slot),
             }
         }
+        if let Some(runtime_api) = &mut self.runtime_api {
+            runtime_api.serve();
+            if self.tells_listening && runtime_api.is_waited_for() {
+                self.tells_listening = false;
+                shared::set_listening(true);
+            }
+        }
     }
 
     /// A new stream is in this slot.
@@ -136,20 +155,28 @@ impl Network {
             return;
         };
         self.streams[slot] = Some(Rc::downgrade(&stream));
+        match &mut self.runtime_api {
+            Some(runtime_api) if !self.is_held => return runtime_api.offer(stream),
+            Some(_) => return self.early.push_back(stream),
+            None => {}
+        }
         match self.tcp_ports.any_listener(self.function_port) {
             Some(listener) if !self.is_held => listener.offer(stream, self.function_port),
             _ => self.early.push_back(stream),
         }
     }
 
-    /// Whether somebody listens on the function's port.
+    /// Whether somebody listens on the function's port, or waits for an invocation in another way.
     pub(crate) fn is_function_listening(&self) -> bool {
+        if let Some(runtime_api) = &self.runtime_api {
+            return runtime_api.is_waited_for();
+        }
         self.tcp_ports.any_listener(self.function_port).is_some()
     }
 
     /// A socket listens on `port` now.
     fn listening(&mut self, port: u16) {
-        if port == self.function_port {
+        if port == self.function_port && self.runtime_api.is_none() {
             if self.tells_listening {
                 shared::set_listening(true);
             }
@@ -160,6 +187,13 @@ impl Network {
     /// Sets whether streams that come in wait, whoever listens; passes on those that need not.
     pub(crate) fn set_held(&mut self, is_held: bool) {
         self.is_held = is_held;
+        if let Some(runtime_api) = &mut self.runtime_api {
+            if !is_held {
+                self.early.drain(..).for_each(|stream| runtime_api.offer(stream));
+                runtime_api.serve();
+            }
+            return;
+        }
         if !is_held && let Some(listener) = self.tcp_ports.any_listener(self.function_port) {
             for stream in self.early.drain(..) {
                 listener.offer(stream, self.function_port);

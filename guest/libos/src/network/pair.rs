@@ -210,11 +210,7 @@ impl End {
         drop(inbox);
         match pulled {
             Ok(incoming) => {
-                let gets_writable = !self.pair.is_writable(before) && self.pair.is_writable(after);
-                if gets_writable || (own.is_starving.get() && self.pair.is_writable(after)) {
-                    own.is_starving.set(false);
-                    self.peer().condition.moved.wake();
-                }
+                self.tell_writer(before, after);
                 Ok(incoming)
             }
             Err(Errno::EAGAIN) => {
@@ -232,6 +228,17 @@ impl End {
         }
     }
 
+    /// Wakes whoever writes to here, if there is room again now that fewer bytes wait than before.
+    fn tell_writer(&self, before: u64, after: u64) {
+        let own = self.own();
+        let is_writable = self.pair.is_writable(after);
+        let gets_writable = !self.pair.is_writable(before) && is_writable;
+        if gets_writable || (own.is_starving.get() && is_writable) {
+            own.is_starving.set(false);
+            self.peer().condition.moved.wake();
+        }
+    }
+
     /// Writes bytes of the library OS's: all or none.
     pub(crate) fn send_own(&self, bytes: &[u8]) -> Result<(), Errno> {
         let peer = self.peer();
@@ -242,11 +249,12 @@ impl End {
 
     /// Reads bytes for the library OS; how many.
     pub(crate) fn receive_own(&self, bytes: &mut [u8]) -> usize {
-        let own = self.own();
-        let count = own.inbox.borrow_mut().pull_own_bytes(bytes);
-        if count > 0 && own.is_starving.take() {
-            self.peer().condition.moved.wake();
-        }
+        let mut inbox = self.own().inbox.borrow_mut();
+        let before = inbox.len();
+        let count = inbox.pull_own_bytes(bytes);
+        let after = inbox.len();
+        drop(inbox);
+        self.tell_writer(before, after);
         count
     }
 

@@ -1,6 +1,7 @@
 //! One stream slot in use: two byte rings shared with the monitor.
 
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::Cell;
 
 use spore_abi::layout::STREAM_RING_BYTES;
@@ -60,12 +61,13 @@ impl Stream {
         shared::host_slot(self.slot).generation == self.generation
     }
 
-    fn is_reset(&self) -> bool {
+    pub(super) fn is_reset(&self) -> bool {
         let host = shared::host_slot(self.slot);
         !self.is_current() || host.flags & host_slot_flags::RESET != 0
     }
 
-    fn has_peer_ended(&self) -> bool {
+    /// Whether the host sends no more.
+    pub(super) fn has_peer_ended(&self) -> bool {
         self.is_reset() || shared::host_slot(self.slot).flags & host_slot_flags::END_OF_STREAM != 0
     }
 
@@ -77,7 +79,8 @@ impl Stream {
         ring::used(self.state.get().receive_head, tail, STREAM_RING_BYTES).unwrap_or(0)
     }
 
-    fn room(&self) -> u32 {
+    /// How many bytes can be sent at once.
+    pub(super) fn room(&self) -> u32 {
         let head = shared::host_slot(self.slot).transmit_head;
         let used = ring::used(head, self.state.get().transmit_tail, STREAM_RING_BYTES);
         used.map_or(0, |used| STREAM_RING_BYTES - used)
@@ -111,10 +114,7 @@ impl Stream {
             Ok(done)
         })?;
         if !peek {
-            // Read on from there, a stream costs nothing for this.
-            if head == 0 && shared::host_slot(self.slot).flags & host_slot_flags::EGRESS == 0 {
-                shared::note_first_read(processor::time_stamp());
-            }
+            self.note_read(head);
             let was_full = waiting > STREAM_RING_BYTES / 2;
             self.publish(|state| state.receive_head = head.wrapping_add(done as u32));
             if was_full {
@@ -123,6 +123,42 @@ impl Stream {
             }
         }
         Ok(done)
+    }
+
+    /// Takes note of the first bytes that are read.
+    fn note_read(&self, head: u32) {
+        // Read on from there, a stream costs nothing for this.
+        if head == 0 && shared::host_slot(self.slot).flags & host_slot_flags::EGRESS == 0 {
+            shared::note_first_read(processor::time_stamp());
+        }
+    }
+
+    /// Reads up to `count` bytes for the library OS; how many.
+    pub(super) fn receive_own(&self, bytes: &mut Vec<u8>, count: usize) -> usize {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(self.received());
+        if count == 0 {
+            return 0;
+        }
+        let head = self.state.get().receive_head;
+        shared::with_receive_ring(self.slot, head, count, |[first, second]| {
+            bytes.extend_from_slice(first);
+            bytes.extend_from_slice(second);
+        });
+        self.note_read(head);
+        self.publish(|state| state.receive_head = head.wrapping_add(count));
+        count as usize
+    }
+
+    /// Sends bytes of the library OS's, as many as there is room for.
+    pub(super) fn send_own(&self, bytes: &[u8]) {
+        let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(self.room());
+        let tail = self.state.get().transmit_tail;
+        shared::with_transmit_ring(self.slot, tail, count, |[first, second]| {
+            let (start, end) = bytes[..count as usize].split_at(first.len());
+            first.copy_from_slice(start);
+            second.copy_from_slice(end);
+        });
+        self.publish(|state| state.transmit_tail = tail.wrapping_add(count));
     }
 
     /// Sends as much as there is room for.

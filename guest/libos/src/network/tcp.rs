@@ -30,6 +30,7 @@ use crate::files::Readiness;
 use crate::files::descriptors::OpenFile;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
+use crate::task::ReadyQueue;
 
 /// Most connections that wait to be accepted (`net.core.somaxconn`).
 pub(crate) const BACKLOG_MAX: usize = 4096;
@@ -58,6 +59,23 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// One of the library OS's own.
+    pub(super) fn of_library_os(ready: &Rc<ReadyQueue>, backlog: usize) -> Rc<Self> {
+        Rc::new(Self {
+            waiting: RefCell::default(),
+            backlog: Cell::new(backlog),
+            condition: Condition::new(ready),
+        })
+    }
+
+    /// The next connection of the program's, for the library OS.
+    pub(super) fn take(&self) -> Option<End> {
+        match self.accept()?.line {
+            Line::Inside(end) => Some(end),
+            Line::Outside(_) => None,
+        }
+    }
+
     /// Adds a stream of the host's.
     pub(super) fn offer(&self, stream: Rc<Stream>, port: u16) {
         // Streams have no port of their own at the far end; any constant one serves programs that print it.

@@ -97,6 +97,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         is_reset,
         egress,
         port,
+        serves_runtime_api,
         memory_bytes,
         isolation,
         processor_millis,
@@ -127,6 +128,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
     hasher.number(egress.len() as u64);
     egress.iter().for_each(|rule| hasher.text(&rule.to_string()));
     hasher.number((*port).into());
+    hasher.number((*serves_runtime_api).into());
     hasher.number(*memory_bytes);
     hasher.text(isolation.map_or("", |isolation| isolation.name()));
     hasher.number((*processor_millis).into());

@@ -147,16 +147,32 @@ pub const RUST_GLIBC: Program = Program {
     memory: "64Mi",
     pages: RUST_PAGES,
     load_path: "/tasks",
-    make: || dynamic("hyper-server", &build::rust("x86_64-unknown-linux-gnu")?),
+    make: || {
+        dynamic(
+            "hyper-server",
+            &build::rust("rust", "hyper-server", "x86_64-unknown-linux-gnu")?,
+        )
+    },
 };
 
 /// tokio and hyper, static.
 pub const RUST_MUSL: Program = Program {
     name: "rust-hyper-musl",
     needs: &[Need::RustTarget("x86_64-unknown-linux-musl")],
-    make: || build::rust("x86_64-unknown-linux-musl").map(binary),
+    make: || build::rust("rust", "hyper-server", "x86_64-unknown-linux-musl").map(binary),
     ..RUST_GLIBC
 };
+/// A Lambda function in Go, with the library of AWS.
+pub fn go_lambda() -> Result<Fixture, FixtureError> {
+    build::go("lambda", false, &[]).map(binary)
+}
+
+/// Lambda functions in Rust, with the crates of AWS.
+pub fn rust_lambda() -> Result<Fixture, FixtureError> {
+    let program = build::rust("rust-lambda", "lambda", "x86_64-unknown-linux-gnu")?;
+    dynamic("lambda", &program)
+}
+
 /// OpenJDK's own HTTP server.
 pub const JAVA: Program = Program {
     name: "java",

@@ -28,14 +28,23 @@ pub enum Need {
     File(&'static str, &'static str),
     /// A target of the Rust toolchain.
     RustTarget(&'static str),
+    /// The modules of a Go program of this suite.
+    GoModules(&'static str),
+    /// The crates of a Rust program of this suite.
+    Crates(&'static str),
 }
 
 impl Need {
     /// What to say if it is missing.
-    fn missing(self) -> Option<String> {
+    pub fn missing(self) -> Option<String> {
         match self {
             Need::Command(name) => (!is_command(name)).then(|| format!("no {name}")),
             Need::File(path, package) => (!Path::new(path).exists()).then(|| format!("no package {package}")),
+            Need::GoModules(name) => (is_command("go") && !build::has_go_modules(name))
+                .then(|| "the Go modules cannot be had".to_owned()),
+            Need::Crates(folder) => {
+                (!build::has_crates(folder)).then(|| "the crates cannot be had".to_owned())
+            }
             Need::RustTarget(target) => {
                 let sysroot = build::run(Command::new("rustc").args(["--print", "sysroot"]));
                 let library = |sysroot: String| {
