@@ -7,6 +7,7 @@
 //! * [`pages`]: the shared pages: boot page (written once by the host), host page, guest page;
 //! * [`ring`]: byte rings for streams and for the log;
 //! * [`doorbell`]: the one port, and what may be asked through it;
+//! * [`command`]: what comes first on the stream of a command;
 //! * [`process`]: what takes the place of ring 0 where the guest is a process.
 //!
 //! Every structure is `repr(C)` with explicit padding, and its size is asserted at compile time: a change to one of
@@ -14,6 +15,7 @@
 
 #![no_std]
 
+pub mod command;
 pub mod doorbell;
 pub mod layout;
 pub mod pages;
@@ -21,4 +23,4 @@ pub mod process;
 pub mod ring;
 
 /// Version of everything in this crate. A monitor refuses an image built for another one.
-pub const ABI_VERSION: u32 = 10;
+pub const ABI_VERSION: u32 = 11;

@@ -66,6 +66,10 @@ pub mod boot_flags {
     /// The instance is to become a snapshot when its program waits for its first connection: before that, it makes its
     /// [`super::TextOffer`]s.
     pub const BECOMES_SNAPSHOT: u32 = 1 << 9;
+    /// The program is a command ([`crate::command`]): it is made ready, and started when the first stream comes.
+    pub const COMMAND: u32 = 1 << 10;
+    /// What a command writes to its standard error goes where its standard output does, and not into the log.
+    pub const COMBINED_OUTPUT: u32 = 1 << 11;
 }
 
 /// What the host says of a stream slot.

@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::connection::{FunctionBody, FunctionBodyError};
+use crate::exec::CommandBody;
 
 /// Why a body broke off; the client sees its connection break.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ pub(crate) enum GatewayBody {
     Full(Option<Bytes>),
     /// A function's answer on its way through.
     Function(Box<FunctionBody>),
+    /// What a command writes, on its way through.
+    Command(Box<CommandBody>),
     /// Pieces that another task makes.
     Pieces(mpsc::Receiver<io::Result<Bytes>>),
 }
@@ -52,6 +55,9 @@ impl Body for GatewayBody {
             Self::Function(body) => body
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Command(body) => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Pieces(pieces) => pieces
                 .poll_recv(context)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(Into::into))),
@@ -62,7 +68,7 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Function(body) => body.is_end_stream(),
-            Self::Pieces(_) => false,
+            Self::Command(_) | Self::Pieces(_) => false,
         }
     }
 
@@ -70,7 +76,7 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Function(body) => body.size_hint(),
-            Self::Pieces(_) => SizeHint::default(),
+            Self::Command(_) | Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

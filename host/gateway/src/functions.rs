@@ -9,11 +9,14 @@ use std::time::{Duration, SystemTime};
 use jiff::Timestamp;
 use spore_pool::Pool;
 use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Store};
+use spore_store::{
+    Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Protocol, Store,
+};
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
+use crate::exec::ExecSettings;
 use crate::images::Names;
 use crate::metrics::InvocationCounts;
 use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
@@ -41,6 +44,8 @@ pub(crate) struct Version {
     pub(crate) template: InstanceSpec,
     isolation: Isolation,
     timeout: Duration,
+    /// None if it speaks HTTP.
+    exec: Option<Arc<ExecSettings>>,
     statistics: Arc<FunctionStatistics>,
 }
 
@@ -51,6 +56,32 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .timeout
+    }
+
+    /// How its command is run, if it is one.
+    pub(crate) fn exec(&self) -> Option<Arc<ExecSettings>> {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .exec
+            .clone()
+    }
+
+    /// A command that was deployed is booted once, so that its first invocation finds its snapshot, and OpenFaaS's clients,
+    /// which wait for an instance, find one.
+    fn make_ready(&self) {
+        if self.exec().is_some() {
+            // Where none may be idle there is nothing to wait with.
+            let _ = self.pool.pre_boot(1);
+        }
+    }
+
+    /// How it is called.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.exec() {
+            Some(_) => Protocol::Exec,
+            None => Protocol::Http,
+        }
     }
 
     /// Those of the current version.
@@ -133,6 +164,7 @@ struct Prepared {
     record: FunctionRecord,
     settings: Settings,
     isolation: Isolation,
+    exec: Option<Arc<ExecSettings>>,
     template: InstanceSpec,
 }
 
@@ -265,6 +297,7 @@ impl Functions {
         self.save(&prepared).await?;
         self.tell_sandbox(Some(&prepared.template));
         self.install(prepared);
+        self.named(&id)?.make_ready();
         Ok(())
     }
 
@@ -290,6 +323,7 @@ impl Functions {
             record,
             settings,
             isolation,
+            exec,
             template,
         } = prepared;
         let version = Version {
@@ -297,10 +331,12 @@ impl Functions {
             record: Arc::new(record),
             isolation,
             timeout: settings.timeout,
+            exec,
             statistics: FunctionStatistics::begin(),
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
         function.pool.replace(template, settings.limits);
+        function.make_ready();
         Ok(())
     }
 
@@ -349,7 +385,9 @@ impl Functions {
         if !is_intact(root).await.unwrap_or(true) {
             let (store, digest) = (self.store.clone(), function.record().image_digest);
             let image = function.record().deployment.image.clone();
-            let derived = tokio::task::spawn_blocking(move || store.images.derive_program(digest)).await;
+            let variables = variables(&function.record().deployment);
+            let derive = move || store.images.derive_program(digest, &variables);
+            let derived = tokio::task::spawn_blocking(derive).await;
             let derived = match derived {
                 Ok(derived) => derived
                     .map(drop)
@@ -423,7 +461,7 @@ impl Functions {
         image_digest: Digest,
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
-        let settings = Settings::of(&deployment, &self.config)?;
+        let mut settings = Settings::of(&deployment, &self.config)?;
         let isolation = self.sandbox.isolation(settings.isolation)?;
         let id = id_of(&deployment);
         deployment.namespace.clone_from(&id.namespace);
@@ -431,12 +469,23 @@ impl Functions {
             .secrets(&id.namespace, deployment.secrets.as_deref().unwrap_or_default())
             .await?;
         let store = self.store.clone();
-        let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
+        let variables = variables(&deployment);
+        let derive = move || store.images.derive_program(image_digest, &variables);
+        let program = tokio::task::spawn_blocking(derive).await?;
         let program = program.map_err(|source| ApiError::Derive {
             image: deployment.image.clone(),
             source,
         })?;
+        let is_command = program.protocol == Protocol::Exec;
+        if is_command {
+            settings.run_commands(&deployment)?;
+        }
         let mut template = template(&id, &deployment, program, &settings, self.config.ready_timeout);
+        let exec = match is_command {
+            true => Some(Arc::new(ExecSettings::of(&template.environment)?)),
+            false => None,
+        };
+        template.command = exec.as_ref().map(|exec| exec.command);
         template.secrets = secrets;
         // What the function is shown to have is what each of its instances is started with.
         template.isolation = Some(isolation);
@@ -449,6 +498,7 @@ impl Functions {
             },
             settings,
             isolation,
+            exec,
             template,
         })
     }
@@ -478,6 +528,7 @@ impl Functions {
             record,
             settings,
             isolation,
+            exec,
             template,
         } = prepared;
         let key = id.key();
@@ -499,6 +550,7 @@ impl Functions {
                 record: Arc::new(record),
                 isolation,
                 timeout: settings.timeout,
+                exec,
                 statistics: FunctionStatistics::begin(),
             }),
         };
@@ -515,6 +567,16 @@ fn left_out(error: &dyn Error) {
         "a function is left out until it is deployed again or removed: {}",
         one_line(error)
     );
+}
+
+/// The variables that a deployment sets.
+fn variables(deployment: &FunctionDeployment) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    if !deployment.env_process.is_empty() {
+        variables.insert("fprocess".to_owned(), deployment.env_process.clone());
+    }
+    variables.extend(deployment.env_vars.clone().unwrap_or_default());
+    variables
 }
 
 /// How instances of the function are started; the pool names each.
@@ -535,13 +597,12 @@ fn template(
         None => environment.push((name.to_owned(), value.to_owned())),
     };
     // So that programs that listen on a port of their choice choose the one that the image names.
-    set("PORT", &program.port.to_string(), false);
+    if program.protocol == Protocol::Http {
+        set("PORT", &program.port.to_string(), false);
+    }
     set("OPENFAAS_NAME", &id.name, true);
     set("OPENFAAS_NAMESPACE", &id.namespace, true);
-    if !deployment.env_process.is_empty() {
-        set("fprocess", &deployment.env_process, true);
-    }
-    for (name, value) in deployment.env_vars.iter().flatten() {
+    for (name, value) in &variables(deployment) {
         set(name, value, true);
     }
     InstanceSpec {
@@ -559,6 +620,7 @@ fn template(
         isolation: settings.isolation,
         egress: settings.egress.clone(),
         port: program.port,
+        command: None,
         memory_bytes: settings.memory_bytes,
         processor_millis: settings.processor_millis,
         ready_timeout,

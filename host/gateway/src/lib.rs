@@ -20,6 +20,7 @@ mod connection;
 mod daemon;
 mod durations;
 mod errors;
+mod exec;
 mod functions;
 mod headers;
 mod images;

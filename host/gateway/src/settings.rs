@@ -55,6 +55,8 @@ pub(crate) enum SettingsError {
     Processor { text: String },
     #[error("{setting} is `{text}`, which is not a duration: write it like 30s or 1m30s")]
     Duration { setting: &'static str, text: String },
+    #[error("the variable content_type is `{text}`, which cannot be a header")]
+    ContentType { text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
     Instances { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is no percentage from 0 to 100")]
@@ -150,6 +152,17 @@ impl Settings {
             is_reset: limits.one_invocation && switch(&deployment.annotations, RESET)?.unwrap_or(true),
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
+    }
+}
+
+impl Settings {
+    /// The function is a command: each invocation has an instance of its own, which is a copy of one that stands before
+    /// the command's first instruction unless the deployment says otherwise.
+    pub(crate) fn run_commands(&mut self, deployment: &FunctionDeployment) -> Result<(), SettingsError> {
+        self.limits.one_invocation = true;
+        self.is_cloned = switch(&deployment.annotations, CLONING)?.unwrap_or(true);
+        self.is_reset = switch(&deployment.annotations, RESET)?.unwrap_or(true);
+        Ok(())
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct FunctionStatus {
     root: Option<&'static str>,
     /// Another one: what is around its instances, `vm` or `process`.
     isolation: &'static str,
+    /// And how it is called: `http`, or `exec` if a command is run for each invocation.
+    protocol: &'static str,
 }
 
 // The reference is serde's demand.
@@ -93,6 +95,7 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         created_at: record.created_at,
         root: function.has_file_system().then_some("file-system"),
         isolation: function.isolation().name(),
+        protocol: function.protocol().name(),
     }
 }
 

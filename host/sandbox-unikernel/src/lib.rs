@@ -16,6 +16,7 @@
 mod actor;
 mod cgroup;
 mod channel;
+mod command;
 mod confinement;
 mod demand;
 mod egress;
@@ -53,11 +54,12 @@ use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use actor::{Actor, Command, Readiness};
+use actor::{Actor, Command, Readiness, Tellers};
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
@@ -246,6 +248,9 @@ fn start_request(
             })
             .collect(),
         port: spec.port,
+        command: spec.command.map(|command| protocol::Command {
+            combines_output: command.combines_output,
+        }),
         memory_bytes: spec.memory_bytes,
         root: match spec.root {
             Root::Program(_) => RootKind::Program,
@@ -474,6 +479,7 @@ impl UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
+        let (finished_sender, finished) = watch::channel(None);
         let (stages_sender, stages) = watch::channel(StartStages {
             begun: Some(begun),
             shell_taken: Some(shell_taken),
@@ -489,7 +495,12 @@ impl UnikernelSandbox {
             log,
             Arc::clone(&opened),
         );
-        tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
+        let tellers = Tellers {
+            stages: stages_sender,
+            finished: finished_sender,
+            end: end_sender,
+        };
+        tokio::spawn(actor.run(command_queue, ready_sender, tellers));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
@@ -497,6 +508,7 @@ impl UnikernelSandbox {
             commands,
             opened,
             stages,
+            finished,
             end,
         };
 
@@ -541,6 +553,8 @@ struct UnikernelInstance {
     opened: Arc<AtomicU32>,
     /// Has changed, or will not change any more, when all is known.
     stages: watch::Receiver<StartStages>,
+    /// How the command has ended that was started last.
+    finished: watch::Receiver<Option<EndReport>>,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -567,6 +581,32 @@ impl Instance for UnikernelInstance {
         }
         let stream = UnixStream::from_std(ours).map_err(ConnectError::Host)?;
         Ok(Box::new(Ingress(stream)))
+    }
+
+    async fn run_command(
+        &self,
+        variables: &[(String, Vec<u8>)],
+    ) -> Result<Box<dyn IngressStream>, ConnectError> {
+        let preamble = command::preamble(variables).map_err(ConnectError::Host)?;
+        let mut stream = self.connect().await?;
+        match stream.write_all(&preamble).await {
+            Ok(()) => Ok(stream),
+            // It is the monitor that has gone.
+            Err(_) => Err(ConnectError::Ended(self.ended().await)),
+        }
+    }
+
+    async fn finished(&self) -> EndReport {
+        let mut finished = self.finished.clone();
+        match finished
+            .wait_for(Option::is_some)
+            .await
+            .map(|report| report.clone())
+        {
+            Ok(Some(report)) => report,
+            // The actor has gone, and has left the other report.
+            Ok(None) | Err(_) => self.ended().await,
+        }
     }
 
     async fn ended(&self) -> EndReport {
@@ -638,6 +678,7 @@ mod tests {
             is_reset: false,
             egress: Vec::new(),
             port: 8080,
+            command: None,
             memory_bytes: 1 << 20,
             isolation: None,
             processor_millis: 1000,

@@ -388,6 +388,7 @@ mod tests {
             is_reset: false,
             egress: Vec::new(),
             port: 8080,
+            command: None,
             memory_bytes,
             isolation: None,
             processor_millis: 1000,

@@ -9,7 +9,8 @@
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/downloads/HEX        blobs that are being pulled: the next try goes on with what is there
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
-//!                          its root file system as `root.erofs`; and what that file is known by as `seal.json`
+//!                          its root file system as `root.erofs`; what that file is known by as `seal.json`, and
+//!                          programs that were found in it as `checked.json`
 //! DIR/snapshots/           the sandbox's, if it keeps any; nothing of this store's
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
 //! ```
@@ -35,6 +36,7 @@ mod logs;
 mod manifests;
 mod namespaces;
 mod program;
+mod protocol;
 mod queue;
 mod records;
 mod reference;
@@ -64,6 +66,7 @@ pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
 pub use manifests::{AnyManifest, choose_platform, digest_of, platforms};
 pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
+pub use protocol::Protocol;
 pub use queue::{QueueChange, QueueStore};
 pub use records::{RecordError, Records};
 pub use reference::{ImageReference, ReferenceParseError, Selector, is_repository, is_tag};

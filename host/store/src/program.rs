@@ -7,6 +7,7 @@
 //!
 //! Beside each is a file that tells its length, time and digest: one that is not as it was made is made again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,13 +19,14 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use spore_rootfs::{ImageError, Owners, make_image};
 use spore_sandbox::Root;
-use tempfile::{Builder, NamedTempFile};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::{persist, sync_directory};
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
 use crate::manifests::{choose_platform, platforms};
+use crate::protocol::Protocol;
 use crate::unikernels::{self, URUNC_FILE, Unikernel};
 use crate::unpack::{LayerError, Unpacker};
 
@@ -33,6 +35,9 @@ const PROGRAM_FILE: &str = "program";
 const FILE_SYSTEM_FILE: &str = "root.erofs";
 /// What tells whether it is as it was made.
 const SEAL_FILE: &str = "seal.json";
+/// What tells which of its programs were looked for and found, and how many there are in it.
+const CHECKED_FILE: &str = "checked.json";
+const CHECKED_MAX: usize = 64;
 /// Longest configuration of an image, in bytes.
 const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
 /// Port of a function whose image exposes none.
@@ -47,7 +52,9 @@ pub struct Program {
     pub root: Root,
     /// Digest of that file.
     pub root_digest: Digest,
-    /// `argv`: the image's entry point and command.
+    /// How it is called.
+    pub protocol: Protocol,
+    /// `argv`: the image's entry point and command, or the command that is run for each invocation.
     pub arguments: Vec<String>,
     /// The image's environment variables.
     pub environment: Vec<(String, String)>,
@@ -98,6 +105,18 @@ pub enum DeriveError {
         /// What it is.
         unikernel: Box<Unikernel>,
     },
+    /// The command that is to be run for each invocation is not in the image.
+    #[error(
+        "the command `{command}` is to be run for each invocation (fprocess), and the image has no such program: name one \
+         that it has"
+    )]
+    NoCommand {
+        /// The command's first word.
+        command: String,
+        /// What was looked for.
+        #[source]
+        source: LayerError,
+    },
     /// The image names no program.
     #[error("the image has neither an entry point nor a command")]
     NoEntrypoint,
@@ -128,9 +147,14 @@ pub enum DeriveError {
 }
 
 impl ImageStore {
-    /// What an instance of the image with this manifest runs. Program or root file system are made from the layers the
-    /// first time, and the program is checked: what cannot run at all is refused.
-    pub fn derive_program(&self, manifest: Digest) -> Result<Program, DeriveError> {
+    /// What an instance of the image with this manifest runs where these variables are set besides the image's. Program or
+    /// root file system are made from the layers the first time, and the program is checked: what cannot run at all is
+    /// refused.
+    pub fn derive_program(
+        &self,
+        manifest: Digest,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Program, DeriveError> {
         let manifest = self.image_manifest(manifest)?;
         let configuration = self.any_configuration(&manifest.content)?;
         if let Some(unikernel) = unikernels::recognise(&manifest.content, &configuration) {
@@ -141,6 +165,9 @@ impl ImageStore {
         let config = configuration.config().clone().unwrap_or_default();
         let mut arguments = config.entrypoint().clone().unwrap_or_default();
         arguments.extend(config.cmd().iter().flatten().cloned());
+        let mut all_variables: BTreeMap<_, _> = environment(&config).into_iter().collect();
+        all_variables.extend(variables.clone());
+        let (protocol, arguments) = Protocol::of(&arguments, &all_variables);
         let command = arguments
             .first()
             .filter(|command| !command.is_empty())
@@ -148,8 +175,20 @@ impl ImageStore {
             .clone();
         let folder = self.derived.join(manifest.digest.to_hex());
         let (root, root_digest) = match intact_root(&folder, &self.uploads) {
-            Some(found) => found,
-            None => self.derive_root(&manifest.content, &config, &command, &folder)?,
+            Some(found) => {
+                if protocol == Protocol::Exec {
+                    self.check_command(&manifest.content, &config, &command, &folder)?;
+                }
+                found
+            }
+            None => {
+                let derived = self.derive_root(&manifest.content, &config, &command, &folder);
+                let derived = derived.map_err(|error| no_command(error, protocol, &command))?;
+                let mut checked = Checked::read(&folder);
+                checked.add(&config, &command);
+                checked.write(&folder, &self.uploads)?;
+                derived
+            }
         };
         let mut environment = environment(&config);
         if matches!(root, Root::FileSystem(_)) && environment.iter().all(|(name, _)| name != "PATH") {
@@ -158,6 +197,7 @@ impl ImageStore {
         Ok(Program {
             root,
             root_digest,
+            protocol,
             arguments,
             environment,
             port: port(&config)?,
@@ -235,14 +275,29 @@ impl ImageStore {
         })
     }
 
-    /// Unpacks the layers, checks the program in them and stores what an instance needs of them in `folder`.
-    fn derive_root(
+    /// Checks a program of an image whose root is there, unless that was done before.
+    fn check_command(
         &self,
         manifest: &ImageManifest,
         config: &Config,
         command: &str,
         folder: &Path,
-    ) -> Result<(Root, Digest), DeriveError> {
+    ) -> Result<(), DeriveError> {
+        let mut checked = Checked::read(folder);
+        if checked.holds(config, command) {
+            return Ok(());
+        }
+        let (unpacked, unpacker) = self.unpack(manifest)?;
+        let program = find_program(&unpacker, config, command).map_err(DeriveError::Layers);
+        let program = program.map_err(|error| no_command(error, Protocol::Exec, command))?;
+        check_needs(&unpacker, command, program)?;
+        unpacked.close()?;
+        checked.add(config, command);
+        Ok(checked.write(folder, &self.uploads)?)
+    }
+
+    /// Unpacks the layers into a folder of their own, in `root`.
+    fn unpack(&self, manifest: &ImageManifest) -> Result<(TempDir, Unpacker), DeriveError> {
         // Emptied at start-up, so that nothing of a daemon that was killed stays.
         let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
         // Nobody else may enter; inside is the root, which everybody may.
@@ -255,6 +310,19 @@ impl ImageStore {
             let added = unpacker.add(number, self.layer(manifest, number)?);
             added.map_err(|error| self.unreadable_layer(manifest, number, error))?;
         }
+        Ok((unpacked, unpacker))
+    }
+
+    /// Unpacks the layers, checks the program in them and stores what an instance needs of them in `folder`.
+    fn derive_root(
+        &self,
+        manifest: &ImageManifest,
+        config: &Config,
+        command: &str,
+        folder: &Path,
+    ) -> Result<(Root, Digest), DeriveError> {
+        let (unpacked, mut unpacker) = self.unpack(manifest)?;
+        let root = unpacked.path().join("root");
         if let Some(unikernel) = unpacker
             .open_file(URUNC_FILE)
             .ok()
@@ -264,22 +332,7 @@ impl ImageStore {
             return Err(DeriveError::Unikernel { unikernel });
         }
         let program = find_program(&unpacker, config, command)?;
-        let check = |file: File| {
-            check_program(file).map_err(|source| DeriveError::Program {
-                program: command.to_owned(),
-                source,
-            })
-        };
-        let needs = check(program.try_clone()?)?;
-        let is_static = needs == Needs::Nothing;
-        if let Needs::Interpreter(interpreter) = needs
-            && unpacker.open_file(&interpreter).is_err()
-        {
-            return Err(DeriveError::Program {
-                program: command.to_owned(),
-                source: ElfError::NoInterpreter { interpreter },
-            });
-        }
+        let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
         let stored = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
             (&program).rewind()?;
@@ -303,6 +356,65 @@ impl ImageStore {
             tracing::warn!(%error, "an unpacked image could not be removed; the next start does it");
         }
         Ok(stored)
+    }
+}
+
+/// Whether a program is static. One that cannot run, or not without what the image does not have, is refused.
+fn check_needs(unpacker: &Unpacker, command: &str, program: File) -> Result<bool, DeriveError> {
+    let refused = |source| DeriveError::Program {
+        program: command.to_owned(),
+        source,
+    };
+    match check_program(program).map_err(refused)? {
+        Needs::Nothing => Ok(true),
+        Needs::Interpreter(interpreter) if unpacker.open_file(&interpreter).is_err() => {
+            Err(refused(ElfError::NoInterpreter { interpreter }))
+        }
+        Needs::Interpreter(_) => Ok(false),
+    }
+}
+
+/// What is said where a command is not there.
+fn no_command(error: DeriveError, protocol: Protocol, command: &str) -> DeriveError {
+    match error {
+        DeriveError::Layers(source @ LayerError::NotFound { .. }) if protocol == Protocol::Exec => {
+            let command = command.to_owned();
+            DeriveError::NoCommand { command, source }
+        }
+        other => other,
+    }
+}
+
+/// The programs of an image that were looked for and found.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Checked(BTreeSet<String>);
+
+impl Checked {
+    /// None where it cannot be told.
+    fn read(folder: &Path) -> Self {
+        let bytes = fs::read(folder.join(CHECKED_FILE)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn key(config: &Config, command: &str) -> String {
+        candidates(config, command).join(":")
+    }
+
+    fn holds(&self, config: &Config, command: &str) -> bool {
+        self.0.contains(&Self::key(config, command))
+    }
+
+    fn add(&mut self, config: &Config, command: &str) {
+        if self.0.len() >= CHECKED_MAX {
+            self.0.clear();
+        }
+        self.0.insert(Self::key(config, command));
+    }
+
+    fn write(&self, folder: &Path, uploads: &Path) -> io::Result<()> {
+        let mut file = NamedTempFile::new_in(uploads)?;
+        serde_json::to_writer(&mut file, self)?;
+        persist(file, &folder.join(CHECKED_FILE))
     }
 }
 

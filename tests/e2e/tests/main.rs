@@ -13,6 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::{program, unikernels_can_run};
 
 mod clones;
+mod commands;
 mod confinement;
 mod density;
 mod deploy;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
         clones::TESTS,
+        commands::TESTS,
         confinement::TESTS,
         density::TESTS,
         deploy::TESTS,

@@ -19,9 +19,17 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
     if arguments.json {
         return super::print_json(&serde_json::to_value(functions)?);
     }
-    let head = ["NAME", "INSTANCES", "INVOCATIONS", "ISOLATION", "AGE", "IMAGE"]
-        .map(str::to_owned)
-        .to_vec();
+    let head = [
+        "NAME",
+        "INSTANCES",
+        "INVOCATIONS",
+        "ISOLATION",
+        "PROTOCOL",
+        "AGE",
+        "IMAGE",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let now = Timestamp::now();
     let rows = functions.iter().map(|function| {
         vec![
@@ -29,6 +37,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
             function.replicas.to_string(),
             function.invocation_count.to_string(),
             function.isolation.clone(),
+            function.protocol.clone(),
             age(&function.created_at, now),
             short_image(&function.image),
         ]
@@ -99,6 +108,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ("memory", memory.unwrap_or_else(|| "default".into())),
         ("cpu", cpu.unwrap_or_else(|| "default".into())),
         ("isolation", isolation_of(function)),
+        ("protocol", protocol_of(function)),
         ("root", root.to_owned()),
         ("egress", egress.unwrap_or_else(|| "none".into())),
         ("secrets", secrets_of(function)),
@@ -115,11 +125,20 @@ fn secrets_of(function: &FunctionStatus) -> String {
     }
 }
 
+/// How it is called, in words.
+fn protocol_of(function: &FunctionStatus) -> String {
+    match (function.protocol.as_str(), function.env_process.as_str()) {
+        ("exec", "") => "exec (the image's command is run for each invocation)".to_owned(),
+        ("exec", command) => format!("exec (`{command}` is run for each invocation)"),
+        (other, _) => other.to_owned(),
+    }
+}
+
 /// What is around the instances, in words.
 fn isolation_of(function: &FunctionStatus) -> String {
     let per_request = function.annotations.get(super::deploy::PER_REQUEST_ANNOTATION);
     match function.isolation.as_str() {
-        "vm" if per_request.is_some_and(|value| value == "true") => {
+        "vm" if per_request.is_some_and(|value| value == "true") || function.protocol == "exec" => {
             "vm (a virtual machine for each invocation)".to_owned()
         }
         "vm" => "vm (a virtual machine for each instance)".to_owned(),

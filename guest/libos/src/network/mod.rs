@@ -79,6 +79,8 @@ pub(crate) struct Network {
     early: VecDeque<Rc<Stream>>,
     /// No stream may be passed on now.
     is_held: bool,
+    /// A command waits for the first stream.
+    awaits_command_stream: bool,
     /// The host learns that somebody listens as soon as that is so, and not when the program waits.
     tells_listening: bool,
     function_port: u16,
@@ -99,6 +101,7 @@ impl Network {
             reaches_host_loopback: shared::boot().flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             is_held: false,
+            awaits_command_stream: shared::boot().flags & boot_flags::COMMAND != 0,
             tells_listening: shared::boot().flags & boot_flags::BECOMES_SNAPSHOT == 0,
             function_port,
             ready: Rc::clone(ready),
@@ -142,9 +145,16 @@ impl Network {
         }
     }
 
-    /// Whether somebody listens on the function's port.
+    /// The first stream, once it is there.
+    pub(crate) fn take_for_command(&mut self) -> Option<Rc<Stream>> {
+        let stream = self.early.pop_front()?;
+        self.awaits_command_stream = false;
+        Some(stream)
+    }
+
+    /// Whether somebody listens on the function's port, or a command waits.
     pub(crate) fn is_function_listening(&self) -> bool {
-        self.tcp_ports.any_listener(self.function_port).is_some()
+        self.awaits_command_stream || self.tcp_ports.any_listener(self.function_port).is_some()
     }
 
     /// A socket listens on `port` now.

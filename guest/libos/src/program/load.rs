@@ -1,7 +1,8 @@
 //! Puts a program into memory.
 //!
 //! First everything is looked up that can be wrong with the files ([`resolve`]): scripts lead to their interpreters,
-//! dynamic programs to theirs. Then the current address space, which is empty, is filled ([`place`]).
+//! dynamic programs to theirs. Then the current address space, which is empty, is filled ([`place`]), for a command
+//! in two steps.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -218,11 +219,22 @@ fn parse(file: &Rc<dyn File>) -> Result<Executable, ElfError> {
     })
 }
 
+/// Where the segments of a program lie in memory.
+pub(crate) struct Segments {
+    bias: u64,
+    interpreter_bias: Option<u64>,
+    virtual_object: u64,
+}
+
 /// Fills the current address space, in which nothing is mapped.
 pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -> Result<Placed, LoadError> {
-    let mut random = [0; 16];
-    kernel.random.fill(&mut random);
-    let boot = shared::boot();
+    let segments = place_segments(kernel, image)?;
+    place_stack(kernel, image, &segments, environment)
+}
+
+/// Puts everything into the current address space, in which nothing is mapped, that is the same whenever the program is
+/// started.
+pub(crate) fn place_segments(kernel: &mut Kernel, image: &Image) -> Result<Segments, LoadError> {
     let space = &mut kernel.process.space;
     let program = &image.program;
     let bias = if program.executable.is_position_independent {
@@ -238,8 +250,28 @@ pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -
         Some(interpreter) => Some(map_interpreter(space, interpreter)?),
         None => None,
     };
+    Ok(Segments {
+        bias,
+        interpreter_bias,
+        virtual_object: vdso::map(space)?,
+    })
+}
+
+/// Gives a program whose segments are in place its stack.
+pub(crate) fn place_stack(
+    kernel: &mut Kernel,
+    image: &Image,
+    segments: &Segments,
+    environment: &Strings,
+) -> Result<Placed, LoadError> {
+    let mut random = [0; 16];
+    kernel.random.fill(&mut random);
+    let boot = shared::boot();
+    let space = &mut kernel.process.space;
+    let program = &image.program;
+    let bias = segments.bias;
     let entry = bias.wrapping_add(program.executable.entry);
-    let first_instruction = match (&image.interpreter, interpreter_bias) {
+    let first_instruction = match (&image.interpreter, segments.interpreter_bias) {
         (Some(interpreter), Some(bias)) => bias.wrapping_add(interpreter.executable.entry),
         _ => entry,
     };
@@ -252,8 +284,8 @@ pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -
         entry,
         headers_address: headers.map_or(0, |address| bias.wrapping_add(address)),
         headers_count: u64::from(program.executable.headers_count),
-        interpreter_base: interpreter_bias.unwrap_or(0),
-        virtual_object: vdso::map(space)?,
+        interpreter_base: segments.interpreter_bias.unwrap_or(0),
+        virtual_object: segments.virtual_object,
         signal_frame_bytes: boot.extended_state_bytes.saturating_add(SIGNAL_FRAME_BYTES),
         random,
         processor_features: processor::features(),

@@ -97,6 +97,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         is_reset,
         egress,
         port,
+        command,
         memory_bytes,
         isolation,
         processor_millis,
@@ -127,6 +128,10 @@ fn configuration(spec: &InstanceSpec) -> Digest {
     hasher.number(egress.len() as u64);
     egress.iter().for_each(|rule| hasher.text(&rule.to_string()));
     hasher.number((*port).into());
+    hasher.number(match command {
+        None => 0,
+        Some(command) => 1 + u64::from(command.combines_output),
+    });
     hasher.number(*memory_bytes);
     hasher.text(isolation.map_or("", |isolation| isolation.name()));
     hasher.number((*processor_millis).into());
