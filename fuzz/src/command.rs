@@ -26,7 +26,10 @@ mod tests {
     #[test]
     fn the_seeds_are_variables_or_are_refused() {
         let whole = |seed: &[u8]| spore_libos::fuzzing::command_variables(&seed[1..], seed[0].into());
-        let found: Vec<bool> = seeds().iter().map(|seed| whole(&[&[seed[0].max(1)], &seed[1..]].concat())).collect();
+        let found: Vec<bool> = seeds()
+            .iter()
+            .map(|seed| whole(&[&[seed[0].max(1)], &seed[1..]].concat()))
+            .collect();
         assert_eq!(found, [true, true, false, false, false, false]);
     }
 }

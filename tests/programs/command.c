@@ -28,7 +28,7 @@ int main(int count, char **arguments) {
         raise((int)number);
     }
     if (strcmp(what, "crash") == 0) {
-        *(volatile int *)8 = 1;
+        __builtin_trap();
     }
     if (strcmp(what, "write") == 0) { // so many MB, then an exit status
         static char block[1 << 16];

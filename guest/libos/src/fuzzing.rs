@@ -139,12 +139,20 @@ pub fn command_variables(stream: &[u8], step: usize) -> bool {
         return false;
     };
     let bytes: usize = variables.iter().map(|text| text.len() + 1).sum();
-    assert_eq!(bytes + PREAMBLE_HEADER_BYTES, whole, "what comes after is the program's");
+    assert_eq!(
+        bytes + PREAMBLE_HEADER_BYTES,
+        whole,
+        "what comes after is the program's"
+    );
     assert!(bytes <= VARIABLES_BYTES_MAX);
     let of_function = alloc::vec![b"A=of the function".to_vec()];
     let merged = command::merged(of_function, variables.clone());
     assert!(merged.len() <= variables.len() + 1);
-    assert!(merged.iter().all(|text| text.contains(&b'=') && !text.contains(&0)));
+    assert!(
+        merged
+            .iter()
+            .all(|text| text.contains(&b'=') && !text.contains(&0))
+    );
     true
 }
 

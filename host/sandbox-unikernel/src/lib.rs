@@ -510,6 +510,7 @@ impl UnikernelSandbox {
             stages,
             finished,
             end,
+            is_command: spec.command.is_some(),
         };
 
         if is_clone {
@@ -555,6 +556,8 @@ struct UnikernelInstance {
     stages: watch::Receiver<StartStages>,
     /// How the command has ended that was started last.
     finished: watch::Receiver<Option<EndReport>>,
+    /// It takes no streams but that of a command.
+    is_command: bool,
     end: watch::Receiver<Option<EndReport>>,
 }
 
@@ -587,6 +590,9 @@ impl Instance for UnikernelInstance {
         &self,
         variables: &[(String, Vec<u8>)],
     ) -> Result<Box<dyn IngressStream>, ConnectError> {
+        if !self.is_command {
+            return Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into()));
+        }
         let preamble = command::preamble(variables).map_err(ConnectError::Host)?;
         let mut stream = self.connect().await?;
         match stream.write_all(&preamble).await {

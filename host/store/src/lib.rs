@@ -21,6 +21,7 @@
 mod archive;
 mod check;
 mod collect;
+mod commands;
 mod credentials;
 mod database;
 mod deployment;

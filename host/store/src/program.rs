@@ -7,7 +7,7 @@
 //!
 //! Beside each is a file that tells its length, time and digest: one that is not as it was made is made again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -22,6 +22,7 @@ use spore_sandbox::Root;
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
+use crate::commands::{Checked, no_command};
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::{persist, sync_directory};
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
@@ -35,9 +36,6 @@ const PROGRAM_FILE: &str = "program";
 const FILE_SYSTEM_FILE: &str = "root.erofs";
 /// What tells whether it is as it was made.
 const SEAL_FILE: &str = "seal.json";
-/// What tells which of its programs were looked for and found, and how many there are in it.
-const CHECKED_FILE: &str = "checked.json";
-const CHECKED_MAX: usize = 64;
 /// Longest configuration of an image, in bytes.
 const MAX_CONFIGURATION_BYTES: usize = 4 << 20;
 /// Port of a function whose image exposes none.
@@ -167,6 +165,7 @@ impl ImageStore {
         arguments.extend(config.cmd().iter().flatten().cloned());
         let mut all_variables: BTreeMap<_, _> = environment(&config).into_iter().collect();
         all_variables.extend(variables.clone());
+        let entry = arguments.first().cloned();
         let (protocol, arguments) = Protocol::of(&arguments, &all_variables);
         let command = arguments
             .first()
@@ -176,13 +175,13 @@ impl ImageStore {
         let folder = self.derived.join(manifest.digest.to_hex());
         let (root, root_digest) = match intact_root(&folder, &self.uploads) {
             Some(found) => {
-                if protocol == Protocol::Exec {
+                if protocol == Protocol::Exec && matches!(found.0, Root::FileSystem(_)) {
                     self.check_command(&manifest.content, &config, &command, &folder)?;
                 }
                 found
             }
             None => {
-                let derived = self.derive_root(&manifest.content, &config, &command, &folder);
+                let derived = self.derive_root(&manifest.content, &config, &command, entry, &folder);
                 let derived = derived.map_err(|error| no_command(error, protocol, &command))?;
                 let mut checked = Checked::read(&folder);
                 checked.add(&config, &command);
@@ -275,29 +274,8 @@ impl ImageStore {
         })
     }
 
-    /// Checks a program of an image whose root is there, unless that was done before.
-    fn check_command(
-        &self,
-        manifest: &ImageManifest,
-        config: &Config,
-        command: &str,
-        folder: &Path,
-    ) -> Result<(), DeriveError> {
-        let mut checked = Checked::read(folder);
-        if checked.holds(config, command) {
-            return Ok(());
-        }
-        let (unpacked, unpacker) = self.unpack(manifest)?;
-        let program = find_program(&unpacker, config, command).map_err(DeriveError::Layers);
-        let program = program.map_err(|error| no_command(error, Protocol::Exec, command))?;
-        check_needs(&unpacker, command, program)?;
-        unpacked.close()?;
-        checked.add(config, command);
-        Ok(checked.write(folder, &self.uploads)?)
-    }
-
     /// Unpacks the layers into a folder of their own, in `root`.
-    fn unpack(&self, manifest: &ImageManifest) -> Result<(TempDir, Unpacker), DeriveError> {
+    pub(crate) fn unpack(&self, manifest: &ImageManifest) -> Result<(TempDir, Unpacker), DeriveError> {
         // Emptied at start-up, so that nothing of a daemon that was killed stays.
         let unpacked = Builder::new().prefix("unpacked-").tempdir_in(&self.uploads)?;
         // Nobody else may enter; inside is the root, which everybody may.
@@ -319,6 +297,7 @@ impl ImageStore {
         manifest: &ImageManifest,
         config: &Config,
         command: &str,
+        entry: Option<String>,
         folder: &Path,
     ) -> Result<(Root, Digest), DeriveError> {
         let (unpacked, mut unpacker) = self.unpack(manifest)?;
@@ -331,7 +310,12 @@ impl ImageStore {
             let unikernel = Box::new(unikernel);
             return Err(DeriveError::Unikernel { unikernel });
         }
-        let program = find_program(&unpacker, config, command)?;
+        let program = match find_program(&unpacker, config, command) {
+            Err(error @ LayerError::NotFound { .. }) => {
+                only_program(&unpacker, config, entry)?.ok_or(DeriveError::Layers(error))?
+            }
+            found => found?,
+        };
         let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
         let stored = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
@@ -359,8 +343,17 @@ impl ImageStore {
     }
 }
 
+/// The program of an image that holds nothing else, by whatever name a command calls it.
+fn only_program(unpacker: &Unpacker, config: &Config, entry: Option<String>) -> io::Result<Option<File>> {
+    let found = entry.and_then(|entry| find_program(unpacker, config, &entry).ok());
+    match found {
+        Some(program) if unpacker.holds_only(&program)? => Ok(Some(program)),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a program is static. One that cannot run, or not without what the image does not have, is refused.
-fn check_needs(unpacker: &Unpacker, command: &str, program: File) -> Result<bool, DeriveError> {
+pub(crate) fn check_needs(unpacker: &Unpacker, command: &str, program: File) -> Result<bool, DeriveError> {
     let refused = |source| DeriveError::Program {
         program: command.to_owned(),
         source,
@@ -371,50 +364,6 @@ fn check_needs(unpacker: &Unpacker, command: &str, program: File) -> Result<bool
             Err(refused(ElfError::NoInterpreter { interpreter }))
         }
         Needs::Interpreter(_) => Ok(false),
-    }
-}
-
-/// What is said where a command is not there.
-fn no_command(error: DeriveError, protocol: Protocol, command: &str) -> DeriveError {
-    match error {
-        DeriveError::Layers(source @ LayerError::NotFound { .. }) if protocol == Protocol::Exec => {
-            let command = command.to_owned();
-            DeriveError::NoCommand { command, source }
-        }
-        other => other,
-    }
-}
-
-/// The programs of an image that were looked for and found.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Checked(BTreeSet<String>);
-
-impl Checked {
-    /// None where it cannot be told.
-    fn read(folder: &Path) -> Self {
-        let bytes = fs::read(folder.join(CHECKED_FILE)).unwrap_or_default();
-        serde_json::from_slice(&bytes).unwrap_or_default()
-    }
-
-    fn key(config: &Config, command: &str) -> String {
-        candidates(config, command).join(":")
-    }
-
-    fn holds(&self, config: &Config, command: &str) -> bool {
-        self.0.contains(&Self::key(config, command))
-    }
-
-    fn add(&mut self, config: &Config, command: &str) {
-        if self.0.len() >= CHECKED_MAX {
-            self.0.clear();
-        }
-        self.0.insert(Self::key(config, command));
-    }
-
-    fn write(&self, folder: &Path, uploads: &Path) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(uploads)?;
-        serde_json::to_writer(&mut file, self)?;
-        persist(file, &folder.join(CHECKED_FILE))
     }
 }
 
@@ -433,7 +382,7 @@ pub(crate) fn derived_file(folder: &Path) -> Option<(&'static str, u64)> {
 }
 
 /// The file of the program that the image's command names.
-fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<File, LayerError> {
+pub(crate) fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<File, LayerError> {
     let mut found = Err(LayerError::NotFound {
         path: command.to_owned(),
     });
@@ -573,7 +522,7 @@ fn to_digest(digest: &oci_spec::image::Digest) -> Result<Digest, DeriveError> {
 }
 
 /// Where the command may lie, as `execvp` looks for it in the image's working directory.
-fn candidates(config: &Config, command: &str) -> Vec<String> {
+pub(crate) fn candidates(config: &Config, command: &str) -> Vec<String> {
     if command.starts_with('/') {
         return vec![command.to_owned()];
     }

@@ -8,7 +8,6 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Method, StatusCode};
 use spore_test_harness::callbacks::Callbacks;
 use spore_test_harness::client::{request, with_body};
@@ -78,14 +77,15 @@ fn daemon_with(name: &str, command: &str, options: &[&str]) -> Daemon {
 }
 
 fn deploy(daemon: &Daemon, name: &str, command: &str, options: &[&str]) {
-    let command = format!("/command {command}");
+    let command = format!("command {command}");
     let options = [&["--fprocess", &command], options].concat();
     daemon.deploy(name, &program::build("command"), &options);
 }
 
-fn post(daemon: &Daemon, function: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
+fn post(daemon: &Daemon, function: &str, body: impl Into<Vec<u8>>) -> (StatusCode, Vec<u8>) {
+    let body: Vec<u8> = body.into();
     let answer = daemon.send_body(Method::POST, &format!("/function/{function}"), body);
-    (answer.status, answer.body)
+    (answer.status, answer.body.to_vec())
 }
 
 /// Bytes that do not repeat soon.
@@ -244,7 +244,7 @@ fn input_need_not_be_read() {
     for count in [1, 100_000, 20 << 20] {
         assert_eq!(
             post(&daemon, "deaf", noise(count)),
-            (StatusCode::OK, Bytes::new()),
+            (StatusCode::OK, Vec::new()),
             "{count}"
         );
     }
@@ -371,7 +371,7 @@ fn an_answer_waits_for_the_end() {
     let daemon = daemon_with("late", "answer-then-sleep 0", &[]);
     assert_eq!(
         post(&daemon, "late", noise(1 << 20)),
-        (StatusCode::OK, Bytes::from("all of it\n"))
+        (StatusCode::OK, Vec::from("all of it\n"))
     );
     deploy(&daemon, "later", "answer-then-sleep 6", &[]);
     assert_eq!(post(&daemon, "later", "").0, StatusCode::INTERNAL_SERVER_ERROR);
@@ -437,15 +437,13 @@ fn nobody_need_wait_for_a_command() {
 fn secrets_and_logs_are_as_for_servers() {
     let daemon = Daemon::start();
     let root = busybox_root();
-    daemon.spore_ok(&["secret", "create", "key", "--from-literal", "hush"]);
+    let secret = |value: &str| format!(r#"{{"name": "key", "value": "{value}"}}"#);
+    daemon.send_body(Method::POST, "/system/secrets", secret("hush"));
     let command = "cat /var/openfaas/secrets/key";
     deploy_root(&daemon, "reader", root.path(), command, &["--secret", "key"]);
-    assert_eq!(post(&daemon, "reader", ""), (StatusCode::OK, Bytes::from("hush")));
-    daemon.spore_ok(&["secret", "update", "key", "--from-literal", "louder"]);
-    assert_eq!(
-        post(&daemon, "reader", ""),
-        (StatusCode::OK, Bytes::from("louder"))
-    );
+    assert_eq!(post(&daemon, "reader", ""), (StatusCode::OK, Vec::from("hush")));
+    daemon.send_body(Method::PUT, "/system/secrets", secret("louder"));
+    assert_eq!(post(&daemon, "reader", ""), (StatusCode::OK, Vec::from("louder")));
     let log = daemon.wait_for_log("reader", "Wrote 6 Bytes - Duration: ");
     assert!(
         log.contains("Forking fprocess.") && !log.contains("hush"),
@@ -505,7 +503,7 @@ fn without_snapshots_all_is_the_same() {
     for _ in 0..5 {
         assert_eq!(
             post(&daemon, "once", ""),
-            (StatusCode::OK, Bytes::from("pristine\n"))
+            (StatusCode::OK, Vec::from("pristine\n"))
         );
         assert_eq!(post(&daemon, "exit", "").0, StatusCode::INTERNAL_SERVER_ERROR);
     }
@@ -534,10 +532,7 @@ fn what_is_no_command_is_refused() {
     assert!(refusal.contains("exec_timeout"), "{refusal}");
     // Another command of the same image is looked for once.
     daemon.spore_ok(&["deploy", "other", "--image", &image, "--fprocess", "/bin/rev"]);
-    assert_eq!(
-        post(&daemon, "other", "abc"),
-        (StatusCode::OK, Bytes::from("cba"))
-    );
+    assert_eq!(post(&daemon, "other", "abc"), (StatusCode::OK, Vec::from("cba")));
 }
 
 fn a_function_changes_between_server_and_command() {
@@ -545,10 +540,7 @@ fn a_function_changes_between_server_and_command() {
     daemon.deploy("it", &program::build("httpd"), &[]);
     assert!(daemon.get("/function/it").text().contains("hello"));
     deploy(&daemon, "it", "once", &[]);
-    assert_eq!(
-        post(&daemon, "it", ""),
-        (StatusCode::OK, Bytes::from("pristine\n"))
-    );
+    assert_eq!(post(&daemon, "it", ""), (StatusCode::OK, Vec::from("pristine\n")));
     daemon.deploy("it", &program::build("httpd"), &[]);
     assert!(daemon.get("/function/it").text().contains("hello"));
     let described = daemon.spore_ok(&["describe", "it", "--json"]);

@@ -15,11 +15,7 @@ use spore_test_harness::program;
 use crate::{Test, tools};
 
 pub(crate) const TESTS: &[Test] = &[
-    (
-        "certifier::functions_and_namespaces",
-        tools::certifier,
-        contract,
-    ),
+    ("certifier::functions_and_namespaces", tools::certifier, contract),
     ("certifier::command_line_programs", tools::certifier, commands),
     ("certifier::logs", tools::certifier, logs),
     ("certifier::scaling_under_load", tools::certifier, scaling),
@@ -48,7 +44,13 @@ fn push_images(daemon: &Daemon) {
     let watchdog = root.path().join("fwatchdog");
     std::fs::copy(program::build("redirector"), &watchdog).expect("it is ours");
     std::fs::write(root.path().join("handler"), "#!/fwatchdog\n").expect("it is ours");
-    push_root(daemon, root.path(), "/fwatchdog", "theaxer/redirector", &["mode=http"]);
+    push_root(
+        daemon,
+        root.path(),
+        "/fwatchdog",
+        "theaxer/redirector",
+        &["mode=http"],
+    );
 }
 
 /// Pushes a root file system under a name that the certifier knows, with these variables in its configuration.
@@ -62,7 +64,10 @@ fn push_root(daemon: &Daemon, root: &Path, entrypoint: &str, name: &str, variabl
     let manifest = daemon.send(manifest).expect("an answer");
     assert_eq!(manifest.status, StatusCode::OK, "{}", manifest.text());
     let mut manifest = manifest.json();
-    let digest = manifest["config"]["digest"].as_str().expect("a digest").to_owned();
+    let digest = manifest["config"]["digest"]
+        .as_str()
+        .expect("a digest")
+        .to_owned();
     let mut configuration = daemon.get(&format!("/v2/made/blobs/{digest}")).json();
     configuration["config"]["Env"] = json!(variables);
     let configuration = configuration.to_string();
@@ -71,7 +76,11 @@ fn push_root(daemon: &Daemon, root: &Path, entrypoint: &str, name: &str, variabl
     let upload = format!("/v2/{name}/blobs/uploads/?digest={digest}");
     let uploaded = daemon.send_body(Method::POST, &upload, configuration);
     assert_eq!(uploaded.status, StatusCode::CREATED, "{}", uploaded.text());
-    let mut push = with_body(Method::PUT, &format!("/v2/{name}/manifests/latest"), manifest.to_string());
+    let mut push = with_body(
+        Method::PUT,
+        &format!("/v2/{name}/manifests/latest"),
+        manifest.to_string(),
+    );
     push.headers_mut()
         .insert("content-type", MANIFEST.parse().expect("a header"));
     let pushed = daemon.send(push).expect("an answer");
