@@ -15,7 +15,7 @@ use spore_test_harness::daemon::Daemon;
 use spore_test_harness::{program, wait_until};
 use tempfile::TempDir;
 
-use crate::{Test, with_functions};
+use crate::{Test, with_functions, with_tools};
 
 pub(crate) const TESTS: &[Test] = with_functions![
     commands_answer_as_they_do_natively,
@@ -35,6 +35,9 @@ pub(crate) const TESTS: &[Test] = with_functions![
     what_is_no_command_is_refused,
     a_function_changes_between_server_and_command,
 ];
+
+pub(crate) const TESTS_OF_INTERPRETERS: &[Test] =
+    with_tools![scripts_of_an_interpreter_are_commands: ["/usr/bin/python3", "ldd"]];
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const BUSYBOX: &str = "/bin/busybox";
@@ -536,13 +539,81 @@ fn what_is_no_command_is_refused() {
 }
 
 fn a_function_changes_between_server_and_command() {
-    let daemon = Daemon::start();
+    let mut daemon = Daemon::start();
     daemon.deploy("it", &program::build("httpd"), &[]);
     assert!(daemon.get("/function/it").text().contains("hello"));
     deploy(&daemon, "it", "once", &[]);
-    assert_eq!(post(&daemon, "it", ""), (StatusCode::OK, Vec::from("pristine\n")));
+    let pristine = (StatusCode::OK, Vec::from("pristine\n"));
+    assert_eq!(post(&daemon, "it", ""), pristine);
+    daemon.stop();
+    daemon.start_again();
+    assert_eq!(
+        post(&daemon, "it", ""),
+        pristine,
+        "it is what it was after a restart"
+    );
     daemon.deploy("it", &program::build("httpd"), &[]);
     assert!(daemon.get("/function/it").text().contains("hello"));
     let described = daemon.spore_ok(&["describe", "it", "--json"]);
     assert!(described.contains(r#""protocol": "http""#), "{described}");
+}
+
+/// A root file system with this machine's Python and a script.
+fn python_root(script: &str) -> TempDir {
+    const FIND: &str = "import sys, sysconfig; print(sys.executable, sysconfig.get_path('stdlib'))";
+    let said = |command: &str, arguments: &[&str]| {
+        let output = Command::new(command)
+            .args(arguments)
+            .output()
+            .expect("it can be run");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let found = said("/usr/bin/python3", &["-c", FIND]);
+    let (python, library) = found.trim().split_once(' ').expect("two paths");
+    let root = TempDir::with_prefix("spore-test-root-").expect("the temporary folder is writable");
+    let within = |path: &str| root.path().join(path.trim_start_matches('/'));
+    let libraries = said("ldd", &[python]);
+    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    for path in libraries.chain([python]) {
+        let target = within(path);
+        std::fs::create_dir_all(target.parent().expect("it has a folder")).expect("it is ours");
+        std::fs::copy(path, target).expect("what ldd lists is there");
+    }
+    let target = within(library);
+    std::fs::create_dir_all(target.parent().expect("it has a folder")).expect("it is ours");
+    said("cp", &["-a", library, target.to_str().expect("it is UTF-8")]);
+    std::fs::write(within("handler.py"), script).expect("it is ours");
+    said(
+        "chmod",
+        &["755", within("handler.py").to_str().expect("it is UTF-8")],
+    );
+    root
+}
+
+fn scripts_of_an_interpreter_are_commands() {
+    const SCRIPT: &str = "#!/usr/bin/python3
+import os, random, subprocess, sys
+text = sys.stdin.read()
+if text == 'fail':
+    raise SystemExit(7)
+inner = subprocess.run([sys.executable, '-S', '-c', 'print(input().upper())'], input=text, text=True, stdout=-1)
+print(sys.argv[1:], os.environ['Http_Query'], inner.stdout.strip(), random.random())
+";
+    let daemon = Daemon::start();
+    let root = python_root(SCRIPT);
+    deploy_root(&daemon, "script", root.path(), "/handler.py one two", &[]);
+    deploy_root(&daemon, "python", root.path(), "python3 /handler.py one two", &[]);
+    let mut drawn = std::collections::BTreeSet::new();
+    for function in ["script", "python", "script"] {
+        let (status, body) = post(&daemon, &format!("{function}?a=b"), "hello");
+        let text = String::from_utf8_lossy(&body).into_owned();
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let random = text.trim().strip_prefix("['one', 'two'] a=b HELLO ");
+        drawn.insert(random.unwrap_or_else(|| panic!("{text}")).to_owned());
+        assert_eq!(
+            post(&daemon, function, "fail").0,
+            StatusCode::INTERNAL_SERVER_ERROR
+        );
+    }
+    assert_eq!(drawn.len(), 3, "random numbers are drawn twice");
 }

@@ -95,6 +95,7 @@ fn main() -> ExitCode {
         run::TESTS_OF_THE_COMMAND_LINE,
         clones::TESTS,
         commands::TESTS,
+        commands::TESTS_OF_INTERPRETERS,
         confinement::TESTS,
         density::TESTS,
         deploy::TESTS,

@@ -33,6 +33,9 @@ const STACK_FILLED_BYTES: u64 = 64 * 1024;
 const EAGER_DATA_BYTES: u64 = 64 * 1024;
 /// Zero-initialised data up to this size is filled before the program starts.
 const EAGER_ZERO_BYTES: u64 = 256 * 1024;
+/// Text and data of a command that are filled before it becomes a snapshot, at most.
+const SNAPSHOT_TEXT_BYTES: u64 = 32 << 20;
+const SNAPSHOT_DATA_BYTES: u64 = 1 << 20;
 /// Scripts whose interpreter is a script, and so on, as on Linux.
 const SCRIPTS_MAX: usize = 5;
 /// What a signal needs beside the extended register state, in bytes.
@@ -250,11 +253,42 @@ pub(crate) fn place_segments(kernel: &mut Kernel, image: &Image) -> Result<Segme
         Some(interpreter) => Some(map_interpreter(space, interpreter)?),
         None => None,
     };
+    let virtual_object = vdso::map(space)?;
+    let mut protection = Protection::READ_WRITE;
+    protection.set(Protection::EXECUTE, program.executable.has_executable_stack);
+    space.map(&Request {
+        no_reserve: true,
+        label: Some((Rc::from(b"[stack]".as_slice()), 0)),
+        ..Request::anonymous(Place::Fixed(STACK_TOP - STACK_BYTES), STACK_BYTES, protection)
+    })?;
+    space.populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
     Ok(Segments {
         bias,
         interpreter_bias,
-        virtual_object: vdso::map(space)?,
+        virtual_object,
     })
+}
+
+/// Fills what lies in files of a program whose segments are in place, within bounds: in a snapshot, so that copies need
+/// not do it one after the other.
+pub(crate) fn fill_segments(kernel: &mut Kernel, image: &Image, segments: &Segments) {
+    let interpreter = image.interpreter.as_ref().zip(segments.interpreter_bias);
+    let (mut text_bytes, mut data_bytes) = (SNAPSHOT_TEXT_BYTES, SNAPSHOT_DATA_BYTES);
+    for (binary, bias) in core::iter::once((&image.program, segments.bias)).chain(interpreter) {
+        for segment in &binary.executable.segments {
+            let address = bias.wrapping_add(segment.address);
+            let start = address & !(PAGE_BYTES - 1);
+            let end = page_ceil(address.wrapping_add(segment.file_bytes)).unwrap_or(start);
+            let left = match segment.write {
+                true => &mut data_bytes,
+                false => &mut text_bytes,
+            };
+            let filled = end.wrapping_sub(start).min(*left);
+            *left -= filled;
+            // What is not filled now is filled when it is touched.
+            let _ = kernel.process.space.populate(start, start + filled, true);
+        }
+    }
 }
 
 /// Gives a program whose segments are in place its stack.
@@ -295,14 +329,6 @@ pub(crate) fn place_stack(
     if built.pointer < bottom + STACK_BYTES / 4 {
         return Err(LoadError::StartBlock);
     }
-    let mut protection = Protection::READ_WRITE;
-    protection.set(Protection::EXECUTE, program.executable.has_executable_stack);
-    space.map(&Request {
-        no_reserve: true,
-        label: Some((Rc::from(b"[stack]".as_slice()), 0)),
-        ..Request::anonymous(Place::Fixed(bottom), STACK_BYTES, protection)
-    })?;
-    space.populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
     space.write(built.pointer, &built.bytes)?;
     Ok(Placed {
         context: Context::new(first_instruction, built.pointer),

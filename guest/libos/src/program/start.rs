@@ -33,6 +33,9 @@ pub(crate) fn load_command(kernel: &mut Kernel, boot: &BootPage) -> Result<Comma
     let (arguments, environment) = start_strings(boot)?;
     let image = find(kernel, boot, arguments, &environment)?;
     let segments = load::place_segments(kernel, &image)?;
+    if kernel.clones.becomes_snapshot() {
+        load::fill_segments(kernel, &image, &segments);
+    }
     Ok(Command::new(image, segments, environment))
 }
 
