@@ -561,13 +561,9 @@ struct UnikernelInstance {
     end: watch::Receiver<Option<EndReport>>,
 }
 
-#[async_trait]
-impl Instance for UnikernelInstance {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
+impl UnikernelInstance {
+    /// Opens a stream to the guest.
+    async fn open(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
         if let Some(report) = self.end.borrow().clone() {
             return Err(ConnectError::Ended(report));
         }
@@ -585,6 +581,20 @@ impl Instance for UnikernelInstance {
         let stream = UnixStream::from_std(ours).map_err(ConnectError::Host)?;
         Ok(Box::new(Ingress(stream)))
     }
+}
+
+#[async_trait]
+impl Instance for UnikernelInstance {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
+        match self.is_command {
+            true => Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into())),
+            false => self.open().await,
+        }
+    }
 
     async fn run_command(
         &self,
@@ -594,7 +604,7 @@ impl Instance for UnikernelInstance {
             return Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into()));
         }
         let preamble = command::preamble(variables).map_err(ConnectError::Host)?;
-        let mut stream = self.connect().await?;
+        let mut stream = self.open().await?;
         match stream.write_all(&preamble).await {
             Ok(()) => Ok(stream),
             // It is the monitor that has gone.

@@ -227,7 +227,7 @@ pub trait Instance: Send + Sync {
     /// The identifier given in [`InstanceSpec::instance`].
     fn id(&self) -> &str;
 
-    /// Opens a stream to the function's port. The function sees a new connection to accept.
+    /// Opens a stream to the function's port. The function sees a new connection to accept. That of a command has none.
     async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError>;
 
     /// Starts the command, once in the life of an instance or between two resets, with these variables, none of which has
