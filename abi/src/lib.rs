@@ -8,6 +8,7 @@
 //! * [`ring`]: byte rings for streams and for the log;
 //! * [`doorbell`]: the one port, and what may be asked through it;
 //! * [`runtime_api`]: invocations for programs that ask for them;
+//! * [`command`]: what comes first on the stream of a command;
 //! * [`process`]: what takes the place of ring 0 where the guest is a process.
 //!
 //! Every structure is `repr(C)` with explicit padding, and its size is asserted at compile time: a change to one of
@@ -15,6 +16,7 @@
 
 #![no_std]
 
+pub mod command;
 pub mod doorbell;
 pub mod layout;
 pub mod pages;

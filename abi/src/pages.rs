@@ -69,6 +69,10 @@ pub mod boot_flags {
     /// The program asks for its invocations: the library OS serves it the Runtime API ([`crate::runtime_api`]), and streams of
     /// the host's go there instead of to whoever listens.
     pub const RUNTIME_API: u32 = 1 << 10;
+    /// The program is a command ([`crate::command`]): it is made ready, and started when the first stream comes.
+    pub const COMMAND: u32 = 1 << 11;
+    /// What a command writes to its standard error goes where its standard output does, and not into the log.
+    pub const COMBINED_OUTPUT: u32 = 1 << 12;
 }
 
 /// What the host says of a stream slot.

@@ -3,7 +3,7 @@
 //! ```text
 //!   image publisher ──> layers, images, elf, erofs  caller ──> http
 //!   registry ──> images
-//!   guest ──> rings, egress, http, lambda (its answers)     daemon, monitor, store ──> messages, boot
+//!   guest ──> rings, egress, http, lambda (its answers)     daemon, monitor, store ──> messages, boot, command
 //!   disk ──> snapshots, heads
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! its seeds and some thousand changes of them, without any engine.
 
 mod boot;
+mod command;
 mod egress;
 mod elf;
 mod erofs;
@@ -60,6 +61,12 @@ pub const TARGETS: &[Target] = &[
         name: "boot",
         run: boot::run,
         seeds: boot::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "command",
+        run: command::run,
+        seeds: command::seeds,
         is_slow: false,
     },
     Target {

@@ -475,8 +475,12 @@ pub(crate) struct DeployArguments {
     /// A static Linux program for x86-64 that serves HTTP
     #[arg(long, value_name = "FILE")]
     pub(crate) binary: Option<PathBuf>,
+    /// Command that is run for each invocation with the body as its standard input, in place of a server; it is split at
+    /// spaces
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) fprocess: Option<String>,
     /// Folder that becomes the function's root file system
-    #[arg(long, value_name = "DIR", requires = "entrypoint", conflicts_with = "binary")]
+    #[arg(long, value_name = "DIR", conflicts_with = "binary")]
     pub(crate) rootfs: Option<PathBuf>,
     /// Program of the root file system and its arguments, quoted as for a shell
     #[arg(long, value_name = "COMMAND", requires = "rootfs")]

@@ -5,9 +5,11 @@
 
 use alloc::vec::Vec;
 
+use spore_abi::command::{PREAMBLE_HEADER_BYTES, VARIABLES_BYTES_MAX};
 use spore_abi::layout::{PAGE_BYTES, USER_END};
 
 use crate::files::erofs::{Image, Inode, NAME_BYTES_MAX, Source};
+use crate::program::command::{self, Preamble};
 use crate::program::{elf, script, stack, start};
 
 /// Inodes that are looked at in one image, and entries in one directory.
@@ -111,6 +113,46 @@ pub fn elf_file(file: &[u8]) -> bool {
         assert!(segment.file_offset + segment.file_bytes <= file.len() as u64);
         assert_eq!(segment.file_offset % PAGE_BYTES, segment.address % PAGE_BYTES);
     }
+    true
+}
+
+/// The stream of a command, of which `step` bytes come at once. Returns whether it begins with the variables of an
+/// invocation.
+pub fn command_variables(stream: &[u8], step: usize) -> bool {
+    let mut preamble = Preamble::default();
+    let mut rest = stream;
+    let whole = loop {
+        match preamble.missing() {
+            Err(_) => return false,
+            Ok(0) => break stream.len() - rest.len(),
+            Ok(missing) => {
+                let count = missing.min(step.max(1)).min(rest.len());
+                if count == 0 {
+                    return false;
+                }
+                preamble.take(&rest[..count]);
+                rest = &rest[count..];
+            }
+        }
+    };
+    let Ok(variables) = preamble.variables() else {
+        return false;
+    };
+    let bytes: usize = variables.iter().map(|text| text.len() + 1).sum();
+    assert_eq!(
+        bytes + PREAMBLE_HEADER_BYTES,
+        whole,
+        "what comes after is the program's"
+    );
+    assert!(bytes <= VARIABLES_BYTES_MAX);
+    let of_function = alloc::vec![b"A=of the function".to_vec()];
+    let merged = command::merged(of_function, variables.clone());
+    assert!(merged.len() <= variables.len() + 1);
+    assert!(
+        merged
+            .iter()
+            .all(|text| text.contains(&b'=') && !text.contains(&0))
+    );
     true
 }
 

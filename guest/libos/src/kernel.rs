@@ -1,5 +1,6 @@
 //! The kernel: all state of the library OS, and the loop that runs the program.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
@@ -16,19 +17,21 @@ use crate::calls;
 use crate::children::Zombie;
 use crate::clones::Clones;
 use crate::errno::Errno;
-use crate::files;
 use crate::files::budget::Budget;
 use crate::files::console;
 use crate::files::descriptors::OpenFile;
 use crate::files::timer::TimerFile;
 use crate::files::tree::Tree;
+use crate::files::{self, File};
 use crate::futex::Futexes;
 use crate::memory::AddressSpace;
 use crate::memory::frames::{self, SharedFrames};
 use crate::memory::pages::Pages;
 use crate::network::Network;
+use crate::network::stream::Stream;
 use crate::process::{FIRST_PROCESS, Process, ProcessId};
 use crate::program;
+use crate::program::command::{self, Command};
 use crate::random::Random;
 use crate::schedule::Slice;
 use crate::signals::{ProcessSignals, SignalBudget, TaskSignals};
@@ -52,6 +55,8 @@ pub(crate) struct Kernel {
     pub(crate) network: Network,
     pub(crate) random: Random,
     pub(crate) clones: Clones,
+    /// What waits for its invocation, if it is no server.
+    pub(crate) command: Option<Box<Command>>,
     pub(crate) ready: Rc<ReadyQueue>,
     pub(crate) budget: Rc<Budget>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
@@ -112,6 +117,7 @@ pub fn start() -> ! {
         network: Network::new(boot.port as u16, &ready),
         random: Random::new(boot.seed),
         clones,
+        command: None,
         futexes: Futexes::new(&ready),
         ready,
         budget: Rc::default(),
@@ -134,7 +140,10 @@ pub fn start() -> ! {
         report_missing: boot.flags & boot_flags::REPORT_MISSING_CALLS != 0,
         loaded: FIRST_PROCESS,
     };
-    kernel.open_console();
+    let is_command = boot.flags & boot_flags::COMMAND != 0;
+    if !is_command {
+        kernel.open_console();
+    }
     let mut boot_id = [0; 16];
     kernel.random.fill(&mut boot_id);
     kernel.boot_id = boot_id;
@@ -144,19 +153,21 @@ pub fn start() -> ! {
         let _ = write!(message, "the file system cannot be made ready (error {number})");
         shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
     }
-    match program::start::load_first(&mut kernel, &boot) {
-        Ok(placed) => {
-            kernel.process.note_program(&placed);
-            let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
-            let task = kernel.first_task(placed.context, extended, placed.name);
-            kernel.tasks.insert(FIRST_PROCESS, task);
-            kernel.ready.push(FIRST_PROCESS);
+    if is_command {
+        match program::start::load_command(&mut kernel, &boot) {
+            Ok(command) => kernel.command = Some(Box::new(command)),
+            Err(error) => command::bad_program(&error),
         }
-        Err(error) => {
-            let mut message = Line::default();
-            // Cannot fail: a line takes what fits.
-            let _ = write!(message, "{error}");
-            shared::end(exit_kind::BAD_PROGRAM, 0, message.as_str());
+    } else {
+        match program::start::load_first(&mut kernel, &boot) {
+            Ok(placed) => {
+                kernel.process.note_program(&placed);
+                let extended = ExtendedState::new(boot.extended_state_mask, boot.extended_state_bytes);
+                let task = kernel.first_task(placed.context, extended, placed.name);
+                kernel.tasks.insert(FIRST_PROCESS, task);
+                kernel.ready.push(FIRST_PROCESS);
+            }
+            Err(error) => command::bad_program(&error),
         }
     }
     kernel.run()
@@ -174,12 +185,29 @@ fn tasks_max(boot: &BootPage) -> usize {
 impl Kernel {
     fn open_console(&mut self) {
         use linux_raw_sys::general::{O_RDONLY, O_WRONLY};
-        let console: [(Rc<dyn crate::files::File>, u32); 3] = [
+        self.open_first([
             (Rc::new(console::Input), O_RDONLY),
             (Rc::new(console::Output(LogOrigin::Stdout)), O_WRONLY),
             (Rc::new(console::Output(LogOrigin::Stderr)), O_WRONLY),
-        ];
-        for (file, flags) in console {
+        ]);
+    }
+
+    /// Opens standard input, output and error of a command; `error` is where the last goes, if not into the log.
+    pub(crate) fn open_streams(&mut self, stream: &Rc<Stream>, error: Option<files::command::Output>) {
+        use linux_raw_sys::general::{O_RDONLY, O_WRONLY};
+        let error: Rc<dyn File> = match error {
+            Some(error) => Rc::new(error),
+            None => Rc::new(console::Output(LogOrigin::Stderr)),
+        };
+        self.open_first([
+            (Rc::new(files::command::Input(Rc::clone(stream))), O_RDONLY),
+            (Rc::new(files::command::Output(Rc::clone(stream))), O_WRONLY),
+            (error, O_WRONLY),
+        ]);
+    }
+
+    fn open_first(&mut self, first: [(Rc<dyn File>, u32); 3]) {
+        for (file, flags) in first {
             // The table is empty, so there is room.
             let _ = self.process.files.add(OpenFile::new(file, flags), false, 0);
         }

@@ -38,6 +38,7 @@ impl Kernel {
             self.network.pump();
             self.fire_deadlines();
             self.look_after_clone();
+            self.look_after_command();
             match self.ready.pop() {
                 Some(task) if self.hold_if_lent(task) => {}
                 Some(task) if self.tasks.contains_key(&task) => {

@@ -19,6 +19,7 @@ struct SettingsFile {
     name: Option<FunctionName>,
     lang: Option<Language>,
     program: Option<PathBuf>,
+    fprocess: Option<String>,
     memory: Option<String>,
     cpu: Option<String>,
     timeout: Option<String>,
@@ -60,6 +61,8 @@ pub struct FunctionSettings {
     pub language: Option<Language>,
     /// The program of a function that is none of a language's, relative to the folder.
     pub program: Option<PathBuf>,
+    /// Command that is run for each invocation, in place of a server; it is split at spaces.
+    pub fprocess: Option<String>,
     /// Memory limit as a Kubernetes quantity, for example `64Mi`.
     pub memory: Option<String>,
     /// Most processor time of an instance, for example `500m` or `1.5` processors.
@@ -166,6 +169,7 @@ impl FunctionSettings {
             allow_egress: file.allow_egress,
             syscall_rewriting: file.syscall_rewriting,
             snapshot: file.snapshot,
+            fprocess: file.fprocess,
             isolation: file.isolation,
             isolation_per_request: file.isolation_per_request,
             secrets: file.secrets,

@@ -224,7 +224,7 @@ struct Function {
     #[serde(default)]
     build_args: BTreeMap<String, Scalar>,
     namespace: Option<IgnoredAny>,
-    fprocess: Option<IgnoredAny>,
+    fprocess: Option<String>,
     constraints: Option<IgnoredAny>,
     readonly_root_filesystem: Option<IgnoredAny>,
     build_options: Option<IgnoredAny>,
@@ -357,7 +357,6 @@ fn read_function(
         .map_err(|error: crate::name::NameError| wrong(error.to_string()))?;
     let ignored = [
         ("namespace", function.namespace.is_some()),
-        ("fprocess", function.fprocess.is_some()),
         ("constraints", function.constraints.is_some()),
         (
             "readonly_root_filesystem",
@@ -411,6 +410,7 @@ fn read_function(
     settings.annotations.extend(texts(function.annotations));
     settings.build_arguments.extend(texts(function.build_args));
     settings.secrets.extend(function.secrets);
+    settings.fprocess = function.fprocess.or(settings.fprocess);
     settings.memory = function.limits.memory.or(settings.memory);
     settings.cpu = function.limits.cpu.or(settings.cpu);
     settings.requested_memory = function.requests.memory.or(settings.requested_memory);
@@ -590,6 +590,7 @@ functions:
     limits: {memory: 64Mi, cpu: 100m}
     requests: {memory: 32Mi}
     fprocess: python index.py
+    constraints: [here]
   ready:
     image: other:1
     skip_build: true
@@ -612,6 +613,7 @@ functions:
             ["LEVEL", "COUNT", "ON", "FROM_FILE", "NOTHING"].map(|name| settings.environment[name].as_str());
         assert_eq!(variables, ["value", "3", "true", "yes", ""]);
         assert_eq!(settings.secrets, ["api-key"]);
+        assert_eq!(settings.fprocess.as_deref(), Some("python index.py"));
         assert_eq!(settings.labels["com.openfaas.scale.max"], "5");
         assert_eq!(settings.annotations["topic"], "news");
         assert_eq!(
@@ -622,7 +624,7 @@ functions:
         assert_eq!(settings.snapshot, Some(true), "what only spore.toml says holds");
         assert_eq!(ready.source, StackSource::Image("other:1".to_owned()));
         assert!(
-            stack.warnings.iter().any(|line| line.contains("fprocess")),
+            stack.warnings.iter().any(|line| line.contains("constraints")),
             "{stack:?}"
         );
     }

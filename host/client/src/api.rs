@@ -22,6 +22,9 @@ pub struct FunctionDeployment {
     pub service: String,
     /// Image that it runs.
     pub image: String,
+    /// Command that is run for each invocation; none of a server.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub env_process: String,
     /// Environment variables.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env_vars: BTreeMap<String, String>,
@@ -95,9 +98,12 @@ pub struct FunctionStatus {
     /// What is around its instances, `vm` or `process`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub isolation: String,
-    /// How it gets its invocations, `http` or `lambda`.
+    /// How it gets its invocations: `http`, `lambda`, or `exec` if a command is run for each of them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
+    /// Command that is run for each invocation, as it was deployed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub env_process: String,
     /// When it was deployed, RFC 3339.
     #[serde(default)]
     pub created_at: String,

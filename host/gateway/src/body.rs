@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
 use crate::connection::{FunctionBody, FunctionBodyError};
+use crate::exec::CommandBody;
 
 /// Why a body broke off; the client sees its connection break.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,8 @@ pub(crate) enum GatewayBody {
     Function(Box<FunctionBody>),
     /// The same, with what was read of it first.
     Streamed(StreamedBody),
+    /// What a command writes, on its way through.
+    Command(Box<CommandBody>),
     /// Pieces that another task makes.
     Pieces(mpsc::Receiver<io::Result<Bytes>>),
 }
@@ -57,6 +60,9 @@ impl Body for GatewayBody {
             Self::Streamed(body) => body
                 .poll_frame(context)
                 .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
+            Self::Command(body) => body
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Pieces(pieces) => pieces
                 .poll_recv(context)
                 .map(|piece| piece.map(|piece| piece.map(Frame::data).map_err(Into::into))),
@@ -67,7 +73,7 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => bytes.is_none(),
             Self::Function(body) => body.is_end_stream(),
-            Self::Streamed(_) | Self::Pieces(_) => false,
+            Self::Streamed(_) | Self::Command(_) | Self::Pieces(_) => false,
         }
     }
 
@@ -75,7 +81,7 @@ impl Body for GatewayBody {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Function(body) => body.size_hint(),
-            Self::Streamed(_) | Self::Pieces(_) => SizeHint::default(),
+            Self::Streamed(_) | Self::Command(_) | Self::Pieces(_) => SizeHint::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use spore_store::{
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
+use crate::exec::ExecSettings;
 use crate::images::Names;
 use crate::lambda::{self, EventForm};
 use crate::metrics::InvocationCounts;
@@ -46,6 +47,8 @@ pub(crate) struct Version {
     timeout: Duration,
     protocol: Protocol,
     lambda: Option<LambdaSettings>,
+    /// None if it is no command.
+    exec: Option<Arc<ExecSettings>>,
     statistics: Arc<FunctionStatistics>,
 }
 
@@ -92,6 +95,24 @@ impl Function {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .timeout
+    }
+
+    /// How its command is run, if it is one.
+    pub(crate) fn exec(&self) -> Option<Arc<ExecSettings>> {
+        self.version
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .exec
+            .clone()
+    }
+
+    /// A command that was deployed is booted once, so that its first invocation finds its snapshot, and OpenFaaS's clients,
+    /// which wait for an instance, find one.
+    fn make_ready(&self) {
+        if self.exec().is_some() {
+            // Where none may be idle there is nothing to wait with.
+            let _ = self.pool.pre_boot(1);
+        }
     }
 
     /// Those of the current version.
@@ -174,6 +195,7 @@ struct Prepared {
     record: FunctionRecord,
     settings: Settings,
     isolation: Isolation,
+    exec: Option<Arc<ExecSettings>>,
     template: InstanceSpec,
 }
 
@@ -306,6 +328,7 @@ impl Functions {
         self.save(&prepared).await?;
         self.tell_sandbox(Some(&prepared.template));
         self.install(prepared);
+        self.named(&id)?.make_ready();
         Ok(())
     }
 
@@ -331,6 +354,7 @@ impl Functions {
             record,
             settings,
             isolation,
+            exec,
             template,
         } = prepared;
         let version = Version {
@@ -340,10 +364,12 @@ impl Functions {
             timeout: settings.timeout,
             protocol: settings.protocol,
             lambda: LambdaSettings::of(&settings, &template),
+            exec,
             statistics: FunctionStatistics::begin(),
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
         function.pool.replace(template, settings.limits);
+        function.make_ready();
         Ok(())
     }
 
@@ -392,7 +418,9 @@ impl Functions {
         if !is_intact(root).await.unwrap_or(true) {
             let (store, digest) = (self.store.clone(), function.record().image_digest);
             let image = function.record().deployment.image.clone();
-            let derived = tokio::task::spawn_blocking(move || store.images.derive_program(digest)).await;
+            let variables = variables(&function.record().deployment);
+            let derive = move || store.images.derive_program(digest, &variables);
+            let derived = tokio::task::spawn_blocking(derive).await;
             let derived = match derived {
                 Ok(derived) => derived
                     .map(drop)
@@ -466,7 +494,7 @@ impl Functions {
         image_digest: Digest,
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
-        let settings = Settings::of(&deployment, &self.config)?;
+        let mut settings = Settings::of(&deployment, &self.config)?;
         let isolation = self.sandbox.isolation(settings.isolation)?;
         let id = id_of(&deployment);
         deployment.namespace.clone_from(&id.namespace);
@@ -474,12 +502,23 @@ impl Functions {
             .secrets(&id.namespace, deployment.secrets.as_deref().unwrap_or_default())
             .await?;
         let store = self.store.clone();
-        let program = tokio::task::spawn_blocking(move || store.images.derive_program(image_digest)).await?;
+        let variables = variables(&deployment);
+        let derive = move || store.images.derive_program(image_digest, &variables);
+        let program = tokio::task::spawn_blocking(derive).await?;
         let program = program.map_err(|source| ApiError::Derive {
             image: deployment.image.clone(),
             source,
         })?;
+        let is_command = program.protocol == Protocol::Exec;
+        if is_command {
+            settings.run_commands(&deployment)?;
+        }
         let mut template = template(&id, &deployment, program, &settings, self.config.ready_timeout);
+        let exec = match is_command {
+            true => Some(Arc::new(ExecSettings::of(&template.environment)?)),
+            false => None,
+        };
+        template.command = exec.as_ref().map(|exec| exec.command);
         template.secrets = secrets;
         // What the function is shown to have is what each of its instances is started with.
         template.isolation = Some(isolation);
@@ -492,6 +531,7 @@ impl Functions {
             },
             settings,
             isolation,
+            exec,
             template,
         })
     }
@@ -521,6 +561,7 @@ impl Functions {
             record,
             settings,
             isolation,
+            exec,
             template,
         } = prepared;
         let key = id.key();
@@ -544,6 +585,7 @@ impl Functions {
                 isolation,
                 timeout: settings.timeout,
                 protocol: settings.protocol,
+                exec,
                 statistics: FunctionStatistics::begin(),
             }),
         };
@@ -560,6 +602,16 @@ fn left_out(error: &dyn Error) {
         "a function is left out until it is deployed again or removed: {}",
         one_line(error)
     );
+}
+
+/// The variables that a deployment sets.
+fn variables(deployment: &FunctionDeployment) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    if !deployment.env_process.is_empty() {
+        variables.insert("fprocess".to_owned(), deployment.env_process.clone());
+    }
+    variables.extend(deployment.env_vars.clone().unwrap_or_default());
+    variables
 }
 
 /// How instances of the function are started; the pool names each.
@@ -580,7 +632,9 @@ fn template(
         None => environment.push((name.to_owned(), value.to_owned())),
     };
     // So that programs that listen on a port of their choice choose the one that the image names.
-    set("PORT", &program.port.to_string(), false);
+    if program.protocol == Protocol::Http {
+        set("PORT", &program.port.to_string(), false);
+    }
     set("OPENFAAS_NAME", &id.name, true);
     set("OPENFAAS_NAMESPACE", &id.namespace, true);
     if settings.protocol == Protocol::Lambda {
@@ -589,10 +643,7 @@ fn template(
             set(name, &value, name.starts_with("AWS_LAMBDA_"));
         }
     }
-    if !deployment.env_process.is_empty() {
-        set("fprocess", &deployment.env_process, true);
-    }
-    for (name, value) in deployment.env_vars.iter().flatten() {
+    for (name, value) in &variables(deployment) {
         set(name, value, true);
     }
     InstanceSpec {
@@ -611,6 +662,7 @@ fn template(
         egress: settings.egress.clone(),
         port: program.port,
         serves_runtime_api: settings.protocol == Protocol::Lambda,
+        command: None,
         memory_bytes: settings.memory_bytes,
         processor_millis: settings.processor_millis,
         ready_timeout,

@@ -19,6 +19,7 @@ use crate::connection::{
     ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, Running, end_report,
 };
 use crate::errors::{Fault, InvokeError, one_line};
+use crate::exec;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, CALL_ID, DURATION_SECONDS, START, Stamps};
 use crate::lambda;
@@ -117,18 +118,15 @@ async fn invoke_function(
     request: Request<CallerBody>,
     started: Instant,
 ) -> Result<Answer, InvokeError> {
-    let timeout = function.timeout();
+    if let Some(settings) = function.exec() {
+        let invocation = Invocation::new(functions, function);
+        return exec::invoke(invocation, &settings, request, started).await;
+    }
     let lambda = function.lambda();
     let request_type = request.headers().get(CONTENT_TYPE).cloned();
     let head_only = request.method() == Method::HEAD;
-    let mut invocation = Invocation {
-        functions,
-        function,
-        statistics: function.statistics(),
-        timeout,
-        ended_instances: 0,
-        has_started_again: false,
-    };
+    let mut invocation = Invocation::new(functions, function);
+    let timeout = invocation.timeout;
     let (event, request) = match &lambda {
         None => (None, request),
         Some(settings) => {
@@ -176,6 +174,18 @@ fn stamped(
     started: Instant,
 ) -> Answer {
     let (mut parts, body) = answer.into_parts();
+    head_to_client(&mut parts, request_type, cold, started);
+    let body = if head_only { GatewayBody::empty() } else { body };
+    Response::from_parts(parts, body)
+}
+
+/// Makes the head of a function's answer that of the client's.
+pub(crate) fn head_to_client(
+    parts: &mut http::response::Parts,
+    request_type: Option<HeaderValue>,
+    cold: bool,
+    started: Instant,
+) {
     let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     headers::to_client(&mut parts.headers, request_type, !bodiless);
     parts.version = Version::HTTP_11;
@@ -188,17 +198,15 @@ fn stamped(
         START,
         HeaderValue::from_static(if cold { "cold" } else { "warm" }),
     );
-    let body = if head_only { GatewayBody::empty() } else { body };
-    Response::from_parts(parts, body)
 }
 
 /// An invocation that looks for an instance which answers.
-struct Invocation<'a> {
+pub(crate) struct Invocation<'a> {
     functions: &'a Functions,
-    function: &'a Arc<Function>,
+    pub(crate) function: &'a Arc<Function>,
     /// Those of the version that there was when the request came.
     statistics: Arc<FunctionStatistics>,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
     ended_instances: usize,
     /// An instance was lost before the request could reach it, and another one was asked for. Once is enough.
     has_started_again: bool,
@@ -213,12 +221,28 @@ struct Original {
 /// What answers, until when, and the head of the answer.
 type Answering = (Running, Pin<Box<Sleep>>, Response<Incoming>);
 
-impl Invocation<'_> {
-    fn name(&self) -> String {
+impl<'a> Invocation<'a> {
+    pub(crate) fn new(functions: &'a Functions, function: &'a Arc<Function>) -> Self {
+        Self {
+            functions,
+            function,
+            statistics: function.statistics(),
+            timeout: function.timeout(),
+            ended_instances: 0,
+            has_started_again: false,
+        }
+    }
+
+    /// Whether another instance may be asked for, which is so once.
+    pub(crate) fn may_start_again(&mut self) -> bool {
+        !std::mem::replace(&mut self.has_started_again, true)
+    }
+
+    pub(crate) fn name(&self) -> String {
         self.function.name.clone()
     }
 
-    async fn lease(
+    pub(crate) async fn lease(
         &mut self,
         head: &http::request::Parts,
     ) -> Result<(FunctionLease, Recording), InvokeError> {
@@ -305,7 +329,7 @@ impl Invocation<'_> {
         Ok(Request::from_parts(original.head.clone(), body))
     }
 
-    fn timed_out(&self, lease: FunctionLease) -> InvokeError {
+    pub(crate) fn timed_out(&self, lease: FunctionLease) -> InvokeError {
         lease.discard(StopReason::TimedOut { after: self.timeout });
         InvokeError::Ended {
             function: self.name(),
@@ -314,7 +338,7 @@ impl Invocation<'_> {
     }
 
     /// Lets the invocation look for another instance if this one has ended while it was idle.
-    fn not_opened(&mut self, lease: FunctionLease, error: OpenError) -> Result<(), InvokeError> {
+    pub(crate) fn not_opened(&mut self, lease: FunctionLease, error: OpenError) -> Result<(), InvokeError> {
         let cold = lease.is_cold();
         let function = self.name();
         if let OpenError::Connect(source @ ConnectError::Host(_)) = error {

@@ -22,6 +22,7 @@ mod connection;
 mod daemon;
 mod durations;
 mod errors;
+mod exec;
 mod functions;
 mod headers;
 mod images;

@@ -123,6 +123,12 @@ impl<B: Body<Data = Bytes> + Unpin> Replay<B> {
             sent: 0,
         })
     }
+
+    /// What has not passed. The one before must not be read any more.
+    pub(crate) fn into_rest(self) -> RequestBody<B> {
+        let sent = self.0.as_ref().map_or(0, |source| lock(source).kept.len());
+        RequestBody { source: self.0, sent }
+    }
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for RequestBody<B> {

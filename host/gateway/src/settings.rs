@@ -39,6 +39,12 @@ const EGRESS: &str = "dev.spore.allow-egress";
 /// Why a deployment's fields were refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SettingsError {
+    /// A program cannot be started for each invocation and ask for invocations too.
+    #[error(
+        "`fprocess` makes a command of the function, which asks for no events of AWS Lambda: leave one of `fprocess` and \
+         `dev.spore.protocol: lambda` out"
+    )]
+    TwoProtocols,
     #[error(
         "`{name}` cannot be the name of a function: use 1 to 63 lower-case letters, digits and dashes, \
          with a letter or digit first and last"
@@ -58,6 +64,8 @@ pub(crate) enum SettingsError {
     Processor { text: String },
     #[error("{setting} is `{text}`, which is not a duration: write it like 30s or 1m30s")]
     Duration { setting: &'static str, text: String },
+    #[error("the variable content_type is `{text}`, which cannot be a header")]
+    ContentType { text: String },
     #[error("{setting} is `{text}`, which is not a number of instances")]
     Instances { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is no percentage from 0 to 100")]
@@ -164,6 +172,21 @@ impl Settings {
                 .map_err(|text| SettingsError::LambdaEvent { text })?,
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
         })
+    }
+}
+
+impl Settings {
+    /// The function is a command: each invocation has an instance of its own, which is a copy of one that stands before
+    /// the command's first instruction unless the deployment says otherwise.
+    pub(crate) fn run_commands(&mut self, deployment: &FunctionDeployment) -> Result<(), SettingsError> {
+        if self.protocol == Protocol::Lambda {
+            return Err(SettingsError::TwoProtocols);
+        }
+        self.protocol = Protocol::Exec;
+        self.limits.one_invocation = true;
+        self.is_cloned = switch(&deployment.annotations, CLONING)?.unwrap_or(true);
+        self.is_reset = switch(&deployment.annotations, RESET)?.unwrap_or(true);
+        Ok(())
     }
 }
 

@@ -40,6 +40,7 @@ async fn deployed_function_is_echoed_as_it_was_sent() {
     expected["namespace"] = json!("openfaas-fn");
     expected["labels"]["faas_function"] = json!("hello");
     expected["isolation"] = json!("process");
+    expected["protocol"] = json!("http");
     assert_eq!(one, expected);
     fixture.get("/function/hello").await;
     let (_, list) = fixture.get("/system/functions?namespace=openfaas-fn").await;
@@ -66,7 +67,8 @@ async fn unset_fields_are_absent_except_labels_and_annotations() {
             "isolation",
             "labels",
             "name",
-            "namespace"
+            "namespace",
+            "protocol"
         ]
     );
     assert_eq!(

@@ -15,6 +15,7 @@
 //!                                <──      Answered              once, after the first bytes of the first answer
 //!                                <──      Connect               the guest wants to connect out
 //!     Connected + stream socket  ──>                            or an error, for each of them
+//!                                <──      Finished              of a command: the program has ended, the instance has not
 //!     Reset                      ──>                            of a copy that was asked to be one that can be reset
 //!                                <──      Reset                 it is what it was when it was started; or Ended
 //!     Stop                       ──>
@@ -111,6 +112,9 @@ pub struct StartRequest {
     pub secrets: Vec<Secret>,
     /// TCP port on which the function listens.
     pub port: u16,
+    /// If the program is no server but a command: it is started when the first stream comes, which is its standard input
+    /// and output and begins with its variables (`spore_abi::command`).
+    pub command: Option<Command>,
     /// Limit of the function's memory, in bytes.
     pub memory_bytes: u64,
     /// What the attached file is.
@@ -152,6 +156,13 @@ impl std::fmt::Debug for Secret {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// How a command is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Whether its standard error goes where its standard output does, and not into the log.
+    pub combines_output: bool,
 }
 
 /// Where the memory of an instance comes from.
@@ -280,6 +291,9 @@ pub enum Event {
     Written(Vec<(u64, u64)>),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].
     Connect(Connect),
+    /// The command has ended, like this, and all that it wrote has left. The instance waits for [`Request::Reset`] or
+    /// [`Request::Stop`].
+    Finished(End),
     /// The answer to [`Request::Reset`]: what is opened from now on is another invocation's.
     Reset,
     /// The guest will not run again; this is how much of its streams the program had read.

@@ -62,6 +62,7 @@ impl Instance {
         self.streams = self.streams.renewed();
         self.egress = Egress::default();
         self.has_answered = false;
+        self.is_finished = false;
         self.milestones = None;
         let page_map = self.page_map.as_ref().ok_or(NotReset::PageMap)?;
         self.machine.reset(page_map)?;

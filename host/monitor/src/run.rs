@@ -47,6 +47,10 @@ pub(crate) struct Instance {
     pub(crate) egress: Egress,
     pub(crate) memory_bytes: u64,
     pub(crate) is_ready: bool,
+    /// It is for one command, whose end is not its own.
+    pub(crate) is_command: bool,
+    /// The daemon knows how the command has ended.
+    pub(crate) is_finished: bool,
     /// It goes on from a snapshot.
     pub(crate) is_clone: bool,
     /// To see which pages it writes to.
@@ -155,7 +159,9 @@ impl Instance {
         // As above.
         let _ = start::send(&self.control, &read);
         end.details.extend(self.log.unsaid(self.machine.ram()));
-        end.details.extend(self.missing_calls());
+        if !self.is_finished {
+            end.details.extend(self.missing_calls());
+        }
         end
     }
 
@@ -192,7 +198,14 @@ impl Instance {
                     return Err(Failure::NoTable(top_gpa));
                 }
             }
-            Exit::Doorbell(doorbell::EXIT) => return self.exit_requested().map(Some),
+            Exit::Doorbell(doorbell::EXIT) => {
+                let end = self.exit_requested()?;
+                let had_begun = self.is_ready || self.is_clone;
+                if self.is_command && had_begun && was_run(&end.cause) {
+                    return self.finish(end).map(Some);
+                }
+                return Ok(Some(end));
+            }
             Exit::Doorbell(other) => return Err(Failure::UnknownRequest(other)),
             Exit::Exception => self.exception()?,
             Exit::Interrupted => self.tick()?,
@@ -442,6 +455,53 @@ impl Instance {
         })
     }
 
+    /// The command has ended: lets what it wrote leave, as long as that takes, and waits for what is next.
+    fn finish(&mut self, mut end: End) -> Result<End, Failure> {
+        self.serve()?;
+        self.tell_milestones()?;
+        if self.tells_written {
+            self.tell_written()?;
+        }
+        while self.is_sending() {
+            if self.poll_to_send()? {
+                self.receive_requests()?;
+            }
+            self.serve()?;
+        }
+        end.details.extend(self.missing_calls());
+        self.is_finished = true;
+        start::send(&self.control, &Event::Finished(end))?;
+        self.streams = self.streams.renewed();
+        loop {
+            if self.poll(None)? {
+                self.receive_requests()?;
+            }
+            self.serve_log()?;
+        }
+    }
+
+    /// Whether a stream is to take more of what the guest has written.
+    fn is_sending(&self) -> bool {
+        !self.streams.unsent().is_empty()
+    }
+
+    /// Sleeps until a stream takes more, or the daemon asks something; whether it has.
+    fn poll_to_send(&self) -> Result<bool, Failure> {
+        let mut list = vec![PollFd::from_borrowed_fd(self.control.as_fd(), PollFlags::IN)];
+        let unsent = self.streams.unsent();
+        list.extend(
+            unsent
+                .iter()
+                .map(|socket| PollFd::from_borrowed_fd(*socket, PollFlags::OUT)),
+        );
+        list.extend(self.log.poll_entry());
+        match poll(&mut list, None) {
+            Ok(_) => Ok(!list[0].revents().is_empty()),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(Failure::Poll(error)),
+        }
+    }
+
     /// What a failure of the loop means to the daemon.
     fn describe(&mut self, failure: Failure) -> End {
         let mut details = Vec::new();
@@ -547,6 +607,14 @@ impl Instance {
                 _ => return false,
             }
         }
+    }
+}
+
+/// Whether it is an end of the program's, rather than of what runs it.
+fn was_run(cause: &Cause) -> bool {
+    match cause {
+        Cause::Exited(_) | Cause::Crashed { .. } | Cause::OutOfMemory => true,
+        Cause::Stopped | Cause::Killed(_) | Cause::BadProgram(_) | Cause::Failed(_) => false,
     }
 }
 

@@ -259,6 +259,8 @@ fn prepare(
         has_answered: false,
         memory_bytes: start.memory_bytes,
         is_ready: false,
+        is_command: start.command.is_some(),
+        is_finished: false,
         is_clone: matches!(start.memory, MemorySource::Cloned(_)),
         page_map,
         tells_written,
@@ -526,6 +528,12 @@ fn flags(start: &StartRequest) -> u32 {
     }
     if start.memory == MemorySource::Captured {
         flags |= boot_flags::BECOMES_SNAPSHOT;
+    }
+    if let Some(command) = start.command {
+        flags |= boot_flags::COMMAND;
+        if command.combines_output {
+            flags |= boot_flags::COMBINED_OUTPUT;
+        }
     }
     flags
 }

@@ -30,6 +30,7 @@ fn template(program: &str) -> InstanceSpec {
         arguments: vec!["/function".to_owned()],
         environment: Vec::new(),
         port: 8080,
+        command: None,
         memory_bytes: 1 << 27,
         processor_millis: 1000,
         ready_timeout: Duration::from_secs(10),

@@ -47,6 +47,14 @@ pub(crate) enum Command {
     Reset(oneshot::Sender<()>),
 }
 
+/// Where the task tells what others wait for.
+pub(crate) struct Tellers {
+    pub(crate) stages: watch::Sender<StartStages>,
+    /// How the command has ended that was started last.
+    pub(crate) finished: watch::Sender<Option<EndReport>>,
+    pub(crate) end: watch::Sender<Option<EndReport>>,
+}
+
 /// Owns the process, its sockets and the log.
 pub(crate) struct Actor {
     instance: String,
@@ -101,8 +109,7 @@ impl Actor {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         ready: oneshot::Sender<Result<Readiness, StartError>>,
-        stages: watch::Sender<StartStages>,
-        report: watch::Sender<Option<EndReport>>,
+        tellers: Tellers,
     ) {
         let mut ready = Some(ready);
         let mut captured = None;
@@ -126,7 +133,7 @@ impl Actor {
                             if let Some(resident) = &self.resident {
                                 resident.filing().answered(resident);
                             }
-                            stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
+                            tellers.stages.send_modify(|stages| *stages = stages::told(*stages, &milestones));
                         }
                         Some(Event::Written(stretches)) => {
                             if let Some(resident) = &self.resident {
@@ -149,8 +156,14 @@ impl Actor {
                                 let _ = control.send(&request, socket).await;
                             });
                         }
+                        Some(Event::Finished(end)) => {
+                            let report = self.finish_command(end);
+                            // Nobody may be interested any more.
+                            let _ = tellers.finished.send(Some(report));
+                        }
                         Some(Event::Reset) => if let Some(reset) = resetting.take() {
                             self.begin_again();
+                            tellers.finished.send_modify(|finished| *finished = None);
                             // Nobody waits any more if the instance is being stopped.
                             let _ = reset.send(());
                         },
@@ -217,11 +230,35 @@ impl Actor {
             let _ = ready.send(started);
         }
         // Nobody may be interested any more.
-        let _ = report.send(Some(end_report));
+        let _ = tellers.end.send(Some(end_report));
+    }
+
+    /// A command has ended, and the instance has not.
+    fn finish_command(&mut self, end: End) -> EndReport {
+        self.take_rest_of_log();
+        // That it ran at all is its answer, as far as the snapshot goes.
+        self.has_answered = true;
+        if let Some(resident) = &self.resident {
+            resident.filing().answered(resident);
+        }
+        let report = self.report(end, None);
+        if report.cause != (EndCause::Exited { code: 0 }) {
+            self.write(LogSource::Platform, report.cause.to_string());
+        }
+        for line in &report.details {
+            self.write(LogSource::Platform, line.clone());
+        }
+        report
     }
 
     /// The instance was reset: what its last invocation has logged is told, and nothing else of that is known any more.
     fn begin_again(&mut self) {
+        self.take_rest_of_log();
+        self.opened.store(0, Ordering::Release);
+        self.read = None;
+    }
+
+    fn take_rest_of_log(&mut self) {
         for _ in 0..LAST_PACKETS_MAX {
             match self.log_channel.try_receive(<[u8]>::to_vec) {
                 Some(packet) if !packet.is_empty() => self.take_log(&packet),
@@ -229,8 +266,6 @@ impl Actor {
             }
         }
         self.flush_log();
-        self.opened.store(0, Ordering::Release);
-        self.read = None;
     }
 
     /// Ends the process, which has not reported yet as far as we have read. Its report may be there all the same.

@@ -16,6 +16,7 @@
 mod actor;
 mod cgroup;
 mod channel;
+mod command;
 mod confinement;
 mod demand;
 mod egress;
@@ -55,11 +56,12 @@ use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
     LogSink, RUNTIME_API_VARIABLE, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
 };
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use actor::{Actor, Command, Readiness};
+use actor::{Actor, Command, Readiness, Tellers};
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
@@ -261,6 +263,9 @@ fn start_request(
             })
             .collect(),
         port: spec.port,
+        command: spec.command.map(|command| protocol::Command {
+            combines_output: command.combines_output,
+        }),
         memory_bytes: spec.memory_bytes,
         root: match spec.root {
             Root::Program(_) => RootKind::Program,
@@ -500,6 +505,7 @@ impl UnikernelSandbox {
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
         let (end_sender, end) = watch::channel(None);
+        let (finished_sender, finished) = watch::channel(None);
         let (stages_sender, stages) = watch::channel(StartStages {
             begun: Some(begun),
             shell_taken: Some(shell_taken),
@@ -515,7 +521,12 @@ impl UnikernelSandbox {
             log,
             Arc::clone(&opened),
         );
-        tokio::spawn(actor.run(command_queue, ready_sender, stages_sender, end_sender));
+        let tellers = Tellers {
+            stages: stages_sender,
+            finished: finished_sender,
+            end: end_sender,
+        };
+        tokio::spawn(actor.run(command_queue, ready_sender, tellers));
         let instance = UnikernelInstance {
             id: spec.instance.clone(),
             process_id,
@@ -524,7 +535,9 @@ impl UnikernelSandbox {
             commands,
             opened,
             stages,
+            finished,
             end,
+            is_command: spec.command.is_some(),
         };
 
         if is_clone {
@@ -570,16 +583,16 @@ struct UnikernelInstance {
     opened: Arc<AtomicU32>,
     /// Has changed, or will not change any more, when all is known.
     stages: watch::Receiver<StartStages>,
+    /// How the command has ended that was started last.
+    finished: watch::Receiver<Option<EndReport>>,
+    /// It takes no streams but that of a command.
+    is_command: bool,
     end: watch::Receiver<Option<EndReport>>,
 }
 
-#[async_trait]
-impl Instance for UnikernelInstance {
-    fn id(&self) -> &str {
-        &self.id
-    }
-
-    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
+impl UnikernelInstance {
+    /// Opens a stream to the guest.
+    async fn open(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
         if let Some(report) = self.end.borrow().clone() {
             return Err(ConnectError::Ended(report));
         }
@@ -596,6 +609,49 @@ impl Instance for UnikernelInstance {
         }
         let stream = UnixStream::from_std(ours).map_err(ConnectError::Host)?;
         Ok(Box::new(Ingress(stream)))
+    }
+}
+
+#[async_trait]
+impl Instance for UnikernelInstance {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError> {
+        match self.is_command {
+            true => Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into())),
+            false => self.open().await,
+        }
+    }
+
+    async fn run_command(
+        &self,
+        variables: &[(String, Vec<u8>)],
+    ) -> Result<Box<dyn IngressStream>, ConnectError> {
+        if !self.is_command {
+            return Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into()));
+        }
+        let preamble = command::preamble(variables).map_err(ConnectError::Host)?;
+        let mut stream = self.open().await?;
+        match stream.write_all(&preamble).await {
+            Ok(()) => Ok(stream),
+            // It is the monitor that has gone.
+            Err(_) => Err(ConnectError::Ended(self.ended().await)),
+        }
+    }
+
+    async fn finished(&self) -> EndReport {
+        let mut finished = self.finished.clone();
+        match finished
+            .wait_for(Option::is_some)
+            .await
+            .map(|report| report.clone())
+        {
+            Ok(Some(report)) => report,
+            // The actor has gone, and has left the other report.
+            Ok(None) | Err(_) => self.ended().await,
+        }
     }
 
     async fn ended(&self) -> EndReport {
@@ -674,6 +730,7 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             serves_runtime_api: false,
+            command: None,
             memory_bytes: 1 << 20,
             isolation: None,
             processor_millis: 1000,

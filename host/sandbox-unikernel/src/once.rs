@@ -165,6 +165,7 @@ impl Monitor {
                         | Event::Captured(_)
                         | Event::Written(_)
                         | Event::NotCaptured(_)
+                        | Event::Finished(_)
                         | Event::Reset,
                     ) => {}
                     Some(Event::Connect(connect)) => self.outside.serve(connect),
@@ -203,6 +204,7 @@ impl Monitor {
                     | Event::Captured(_)
                     | Event::Written(_)
                     | Event::NotCaptured(_)
+                    | Event::Finished(_)
                     | Event::Reset,
                 ) => {}
                 Some(Event::Ended(end)) => return Ok(Some(end)),

@@ -387,6 +387,7 @@ mod tests {
             egress: Vec::new(),
             port: 8080,
             serves_runtime_api: false,
+            command: None,
             memory_bytes,
             isolation: None,
             processor_millis: 1000,

@@ -13,6 +13,7 @@ pub(crate) fn event(packet: &[u8]) -> Option<Event> {
     let event = postcard::from_bytes(packet).ok()?;
     Some(match event {
         Event::Ended(end) => Event::Ended(fit(end)),
+        Event::Finished(end) => Event::Finished(fit(end)),
         other => other,
     })
 }

@@ -26,6 +26,8 @@
 //! 7. Where the program asks for its invocations ([`InstanceSpec::serves_runtime_api`]), it is ready when it does. A request
 //!    on a stream is an event, and the answer what the program has posted for it, unchanged: 200 if that is a response, 500
 //!    if it is an error. Nothing of a request is read before the program has asked for it.
+//! 8. Where [`InstanceSpec::command`] is set the program is not a server: `start` returns when all is ready for it, it is
+//!    started by [`Instance::run_command`], and its end, of which [`Instance::finished`] tells, need not be the instance's.
 //! 8. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
 //!    can be seen by it or have an effect on it, and its randomness is fresh. Otherwise it is to be stopped.
 
@@ -75,6 +77,9 @@ pub struct InstanceSpec {
     /// Whether the program, instead of listening, asks for its invocations by the Runtime API of AWS Lambda. The sandbox then
     /// serves that to it, at the address in [`RUNTIME_API_VARIABLE`], and what comes as a request on a stream is an event.
     pub serves_runtime_api: bool,
+    /// How the program is run if it is no server but a command, which is started for one invocation; its arguments are
+    /// `arguments`. None if it is a server.
+    pub command: Option<Command>,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
     /// What is to be around the instance; none leaves it to the sandbox ([`Sandbox::isolation`]).
@@ -128,6 +133,16 @@ pub const RUNTIME_API_FIELDS: [&str; 4] = [
     "lambda-runtime-invoked-function-arn",
     "lambda-runtime-trace-id",
 ];
+
+/// How a command is run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Command {
+    /// Whether its standard error is part of the answer, rather than of the log.
+    pub combines_output: bool,
+}
+
+/// Longest all variables of an invocation of a command together, in bytes, with two for each beside name and value.
+pub const VARIABLES_BYTES_MAX: usize = 128 << 10;
 
 /// Where instances find their secrets.
 pub const SECRETS_DIRECTORY: &str = "/var/openfaas/secrets";
@@ -279,8 +294,30 @@ pub trait Instance: Send + Sync {
     /// The identifier given in [`InstanceSpec::instance`].
     fn id(&self) -> &str;
 
-    /// Opens a stream to the function's port. The function sees a new connection to accept.
+    /// Opens a stream to the function's port. The function sees a new connection to accept. That of a command has none.
     async fn connect(&self) -> Result<Box<dyn IngressStream>, ConnectError>;
+
+    /// Starts the command, once in the life of an instance or between two resets, with these variables, none of which has
+    /// a name with `=` or anything with a zero byte in it, in place of those of the same name that the function has. What
+    /// is written to the stream, up to its shutdown, is the command's standard input, which it need not read; what is
+    /// read is its standard output.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Instance::connect`]; also if the instance is none of a command, or the variables are too long.
+    async fn run_command(
+        &self,
+        variables: &[(String, Vec<u8>)],
+    ) -> Result<Box<dyn IngressStream>, ConnectError> {
+        let _ = variables;
+        Err(ConnectError::Host(std::io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Resolves when the command that was started has ended, and all that it wrote has left, or when the instance has
+    /// ended. The stream may end before.
+    async fn finished(&self) -> EndReport {
+        self.ended().await
+    }
 
     /// Resolves when the instance has ended by itself or was stopped; at once if it has ended already.
     async fn ended(&self) -> EndReport;

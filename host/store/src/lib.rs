@@ -9,8 +9,8 @@
 //! DIR/uploads/             blobs that are being pushed, images that are being unpacked; emptied at start-up
 //! DIR/downloads/HEX        blobs that are being pulled: the next try goes on with what is there
 //! DIR/derived/HEX/         from the image whose manifest has that digest: its program alone as `program`, or
-//!                          its root file system as `root.erofs`, or as `head.erofs` what that is beside a base; and what
-//!                          that file is known by as `seal.json`
+//!                          its root file system as `root.erofs`, or as `head.erofs` what that is beside a base; what
+//!                          that file is known by as `seal.json`, and programs that were found in it as `checked.json`
 //! DIR/derived/bases/HEX/   root file systems of the lower layers that images have in common
 //! DIR/snapshots/           the sandbox's, if it keeps any; nothing of this store's
 //! DIR/logs/NAME.NS/        lines that the function's instances wrote
@@ -22,6 +22,7 @@
 mod archive;
 mod check;
 mod collect;
+mod commands;
 mod credentials;
 mod database;
 mod deployment;

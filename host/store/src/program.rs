@@ -7,6 +7,7 @@
 //!
 //! Of an image whose last layers are small, only these are looked at where the rest is there already (`layered`).
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Seek};
 use std::ops::Range;
@@ -20,11 +21,13 @@ use spore_sandbox::Root;
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
+use crate::commands::{Checked, no_command};
 use crate::derived::{FILE_SYSTEM_FILE, PROGRAM_FILE, store};
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::sync_directory;
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
 use crate::manifests::{choose_platform, platforms};
+use crate::protocol::Protocol;
 use crate::unikernels::{self, URUNC_FILE, Unikernel};
 use crate::unpack::{LayerError, Unpacker};
 
@@ -44,7 +47,9 @@ pub struct Program {
     pub root: Root,
     /// Digest of what is in it.
     pub root_digest: Digest,
-    /// `argv`: the image's entry point and command.
+    /// How it is called.
+    pub protocol: Protocol,
+    /// `argv`: the image's entry point and command, or the command that is run for each invocation.
     pub arguments: Vec<String>,
     /// The image's environment variables.
     pub environment: Vec<(String, String)>,
@@ -95,6 +100,18 @@ pub enum DeriveError {
         /// What it is.
         unikernel: Box<Unikernel>,
     },
+    /// The command that is to be run for each invocation is not in the image.
+    #[error(
+        "the command `{command}` is to be run for each invocation (fprocess), and the image has no such program: name one \
+         that it has"
+    )]
+    NoCommand {
+        /// The command's first word.
+        command: String,
+        /// What was looked for.
+        #[source]
+        source: LayerError,
+    },
     /// The image names no program.
     #[error("the image has neither an entry point nor a command")]
     NoEntrypoint,
@@ -125,9 +142,14 @@ pub enum DeriveError {
 }
 
 impl ImageStore {
-    /// What an instance of the image with this manifest runs. Program or root file system are made from the layers the
-    /// first time, and the program is checked: what cannot run at all is refused.
-    pub fn derive_program(&self, manifest: Digest) -> Result<Program, DeriveError> {
+    /// What an instance of the image with this manifest runs where these variables are set besides the image's. Program or
+    /// root file system are made from the layers the first time, and the program is checked: what cannot run at all is
+    /// refused.
+    pub fn derive_program(
+        &self,
+        manifest: Digest,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<Program, DeriveError> {
         let manifest = self.image_manifest(manifest)?;
         let configuration = self.any_configuration(&manifest.content)?;
         if let Some(unikernel) = unikernels::recognise(&manifest.content, &configuration) {
@@ -138,6 +160,10 @@ impl ImageStore {
         let config = configuration.config().clone().unwrap_or_default();
         let mut arguments = config.entrypoint().clone().unwrap_or_default();
         arguments.extend(config.cmd().iter().flatten().cloned());
+        let mut all_variables: BTreeMap<_, _> = environment(&config).into_iter().collect();
+        all_variables.extend(variables.clone());
+        let entry = arguments.first().cloned();
+        let (protocol, arguments) = Protocol::of(&arguments, &all_variables);
         let command = arguments
             .first()
             .filter(|command| !command.is_empty())
@@ -146,8 +172,20 @@ impl ImageStore {
         let folder = self.derived.join(manifest.digest.to_hex());
         // What cannot be looked at is made again, or that says why not.
         let (root, root_digest) = match self.intact_root(&folder).ok().flatten() {
-            Some(found) => found,
-            None => self.derive_root(&manifest.content, &config, &command, &folder)?,
+            Some(found) => {
+                if protocol == Protocol::Exec && !matches!(found.0, Root::Program(_)) {
+                    self.check_command(&manifest.content, &config, &command, &folder)?;
+                }
+                found
+            }
+            None => {
+                let derived = self.derive_root(&manifest.content, &config, &command, entry, &folder);
+                let derived = derived.map_err(|error| no_command(error, protocol, &command))?;
+                let mut checked = Checked::read(&folder);
+                checked.add(&config, &command);
+                checked.write(&folder, &self.uploads)?;
+                derived
+            }
         };
         let mut environment = environment(&config);
         if !matches!(root, Root::Program(_)) && environment.iter().all(|(name, _)| name != "PATH") {
@@ -156,6 +194,7 @@ impl ImageStore {
         Ok(Program {
             root,
             root_digest,
+            protocol,
             arguments,
             environment,
             port: port(&config)?,
@@ -239,6 +278,7 @@ impl ImageStore {
         manifest: &ImageManifest,
         config: &Config,
         command: &str,
+        entry: Option<String>,
         folder: &Path,
     ) -> Result<(Root, Digest), DeriveError> {
         match self.derive_layered(manifest, config, command, folder) {
@@ -250,7 +290,7 @@ impl ImageStore {
                 tracing::debug!(%image, reason, "the root of an image is made as a whole");
             }
         }
-        self.derive_whole(manifest, config, command, folder)
+        self.derive_whole(manifest, config, command, entry, folder)
     }
 
     /// Unpacks layers into a private folder: the one to be removed, and its root in there.
@@ -280,6 +320,7 @@ impl ImageStore {
         manifest: &ImageManifest,
         config: &Config,
         command: &str,
+        entry: Option<String>,
         folder: &Path,
     ) -> Result<(Root, Digest), DeriveError> {
         let (unpacked, mut unpacker) = self.unpack(manifest, 0..manifest.layers().len())?;
@@ -291,23 +332,13 @@ impl ImageStore {
             let unikernel = Box::new(unikernel);
             return Err(DeriveError::Unikernel { unikernel });
         }
-        let program = find_program(&unpacker, config, command)?;
-        let check = |file: File| {
-            check_program(file).map_err(|source| DeriveError::Program {
-                program: command.to_owned(),
-                source,
-            })
+        let program = match find_program(&unpacker, config, command) {
+            Err(error @ LayerError::NotFound { .. }) => {
+                only_program(&unpacker, config, entry)?.ok_or(DeriveError::Layers(error))?
+            }
+            found => found?,
         };
-        let needs = check(program.try_clone()?)?;
-        let is_static = needs == Needs::Nothing;
-        if let Needs::Interpreter(interpreter) = needs
-            && unpacker.open_file(&interpreter).is_err()
-        {
-            return Err(DeriveError::Program {
-                program: command.to_owned(),
-                source: ElfError::NoInterpreter { interpreter },
-            });
-        }
+        let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
         let stored = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
             (&program).rewind()?;
@@ -330,6 +361,15 @@ impl ImageStore {
     }
 }
 
+/// The program of an image that holds nothing else, by whatever name a command calls it.
+fn only_program(unpacker: &Unpacker, config: &Config, entry: Option<String>) -> io::Result<Option<File>> {
+    let found = entry.and_then(|entry| find_program(unpacker, config, &entry).ok());
+    match found {
+        Some(program) if unpacker.holds_only(&program)? => Ok(Some(program)),
+        _ => Ok(None),
+    }
+}
+
 /// Says that an image has more than instances will find.
 pub(crate) fn say_skipped(folder: &Path, skipped: u64) {
     if skipped > 0 {
@@ -345,6 +385,21 @@ pub(crate) fn remove_unpacked(unpacked: TempDir) {
     }
 }
 
+/// Whether a program is static. One that cannot run, or not without what the image does not have, is refused.
+pub(crate) fn check_needs(unpacker: &Unpacker, command: &str, program: File) -> Result<bool, DeriveError> {
+    let refused = |source| DeriveError::Program {
+        program: command.to_owned(),
+        source,
+    };
+    match check_program(program).map_err(refused)? {
+        Needs::Nothing => Ok(true),
+        Needs::Interpreter(interpreter) if unpacker.open_file(&interpreter).is_err() => {
+            Err(refused(ElfError::NoInterpreter { interpreter }))
+        }
+        Needs::Interpreter(_) => Ok(false),
+    }
+}
+
 fn check_platform(configuration: &ImageConfiguration) -> Result<(), DeriveError> {
     if *configuration.os() == Os::Linux && *configuration.architecture() == Arch::Amd64 {
         return Ok(());
@@ -354,7 +409,7 @@ fn check_platform(configuration: &ImageConfiguration) -> Result<(), DeriveError>
 }
 
 /// The file of the program that the image's command names.
-fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<File, LayerError> {
+pub(crate) fn find_program(unpacker: &Unpacker, config: &Config, command: &str) -> Result<File, LayerError> {
     let mut found = Err(LayerError::NotFound {
         path: command.to_owned(),
     });

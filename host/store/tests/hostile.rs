@@ -1,6 +1,7 @@
 //! A corpus of hostile archives and manifests: each is refused with exactly this message, and nothing is left of it outside
 //! the store or half-made within it.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::Write;
@@ -174,7 +175,7 @@ fn refusal_of_manifest(place: &Place, manifest: &[u8]) -> String {
         Ok(digest) => digest,
         Err(error) => return chain(&error),
     };
-    match place.images().derive_program(digest) {
+    match place.images().derive_program(digest, &BTreeMap::new()) {
         Ok(program) => format!("taken: {program:?}"),
         Err(error) => chain(&error),
     }

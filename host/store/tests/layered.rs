@@ -1,5 +1,6 @@
 //! Images that begin with the same layers have these once.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,7 +84,7 @@ impl Place {
 
     /// Base and head of an image, and the digest of what they make.
     fn derive(&self, image: Digest) -> (PathBuf, PathBuf, Digest) {
-        let program = self.store.images.derive_program(image).unwrap();
+        let program = self.store.images.derive_program(image, &BTreeMap::new()).unwrap();
         let Root::Layered { base, head } = &program.root else {
             panic!("{program:?}");
         };
@@ -180,7 +181,12 @@ fn what_is_damaged_or_gone_is_made_again() {
     let place = Place::new();
     let image = place.image("one", &[&runtime(1), &archive(&[("code", b"one")])]);
     let (base, head, digest) = place.derive(image);
-    let root = place.store.images.derive_program(image).unwrap().root;
+    let root = place
+        .store
+        .images
+        .derive_program(image, &BTreeMap::new())
+        .unwrap()
+        .root;
     let damage = |path: &Path| {
         let mut bytes = fs::read(path).unwrap();
         bytes[3000] ^= 1;
@@ -230,11 +236,26 @@ fn what_no_head_can_be_made_of_is_a_whole() {
     let links = links.into_inner().unwrap();
     let through = archive(&[("lib/code", b"through a link of the base")]);
     let image = place.image("through", &[&links, &runtime(1), &through]);
-    let program = place.store.images.derive_program(image).unwrap();
+    let program = place
+        .store
+        .images
+        .derive_program(image, &BTreeMap::new())
+        .unwrap();
     assert!(matches!(program.root, Root::FileSystem(_)), "{program:?}");
-    let again = place.store.images.derive_program(image).unwrap();
+    let again = place
+        .store
+        .images
+        .derive_program(image, &BTreeMap::new())
+        .unwrap();
     assert_eq!(again, program);
     // Damage of it does not make it another kind, which those that run would not find.
     fs::remove_file(program.root.path()).unwrap();
-    assert_eq!(place.store.images.derive_program(image).unwrap(), program);
+    assert_eq!(
+        place
+            .store
+            .images
+            .derive_program(image, &BTreeMap::new())
+            .unwrap(),
+        program
+    );
 }

@@ -13,6 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 use spore_test_harness::{program, unikernels_can_run};
 
 mod clones;
+mod commands;
 mod confinement;
 mod density;
 mod deploy;
@@ -94,6 +95,8 @@ fn main() -> ExitCode {
         deploy::TESTS_OF_THE_COMMAND_LINE,
         run::TESTS_OF_THE_COMMAND_LINE,
         clones::TESTS,
+        commands::TESTS,
+        commands::TESTS_OF_INTERPRETERS,
         confinement::TESTS,
         density::TESTS,
         deploy::TESTS,

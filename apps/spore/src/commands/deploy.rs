@@ -50,7 +50,7 @@ pub(crate) async fn run(gateway: &Gateway, arguments: &DeployArguments) -> anyho
         (None, Some(folder), _) => {
             let settings = with_flags(settings_for_name(&target)?, arguments);
             let start = Start {
-                entrypoint: arguments.entrypoint.as_deref().unwrap_or_default(),
+                entrypoint: entrypoint(arguments)?,
                 working_directory: arguments.workdir.as_deref().unwrap_or("/"),
             };
             let digest = push_root(&client, &settings, folder, &start).await?;
@@ -199,6 +199,18 @@ async fn create(client: &Client, function: &FunctionDeployment) -> anyhow::Resul
     }
 }
 
+/// What an image of a root file system names as its program.
+fn entrypoint(arguments: &DeployArguments) -> anyhow::Result<&str> {
+    match (&arguments.entrypoint, &arguments.fprocess) {
+        (Some(entrypoint), _) => Ok(entrypoint),
+        (None, Some(command)) => Ok(command),
+        (None, None) => bail!(
+            "a root file system needs a program: name a server with --entrypoint, or a command that is run for each \
+             invocation with --fprocess"
+        ),
+    }
+}
+
 fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
     let name: FunctionName = target.parse()?;
     Ok(FunctionSettings::new(name))
@@ -206,6 +218,7 @@ fn settings_for_name(target: &str) -> anyhow::Result<FunctionSettings> {
 
 /// Flags go before the file: what is typed for this once is meant.
 fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> FunctionSettings {
+    settings.fprocess = arguments.fprocess.clone().or(settings.fprocess);
     settings.memory = arguments.memory.clone().or(settings.memory);
     settings.cpu = arguments.cpu.clone().or(settings.cpu);
     settings.timeout = arguments.timeout.clone().or(settings.timeout);
@@ -272,6 +285,7 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     FunctionDeployment {
         service: settings.name.to_string(),
         image,
+        env_process: settings.fprocess.clone().unwrap_or_default(),
         env_vars: settings.environment.clone(),
         labels,
         annotations,
@@ -311,6 +325,7 @@ mod tests {
         settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
         settings.syscall_rewriting = Some(false);
         settings.snapshot = Some(true);
+        settings.fprocess = Some("cat -n".into());
         settings.isolation = Some("process".into());
         settings.isolation_per_request = Some(true);
         settings.secrets = vec!["key".into()];
@@ -320,7 +335,7 @@ mod tests {
         assert_eq!(
             serde_json::to_value(deployment(&settings, "resize@sha256:0".into())).unwrap(),
             serde_json::json!({
-                "service": "resize", "image": "resize@sha256:0", "envVars": {"A": "b"},
+                "service": "resize", "image": "resize@sha256:0", "envProcess": "cat -n", "envVars": {"A": "b"},
                 "labels": {"team": "images", "com.openfaas.scale.min": "0", "com.openfaas.scale.max": "7"},
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",

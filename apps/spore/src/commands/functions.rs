@@ -127,9 +127,11 @@ fn secrets_of(function: &FunctionStatus) -> String {
 
 /// How it gets its invocations, in words.
 fn protocol_of(function: &FunctionStatus) -> String {
-    match function.protocol.as_str() {
-        "lambda" => "lambda (it asks for events by AWS Lambda's Runtime API)".to_owned(),
-        other => other.to_owned(),
+    match (function.protocol.as_str(), function.env_process.as_str()) {
+        ("lambda", _) => "lambda (it asks for events by AWS Lambda's Runtime API)".to_owned(),
+        ("exec", "") => "exec (the image's command is run for each invocation)".to_owned(),
+        ("exec", command) => format!("exec (`{command}` is run for each invocation)"),
+        (other, _) => other.to_owned(),
     }
 }
 
@@ -137,7 +139,7 @@ fn protocol_of(function: &FunctionStatus) -> String {
 fn isolation_of(function: &FunctionStatus) -> String {
     let per_request = function.annotations.get(super::deploy::PER_REQUEST_ANNOTATION);
     match function.isolation.as_str() {
-        "vm" if per_request.is_some_and(|value| value == "true") => {
+        "vm" if per_request.is_some_and(|value| value == "true") || function.protocol == "exec" => {
             "vm (a virtual machine for each invocation)".to_owned()
         }
         "vm" => "vm (a virtual machine for each instance)".to_owned(),

@@ -57,6 +57,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         working_directory: arguments.workdir,
         secrets: Vec::new(),
         port: arguments.port.unwrap_or(DEFAULT_PORT),
+        command: None,
         memory_bytes,
         root: kind,
         memory: MemorySource::Fresh,

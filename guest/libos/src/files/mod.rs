@@ -1,7 +1,7 @@
 //! Files in the widest sense: everything that a descriptor can name.
 //!
 //! * [`descriptors`]: the table from numbers to open files; [`budget`]: what all of them may take;
-//! * [`console`]: standard input, output and error;
+//! * [`console`]: standard input, output and error; [`command`]: those of commands;
 //! * [`contents`], [`memory`]: bytes in memory, and the files that are nothing else (`memfd`);
 //! * [`devices`]: `/dev/null` and its kin;
 //! * [`pipe`], [`event`]: pipes and event counters;
@@ -15,6 +15,7 @@
 //! error is decided in `calls`, by the open file's flags.
 
 pub(crate) mod budget;
+pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod contents;
 pub(crate) mod descriptors;

@@ -81,6 +81,8 @@ pub(crate) struct Network {
     early: VecDeque<Rc<Stream>>,
     /// No stream may be passed on now.
     is_held: bool,
+    /// A command waits for the first stream.
+    awaits_command_stream: bool,
     /// The host learns that somebody listens as soon as that is so, and not when the program waits.
     tells_listening: bool,
     function_port: u16,
@@ -110,6 +112,7 @@ impl Network {
             reaches_host_loopback: flags & boot_flags::LOOPBACK_EGRESS != 0,
             early: VecDeque::new(),
             is_held: false,
+            awaits_command_stream: shared::boot().flags & boot_flags::COMMAND != 0,
             tells_listening: !becomes_snapshot,
             function_port,
             runtime_api,
@@ -166,12 +169,19 @@ impl Network {
         }
     }
 
-    /// Whether somebody listens on the function's port, or waits for an invocation in another way.
+    /// The first stream, once it is there.
+    pub(crate) fn take_for_command(&mut self) -> Option<Rc<Stream>> {
+        let stream = self.early.pop_front()?;
+        self.awaits_command_stream = false;
+        Some(stream)
+    }
+
+    /// Whether somebody listens on the function's port, a command waits, or an invocation is waited for in another way.
     pub(crate) fn is_function_listening(&self) -> bool {
         if let Some(runtime_api) = &self.runtime_api {
             return runtime_api.is_waited_for();
         }
-        self.tcp_ports.any_listener(self.function_port).is_some()
+        self.awaits_command_stream || self.tcp_ports.any_listener(self.function_port).is_some()
     }
 
     /// A socket listens on `port` now.

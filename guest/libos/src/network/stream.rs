@@ -15,7 +15,7 @@ use crate::errno::Errno;
 use crate::files::Readiness;
 use crate::kernel::Kernel;
 use crate::memory::Buffers;
-use crate::task::ReadyQueue;
+use crate::task::{ReadyQueue, WaitQueue};
 
 /// A stream. Dropping it closes it; what was written before still goes out.
 pub(crate) struct Stream {
@@ -149,6 +149,20 @@ impl Stream {
         count as usize
     }
 
+    /// Takes what has come in for the library OS itself; how much.
+    pub(crate) fn take_own(&self, buffer: &mut [u8]) -> usize {
+        let count = self
+            .received()
+            .min(u32::try_from(buffer.len()).unwrap_or(u32::MAX));
+        let head = self.state.get().receive_head;
+        shared::with_receive_ring(self.slot, head, count, |[first, second]| {
+            buffer[..first.len()].copy_from_slice(first);
+            buffer[first.len()..first.len() + second.len()].copy_from_slice(second);
+        });
+        self.publish(|state| state.receive_head = head.wrapping_add(count));
+        count as usize
+    }
+
     /// Sends bytes of the library OS's, as many as there is room for.
     pub(super) fn send_own(&self, bytes: &[u8]) {
         let count = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(self.room());
@@ -159,6 +173,11 @@ impl Stream {
             second.copy_from_slice(end);
         });
         self.publish(|state| state.transmit_tail = tail.wrapping_add(count));
+    }
+
+    /// It has changed.
+    pub(crate) fn moved(&self) -> &WaitQueue {
+        &self.condition.moved
     }
 
     /// Sends as much as there is room for.

@@ -1,7 +1,8 @@
 //! Puts a program into memory.
 //!
 //! First everything is looked up that can be wrong with the files ([`resolve`]): scripts lead to their interpreters,
-//! dynamic programs to theirs. Then the current address space, which is empty, is filled ([`place`]).
+//! dynamic programs to theirs. Then the current address space, which is empty, is filled ([`place`]), for a command
+//! in two steps.
 
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -32,6 +33,9 @@ const STACK_FILLED_BYTES: u64 = 64 * 1024;
 const EAGER_DATA_BYTES: u64 = 64 * 1024;
 /// Zero-initialised data up to this size is filled before the program starts.
 const EAGER_ZERO_BYTES: u64 = 256 * 1024;
+/// Text and data of a command that are filled before it becomes a snapshot, at most.
+const SNAPSHOT_TEXT_BYTES: u64 = 32 << 20;
+const SNAPSHOT_DATA_BYTES: u64 = 1 << 20;
 /// Scripts whose interpreter is a script, and so on, as on Linux.
 const SCRIPTS_MAX: usize = 5;
 /// What a signal needs beside the extended register state, in bytes.
@@ -218,11 +222,22 @@ fn parse(file: &Rc<dyn File>) -> Result<Executable, ElfError> {
     })
 }
 
+/// Where the segments of a program lie in memory.
+pub(crate) struct Segments {
+    bias: u64,
+    interpreter_bias: Option<u64>,
+    virtual_object: u64,
+}
+
 /// Fills the current address space, in which nothing is mapped.
 pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -> Result<Placed, LoadError> {
-    let mut random = [0; 16];
-    kernel.random.fill(&mut random);
-    let boot = shared::boot();
+    let segments = place_segments(kernel, image)?;
+    place_stack(kernel, image, &segments, environment)
+}
+
+/// Puts everything into the current address space, in which nothing is mapped, that is the same whenever the program is
+/// started.
+pub(crate) fn place_segments(kernel: &mut Kernel, image: &Image) -> Result<Segments, LoadError> {
     let space = &mut kernel.process.space;
     let program = &image.program;
     let bias = if program.executable.is_position_independent {
@@ -238,8 +253,59 @@ pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -
         Some(interpreter) => Some(map_interpreter(space, interpreter)?),
         None => None,
     };
+    let virtual_object = vdso::map(space)?;
+    let mut protection = Protection::READ_WRITE;
+    protection.set(Protection::EXECUTE, program.executable.has_executable_stack);
+    space.map(&Request {
+        no_reserve: true,
+        label: Some((Rc::from(b"[stack]".as_slice()), 0)),
+        ..Request::anonymous(Place::Fixed(STACK_TOP - STACK_BYTES), STACK_BYTES, protection)
+    })?;
+    space.populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
+    Ok(Segments {
+        bias,
+        interpreter_bias,
+        virtual_object,
+    })
+}
+
+/// Fills what lies in files of a program whose segments are in place, within bounds: in a snapshot, so that copies need
+/// not do it one after the other.
+pub(crate) fn fill_segments(kernel: &mut Kernel, image: &Image, segments: &Segments) {
+    let interpreter = image.interpreter.as_ref().zip(segments.interpreter_bias);
+    let (mut text_bytes, mut data_bytes) = (SNAPSHOT_TEXT_BYTES, SNAPSHOT_DATA_BYTES);
+    for (binary, bias) in core::iter::once((&image.program, segments.bias)).chain(interpreter) {
+        for segment in &binary.executable.segments {
+            let address = bias.wrapping_add(segment.address);
+            let start = address & !(PAGE_BYTES - 1);
+            let end = page_ceil(address.wrapping_add(segment.file_bytes)).unwrap_or(start);
+            let left = match segment.write {
+                true => &mut data_bytes,
+                false => &mut text_bytes,
+            };
+            let filled = end.wrapping_sub(start).min(*left);
+            *left -= filled;
+            // What is not filled now is filled when it is touched.
+            let _ = kernel.process.space.populate(start, start + filled, true);
+        }
+    }
+}
+
+/// Gives a program whose segments are in place its stack.
+pub(crate) fn place_stack(
+    kernel: &mut Kernel,
+    image: &Image,
+    segments: &Segments,
+    environment: &Strings,
+) -> Result<Placed, LoadError> {
+    let mut random = [0; 16];
+    kernel.random.fill(&mut random);
+    let boot = shared::boot();
+    let space = &mut kernel.process.space;
+    let program = &image.program;
+    let bias = segments.bias;
     let entry = bias.wrapping_add(program.executable.entry);
-    let first_instruction = match (&image.interpreter, interpreter_bias) {
+    let first_instruction = match (&image.interpreter, segments.interpreter_bias) {
         (Some(interpreter), Some(bias)) => bias.wrapping_add(interpreter.executable.entry),
         _ => entry,
     };
@@ -252,8 +318,8 @@ pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -
         entry,
         headers_address: headers.map_or(0, |address| bias.wrapping_add(address)),
         headers_count: u64::from(program.executable.headers_count),
-        interpreter_base: interpreter_bias.unwrap_or(0),
-        virtual_object: vdso::map(space)?,
+        interpreter_base: segments.interpreter_bias.unwrap_or(0),
+        virtual_object: segments.virtual_object,
         signal_frame_bytes: boot.extended_state_bytes.saturating_add(SIGNAL_FRAME_BYTES),
         random,
         processor_features: processor::features(),
@@ -263,14 +329,6 @@ pub(crate) fn place(kernel: &mut Kernel, image: &Image, environment: &Strings) -
     if built.pointer < bottom + STACK_BYTES / 4 {
         return Err(LoadError::StartBlock);
     }
-    let mut protection = Protection::READ_WRITE;
-    protection.set(Protection::EXECUTE, program.executable.has_executable_stack);
-    space.map(&Request {
-        no_reserve: true,
-        label: Some((Rc::from(b"[stack]".as_slice()), 0)),
-        ..Request::anonymous(Place::Fixed(bottom), STACK_BYTES, protection)
-    })?;
-    space.populate(STACK_TOP - STACK_FILLED_BYTES, STACK_TOP, true)?;
     space.write(built.pointer, &built.bytes)?;
     Ok(Placed {
         context: Context::new(first_instruction, built.pointer),

@@ -1,5 +1,6 @@
 //! The program: its file, its first stack, its start.
 
+pub(crate) mod command;
 pub mod elf;
 pub(crate) mod load;
 pub(crate) mod script;

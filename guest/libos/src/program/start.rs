@@ -7,7 +7,8 @@ use spore_abi::layout::START_BLOCK_BYTES;
 use spore_abi::pages::{BootPage, boot_flags};
 use spore_machine::shared;
 
-use super::load::{self, LoadError, Placed, Strings};
+use super::command::Command;
+use super::load::{self, Image, LoadError, Placed, Strings};
 use crate::clones::BOOTED_FOR_SNAPSHOT;
 use crate::errno::Errno;
 use crate::files::{self, File};
@@ -23,15 +24,35 @@ pub(crate) fn load_first(kernel: &mut Kernel, boot: &BootPage) -> Result<Placed,
     if kernel.clones.becomes_snapshot() {
         environment.push(BOOTED_FOR_SNAPSHOT.to_vec());
     }
+    let image = find(kernel, boot, arguments, &environment)?;
+    load::place(kernel, &image, &environment)
+}
+
+/// Loads the command that the boot page describes, as far as that can be done without knowing the invocation.
+pub(crate) fn load_command(kernel: &mut Kernel, boot: &BootPage) -> Result<Command, LoadError> {
+    let (arguments, environment) = start_strings(boot)?;
+    let image = find(kernel, boot, arguments, &environment)?;
+    let segments = load::place_segments(kernel, &image)?;
+    if kernel.clones.becomes_snapshot() {
+        load::fill_segments(kernel, &image, &segments);
+    }
+    Ok(Command::new(image, segments, environment))
+}
+
+fn find(
+    kernel: &mut Kernel,
+    boot: &BootPage,
+    arguments: Strings,
+    environment: &Strings,
+) -> Result<Image, LoadError> {
     let name = arguments.first().cloned().unwrap_or_default();
     let is_searched = boot.flags & boot_flags::ROOT_IS_EROFS != 0 && !name.contains(&b'/');
     let (file, path) = if is_searched {
-        search(kernel, &name, &environment)?
+        search(kernel, &name, environment)?
     } else {
         (files::open_program(kernel, &name).map_err(LoadError::File)?, name)
     };
-    let image = load::resolve(kernel, file, &path, arguments)?;
-    load::place(kernel, &image, &environment)
+    load::resolve(kernel, file, &path, arguments)
 }
 
 /// Finds a program by its name in the folders of PATH.

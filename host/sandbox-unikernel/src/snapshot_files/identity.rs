@@ -98,6 +98,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         egress,
         port,
         serves_runtime_api,
+        command,
         memory_bytes,
         isolation,
         processor_millis,
@@ -129,6 +130,10 @@ fn configuration(spec: &InstanceSpec) -> Digest {
     egress.iter().for_each(|rule| hasher.text(&rule.to_string()));
     hasher.number((*port).into());
     hasher.number((*serves_runtime_api).into());
+    hasher.number(match command {
+        None => 0,
+        Some(command) => 1 + u64::from(command.combines_output),
+    });
     hasher.number(*memory_bytes);
     hasher.text(isolation.map_or("", |isolation| isolation.name()));
     hasher.number((*processor_millis).into());
