@@ -35,10 +35,11 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         bytes
     };
     vec![
-        // Ready; a connection; an end with its cause.
+        // Ready; a connection; an end with its cause; that of a command.
         vec![0, 0],
         [&[0, 5, 3, 0][..], &[7; 16], &[80]].concat(),
-        [&[0, 9, 5, 4][..], b"late", &[1, 4], b"line"].concat(),
+        [&[0, 10, 5, 4][..], b"late", &[1, 4], b"line"].concat(),
+        vec![0, 6, 1, 3, 0],
         // A request to open, an answer, a request to stop.
         vec![0, 3],
         vec![0, 4, 5, 111],
@@ -69,15 +70,15 @@ mod tests {
     #[test]
     fn the_seeds_are_understood() {
         let seeds = seeds();
-        let messages = seeds[..6]
+        let messages = seeds[..7]
             .iter()
             .filter(|seed| control_packet(&seed[1..]))
             .count();
-        assert_eq!(messages, 6);
-        assert!(spore_store::fuzzing::record(&seeds[7][1..]));
+        assert_eq!(messages, 7);
+        assert!(spore_store::fuzzing::record(&seeds[8][1..]));
         assert!(spore_monitor::fuzzing::exit(
-            &seeds[10][1..],
-            &seeds[10][1 + EXIT_RECORD_BYTES..],
+            &seeds[11][1..],
+            &seeds[11][1 + EXIT_RECORD_BYTES..],
             &[]
         ));
     }
