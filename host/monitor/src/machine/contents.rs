@@ -141,7 +141,10 @@ impl Machine {
             region.populate(0, region.length() as usize);
             (region, 0)
         } else {
-            (Region::module(program).map_err(MachineError::Memory)?, KVM_MEM_READONLY)
+            (
+                Region::module(program).map_err(MachineError::Memory)?,
+                KVM_MEM_READONLY,
+            )
         };
         self.map(PROGRAM_SLOT, MODULES_GPA, &region, flags)?;
         self.program = Some(region);
