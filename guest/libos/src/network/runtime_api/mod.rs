@@ -1,5 +1,5 @@
 //! The Runtime API of AWS Lambda: a server of the library OS's own, for programs that ask for their invocations instead of
-//! listening for them (decision 0013).
+//! listening for them (decision 0014).
 //!
 //! It listens on the loopback address at [`RUNTIME_API_PORT`]. The far side is a stream of the host's, as for any other
 //! function; each request on it is an invocation. What comes in as a request leaves as the answer to the program's
