@@ -42,7 +42,7 @@ static long attempt(const char *name)
     if (!strcmp(name, "write-another-process")) return host_call(311, 1, 0, 0, 0, 0, 0);
     if (!strcmp(name, "take-anonymous-memory")) return host_call(9, 0, 1 << 30, 3, 0x22, -1, 0);
     if (!strcmp(name, "map-privately")) return host_call(9, 0x500000000000, 4096, 3, 0x12, MODULE, 0);
-    if (!strcmp(name, "map-another-descriptor")) return host_call(9, 0x500000000000, 4096, 1, 0x11, 5, 0);
+    if (!strcmp(name, "map-another-descriptor")) return host_call(9, 0x500000000000, 4096, 1, 0x11, 6, 0);
     if (!strcmp(name, "wait-at-another-word")) return host_call(202, IMAGE, 0, 0, 0, 0, 0);
     if (!strcmp(name, "allow-all-calls")) return host_call(157, 59, 0, 0, 0, 0, 0);
     if (!strcmp(name, "end-without-a-word")) return host_call(231, 7, 0, 0, 0, 0, 0);
