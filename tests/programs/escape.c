@@ -9,6 +9,8 @@
 #define PROCESS_PAGE 0x1f8000000000UL
 #define RAM 3L
 #define MODULE 4L
+#define HEAD 5L
+#define GATE 6L
 
 static long host_call(long number, long a, long b, long c, long d, long e, long f)
 {
@@ -42,7 +44,7 @@ static long attempt(const char *name)
     if (!strcmp(name, "write-another-process")) return host_call(311, 1, 0, 0, 0, 0, 0);
     if (!strcmp(name, "take-anonymous-memory")) return host_call(9, 0, 1 << 30, 3, 0x22, -1, 0);
     if (!strcmp(name, "map-privately")) return host_call(9, 0x500000000000, 4096, 3, 0x12, MODULE, 0);
-    if (!strcmp(name, "map-another-descriptor")) return host_call(9, 0x500000000000, 4096, 1, 0x11, 6, 0);
+    if (!strcmp(name, "map-another-descriptor")) return host_call(9, 0x500000000000, 4096, 1, 0x11, GATE, 0);
     if (!strcmp(name, "wait-at-another-word")) return host_call(202, IMAGE, 0, 0, 0, 0, 0);
     if (!strcmp(name, "allow-all-calls")) return host_call(157, 59, 0, 0, 0, 0, 0);
     if (!strcmp(name, "end-without-a-word")) return host_call(231, 7, 0, 0, 0, 0, 0);
@@ -55,6 +57,7 @@ static long attempt(const char *name)
     }
     /* These are allowed, and must be of no use. */
     if (!strcmp(name, "write-the-root")) return host_call(9, 0x500000000000, 4096, 3, 0x11, MODULE, 0);
+    if (!strcmp(name, "map-a-head-of-nobody")) return host_call(9, 0x500000000000, 4096, 1, 0x11, HEAD, 0);
     if (!strcmp(name, "unmap-everything")) return host_call(11, 0, 0x7ffffffff000, 0, 0, 0, 0);
     if (!strcmp(name, "map-beyond-all-bounds")) {
         long result = host_call(9, 0x500000000000, 1L << 40, 3, 0x11, RAM, 1L << 40);

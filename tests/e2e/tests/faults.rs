@@ -183,6 +183,7 @@ fn an_exit_is_reported() {
 }
 
 fn a_gigabyte_of_output_hurts_nobody() {
+    // Less than this client waits for an answer: that of a timeout has to reach it.
     let neighbours = Neighbours::start(&["--timeout", "30s"]);
     let answer = neighbours.misbehave("/print-gigabyte");
     // It may finish or run into its timeout; the log is bounded either way, and says what was dropped.

@@ -76,8 +76,12 @@ fn calls_of_the_host_end_the_guest() {
 }
 
 fn what_is_allowed_is_of_no_use() {
-    // The descriptor is open for reading only, and the address space has a bound.
-    for (attempt, error) in [("write-the-root", "-13"), ("map-beyond-all-bounds", "-12")] {
+    // The descriptor is open for reading only, the address space has a bound, and a root of one file has no head.
+    for (attempt, error) in [
+        ("write-the-root", "-13"),
+        ("map-beyond-all-bounds", "-12"),
+        ("map-a-head-of-nobody", "-9"),
+    ] {
         let output = run_in_process(&[], "escape", &[attempt]);
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
