@@ -82,7 +82,9 @@ impl ImageStore {
             match sealed_digest(&path(name), folder, &self.uploads) {
                 Ok(Some((digest, None))) => return Ok(Some((root, digest))),
                 Ok(_) => {}
-                Err(error) => failed = Some(error),
+                // That one cannot be looked at is not to be hidden by others that are not there.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
+                Err(_) => {}
             }
         }
         match sealed_digest(&path(HEAD_FILE), folder, &self.uploads) {
@@ -97,10 +99,8 @@ impl ImageStore {
                 };
                 Ok(is_same.then(|| (root, layered_digest(base, head))))
             }
-            Ok(_) => Ok(None),
-            Err(error) => Err(failed
-                .filter(|other| other.kind() != io::ErrorKind::NotFound)
-                .unwrap_or(error)),
+            Ok(_) => failed.map_or(Ok(None), Err),
+            Err(error) => Err(failed.unwrap_or(error)),
         }
     }
 
