@@ -189,8 +189,8 @@ impl Region {
             return &[];
         }
         // SAFETY: a mapping of this length that lives as long as `self`, with bytes up to its end (the caller of
-        // `file`, or of `module`, has checked the size). Nobody writes to it: the mapping is read-only for this process, therefore for
-        // the guest, whose memory it is with `KVM_MEM_READONLY` besides; and the store never changes the file.
+        // `file`, or of `module`, has checked the size). Nobody writes to it: the mapping is read-only for this process,
+        // therefore for the guest, whose memory it is with `KVM_MEM_READONLY` besides; and the store never changes the file.
         unsafe { std::slice::from_raw_parts(self.start, self.length) }
     }
 
