@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Server, body_of};
+use common::{Server, body_of, damage};
 
 const ROUNDS: u32 = 1500;
 
@@ -68,23 +68,7 @@ fn damaged_request(random: &mut fastrand::Rng) -> Vec<u8> {
     if random.u8(..) == 0 {
         request.extend(std::iter::repeat_n(b'x', 100_000));
     }
-    for _ in 0..random.usize(..7) {
-        let position = random.usize(..request.len());
-        match random.u8(..4) {
-            0 => request[position] = random.u8(..),
-            1 => {
-                let fragment = FRAGMENTS[random.usize(..FRAGMENTS.len())];
-                request.splice(position..position, fragment.iter().copied());
-            }
-            2 => request.truncate(position.max(1)),
-            _ => {
-                let end = request.len().min(position + random.usize(1..30));
-                let copy = request[position..end].to_vec();
-                let target = random.usize(..request.len());
-                request.splice(target..target, copy);
-            }
-        }
-    }
+    damage(&mut request, random, &FRAGMENTS);
     request
 }
 

@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use common::{Server, body_of, status_of};
+use common::{Server, body_of, damage, status_of};
 
 const ROUNDS: u32 = 1500;
 
@@ -49,23 +49,7 @@ fn damaged_request(random: &mut fastrand::Rng) -> Vec<u8> {
     for _ in 0..random.usize(1..=3) {
         request.extend_from_slice(GOOD_REQUESTS[random.usize(..GOOD_REQUESTS.len())].as_bytes());
     }
-    for _ in 0..random.usize(..7) {
-        let position = random.usize(..request.len());
-        match random.u8(..4) {
-            0 => request[position] = random.u8(..),
-            1 => {
-                let fragment = FRAGMENTS[random.usize(..FRAGMENTS.len())];
-                request.splice(position..position, fragment.iter().copied());
-            }
-            2 => request.truncate(position.max(1)),
-            _ => {
-                let end = request.len().min(position + random.usize(1..30));
-                let copy = request[position..end].to_vec();
-                let target = random.usize(..request.len());
-                request.splice(target..target, copy);
-            }
-        }
-    }
+    damage(&mut request, random, &FRAGMENTS);
     request
 }
 

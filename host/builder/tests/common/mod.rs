@@ -275,3 +275,24 @@ pub(crate) fn body_of(answer: &str) -> &str {
         .unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"))
         .1
 }
+
+/// Changes a request at up to six places: a byte, a fragment more, the rest cut off, or a piece of it repeated.
+pub(crate) fn damage(request: &mut Vec<u8>, random: &mut fastrand::Rng, fragments: &[&[u8]]) {
+    for _ in 0..random.usize(..7) {
+        let position = random.usize(..request.len());
+        match random.u8(..4) {
+            0 => request[position] = random.u8(..),
+            1 => {
+                let fragment = fragments[random.usize(..fragments.len())];
+                request.splice(position..position, fragment.iter().copied());
+            }
+            2 => request.truncate(position.max(1)),
+            _ => {
+                let end = request.len().min(position + random.usize(1..30));
+                let copy = request[position..end].to_vec();
+                let target = random.usize(..request.len());
+                request.splice(target..target, copy);
+            }
+        }
+    }
+}

@@ -12,7 +12,7 @@ use spore_abi::layout::PAGE_BYTES;
 const GROUP_BYTES: u64 = 8 * PAGE_BYTES;
 
 /// The stretches (start and length, in order, whole pages) with each group made whole of which they have two pages or
-/// more, within a memory of so many bytes. Stretches that are not in order are left as they are, from there on.
+/// more, within a memory of so many bytes.
 pub(super) fn with_neighbours(stretches: &[(u64, u64)], memory_bytes: u64) -> Vec<(u64, u64)> {
     let mut pieces = stretches
         .iter()
@@ -22,20 +22,13 @@ pub(super) fn with_neighbours(stretches: &[(u64, u64)], memory_bytes: u64) -> Ve
     while let Some((start, end)) = pieces.next() {
         let group = start - start % GROUP_BYTES;
         let mut written_bytes = end - start;
-        let mut last_end = end;
-        let is_of_group = |&(next, _): &(u64, u64)| next >= last_end && next - group < GROUP_BYTES;
-        let mut rest = Vec::new();
+        let is_of_group = |&(next, _): &(u64, u64)| next >= end && next - group < GROUP_BYTES;
         while let Some((next, next_end)) = pieces.next_if(is_of_group) {
             written_bytes += next_end - next;
-            rest.push((next, next_end));
         }
-        if written_bytes > PAGE_BYTES {
-            last_end = (group + GROUP_BYTES).min(memory_bytes);
-            add(&mut widened, group, last_end);
-        } else {
-            add(&mut widened, start, end);
-            rest.iter()
-                .for_each(|&(start, end)| add(&mut widened, start, end));
+        match written_bytes > PAGE_BYTES {
+            true => add(&mut widened, group, (group + GROUP_BYTES).min(memory_bytes)),
+            false => add(&mut widened, start, end),
         }
     }
     widened
