@@ -323,6 +323,18 @@ mod tests {
     }
 
     #[test]
+    fn a_command_asks_for_no_events() {
+        let plain = deployment(&[], &[]);
+        let mut command = settings(&plain).expect("valid");
+        assert!(command.run_commands(&plain).is_ok());
+        assert_eq!(command.protocol, Protocol::Exec);
+        assert!(command.limits.one_invocation && command.is_cloned && command.is_reset);
+        let lambda = deployment(&[], &[(PROTOCOL, "lambda")]);
+        let refused = settings(&lambda).expect("valid").run_commands(&lambda);
+        assert!(matches!(refused, Err(SettingsError::TwoProtocols)), "{refused:?}");
+    }
+
+    #[test]
     fn defaults_and_overrides() {
         let plain = settings(&deployment(&[], &[])).expect("valid");
         assert_eq!((plain.limits.min_instances, plain.limits.max_instances), (0, 20));
