@@ -1,35 +1,26 @@
 # shellcheck shell=bash
 # Set-up that the scripts in this folder share; sourced, never run. Callers set `set -euo pipefail`.
 
-# What each package is recognised by: a command, or a file where it brings none. A package is missing when its
-# mark is, so a machine that has the tool from elsewhere is left alone.
+# What a package is recognised by where it is not a command of its own name: another command, or a file where it
+# brings none. A package is missing when its mark is, so a machine that has the tool from elsewhere is left alone.
 declare -A package_marks=(
   [musl-tools]=musl-gcc
-  [gcc]=gcc
   [libc6-dev]=/usr/include/stdio.h
   [binutils]=ld
-  [curl]=curl
   [erofs-utils]=mkfs.erofs
   [qemu-system-x86]=qemu-system-x86_64
   [busybox-static]=busybox
-  [cpio]=cpio
   [kmod]=modprobe
   [python3]=/usr/bin/python3
   [python3-pip]=/usr/bin/pip3
+  [python3-venv]=/usr/share/doc/python3-venv
   [python3-numpy]=/usr/lib/python3/dist-packages/numpy
-  [openssl]=openssl
   [golang-go]=go
   [nodejs]=node
   [prometheus]=promtool
-  [chromium]=chromium
-  [npm]=npm
   [nginx-light]=/usr/sbin/nginx
   [redis-server]=/usr/bin/redis-server
-  [docker-registry]=docker-registry
   [apache2-utils]=htpasswd
-  [skopeo]=skopeo
-  [umoci]=umoci
-  [buildah]=buildah
   [openjdk-17-jdk-headless]=javac
 )
 
@@ -62,7 +53,7 @@ install_packages() {
   local assume_yes=$1 package missing=() become_root=()
   shift
   for package in "$@"; do
-    is_present "${package_marks[$package]}" || missing+=("$package")
+    is_present "${package_marks[$package]:-$package}" || missing+=("$package")
   done
   [ ${#missing[@]} -gt 0 ] || return 0
   say "Missing packages: ${missing[*]}"
@@ -78,8 +69,8 @@ install_packages() {
   fi
   apt_install "${become_root[@]}" -- "${missing[@]}"
   for package in "${missing[@]}"; do
-    is_present "${package_marks[$package]}" ||
-      fail "package $package is installed, but ${package_marks[$package]} is still not found"
+    is_present "${package_marks[$package]:-$package}" ||
+      fail "package $package is installed, but ${package_marks[$package]:-$package} is still not found"
   done
 }
 
@@ -130,4 +121,44 @@ wait_for_exit() {
     [ "$SECONDS" -lt "$deadline" ] || return 1
     sleep 0.05
   done
+}
+
+# kernel_packages: the packages that hold the kernel and its modules, on Debian and on Ubuntu.
+kernel_packages() {
+  local meta
+  for meta in linux-image-cloud-amd64 linux-image-virtual; do
+    apt-cache depends "$meta" 2>/dev/null |
+      awk '/^ *Depends: linux-(image|modules)-[0-9]/ {print $2; if (sub("linux-image-", "linux-modules-", $2)) print $2}' |
+      while read -r package; do
+        if apt-cache show "$package" >/dev/null 2>&1; then printf '%s\n' "$package"; fi
+      done | sort -u | grep . && return 0
+  done
+  return 1
+}
+
+# kernel_folder: where it is kept.
+kernel_folder() { printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/spore/kernel"; }
+
+# fetch_kernel FOLDER: unpacks the kernel's packages there, without installing anything.
+fetch_kernel() {
+  local cache=$1 packages work archive
+  if ! packages=$(kernel_packages); then
+    [ "$(id -u)" -eq 0 ] || fail "no kernel package is known to apt: run 'sudo apt-get update' once"
+    apt-get update -q >&2
+    packages=$(kernel_packages) || fail "no package linux-image-cloud-amd64 or linux-image-virtual"
+  fi
+  say "Fetching $(printf '%s' "$packages" | tr '\n' ' ')"
+  work=$(mktemp -d "${TMPDIR:-/tmp}/spore-kernel.XXXXXX")
+  mkdir "$work/packages" "$work/kernel"
+  # shellcheck disable=SC2086 # one package a word
+  (cd "$work/packages" && apt-get download -q $packages) >"$work/download.log" 2>&1 || {
+    cat "$work/download.log" >&2
+    rm -rf -- "$work"
+    fail "apt-get could not download the kernel; 'apt-get update' may help"
+  }
+  for archive in "$work"/packages/*.deb; do dpkg -x "$archive" "$work/kernel"; done
+  mkdir -p "$(dirname "$cache")"
+  rm -rf -- "$cache"
+  mv -T "$work/kernel" "$cache"
+  rm -rf -- "$work"
 }

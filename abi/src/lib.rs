@@ -9,6 +9,7 @@
 //! * [`doorbell`]: the one port, and what may be asked through it;
 //! * [`runtime_api`]: invocations for programs that ask for them;
 //! * [`command`]: what comes first on the stream of a command;
+//! * [`microvm`]: frames between the daemon and the first process of a Linux guest;
 //! * [`process`]: what takes the place of ring 0 where the guest is a process.
 //!
 //! Every structure is `repr(C)` with explicit padding, and its size is asserted at compile time: a change to one of
@@ -19,6 +20,7 @@
 pub mod command;
 pub mod doorbell;
 pub mod layout;
+pub mod microvm;
 pub mod pages;
 pub mod process;
 pub mod ring;

@@ -1,5 +1,5 @@
-//! Cold starts: copies of a snapshot, beside the same image booted, both in the process form, the same program as a process,
-//! and for C in containers. Request in to last byte out, each on a connection of its own.
+//! Cold starts: copies of a snapshot, beside the same image booted, both in the process form, and the same program as a process.
+//! Request in to last byte out, each on a connection of its own.
 
 use anyhow::Result;
 use spore_test_real::programs::Program;
@@ -24,8 +24,7 @@ const NOT_KEPT: (&str, &str) = ("dev.spore.idle-timeout", "0s");
 /// And of one whose instances are copies besides.
 const CLONED: (&str, &str) = ("dev.spore.snapshot", "true");
 
-/// The subjects for the function in C: a copy, a boot, both in the process form, a process, and the containers that are
-/// installed.
+/// The subjects for the function in C: a copy, a boot, both in the process form, and a process.
 pub(crate) fn of_c(set_up: &SetUp, in_processes: Option<&SetUp>) -> Result<Vec<Box<dyn Subject>>> {
     let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
     for (set_up, [copied, booted]) in set_ups(set_up, in_processes) {
@@ -33,7 +32,7 @@ pub(crate) fn of_c(set_up: &SetUp, in_processes: Option<&SetUp>) -> Result<Vec<B
         subjects.push(Box::new(ColdFunction::new(set_up, "cloned").called(copied)));
         subjects.push(Box::new(ColdFunction::new(set_up, "cold").called(booted)));
     }
-    subjects.extend(subject::peers_of_starts(set_up)?);
+    subjects.push(subject::native_start(set_up));
     Ok(subjects)
 }
 

@@ -10,16 +10,16 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
+use spore_evaluation::machine::{processor_ticks, read};
+use spore_evaluation::processes::{bytes_of, own_ticks, private_and_proportional};
 use spore_test_harness::client::ask_at_once;
 use spore_test_harness::process::ProcessIdentity;
 use spore_test_real::programs::installed::PYTHON_IDENTITY;
 
-use crate::machine::{processor_ticks, read};
 use crate::runtimes::Runtime;
 use crate::subject::SetUp;
 
@@ -239,7 +239,7 @@ impl Scene<'_> {
 
         let ticks = |monitors: &[ProcessIdentity]| -> Result<u64> {
             let pids = monitors.iter().map(|monitor| monitor.pid).chain([daemon]);
-            pids.map(|pid| ticks_of(&read(&format!("/proc/{pid}/stat"))?).context("no ticks"))
+            pids.map(|pid| own_ticks(&read(&format!("/proc/{pid}/stat"))?).context("no ticks"))
                 .sum()
         };
         let (own, machine) = (ticks(&monitors)?, processor_ticks(&read("/proc/stat")?));
@@ -288,7 +288,7 @@ impl Memory {
     }
 
     fn bytes(&self, name: &str) -> u64 {
-        kilobytes(&self.0, name).unwrap_or(0) * 1024
+        bytes_of(&self.0, name).unwrap_or(0)
     }
 
     fn available(&self) -> u64 {
@@ -301,52 +301,15 @@ impl Memory {
     }
 }
 
-/// A figure of `/proc/meminfo` or `smaps_rollup`, in kilobytes.
-fn kilobytes(text: &str, name: &str) -> Option<u64> {
-    let mut lines = text.lines();
-    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    value.trim().strip_suffix(" kB")?.parse().ok()
-}
-
 fn medians(monitors: &[ProcessIdentity]) -> Result<(u64, u64)> {
     let every = monitors.len().div_ceil(SAMPLED).max(1);
     let sampled = monitors.iter().step_by(every);
     let figures = sampled.map(|monitor| private_and_proportional(monitor.pid));
     let (mut private, mut proportional): (Vec<u64>, Vec<u64>) =
-        figures.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        figures.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let median = |values: &mut Vec<u64>| {
         values.sort_unstable();
         values.get(values.len() / 2).copied().unwrap_or(0)
     };
     Ok((median(&mut private), median(&mut proportional)))
-}
-
-fn private_and_proportional(pid: i32) -> Result<(u64, u64)> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(Path::new(&path)).with_context(|| format!("{path} cannot be read"))?;
-    let bytes = |name| kilobytes(&text, name).map(|kilobytes| kilobytes * 1024);
-    let both = bytes("Private_Dirty").zip(bytes("Pss"));
-    both.with_context(|| format!("{path} does not say what is private"))
-}
-
-/// Ticks that a process has computed, from its line in `/proc` (proc_pid_stat(5)).
-fn ticks_of(stat: &str) -> Option<u64> {
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace().skip(11);
-    let (user, system): (u64, u64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(user + system)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn figures_of_the_kernel_are_understood() {
-        assert_eq!(kilobytes("Pss_Dirty:  1 kB\nPss:   12 kB\n", "Pss"), Some(12));
-        assert_eq!(kilobytes("Pss: 12\n", "Pss"), None);
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 31 11 0 0 20 0 1 0 5";
-        assert_eq!(ticks_of(stat), Some(42));
-        assert_eq!(ticks_of("nothing"), None);
-    }
 }

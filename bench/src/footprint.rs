@@ -8,8 +8,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use http::Method;
+use spore_evaluation::processes::private_and_proportional;
 use spore_test_harness::client::{Connection, request};
 use spore_test_harness::process::ProcessIdentity;
 
@@ -83,28 +84,5 @@ fn ask(address: std::net::SocketAddr, path: &str) -> Result<()> {
 }
 
 fn private_bytes(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/smaps_rollup");
-    let text = std::fs::read_to_string(&path).with_context(|| format!("{path} cannot be read"))?;
-    parse(&text).with_context(|| format!("{path} does not say what is private"))
-}
-
-/// `Private_Dirty`, and large pages, which Linux counts apart.
-fn parse(text: &str) -> Option<u64> {
-    let field = |name: &str| {
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
-    };
-    Some((field("Private_Dirty")? + field("Private_Hugetlb").unwrap_or(0)) * 1024)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn private_memory_is_read_from_the_kernels_table() {
-        let text = "00-ff ---p 00000000 00:00 0  [rollup]\nPrivate_Clean:  8 kB\nPrivate_Dirty:  12 kB\nPrivate_Hugetlb: 4 kB\n";
-        assert_eq!(super::parse(text), Some(16 * 1024));
-        assert_eq!(super::parse("Private_Clean: 8 kB\n"), None);
-    }
+    Ok(private_and_proportional(pid as i32)?.0)
 }

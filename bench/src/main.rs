@@ -1,17 +1,20 @@
-//! Measures Spore against its peers on the same machine, in the same run, and keeps the raw samples.
+//! Checks the figures that are promised of unikernels, beside the same programs as processes, and keeps the raw samples.
 //!
 //! ```text
 //! spore-bench run      measures; writes results/DATE-MACHINE/*.json, every sample in nanoseconds
 //! spore-bench report   prints p50, p99, sample counts and ratios from such a folder
 //! ```
 //!
-//! - [`subject`]: what is measured: a function on Spore, the same program as a process and in containers;
+//! - [`subject`]: what is measured: a function on Spore, and the same program as a process;
 //! - [`runtimes`]: the same for language runtimes; [`footprint`]: the memory that they hold;
 //! - [`neighbour`]: a function beside one that spins; [`isolation`]: a pristine instance for each request;
 //! - [`density`]: many instances alive at a time, and what each takes;
+//! - [`templates`]: what `spore new` writes in every language: cold starts, deployments of stored images;
+//! - [`artefacts`]: what is stored of each, and what of it functions share;
 //! - [`rounds`]: the order in which it is measured;
-//! - [`machine`]: what it was measured on;
-//! - [`record`]: the files; [`statistics`]: quantiles; [`report`]: the table and the promises.
+//! - [`record`]: the files; [`report`]: the table and the promises.
+//!
+//! Other sandboxes are `spore bench`'s affair (`host/evaluation`), from which quantiles and what the kernel tells are too.
 //!
 //! Everything happens on loopback, and every loop has a bound.
 
@@ -20,24 +23,25 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use spore_evaluation::machine;
+use spore_test_harness::daemon::binary;
 use spore_test_real::programs::compiled::{FIGURES, GO_BUSY};
 use spore_test_real::programs::installed::{NODE, PYTHON_HANDLER};
 
+mod artefacts;
 mod cold;
-mod container;
 mod density;
 mod footprint;
 mod isolation;
-mod machine;
 mod neighbour;
 mod record;
 mod report;
 mod rounds;
 mod runtimes;
-mod statistics;
 mod subject;
+mod templates;
 
-/// Measures Spore against its peers and reports.
+/// Measures what is promised and reports.
 #[derive(Parser)]
 struct Arguments {
     #[command(subcommand)]
@@ -54,9 +58,9 @@ enum Command {
         /// Where the results go; a folder DATE-MACHINE is made there.
         #[arg(long, default_value = "bench/results")]
         output: PathBuf,
-        /// Only one part: starts, warm invocations and the loop in C; cold starts by copy; language runtimes and what is
-        /// under them; a warm function beside one that spins; a pristine instance for each request; or many instances
-        /// alive at a time.
+        /// Only one part: starts, warm invocations and the loop in C; cold starts by copy; those of every template; deployments
+        /// of stored images; what is stored of functions; language runtimes and what is under them; a warm function beside one
+        /// that spins; a pristine instance for each request; or many instances alive at a time.
         #[arg(long)]
         only: Option<Part>,
         /// How many instances are to be alive at a time, at most; fewer where memory does not suffice.
@@ -80,6 +84,9 @@ enum Command {
 enum Part {
     Basics,
     Cold,
+    Templates,
+    Deploy,
+    Artefacts,
     Runtimes,
     Neighbour,
     Density,
@@ -105,7 +112,8 @@ fn main() -> Result<ExitCode> {
 /// Runs all series, or one part of them, and returns the folder with their samples.
 fn measure(repetitions: u32, output: &Path, only: Option<Part>, instances: u32) -> Result<PathBuf> {
     let set_up = subject::SetUp::new()?;
-    let machine = machine::describe(&set_up.daemon)?;
+    let probe = serde_json::from_str(&set_up.daemon.spore_ok(&["info", "--json"]))?;
+    let machine = machine::describe(probe, binary())?;
     let folder = output.join(format!("{}-{}", machine.date, machine.host));
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     record::write(&folder.join("machine.json"), &machine)?;
@@ -121,6 +129,22 @@ fn measure(repetitions: u32, output: &Path, only: Option<Part>, instances: u32) 
     }
     if wants(Part::Cold) {
         measure_cold(&set_up, in_processes.as_ref(), repetitions, &folder)?;
+    }
+    if wants(Part::Templates) {
+        let mut subjects = templates::starts(&set_up)?;
+        for lone in [false, true] {
+            let series = rounds::run("templates", lone, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
+    }
+    if wants(Part::Deploy) {
+        for (kind, mut subjects) in templates::deployments(&set_up)? {
+            let series = rounds::run(kind, false, repetitions, &mut subjects)?;
+            record::write(&folder.join(format!("{}.json", series.name)), &series)?;
+        }
+    }
+    if wants(Part::Artefacts) {
+        record::write(&folder.join(record::ARTEFACTS), &artefacts::measure()?)?;
     }
     if wants(Part::Neighbour) {
         measure_neighbour(&set_up, repetitions * 10, &folder)?;
@@ -218,10 +242,13 @@ fn print_report(folder: &Path, check: bool) -> Result<ExitCode> {
     let machine: machine::Machine = record::read(&folder.join("machine.json"))?;
     let series = record::read_series(folder)?;
     let density = record::read_density(folder)?;
+    let artefacts = record::read_artefacts(folder)?;
     print!("{}", report::render(&machine, &series));
     print!("{}", report::render_density(&density));
+    print!("{}", artefacts::render(&artefacts));
     let mut kept = report::promises(&series);
     kept.extend(report::promises_of_density(&density));
+    kept.extend(artefacts::promises(&artefacts));
     print!("\n{}", report::render_promises(&kept));
     let all_kept = kept.iter().all(|promise| promise.is_kept());
     Ok(if check && !all_kept {

@@ -6,10 +6,13 @@ use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::artefacts::Artefact;
 use crate::density::Step;
 
 /// The file with the steps of [`crate::density`].
 pub(crate) const DENSITY: &str = "density.json";
+/// The file with what [`crate::artefacts`] has found.
+pub(crate) const ARTEFACTS: &str = "artefacts.json";
 
 /// One series: subjects that were measured interleaved, and so may be compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,12 +71,16 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Reads the steps of [`crate::density`]; none if they were left out.
 pub(crate) fn read_density(folder: &Path) -> Result<Vec<Step>> {
-    let path = folder.join(DENSITY);
-    if path.exists() {
-        read(&path)
-    } else {
-        Ok(Vec::new())
-    }
+    read_if_there(&folder.join(DENSITY))
+}
+
+/// Reads what [`crate::artefacts`] has found; nothing if it was left out.
+pub(crate) fn read_artefacts(folder: &Path) -> Result<Vec<Artefact>> {
+    read_if_there(&folder.join(ARTEFACTS))
+}
+
+fn read_if_there<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    if path.exists() { read(path) } else { Ok(Vec::new()) }
 }
 
 /// Reads all series of a run, by name.
@@ -81,7 +88,12 @@ pub(crate) fn read_series(folder: &Path) -> Result<Vec<Series>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
-    paths.retain(|path| !path.ends_with("machine.json") && !path.ends_with(DENSITY));
+    let is_series = |path: &Path| {
+        ["machine.json", DENSITY, ARTEFACTS]
+            .iter()
+            .all(|other| !path.ends_with(other))
+    };
+    paths.retain(|path| is_series(path));
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
 }

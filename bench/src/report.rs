@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use spore_evaluation::machine::Machine;
+use spore_evaluation::statistics::quantile;
+
 use crate::density::Step;
-use crate::machine::Machine;
 use crate::record::{Series, SubjectSamples, Unit};
 use crate::runtimes::CALLS_QUOTED;
-use crate::statistics::quantile;
+use crate::templates::{BOOT, TO_THE_ANSWER};
 
 /// Name of the subject that everything is compared with.
 const OWN: &str = "spore";
@@ -50,7 +52,7 @@ fn render_series(series: &Series) -> String {
     };
     let _ = writeln!(
         text,
-        "  {:<10} {:>10} {:>10} {:>7} {:>10}  isolation",
+        "  {:<18} {:>10} {:>10} {:>7} {:>10}  isolation",
         "",
         format!("p50 {unit}"),
         format!("p99 {unit}"),
@@ -71,13 +73,13 @@ fn render_subject(subject: &SubjectSamples, own_p50: Option<u64>, factor: f64) -
     let quantiles = quantile(&subject.samples, 0.5).zip(quantile(&subject.samples, 0.99));
     let mut line = match quantiles {
         None => format!(
-            "  {:<10} {:>10} {:>10} {count:>7} {:>10}",
+            "  {:<18} {:>10} {:>10} {count:>7} {:>10}",
             subject.name, "-", "-", "-"
         ),
         Some((p50, p99)) => {
             let ratio = own_p50.map_or("-".to_owned(), |own| format!("{:.3}", p50 as f64 / own as f64));
             format!(
-                "  {:<10} {:>10.3} {:>10.3} {count:>7} {ratio:>10}",
+                "  {:<18} {:>10.3} {:>10.3} {count:>7} {ratio:>10}",
                 subject.name,
                 p50 as f64 * factor,
                 p99 as f64 * factor
@@ -182,10 +184,10 @@ pub(crate) fn promises_of_density(steps: &[Step]) -> Vec<Promise> {
 /// A promised figure of SPECIFICATION.md and what was found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Promise {
-    what: String,
-    unit: &'static str,
-    at_most: f64,
-    found: Option<f64>,
+    pub(crate) what: String,
+    pub(crate) unit: &'static str,
+    pub(crate) at_most: f64,
+    pub(crate) found: Option<f64>,
 }
 
 impl Promise {
@@ -201,6 +203,15 @@ const COLD_STARTS: [(&str, &str, [f64; 3]); 4] = [
     ("Go", "cold-go", [1.2, 1.6, 3.5]),
     ("Python", "cold-python", [2.0, 2.5, 5.0]),
     ("Node", "cold-node", [3.0, 4.0, 7.0]),
+];
+
+/// Within how many milliseconds a stored image is to be deployed, besides a boot for its snapshot.
+const DEPLOYMENT_MS: f64 = 150.0;
+/// In which languages that is measured, and the series.
+const DEPLOYMENTS: [(&str, &str); 3] = [
+    ("C", "deploy-c-back-to-back"),
+    ("Python", "deploy-python-back-to-back"),
+    ("Node", "deploy-node-back-to-back"),
 ];
 
 /// The promises that these series can check.
@@ -353,6 +364,23 @@ pub(crate) fn promises(series: &[Series]) -> Vec<Promise> {
         ),
     ];
     promises.extend(cold);
+    promises.extend(DEPLOYMENTS.iter().flat_map(|(language, name)| {
+        let alone = own_ms(name);
+        let whole = p50(name, TO_THE_ANSWER).zip(p50(name, BOOT));
+        let promise = |what: String, found| Promise {
+            what,
+            unit: "ms",
+            at_most: DEPLOYMENT_MS,
+            found,
+        };
+        [
+            promise(format!("deployment of a stored image in {language}, p50"), alone),
+            promise(
+                format!("the same to its first answer, less a boot, {language}, p50"),
+                whole.map(|(all, boot)| (all - boot) / 1e6),
+            ),
+        ]
+    }));
     promises
 }
 

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use spore_evaluation::machine;
 
-use crate::machine;
 use crate::record::{Series, SubjectSamples, Unit};
 use crate::subject::Subject;
 

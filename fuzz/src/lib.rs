@@ -3,8 +3,9 @@
 //! ```text
 //!   image publisher ──> layers, images, elf, erofs  caller ──> http
 //!   registry ──> images
-//!   guest ──> rings, egress, http, lambda (its answers)     daemon, monitor, store ──> messages, boot, command
-//!   disk ──> snapshots, heads
+//!   guest ──> rings, egress, http, lambda (its answers), microvm     daemon, monitor, store ──> messages, boot, command
+//!   disk ──> snapshots, heads                     whoever deploys ──> triggers
+//!   whoever replays a load ──> traces
 //! ```
 //!
 //! A target takes bytes and panics if something does not hold that must, whatever the bytes are; that it returns at all,
@@ -22,8 +23,11 @@ mod images;
 mod lambda;
 mod layers;
 mod messages;
+mod microvm;
 mod rings;
 mod snapshots;
+mod traces;
+mod triggers;
 
 use std::path::Path;
 use std::{fs, io};
@@ -124,6 +128,12 @@ pub const TARGETS: &[Target] = &[
         is_slow: false,
     },
     Target {
+        name: "microvm",
+        run: microvm::run,
+        seeds: microvm::seeds,
+        is_slow: false,
+    },
+    Target {
         name: "rings",
         run: rings::run,
         seeds: rings::seeds,
@@ -133,6 +143,18 @@ pub const TARGETS: &[Target] = &[
         name: "snapshots",
         run: snapshots::run,
         seeds: snapshots::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "traces",
+        run: traces::run,
+        seeds: traces::seeds,
+        is_slow: false,
+    },
+    Target {
+        name: "triggers",
+        run: triggers::run,
+        seeds: triggers::seeds,
         is_slow: false,
     },
 ];

@@ -8,6 +8,7 @@
  *   /              answers "ok"                      /spin          computes for ever
  *   /flood         prints lines for ever             /line          prints one line, answers "ok"
  *   /memory        touches memory until it gets none, then aborts
+ *   /null          writes to an address that is nobody's
  *   /hold?bytes=N  touches N bytes and keeps them, answers "ok"
  *   /endless       a body without length and end     /two-parts     such a body of two parts, then closes
  *   /retire?ms=N   answers "ok", and exits after N milliseconds, whatever arrives meanwhile
@@ -15,6 +16,7 @@
  *   /half          reads the head only, then exits with status 4
  */
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,6 +106,8 @@ static int serve(int fd)
 {
 	size_t length = 0;
 	do {
+		/* gVisor of Debian 12 answers EAGAIN to a read that would wait (docs/sandboxes.md). */
+		poll(&(struct pollfd){.fd = fd, .events = POLLIN}, 1, -1);
 		ssize_t n = read(fd, input + length, INPUT_BYTES - length);
 		if (n <= 0)
 			return 0;
@@ -118,6 +122,10 @@ static int serve(int fd)
 		flood();
 	if (!strncmp(path, "/memory", 7))
 		take_memory();
+	if (!strncmp(path, "/null", 5)) {
+		int *volatile nowhere = (int *)8;
+		*nowhere = 1;
+	}
 	if (!strncmp(path, "/half", 5))
 		_exit(4);
 	if (!strncmp(path, "/endless", 8)) {

@@ -192,8 +192,9 @@ int main(void)
         } else {
             // On a connection of its own, in chunks: as clients do that keep none, or do not know the length.
             int other = open_connection();
-            int length = snprintf(response, sizeof response, "{\"count\":%u,\"id\":\"%s\",\"fields\":%d,\"event\":", count, id,
-                                  !!deadline + 2 * !!arn + 4 * !!trace);
+            int length = snprintf(response, sizeof response,
+                                  "{\"count\":%u,\"id\":\"%s\",\"fields\":%d,\"handler\":\"%s\",\"event\":", count, id,
+                                  !!deadline + 2 * !!arn + 4 * !!trace, getenv("_HANDLER") ? getenv("_HANDLER") : "");
             say(other,
                 "POST /2018-06-01/runtime/%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n",

@@ -8,8 +8,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use spore_builder::{FunctionName, Language, RuntimeLanguage};
+use spore_gateway::{NatsAddress, Role};
 use spore_registry::{Alias, Mirror};
-use spore_sandbox::{EgressRule, Isolation};
+use spore_sandbox::{EgressRule, Isolation, SandboxKind};
+
+use crate::bench_arguments::BenchCommand;
+use crate::image_arguments::ImageCommand;
 
 /// Where the gateway is if nothing else is said.
 pub(crate) const DEFAULT_GATEWAY: &str = "http://127.0.0.1:8080";
@@ -27,15 +31,41 @@ pub(crate) struct Arguments {
     /// Address of the gateway [default: that of the stack, or http://127.0.0.1:8080]
     #[arg(long, global = true, env = "OPENFAAS_URL", value_name = "URL")]
     pub(crate) gateway: Option<String>,
+    /// Namespace of the functions, secrets or triggers that the command is about [default: openfaas-fn]
+    #[arg(long, short = 'n', global = true, value_name = "NAME", value_parser = parse_namespace)]
+    pub(crate) namespace: Option<String>,
 
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+impl Command {
+    /// Whether it is about something that is in a namespace.
+    pub(crate) const fn is_of_a_namespace(&self) -> bool {
+        matches!(
+            self,
+            Self::Deploy(_)
+                | Self::Up(_)
+                | Self::Dev(_)
+                | Self::Invoke(_)
+                | Self::Async(_)
+                | Self::Chain(_)
+                | Self::Trigger(_)
+                | Self::List(_)
+                | Self::Logs(_)
+                | Self::Stats(_)
+                | Self::Describe(_)
+                | Self::Scale(_)
+                | Self::Remove(_)
+                | Self::Secret(_)
+        )
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run the daemon: gateway, functions and their instances
-    Serve(ServeArguments),
+    Serve(Box<ServeArguments>),
     /// Write a new function from a template
     New(NewArguments),
     /// Build a function without deploying it
@@ -59,6 +89,10 @@ pub(crate) enum Command {
     Invoke(InvokeArguments),
     /// List, show, retry or drop invocations that nobody waits for
     Async(AsyncArguments),
+    /// Send one request through several functions: the answer of each is the request of the next
+    Chain(ChainArguments),
+    /// List what calls functions by itself, at times or when files change, or call one as it does
+    Trigger(TriggerArguments),
     /// List the functions
     #[command(visible_alias = "ls")]
     List(ListArguments),
@@ -82,6 +116,11 @@ pub(crate) enum Command {
     /// Pull, push, import, export, list, remove and check the daemon's images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Measure functions in every sandbox side by side, report and compare
+    Bench {
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Show what this machine offers for running unikernels
     Info(InfoArguments),
     /// Print a completion script for a shell
@@ -99,18 +138,67 @@ pub(crate) enum Command {
     after_help = "Example:\n  spore serve --listen 127.0.0.1:8080 --data ./data\n\nCtrl-C stops it: running invocations may finish."
 )]
 pub(crate) struct ServeArguments {
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    /// Which part of OpenFaaS this is: everything, or the provider alone, behind a gateway of OpenFaaS's
+    #[arg(long, value_name = "ROLE", default_value = "gateway")]
+    pub(crate) role: RoleArgument,
+    /// Address to listen on; port 0 takes a free one [default: 127.0.0.1:8080, of a provider 127.0.0.1:8081]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8080",
+        default_value_if("role", "provider", "127.0.0.1:8081"),
+        hide_default_value = true
+    )]
     pub(crate) listen: SocketAddr,
     /// Folder for functions, images and logs [default: $XDG_DATA_HOME/spore or ~/.local/share/spore]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// How long an idle instance is kept
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = crate::duration::parse)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::duration::parse)]
     pub(crate) idle_timeout: Duration,
+    /// Most requests of a function that wait for a busy instance; more are answered with 429
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) max_waiting: u32,
+    /// NATS server whose JetStream keeps the invocations that nobody waits for, so that several daemons can share them
+    /// [default: a database in the data folder]
+    ///
+    /// Daemons with the same server and NAME share a queue. A name and a password may stand before the host.
+    #[arg(
+        long,
+        value_name = "nats://HOST:PORT[/NAME]",
+        env = "SPORE_QUEUE",
+        hide_env_values = true
+    )]
+    pub(crate) queue: Option<NatsAddress>,
+    /// File with what the NATS servers ask for: a .creds file of NATS, or a line USER:PASSWORD or TOKEN
+    #[arg(long, value_name = "FILE")]
+    pub(crate) queue_credentials: Option<PathBuf>,
+    /// NATS server whose messages call functions, by their annotation topic [default: that of --queue]
+    #[arg(
+        long,
+        value_name = "nats://HOST:PORT[/NAME]",
+        env = "SPORE_NATS",
+        hide_env_values = true
+    )]
+    pub(crate) nats: Option<NatsAddress>,
     /// Longest body of an invocation that is sent to /async-function/
     #[arg(long, value_name = "SIZE", default_value = "1Mi", value_parser = parse_memory)]
     pub(crate) async_body_limit: u64,
+    /// Folder below which functions may watch others: files that change there are sent to them
+    #[arg(long, value_name = "DIR")]
+    pub(crate) trigger_folder: Option<PathBuf>,
+    /// Longest body of an invocation; others are answered with 413 [default: any]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub(crate) body_limit: Option<u64>,
+    /// Longest head of a request, its first line and header fields; others are answered with 431
+    #[arg(long, value_name = "SIZE", default_value = "64Ki", value_parser = parse_memory)]
+    pub(crate) head_limit: u64,
+    /// How long a client may take to send the head of a request, and stay connected without one
+    #[arg(long, value_name = "DURATION", default_value = "75s", value_parser = crate::duration::parse)]
+    pub(crate) head_timeout: Duration,
+    /// How long a request's body may stand still before its answer has begun; then it is answered with 408
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = crate::duration::parse)]
+    pub(crate) body_timeout: Duration,
     /// How long a new instance may take until it listens on its port
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::duration::parse)]
     pub(crate) ready_timeout: Duration,
@@ -153,9 +241,15 @@ pub(crate) struct ServeArguments {
     /// File with the certificate's private key, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     pub(crate) tls_key: Option<PathBuf>,
+    /// Where spans of invocations are sent by OTLP over HTTP, for example http://127.0.0.1:4318 [default: nowhere]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
+    /// Kernel of microVMs [default: the newest of Debian's or Ubuntu's kernels for virtual machines that is found]
+    #[arg(long, value_name = "FILE", env = "SPORE_MICROVM_KERNEL")]
+    pub(crate) microvm_kernel: Option<PathBuf>,
     /// Let the kernel merge equal memory pages of all instances in virtual machines (ksm), to save memory
     ///
     /// An instance can then find out by timing whether another one, of any function, has a page with certain contents
@@ -172,126 +266,12 @@ pub(crate) struct ServeArguments {
     /// Speak to no other registry: only images that were pushed or imported can be deployed
     #[arg(long, conflicts_with_all = ["mirror", "alias"])]
     pub(crate) no_pull: bool,
+    /// End when the process that has started it does
+    #[arg(long, hide = true)]
+    pub(crate) end_with_parent: bool,
     /// How much the daemon says about itself on standard error
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub(crate) log: LogLevel,
-}
-
-/// What can be done with images.
-#[derive(Debug, Subcommand)]
-#[command(disable_help_subcommand = true)]
-pub(crate) enum ImageCommand {
-    /// List the stored images, and which functions use them
-    #[command(visible_alias = "ls")]
-    List(ImageListArguments),
-    /// Show what an image is: program, settings, layers
-    Inspect(ImageInspectArguments),
-    /// Let the daemon fetch an image from a registry
-    #[command(
-        after_help = "Examples:\n  spore image pull alpine\n  spore image pull registry.example.com/team/app:1.0\n\nCredentials are those in Docker's config.json of the user who runs the daemon."
-    )]
-    Pull(ImagePullArguments),
-    /// Let the daemon send an image to a registry
-    #[command(after_help = "Example:\n  spore image push hello registry.example.com/team/hello:1.0")]
-    Push(ImagePushArguments),
-    /// Remove images, unless functions use them
-    #[command(visible_alias = "rm")]
-    Remove(ImageArgument),
-    /// Remove what no image and no function needs any more
-    Prune(ImagePruneArguments),
-    /// Take images from an OCI image layout (folder or archive), or from what `docker save` wrote
-    #[command(
-        after_help = "Examples:\n  spore image import ./layout --name team/hello:1.0\n  docker save alpine > alpine.tar; spore image import alpine.tar"
-    )]
-    Import(ImageImportArguments),
-    /// Write an image as an OCI image layout; into an archive, which `docker load` takes too, if the name ends in .tar
-    #[command(
-        after_help = "Examples:\n  spore image export hello hello.tar\n  spore image export hello ./layout"
-    )]
-    Export(ImageExportArguments),
-    /// Read everything and compare it with its digests
-    Check(ImageCheckArguments),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageListArguments {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageInspectArguments {
-    /// Name of the image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImagePullArguments {
-    /// Name of the image; without a registry, that of an alias or of docker.io
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImagePushArguments {
-    /// Name of the stored image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// What it is called there [default: its name]
-    #[arg(value_name = "DESTINATION")]
-    pub(crate) destination: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageArgument {
-    /// Names of images, or sha256 digests as NAME@sha256:DIGEST
-    #[arg(value_name = "IMAGE", required = true)]
-    pub(crate) images: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Images that have a name or that a function uses stay, and what was pushed or pulled within the time that\n--unused-for says, for it may belong to an image that is on its way."
-)]
-pub(crate) struct ImagePruneArguments {
-    /// How long nobody must have used what is removed
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = crate::duration::parse)]
-    pub(crate) unused_for: Duration,
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageImportArguments {
-    /// Folder or archive
-    #[arg(value_name = "PATH")]
-    pub(crate) path: PathBuf,
-    /// What the image is called here [default: as in the layout or archive]
-    #[arg(long, value_name = "NAME[:TAG]")]
-    pub(crate) name: Option<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageExportArguments {
-    /// Name of the stored image
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-    /// Folder or archive (*.tar), which must not be there
-    #[arg(value_name = "PATH")]
-    pub(crate) output: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ImageCheckArguments {
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -312,6 +292,19 @@ pub(crate) enum IsolationArgument {
     Process,
 }
 
+/// What is around a function's instances.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct SandboxArgument {
+    /// Kind of sandbox of the instances: `spore info` lists those that this machine has [default: unikernel]
+    #[arg(id = "sandbox", long = "sandbox", value_name = "KIND", value_parser = sandbox_kind())]
+    pub(crate) kind: Option<SandboxKind>,
+}
+
+fn sandbox_kind() -> impl TypedValueParser<Value = SandboxKind> {
+    PossibleValuesParser::new(SandboxKind::ALL.map(SandboxKind::name))
+        .map(|name| SandboxKind::from_name(&name).unwrap_or_default())
+}
+
 impl From<IsolationArgument> for Isolation {
     fn from(argument: IsolationArgument) -> Self {
         match argument {
@@ -328,6 +321,24 @@ pub(crate) enum ProtocolArgument {
     Http,
     /// It asks for events by the Runtime API of AWS Lambda
     Lambda,
+}
+
+/// Which part of OpenFaaS a daemon takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArgument {
+    /// Gateway and provider, queue and dashboard
+    Gateway,
+    /// What OpenFaaS's gateway has behind it
+    Provider,
+}
+
+impl From<RoleArgument> for Role {
+    fn from(role: RoleArgument) -> Self {
+        match role {
+            RoleArgument::Gateway => Self::Gateway,
+            RoleArgument::Provider => Self::Provider,
+        }
+    }
 }
 
 impl ProtocolArgument {
@@ -423,6 +434,8 @@ pub(crate) struct UpArguments {
     pub(crate) directory: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) stack: StackArguments,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgument,
 }
 
 #[derive(Debug, Args)]
@@ -530,6 +543,8 @@ pub(crate) struct DeployArguments {
     /// What is to be around the instances [default: what the daemon was started with]
     #[arg(long, value_name = "FORM")]
     pub(crate) isolation: Option<IsolationArgument>,
+    #[command(flatten)]
+    pub(crate) sandbox: SandboxArgument,
     /// Let each invocation find a pristine instance; the next ones are reset or started ahead of demand
     #[arg(long)]
     pub(crate) isolation_per_request: bool,
@@ -676,6 +691,68 @@ pub(crate) enum AsyncCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  spore chain extract translate summarise --data @page.html\n\nThe body goes from one to the next within the daemon. Status and headers are those of the last one, or of the first\nthat does not answer with success."
+)]
+pub(crate) struct ChainArguments {
+    /// Names of the functions, in order
+    #[arg(required = true, num_args = 2.., value_name = "NAME")]
+    pub(crate) names: Vec<FunctionName>,
+    /// Body of the first request, or @FILE to read it from a file [default: standard input, if piped]
+    #[arg(long, short, value_name = "TEXT|@FILE")]
+    pub(crate) data: Option<String>,
+    /// Header field of the first request; may be repeated
+    #[arg(long, short = 'H', value_name = "NAME=VALUE", value_parser = parse_header)]
+    pub(crate) header: Vec<(String, String)>,
+    /// Do not wait for the answer: prints the call ID once the invocation is on the daemon's disk
+    #[arg(long = "async", short = 'a')]
+    pub(crate) queued: bool,
+    /// URL that the answer is sent to
+    #[arg(long, value_name = "URL", requires = "queued")]
+    pub(crate) callback: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  spore deploy report --binary ./report --annotation topic=cron-function --annotation 'schedule=0 6 * * *'\n  spore trigger list\n  spore trigger fire report\n  spore trigger fire import --file incoming/orders.csv\n  spore trigger fire ship --topic orders.new --data '{}'"
+)]
+pub(crate) struct TriggerArguments {
+    #[command(subcommand)]
+    pub(crate) command: TriggerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TriggerCommand {
+    /// List what calls functions, when next, and what became of it
+    #[command(visible_alias = "ls")]
+    List {
+        /// Only of a function
+        #[arg(long, value_name = "NAME")]
+        function: Option<FunctionName>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Call a function now, as its schedule, a file or a message does; prints the call ID
+    Fire {
+        /// Name of the function
+        name: FunctionName,
+        /// A file in a folder that it watches, as a path below the daemon's --trigger-folder
+        #[arg(long, value_name = "PATH")]
+        file: Option<String>,
+        /// Subject of a message that it is called for
+        #[arg(long, value_name = "SUBJECT", conflicts_with = "file")]
+        topic: Option<String>,
+        /// The message, or @FILE to read it from a file [default: standard input, if piped]
+        #[arg(long, short, value_name = "TEXT|@FILE", requires = "topic")]
+        data: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ListArguments {
     /// Print JSON
     #[arg(long)]
@@ -806,6 +883,9 @@ pub(crate) struct InfoArguments {
     /// Cgroup below which `spore serve` would put those of the instances [default: this process's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
+    /// Kernel of microVMs [default: the newest of Debian's or Ubuntu's kernels for virtual machines that is found]
+    #[arg(long, value_name = "FILE", env = "SPORE_MICROVM_KERNEL")]
+    pub(crate) microvm_kernel: Option<PathBuf>,
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {
@@ -813,6 +893,14 @@ fn parse_pair(text: &str) -> Result<(String, String), String> {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
         _ => Err(format!("\"{text}\" is no NAME=VALUE")),
     }
+}
+
+/// A DNS label, as functions have it for their names.
+fn parse_namespace(text: &str) -> Result<String, String> {
+    let name: FunctionName = text.parse().map_err(|_| {
+        format!("\"{text}\" is no name of a namespace: lower-case letters, digits and dashes")
+    })?;
+    Ok(name.to_string())
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {

@@ -4,11 +4,16 @@
 //! before demand and must be small and single-threaded, so it is told apart here before anything else happens.
 
 mod arguments;
+mod bench_arguments;
 mod commands;
+mod containers;
 mod credentials;
 mod daemon_log;
 mod duration;
+mod image_arguments;
+mod microvm;
 mod output;
+mod sandboxes;
 mod unikernel;
 
 use std::process::ExitCode;
@@ -16,11 +21,16 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    match std::env::args_os().nth(1) {
+        Some(subcommand) if subcommand == "monitor" => return unikernel::monitor_main(),
+        Some(subcommand) if microvm::is_launcher(&subcommand) => return microvm::launcher_main(),
+        _ => {}
+    }
     if std::env::args_os()
         .nth(1)
-        .is_some_and(|argument| argument == "monitor")
+        .is_some_and(|argument| argument == containers::KEEPER)
     {
-        return unikernel::monitor_main();
+        return containers::keeper_main();
     }
     let arguments = arguments::Arguments::parse();
     match commands::run(arguments) {

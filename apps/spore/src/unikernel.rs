@@ -54,6 +54,13 @@ pub(crate) fn sandbox(
     Ok(Arc::new(sandbox))
 }
 
+/// Why no unikernel can be run here, neither in a virtual machine nor in a process; none if one can.
+pub(crate) fn missing() -> Option<String> {
+    probe_forms()
+        .err()
+        .map(|error| format!("{:#}", anyhow::Error::new(error)))
+}
+
 /// What the monitor is asked for.
 pub(crate) fn isolation_choice(isolation: Option<Isolation>) -> IsolationChoice {
     spore_sandbox_unikernel::isolation_choice(isolation)

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
 use spore_sandbox::{
     Awaited, ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation,
-    IsolationError, LogSink, Sandbox, StartError, StopReason,
+    IsolationError, LogSink, Sandbox, SandboxKind, StartError, StopReason,
 };
 
 /// Runs the program of an instance as a process on a loopback port. No isolation: for this test's own functions.
@@ -32,11 +32,11 @@ fn host_error(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
 
 #[async_trait]
 impl Sandbox for ProcessSandbox {
-    fn kind(&self) -> &'static str {
-        "process"
+    fn kind(&self) -> SandboxKind {
+        SandboxKind::default()
     }
 
-    fn isolation(&self, _: Option<Isolation>) -> Result<Isolation, IsolationError> {
+    fn isolation(&self, _: SandboxKind, _: Option<Isolation>) -> Result<Isolation, IsolationError> {
         Ok(Isolation::Process)
     }
 

@@ -8,6 +8,7 @@ use spore_machine::{processor, shared};
 
 use crate::calls::{self, Answer};
 use crate::kernel::Kernel;
+use crate::memory::rewriting::Rest;
 use crate::memory::space::AccessError;
 use crate::process::{FIRST_PROCESS, ProcessId};
 use crate::signals::SignalInfo;
@@ -154,7 +155,8 @@ impl Kernel {
                 Trap::SystemCall => {
                     let context = &self.task().context;
                     let (site, number) = (context.registers.rip.wrapping_sub(2), context.call_number());
-                    self.process.space.note_trap(site, number);
+                    let goes_on_at = self.process.space.note_trap(site, number);
+                    self.task().context.registers.rip = goes_on_at;
                     if !self.answer_call() {
                         return;
                     }
@@ -164,13 +166,16 @@ impl Kernel {
                         return;
                     }
                 }
-                Trap::Fault(upcall) if self.is_rewritten_call(&upcall) => {
-                    self.task().context.enter_call(upcall.registers.rip);
-                    if !self.answer_call() {
-                        return;
+                Trap::Fault(upcall) => match self.rest_of_rewritten(&upcall) {
+                    Some(Rest::Call) => {
+                        self.task().context.enter_call(upcall.registers.rip);
+                        if !self.answer_call() {
+                            return;
+                        }
                     }
-                }
-                Trap::Fault(upcall) => self.fault(&upcall),
+                    Some(Rest::At(address)) => self.task().context.registers.rip = address,
+                    None => self.fault(&upcall),
+                },
                 Trap::Kick => {
                     self.interrupt_sequence();
                     self.fire_run_timers();
@@ -200,10 +205,13 @@ impl Kernel {
         shared::set_wants_kicks(wants);
     }
 
-    /// Whether an exception is one of a call site that was rewritten.
-    fn is_rewritten_call(&mut self, upcall: &Upcall) -> bool {
+    /// What the running task is to do if an exception is one of a call site that was rewritten.
+    fn rest_of_rewritten(&mut self, upcall: &Upcall) -> Option<Rest> {
         const INVALID_OPCODE: u32 = 6;
-        upcall.vector == INVALID_OPCODE && self.process.space.is_rewritten_call(upcall.registers.rip)
+        const GENERAL_PROTECTION: u32 = 13;
+        matches!(upcall.vector, INVALID_OPCODE | GENERAL_PROTECTION)
+            .then(|| self.process.space.rest_of_rewritten(upcall.registers.rip))
+            .flatten()
     }
 
     /// Answers the call that the running task makes; `false` if it does not go on running now.

@@ -94,11 +94,9 @@ impl Context {
         self.registers.general[0] = value;
     }
 
-    /// Lets the program make the system call again that it has just made, with this number.
-    pub fn restart_call(&mut self, number: u64) {
-        /// Length of a `syscall` instruction.
-        const CALL_BYTES: u64 = 2;
-        self.registers.rip = self.registers.rip.wrapping_sub(CALL_BYTES);
+    /// Lets the program make the system call again that it has just made, at this address and with this number.
+    pub fn restart_call(&mut self, site: u64, number: u64) {
+        self.registers.rip = site;
         self.registers.general[0] = number;
     }
 

@@ -12,10 +12,14 @@ const TOOL: Tool = Tool {
     advice: "install musl-tools (Debian/Ubuntu: apt install musl-tools)",
 };
 
-/// `-Os` since the program's pages are what a cold start touches; symbols stay, for they name a crash's place.
-const COMPILER_FLAGS: [&str; 5] = [
+/// `-Os` since the program's pages are what a cold start touches, and nothing that is not used, nor what the C library has for
+/// debuggers; symbols stay, for they name a crash's place.
+const COMPILER_FLAGS: [&str; 8] = [
     "-static",
     "-Os",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-Wl,--gc-sections,--strip-debug",
     "-Wall",
     "-std=gnu11",
     "-fdiagnostics-color=auto",

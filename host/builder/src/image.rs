@@ -7,8 +7,8 @@ use std::io::Write;
 
 use flate2::{Compression, GzBuilder};
 use oci_spec::image::{
-    Arch, ConfigBuilder, Descriptor, ImageConfigurationBuilder, ImageManifestBuilder, MediaType, Os,
-    RootFsBuilder,
+    Arch, ConfigBuilder, Descriptor, HistoryBuilder, ImageConfigurationBuilder, ImageManifestBuilder,
+    MediaType, Os, RootFsBuilder,
 };
 use sha2::{Digest as _, Sha256};
 
@@ -228,12 +228,17 @@ pub(crate) fn configuration(settings: &Configuration<'_>) -> Result<Vec<u8>, oci
         .typ("layers".to_owned())
         .diff_ids(settings.layers.to_vec())
         .build()?;
+    // One entry for each layer: tools that build on an image count them (buildah refuses one where they do not agree).
+    let made = HistoryBuilder::default()
+        .created_by("spore build".to_owned())
+        .empty_layer(false)
+        .build()?;
     let image = ImageConfigurationBuilder::default()
         .architecture(Arch::Amd64)
         .os(Os::Linux)
         .config(config)
         .rootfs(root)
-        .history(Vec::new())
+        .history(vec![made; settings.layers.len()])
         .build()?;
     Ok(image.to_string()?.into_bytes())
 }

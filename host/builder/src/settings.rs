@@ -31,6 +31,7 @@ struct SettingsFile {
     syscall_rewriting: Option<bool>,
     snapshot: Option<bool>,
     isolation: Option<String>,
+    sandbox: Option<String>,
     isolation_per_request: Option<bool>,
     #[serde(default)]
     secrets: Vec<String>,
@@ -85,6 +86,8 @@ pub struct FunctionSettings {
     pub snapshot: Option<bool>,
     /// What is to be around the instances, `vm` or `process`; none leaves it to the daemon.
     pub isolation: Option<String>,
+    /// The kind of sandbox of the instances, for example `runc`; none is a unikernel.
+    pub sandbox: Option<String>,
     /// Whether each instance serves one invocation only.
     pub isolation_per_request: Option<bool>,
     /// Names of secrets that its instances may read.
@@ -171,6 +174,7 @@ impl FunctionSettings {
             snapshot: file.snapshot,
             fprocess: file.fprocess,
             isolation: file.isolation,
+            sandbox: file.sandbox,
             isolation_per_request: file.isolation_per_request,
             secrets: file.secrets,
             build_arguments: BTreeMap::new(),
@@ -264,7 +268,7 @@ mod tests {
     fn all_settings_are_read() {
         let folder = folder_with(
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
-             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\n\
+             allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\nsandbox = \"crun\"\n\
              isolation_per_request = true\nsecrets = [\"key\"]\n\
              [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
@@ -277,6 +281,7 @@ mod tests {
         assert_eq!(settings.syscall_rewriting, Some(false));
         assert_eq!(settings.snapshot, Some(true));
         assert_eq!(settings.isolation.as_deref(), Some("process"));
+        assert_eq!(settings.sandbox.as_deref(), Some("crun"));
         assert_eq!(settings.isolation_per_request, Some(true));
         assert_eq!(
             settings.scale,

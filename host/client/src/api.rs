@@ -22,6 +22,9 @@ pub struct FunctionDeployment {
     pub service: String,
     /// Image that it runs.
     pub image: String,
+    /// Namespace; the client's unless it names one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     /// Command that is run for each invocation; none of a server.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub env_process: String,
@@ -98,6 +101,9 @@ pub struct FunctionStatus {
     /// What is around its instances, `vm` or `process`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub isolation: String,
+    /// Their kind of sandbox, for example `unikernel` or `runc`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
     /// How it gets its invocations: `http`, `lambda`, or `exec` if a command is run for each of them.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
@@ -216,7 +222,7 @@ fn registry_message(body: &str) -> Option<String> {
 impl Client {
     /// Replaces the function, or makes it if there is none: PUT, then POST on 404, as faas-cli does.
     pub async fn deploy(&self, function: &FunctionDeployment) -> Result<Deployed, ApiError> {
-        let body = encode(function)?;
+        let body = self.placed(function)?;
         let answer = self.call(Method::PUT, "/system/functions", body.clone()).await;
         match answer {
             Ok(_) => Ok(Deployed::Updated),
@@ -233,14 +239,14 @@ impl Client {
 
     /// Makes a function; 409 if there is one of that name.
     pub async fn create(&self, function: &FunctionDeployment) -> Result<(), ApiError> {
-        self.call(Method::POST, "/system/functions", encode(function)?)
+        self.call(Method::POST, "/system/functions", self.placed(function)?)
             .await
             .map(drop)
     }
 
     /// Removes a function; 404 if there is none.
     pub async fn remove(&self, name: &str) -> Result<(), ApiError> {
-        let body = encode(&serde_json::json!({ "functionName": name }))?;
+        let body = self.with_namespace(serde_json::json!({ "functionName": name }))?;
         self.call(Method::DELETE, "/system/functions", body)
             .await
             .map(drop)
@@ -248,58 +254,87 @@ impl Client {
 
     /// Keeps so many instances of a function started; 404 if there is none. Returns before they are there.
     pub async fn scale(&self, name: &str, replicas: u32) -> Result<(), ApiError> {
-        let body = encode(&serde_json::json!({ "serviceName": name, "replicas": replicas }))?;
-        let path = format!("/system/scale-function/{name}");
+        let body = self.with_namespace(serde_json::json!({ "serviceName": name, "replicas": replicas }))?;
+        let path = self.path(&format!("/system/scale-function/{name}"));
         self.call(Method::POST, &path, body).await.map(drop)
     }
 
-    /// All functions.
+    /// All functions of the namespace.
     pub async fn list(&self) -> Result<Vec<FunctionStatus>, ApiError> {
-        self.get("/system/functions", "GET /system/functions").await
+        self.get(&self.path("/system/functions"), "GET /system/functions")
+            .await
     }
 
     /// One function; 404 if there is none.
     pub async fn describe(&self, name: &str) -> Result<FunctionStatus, ApiError> {
-        self.get(&format!("/system/function/{name}"), "GET /system/function/NAME")
-            .await
+        let path = self.path(&format!("/system/function/{name}"));
+        self.get(&path, "GET /system/function/NAME").await
     }
 
     /// How long a function's instances took; 404 if there is none.
     pub async fn statistics(&self, name: &str) -> Result<FunctionStatistics, ApiError> {
-        self.get(
-            &format!("/system/function/{name}/stats"),
-            "GET /system/function/NAME/stats",
-        )
-        .await
+        let path = self.path(&format!("/system/function/{name}/stats"));
+        self.get(&path, "GET /system/function/NAME/stats").await
     }
 
     /// The secrets, without their values.
     pub async fn secrets(&self) -> Result<Vec<Secret>, ApiError> {
-        self.get(SECRETS, "GET /system/secrets").await
+        self.get(&self.path(SECRETS), "GET /system/secrets").await
     }
 
     /// Makes a secret; 409 if there is one of that name.
     pub async fn create_secret(&self, name: &str, value: &[u8]) -> Result<(), ApiError> {
-        let body = secret(name, value)?;
+        let body = self.secret(name, value)?;
         self.call(Method::POST, SECRETS, body).await.map(drop)
     }
 
     /// Replaces a secret; 404 if there is none.
     pub async fn update_secret(&self, name: &str, value: &[u8]) -> Result<(), ApiError> {
-        let body = secret(name, value)?;
+        let body = self.secret(name, value)?;
         self.call(Method::PUT, SECRETS, body).await.map(drop)
     }
 
     /// Removes a secret; 404 if there is none, 409 if a function uses it.
     pub async fn remove_secret(&self, name: &str) -> Result<(), ApiError> {
-        let body = encode(&serde_json::json!({ "name": name }))?;
+        let body = self.with_namespace(serde_json::json!({ "name": name }))?;
         self.call(Method::DELETE, SECRETS, body).await.map(drop)
     }
 
     /// Opens a function's log: newline-delimited JSON, each line a [`LogLine`].
     pub async fn logs(&self, query: &LogQuery) -> Result<Incoming, ApiError> {
-        let response = self.call(Method::GET, &log_path(query), Bytes::new()).await?;
+        let path = log_path(query, self.namespace());
+        let response = self.call(Method::GET, &path, Bytes::new()).await?;
         Ok(response.into_body())
+    }
+
+    /// The path with the namespace, if there is one to name.
+    fn path(&self, path: &str) -> String {
+        match self.namespace() {
+            Some(namespace) => format!("{path}?namespace={}", percent_encode(namespace)),
+            None => path.to_owned(),
+        }
+    }
+
+    /// A body, which is an object, with the namespace, if there is one to name.
+    fn with_namespace(&self, mut body: serde_json::Value) -> Result<Bytes, ApiError> {
+        if let Some(namespace) = self.namespace() {
+            body["namespace"] = namespace.into();
+        }
+        encode(&body)
+    }
+
+    fn placed(&self, function: &FunctionDeployment) -> Result<Bytes, ApiError> {
+        match self.namespace() {
+            Some(namespace) if function.namespace.is_empty() => encode(&FunctionDeployment {
+                namespace: namespace.to_owned(),
+                ..function.clone()
+            }),
+            _ => encode(function),
+        }
+    }
+
+    fn secret(&self, name: &str, value: &[u8]) -> Result<Bytes, ApiError> {
+        self.with_namespace(serde_json::json!({ "name": name, "rawValue": STANDARD.encode(value) }))
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(
@@ -365,10 +400,6 @@ impl Client {
 
 const SECRETS: &str = "/system/secrets";
 
-fn secret(name: &str, value: &[u8]) -> Result<Bytes, ApiError> {
-    encode(&serde_json::json!({ "name": name, "rawValue": STANDARD.encode(value) }))
-}
-
 async fn read<T: DeserializeOwned>(response: Response<Incoming>, call: &'static str) -> Result<T, ApiError> {
     let body = response.into_body().collect().await.map_err(ApiError::Broken)?;
     serde_json::from_slice(&body.to_bytes()).map_err(|source| ApiError::Shape { call, source })
@@ -380,12 +411,15 @@ fn encode(value: &impl Serialize) -> Result<Bytes, ApiError> {
         .map_err(ApiError::Encode)
 }
 
-fn log_path(query: &LogQuery) -> String {
+fn log_path(query: &LogQuery, namespace: Option<&str>) -> String {
     let mut path = format!(
         "/system/logs?name={}&follow={}",
         percent_encode(&query.name),
         query.follow
     );
+    if let Some(namespace) = namespace {
+        path.push_str(&format!("&namespace={}", percent_encode(namespace)));
+    }
     if let Some(tail) = query.tail {
         path.push_str(&format!("&tail={tail}"));
     }
@@ -426,6 +460,35 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_goes_with_everything_that_is_in_one() {
+        let client = Client::new("127.0.0.1:8080").unwrap();
+        let of_team = client.clone().in_namespace(Some("team".into()));
+        let function = FunctionDeployment {
+            service: "a".into(),
+            ..Default::default()
+        };
+        let json = |bytes: Bytes| serde_json::from_slice::<serde_json::Value>(&bytes).unwrap();
+        assert_eq!(json(of_team.placed(&function).unwrap())["namespace"], "team");
+        assert!(json(client.placed(&function).unwrap()).get("namespace").is_none());
+        let other = FunctionDeployment {
+            namespace: "other".into(),
+            ..function
+        };
+        assert_eq!(json(of_team.placed(&other).unwrap())["namespace"], "other");
+        assert_eq!(
+            of_team.path("/system/functions"),
+            "/system/functions?namespace=team"
+        );
+        assert_eq!(client.path("/system/functions"), "/system/functions");
+        assert_eq!(of_team.function_url("a"), "http://127.0.0.1:8080/function/a.team");
+        assert_eq!(
+            json(of_team.with_namespace(serde_json::json!({"name": "s"})).unwrap()),
+            serde_json::json!({"name": "s", "namespace": "team"})
+        );
+        assert_eq!(client.in_namespace(Some(String::new())).namespace(), None);
+    }
+
+    #[test]
     fn refusals_are_readable_wherever_they_come_from() {
         let status = StatusCode::INSUFFICIENT_STORAGE;
         let registry = r#"{"errors":[{"code":"UNKNOWN","message":"the disk is full"}]}"#;
@@ -450,8 +513,8 @@ mod tests {
             since: Some("2026-01-02T03:04:05+01:00".into()),
         };
         assert_eq!(
-            log_path(&query),
-            "/system/logs?name=a&follow=true&tail=3&since=2026-01-02T03%3A04%3A05%2B01%3A00"
+            log_path(&query, Some("team")),
+            "/system/logs?name=a&follow=true&namespace=team&tail=3&since=2026-01-02T03%3A04%3A05%2B01%3A00"
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use crate::transport::{Client, RequestError, full};
 
 /// Longest line of a transfer's progress, in bytes.
 const LINE_BYTES_MAX: usize = 64 << 10;
+/// The header of a credential for a registry, as Docker's clients send it.
+const REGISTRY_AUTHENTICATION: &str = "x-registry-auth";
 /// Under which repository parts are asked for: they are the same in all.
 const ANY_REPOSITORY: &str = "any";
 
@@ -70,8 +72,29 @@ struct TransferLine {
     done_bytes: u64,
     total_bytes: u64,
     digest: Option<String>,
+    left_out: Option<String>,
     error: Option<String>,
     status: u16,
+}
+
+/// Which image is to be pulled, and who asks for it.
+#[derive(Debug, Clone, Default)]
+pub struct PullSettings {
+    /// Only if it is not stored.
+    pub missing: bool,
+    /// Of an index, the images for other machines too.
+    pub all_platforms: bool,
+    /// A credential for the registry: the value of the header `X-Registry-Auth`.
+    pub credential: Option<HeaderValue>,
+}
+
+/// What was transferred.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transferred {
+    /// The digest of what the name means now.
+    pub digest: String,
+    /// Platforms of an index whose images were not pushed, for they are not stored.
+    pub left_out: Option<String>,
 }
 
 /// Why an image could not be transferred.
@@ -144,36 +167,54 @@ impl Client {
             .await
     }
 
-    /// Lets the daemon pull an image, with `missing` only if it is not stored; its digest. `progress` hears how many bytes
-    /// of how many are there.
+    /// Lets the daemon pull an image; its digest. `progress` hears how many bytes of how many are there.
     pub async fn pull_image(
         &self,
         image: &str,
-        missing: bool,
+        settings: &PullSettings,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<String, TransferError> {
-        let body = serde_json::json!({ "image": image, "missing": missing });
-        self.transfer("/system/images/pull", &body, progress).await
+        let body = serde_json::json!({
+            "image": image,
+            "missing": settings.missing,
+            "allPlatforms": settings.all_platforms,
+        });
+        let credential = settings.credential.as_ref();
+        let transferred = self
+            .transfer("/system/images/pull", &body, credential, progress)
+            .await?;
+        Ok(transferred.digest)
     }
 
-    /// Lets the daemon push an image to another registry; its digest there.
+    /// Lets the daemon push an image to another registry. `credential` is for that one, as in [`PullSettings`].
     pub async fn push_image(
         &self,
         image: &str,
         destination: &str,
+        credential: Option<&HeaderValue>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<String, TransferError> {
+    ) -> Result<Transferred, TransferError> {
         let body = serde_json::json!({ "image": image, "destination": destination });
-        self.transfer("/system/images/push", &body, progress).await
+        self.transfer("/system/images/push", &body, credential, progress)
+            .await
     }
 
     async fn transfer(
         &self,
         path: &str,
         body: &serde_json::Value,
+        credential: Option<&HeaderValue>,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<String, TransferError> {
-        let response = self.call_with(Method::POST, path, body).await?;
+    ) -> Result<Transferred, TransferError> {
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, "application/json");
+        if let Some(credential) = credential {
+            request = request.header(REGISTRY_AUTHENTICATION, credential);
+        }
+        let request = request.body(full(body.to_string()));
+        let response = self.checked(request.map_err(RequestError::NotHttp)?).await?;
         let mut lines = Lines::new(response.into_body());
         while let Some(line) = lines.next().await? {
             let line: TransferLine = serde_json::from_slice(&line).map_err(|source| ApiError::Shape {
@@ -186,7 +227,8 @@ impl Client {
             }
             progress(line.done_bytes, line.total_bytes);
             if let Some(digest) = line.digest {
-                return Ok(digest);
+                let left_out = line.left_out;
+                return Ok(Transferred { digest, left_out });
             }
         }
         Err(TransferError::NoResult)

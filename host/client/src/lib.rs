@@ -6,6 +6,7 @@
 //! - [`api`]: the OpenFaaS REST API in typed form.
 //! - [`images`]: the images in its store.
 //! - [`queued`]: invocations that nobody waits for.
+//! - [`triggers`]: what calls functions without a caller.
 //! - [`statistics`]: how long a function's instances took.
 //! - [`registry`]: pushing an image by the OCI distribution specification.
 
@@ -16,5 +17,6 @@ pub mod registry;
 pub mod statistics;
 mod tls;
 pub mod transport;
+pub mod triggers;
 
 pub use transport::{Client, RequestError};

@@ -43,6 +43,8 @@ pub struct Client {
     prefix: String,
     /// Sent with every request but those to functions.
     authorization: Option<HeaderValue>,
+    /// Where functions and secrets are that are named without; none is the gateway's default.
+    namespace: Option<String>,
 }
 
 /// Why a text is no address of a gateway.
@@ -141,7 +143,33 @@ impl Client {
             authority,
             prefix: uri.path().trim_end_matches('/').to_owned(),
             authorization: None,
+            namespace: None,
         })
+    }
+
+    /// The same for the functions and secrets of a namespace.
+    #[must_use]
+    pub fn in_namespace(mut self, namespace: Option<String>) -> Self {
+        self.namespace = namespace.filter(|namespace| !namespace.is_empty());
+        self
+    }
+
+    /// The namespace that it is for; none is the gateway's default.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
+    }
+
+    /// A function's name as it is known among those of all namespaces.
+    pub fn full_name(&self, function: &str) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{function}.{namespace}"),
+            None => function.to_owned(),
+        }
+    }
+
+    /// Where a function is invoked.
+    pub fn function_url(&self, function: &str) -> String {
+        format!("{}/function/{}", self.url(), self.full_name(function))
     }
 
     /// The same with credentials, which go with every request but those to functions.
@@ -162,6 +190,12 @@ impl Client {
         let address: Option<std::net::IpAddr> = host.parse().ok();
         let is_loopback = host == "localhost" || address.is_some_and(|address| address.is_loopback());
         !self.is_tls && !is_loopback
+    }
+
+    /// The value of the header that says who asks, if anybody in particular does.
+    pub fn authorization(&self) -> Option<String> {
+        let value = self.authorization.as_ref()?.to_str().ok()?;
+        Some(value.to_owned())
     }
 
     /// The address, as a URL without a slash at its end.

@@ -3,14 +3,12 @@
 //! Everything in it is bounded: the latest invocations, the latest cold starts, and the memory of so many instances.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use http::{StatusCode, Uri};
 use jiff::Timestamp;
 use serde::Serialize;
-use spore_sandbox::Instance;
 use utoipa::ToSchema;
 
 use crate::errors::ApiError;
@@ -19,9 +17,7 @@ use crate::names::FunctionId;
 use crate::reply::{self, Answer};
 use crate::settings::Settings;
 use crate::statistics::{RecentColdStart, RecentInvocation};
-
-/// Most instances whose memory is measured for one answer: each takes the kernel up to a millisecond.
-const MEASURED_MAX: usize = 32;
+use crate::usage::memory;
 
 /// A function at this moment.
 #[derive(Debug, Serialize, ToSchema)]
@@ -32,6 +28,7 @@ pub(crate) struct Activity {
     /// Invocations that were begun since the daemon started or the function was deployed first.
     invocation_count: u64,
     /// Invocations that were answered, by the status of the answer.
+    #[schema(value_type = BTreeMap<String, u64>)]
     answers: BTreeMap<u16, u64>,
     /// Those that waited for the start of an instance.
     cold_start_count: u64,
@@ -114,15 +111,4 @@ fn of_pool(function: &Function, functions: &Functions) -> Instances {
         measured: 0,
         memory_bytes: None,
     }
-}
-
-/// How many instances say what memory they take, and how much that is.
-fn memory(instances: &[Arc<dyn Instance>]) -> (usize, u64) {
-    let known = instances
-        .iter()
-        .take(MEASURED_MAX)
-        .filter_map(|instance| instance.memory_bytes());
-    known.fold((0, 0_u64), |(count, sum), bytes| {
-        (count + 1, sum.saturating_add(bytes))
-    })
 }

@@ -3,10 +3,10 @@
 //! Demand alone starts instances here, sooner than any alert; this is for those whose alerts are set up already.
 
 use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use crate::client_body::ClientBody;
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
 use crate::names::{FunctionId, excerpt};
@@ -53,7 +53,7 @@ struct Labels {
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn answer(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(crate) async fn answer(functions: &Functions, request: Request<ClientBody>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let notification: Notification = read_json(request.into_body()).await?;
     for Alert { status, labels } in notification.alerts {
@@ -68,7 +68,6 @@ pub(crate) async fn answer(functions: &Functions, request: Request<Incoming>) ->
         let settings = Settings::of(&function.record().deployment, &functions.config)?;
         let instances = instances(status, present(&function), &settings);
         function
-            .pool
             .scale(instances.into())
             .map_err(|error| ApiError::Scale {
                 name: function.name.clone(),

@@ -15,6 +15,7 @@ use spore_store::{CredentialFolder, PASSWORD_FILE, USER_FILE};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 
+use crate::config::Role;
 use crate::reply::{self, Answer};
 
 /// Name of the user whose credentials a daemon makes itself.
@@ -176,8 +177,13 @@ fn read(path: &Path, is_user: bool) -> Result<String, CredentialsError> {
 }
 
 /// Whether a request for this path needs no credentials. Whether those for functions do is not asked here.
-pub(crate) fn is_open(method: &Method, path: &str) -> bool {
-    path == "/healthz" && matches!(*method, Method::GET | Method::HEAD)
+pub(crate) fn is_open(role: Role, method: &Method, path: &str) -> bool {
+    match path {
+        "/healthz" => matches!(*method, Method::GET | Method::HEAD),
+        // Whoever is set up to look at a provider of OpenFaaS's sends no credentials.
+        "/metrics" => role == Role::Provider && *method == Method::GET,
+        _ => false,
+    }
 }
 
 /// The answer to a client without the right credentials; a registry's client expects JSON.

@@ -26,8 +26,9 @@ use spore_sandbox::{ConnectError, EndCause, EndReport, IngressStream, Instance, 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use crate::request_body::RequestBody;
+use crate::request_body::{CallerBodyError, RequestBody};
 use crate::statistics::Recording;
+use crate::upgrade::{Asked, Tunnel};
 
 /// Lease of an instance together with the connection that may be kept with it.
 pub(crate) type FunctionLease = Lease<FunctionConnection>;
@@ -49,8 +50,9 @@ pub(crate) async fn end_report(lease: &mut FunctionLease) -> Option<EndReport> {
 /// A connection with a function.
 pub(crate) struct FunctionConnection {
     sender: http1::SendRequest<RequestBody>,
-    /// None once it has come to its end.
-    driver: Option<Pin<Box<http1::Connection<Stream, RequestBody>>>>,
+    driver: Box<http1::Connection<Stream, RequestBody>>,
+    /// The driver has come to its end.
+    is_over: bool,
     /// Bytes that were sent to the function.
     sent_bytes: Arc<AtomicU64>,
     /// How many that were before the last request.
@@ -100,7 +102,8 @@ impl FunctionConnection {
             .map_err(OpenError::Handshake)?;
         Ok(Self {
             sender,
-            driver: Some(Box::pin(driver)),
+            driver: Box::new(driver),
+            is_over: false,
             sent_bytes,
             sent_before: 0,
         })
@@ -113,11 +116,9 @@ impl FunctionConnection {
 
     /// Moves bytes in both directions as far as possible without waiting.
     fn drive(&mut self, context: &mut Context<'_>) {
-        if let Some(driver) = &mut self.driver {
-            // An error reaches those who wait for the response or its body too, so it is told there.
-            if driver.as_mut().poll(context).is_ready() {
-                self.driver = None;
-            }
+        // An error reaches those who wait for the response or its body too, so it is told there.
+        if !self.is_over {
+            self.is_over = Pin::new(&mut *self.driver).poll(context).is_ready();
         }
     }
 
@@ -129,12 +130,10 @@ impl FunctionConnection {
     ) -> Result<Response<Incoming>, ExchangeError> {
         self.sent_before = self.sent_bytes.load(Ordering::Relaxed);
         let mut response = std::pin::pin!(self.sender.try_send_request(request));
-        let driver = &mut self.driver;
+        let (driver, is_over) = (&mut self.driver, &mut self.is_over);
         std::future::poll_fn(|context| {
-            if let Some(connection) = driver
-                && connection.as_mut().poll(context).is_ready()
-            {
-                *driver = None;
+            if !*is_over {
+                *is_over = Pin::new(&mut **driver).poll(context).is_ready();
             }
             if let Poll::Ready(result) = response.as_mut().poll(context) {
                 return Poll::Ready(result.map_err(|mut error| match error.take_message() {
@@ -150,17 +149,30 @@ impl FunctionConnection {
         .await
     }
 
+    /// The stream below after the function has switched protocols, and what was read of it; none if that takes longer.
+    async fn into_stream(mut self, deadline: &mut Pin<Box<Sleep>>) -> Option<(Counted, Bytes)> {
+        tokio::select! {
+            () = std::future::poll_fn(|context| {
+                self.drive(context);
+                if self.is_over { Poll::Ready(()) } else { Poll::Pending }
+            }) => {}
+            () = deadline => return None,
+        }
+        let parts = self.driver.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+
     /// The connection, if another request can be sent on it.
     fn reusable(mut self) -> Option<Self> {
         // The end of a message is noticed only when the connection is driven past it. Nobody is to be woken up by it:
         // whatever happens on an idle connection is noticed when it is used again.
         self.drive(&mut Context::from_waker(Waker::noop()));
-        (self.driver.is_some() && self.sender.is_ready()).then_some(self)
+        (!self.is_over && self.sender.is_ready()).then_some(self)
     }
 }
 
 /// A stream that counts what is written.
-struct Counted {
+pub(crate) struct Counted {
     stream: Box<dyn IngressStream>,
     written: Arc<AtomicU64>,
 }
@@ -221,6 +233,8 @@ impl AsyncWrite for Counted {
 pub(crate) enum FunctionBodyError {
     #[error("the connection broke")]
     Broken(#[source] hyper::Error),
+    #[error("the request's body broke off")]
+    BadRequestBody(#[source] Box<CallerBodyError>),
     #[error("{0}")]
     Ended(EndCause),
     #[error("the function did not finish within {} ms", after.as_millis())]
@@ -243,6 +257,31 @@ impl Running {
             connection,
             recording,
         }
+    }
+
+    /// The rest of the invocation, whose answer was that the function switches protocols.
+    pub(crate) async fn into_tunnel(
+        self,
+        asked: Asked,
+        mut deadline: Pin<Box<Sleep>>,
+        idle_timeout: Duration,
+    ) -> Option<Tunnel> {
+        let Self {
+            mut lease,
+            connection,
+            recording,
+        } = self;
+        let Some(function) = connection.into_stream(&mut deadline).await else {
+            lease.discard(StopReason::NotNeeded);
+            return None;
+        };
+        recording.finish(lease.instance());
+        Some(Tunnel {
+            asked,
+            function,
+            lease,
+            idle_timeout,
+        })
     }
 }
 

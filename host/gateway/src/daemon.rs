@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper_util::server::graceful::GracefulShutdown;
-use spore_queue::{Limits, Queue};
+use spore_nats::{ConnectError, Connection};
+use spore_queue::{Limits, NatsOptions, Queue};
 use spore_registry::Registries;
 use spore_sandbox::Sandbox;
 use spore_store::{OpenError, Store};
@@ -22,23 +23,29 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admission::{Admission, Place};
 use crate::authentication::{Authentication, CredentialsError, NewCredentials};
-use crate::config::DaemonConfig;
+use crate::config::{DaemonConfig, Role};
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::images::{Names, collect};
 use crate::metrics::RequestCounts;
-use crate::queued::{Callbacks, dispatch};
+use crate::queued::{Callbacks, dispatch, tell_pools};
 use crate::registry::Uploads;
 use crate::routes::Gateway;
-use crate::serving;
+use crate::serving::{self, Bounds};
 use crate::shortage::Shortage;
+use crate::spans::{Spans, SpansError};
 use crate::tls::{Tls, TlsError};
+use crate::triggers::{Subjects, TriggerCalls, follow_subjects, keep_schedules, watch_folders};
 
 /// Pause after a failed accept, for example for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that wait to be accepted, at most; the kernel has a limit of its own (`net.core.somaxconn`). One that finds no
 /// room comes back after a second.
 const BACKLOG: u32 = 4096;
+/// Messages that wait in each subscription of the queue, at most: they are short.
+const QUEUE_MESSAGES_MAX: usize = 64 << 10;
+/// Messages of a subject that wait for their function to be called, at most: each may be as long as the server takes.
+const SUBJECT_MESSAGES_MAX: usize = 256;
 /// How often failed accepts are told of.
 const ACCEPT_WARNING_PAUSE: Duration = Duration::from_secs(10);
 
@@ -54,6 +61,12 @@ pub enum DaemonStartError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The NATS server cannot be used.
+    #[error("the queue cannot be kept on the NATS server")]
+    Nats(#[from] ConnectError),
+    /// Traces cannot be sent where they should be.
+    #[error(transparent)]
+    Spans(#[from] SpansError),
     /// The functions of an earlier start could not be read.
     #[error("the deployed functions could not be read")]
     Functions(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -81,6 +94,8 @@ pub struct Daemon {
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     dispatcher: JoinHandle<()>,
+    /// Tasks that end by themselves when the daemon stops.
+    others: Vec<JoinHandle<()>>,
     grace: Duration,
     new_credentials: Option<NewCredentials>,
 }
@@ -96,22 +111,33 @@ impl Daemon {
         let (authentication, new_credentials) = Authentication::of(&config.basic_auth, &store.credentials)?;
         let tls = config.tls.clone().map(Tls::load).transpose()?;
         let (address, grace) = (config.listen, config.shutdown_grace);
+        let bounds = Bounds {
+            head_bytes_max: config.max_head_bytes,
+            head_timeout: config.head_timeout,
+            body_timeout: config.body_timeout,
+        };
+        let nats = queue_server(&config).await?;
+        let subjects = subject_server(&config).await?;
         let (data, max_connections) = (config.data.clone(), config.max_connections);
         let listen_error = |source| DaemonStartError::Listen { address, source };
         let listener = listen(address).map_err(listen_error)?;
         let local_address = listener.local_addr().map_err(listen_error)?;
-        let sandbox_kind = sandbox.kind();
+        let sandbox_kind = sandbox.kind().name();
         let layers = sandbox.layers();
         let names = Names::new(store.clone(), config.registries.clone().map(Registries::new));
-        let functions = Functions::load(config, store.clone(), names.clone(), sandbox).await?;
+        let spans = config.otlp_endpoint.as_deref().map(Spans::start).transpose()?;
+        let functions = Functions::load(config, store.clone(), names.clone(), sandbox, spans).await?;
         let (stop, stopping) = watch::channel(false);
         let uploads = Uploads::default();
-        let queue = {
-            let store = store.clone();
-            tokio::task::spawn_blocking(move || Queue::open(store, Limits::default()))
-                .await
-                .map_err(ApiError::from)?
-                .map_err(ApiError::from)?
+        let queue = match nats {
+            Some(options) => Queue::open_nats(options, Limits::default()).await,
+            None => {
+                let store = store.clone();
+                tokio::task::spawn_blocking(move || Queue::open(store, Limits::default()))
+                    .await
+                    .map_err(ApiError::from)?
+                    .map_err(ApiError::from)?
+            }
         };
         let gateway = Gateway {
             functions,
@@ -126,12 +152,22 @@ impl Daemon {
             local_address,
             authentication,
             tls,
+            triggers: TriggerCalls::default(),
+            subjects,
+            bounds,
             requests: RequestCounts::default(),
             stopping,
         };
         let gateway = Arc::new(gateway);
         let server = tokio::spawn(serve(listener, gateway.clone(), max_connections, grace));
         let dispatcher = tokio::spawn(dispatch(gateway.clone(), grace));
+        let mut others = vec![tokio::spawn(tell_pools(gateway.clone()))];
+        // Behind a gateway of OpenFaaS's its connectors go by the same annotations.
+        if gateway.functions.config.role == Role::Gateway {
+            others.push(tokio::spawn(keep_schedules(gateway.clone())));
+            others.push(tokio::spawn(watch_folders(gateway.clone())));
+            others.push(tokio::spawn(follow_subjects(gateway.clone())));
+        }
         tokio::spawn(collect(gateway.clone()));
         tracing::info!(%local_address, sandbox = sandbox_kind, "the gateway is listening");
         Ok(Self {
@@ -140,6 +176,7 @@ impl Daemon {
             stop,
             server,
             dispatcher,
+            others,
             grace,
             new_credentials,
         })
@@ -185,16 +222,50 @@ impl Daemon {
         if let Err(error) = self.dispatcher.await {
             tracing::error!(%error, "the task that runs queued invocations has failed");
         }
+        for task in self.others {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the daemon has failed");
+            }
+        }
         // Invocations that outlasted the grace period were broken off with their connections.
         self.gateway
             .functions
             .shutdown(self.grace.min(Duration::from_secs(1)))
             .await;
+        if let Some(spans) = self.gateway.functions.spans.clone() {
+            let sent = tokio::task::spawn_blocking(move || spans.shutdown()).await;
+            if let Err(error) = sent {
+                tracing::error!(%error, "the last spans could not be sent");
+            }
+        }
         let store = self.gateway.store.clone();
         if let Err(error) = tokio::task::spawn_blocking(move || store.logs.flush()).await {
             tracing::error!(%error, "the functions' logs could not be written");
         }
     }
+}
+
+/// The NATS server that keeps the queue, if one does.
+async fn queue_server(config: &DaemonConfig) -> Result<Option<NatsOptions>, ConnectError> {
+    let Some(address) = &config.queue else {
+        return Ok(None);
+    };
+    Ok(Some(NatsOptions {
+        connection: Connection::open(address, config.nats_credentials.as_deref(), QUEUE_MESSAGES_MAX).await?,
+        name: address.name().to_owned(),
+        data: config.data.clone(),
+    }))
+}
+
+/// The NATS server whose messages call functions, if one's do. It is spoken to on a connection of its own: many messages there
+/// are not to keep the queue from hearing its own.
+async fn subject_server(config: &DaemonConfig) -> Result<Option<Subjects>, ConnectError> {
+    let Some(address) = config.nats.as_ref().or(config.queue.as_ref()) else {
+        return Ok(None);
+    };
+    let credentials = config.nats_credentials.as_deref();
+    let connection = Connection::open(address, credentials, SUBJECT_MESSAGES_MAX).await?;
+    Ok(Some(Subjects::new(connection, address.name().to_owned())))
 }
 
 /// Tells of failed accepts, now and then.

@@ -7,18 +7,22 @@ use std::time::Duration;
 use http::StatusCode;
 use http::header::HeaderValue;
 use spore_pool::{AboveMaximum, AcquireError, PreBootError};
-use spore_queue::ChangeError;
-use spore_registry::{RegistryError, RegistryFault};
-use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError};
+use spore_queue::{AcceptError, ChangeError};
+use spore_registry::{ClientCredentialError, RegistryError, RegistryFault};
+use spore_sandbox::{ConnectError, EndCause, IsolationError, StartError, UnsupportedError};
 use spore_store::{CollectError, DeriveError, RecordError, ReferenceParseError};
+use spore_trigger::folder::FolderError;
 
+use crate::client_body::ClientBodyError;
 use crate::headers::{FAULT, INTERNAL};
 use crate::lambda::{AnswerError, PAYLOAD_BYTES_MAX};
 use crate::namespaces::NamespaceError;
 use crate::reply::{self, Answer};
+use crate::request_body::CallerBodyError;
 use crate::secrets::SecretError;
 use crate::settings::SettingsError;
 use crate::shortage::Shortage;
+use crate::triggers::admin::FireError;
 
 /// Who has to change something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,9 @@ pub(crate) enum InvokeError {
     UnknownFunction { name: String },
     #[error("{function}")]
     NoInstance { function: String, source: AcquireError },
+    /// In the watchdogs' words.
+    #[error("{function}: Concurrent request limit exceeded. Max concurrent requests: {limit}")]
+    TooManyInflight { function: String, limit: u32 },
     #[error("{function}: {} is damaged and cannot be made again", path.display())]
     Damaged {
         function: String,
@@ -61,7 +68,18 @@ pub(crate) enum InvokeError {
     #[error("{function}: the function's answer is not HTTP/1.1")]
     BadAnswer { function: String, source: hyper::Error },
     #[error("{function}: the request's body could not be read")]
-    BadRequestBody { function: String, source: hyper::Error },
+    BadRequestBody {
+        function: String,
+        source: CallerBodyError,
+    },
+    #[error("{function}: the function has switched protocols, which nobody has asked for")]
+    UnaskedUpgrade { function: String },
+    #[error(
+        "{function}: only a WebSocket and its kin can be opened by CONNECT, and only to a function that is a server and no chain"
+    )]
+    NoTunnel { function: String },
+    #[error("{function}: the function did not switch protocols, but answered with status {status}")]
+    NoUpgrade { function: String, status: StatusCode },
     #[error("{function}: the request's body did not arrive within {} ms", after.as_millis())]
     SlowEvent { function: String, after: Duration },
     #[error(
@@ -86,7 +104,12 @@ pub(crate) enum InvokeError {
 impl InvokeError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
+            Self::BadRequestBody {
+                source: CallerBodyError::Link(_),
+                ..
+            } => Fault::Function,
             Self::UnknownFunction { .. }
+            | Self::NoTunnel { .. }
             | Self::BadRequestBody { .. }
             | Self::SlowEvent { .. }
             | Self::LongEvent { .. }
@@ -97,7 +120,8 @@ impl InvokeError {
                 AcquireError::QueueFull { .. } | AcquireError::NoneFree { .. } => Fault::Platform,
                 AcquireError::Closed => Fault::Caller,
             },
-            Self::Damaged { .. }
+            Self::TooManyInflight { .. }
+            | Self::Damaged { .. }
             | Self::Unreachable {
                 source: ConnectError::Host(_),
                 ..
@@ -112,6 +136,8 @@ impl InvokeError {
             | Self::LongResponse { .. }
             | Self::LongPrelude { .. }
             | Self::BadResponse { .. }
+            | Self::UnaskedUpgrade { .. }
+            | Self::NoUpgrade { .. }
             | Self::BadAnswer { .. } => Fault::Function,
         }
     }
@@ -126,7 +152,8 @@ impl InvokeError {
                 AcquireError::StartFailed(error) => is_platforms(error),
                 AcquireError::Closed => false,
             },
-            Self::Unreachable {
+            Self::TooManyInflight { .. }
+            | Self::Unreachable {
                 source: ConnectError::Host(_),
                 ..
             } => true,
@@ -140,7 +167,8 @@ impl InvokeError {
                 Self::NoInstance {
                     source: AcquireError::QueueFull { .. },
                     ..
-                },
+                }
+                | Self::TooManyInflight { .. },
                 _,
             ) => StatusCode::TOO_MANY_REQUESTS,
             (
@@ -150,12 +178,22 @@ impl InvokeError {
                 },
                 _,
             ) => StatusCode::GATEWAY_TIMEOUT,
-            (Self::BadRequestBody { .. } | Self::BadEvent { .. }, _) => StatusCode::BAD_REQUEST,
+            (Self::BadRequestBody { source, .. }, _) => source.status(),
+            (Self::BadEvent { .. }, _) => StatusCode::BAD_REQUEST,
             (Self::LongEvent { .. }, _) => StatusCode::PAYLOAD_TOO_LARGE,
+            (Self::NoTunnel { .. }, _) => StatusCode::NOT_IMPLEMENTED,
             (Self::SlowEvent { .. }, _) => StatusCode::REQUEST_TIMEOUT,
             (_, Fault::Caller) => StatusCode::NOT_FOUND,
             _ if self.retry_helps() => StatusCode::SERVICE_UNAVAILABLE,
             (_, Fault::Function | Fault::Platform) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// In whose place the gateway speaks.
+    fn speaker(&self) -> &'static str {
+        match self {
+            Self::TooManyInflight { .. } => "faas-middleware",
+            _ => "proxy",
         }
     }
 
@@ -174,7 +212,7 @@ impl InvokeError {
         let fault = HeaderValue::from_static(self.fault().name());
         response
             .headers_mut()
-            .insert(INTERNAL, HeaderValue::from_static("proxy"));
+            .insert(INTERNAL, HeaderValue::from_static(self.speaker()));
         response.headers_mut().insert(FAULT, fault);
         if self.retry_helps() {
             reply::retry_soon(response)
@@ -210,6 +248,8 @@ pub(crate) enum ApiError {
     Secret(#[from] SecretError),
     #[error(transparent)]
     Isolation(#[from] IsolationError),
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedError),
     #[error("the function `{name}` exists already: update it by PUT, or delete it first")]
     Exists { name: String },
     #[error("the function `{name}` does not exist")]
@@ -245,6 +285,8 @@ pub(crate) enum ApiError {
         name: String,
         source: Box<RegistryError>,
     },
+    #[error("the credential for the registry cannot be used")]
+    RegistryCredential(#[from] ClientCredentialError),
     #[error("the image `{image}` is not stored here: see `spore image list`")]
     NoSuchImage { image: String },
     #[error("the image `{image}` cannot be read")]
@@ -271,6 +313,10 @@ pub(crate) enum ApiError {
     DropsEverything,
     #[error(transparent)]
     Queue(#[from] ChangeError),
+    #[error(transparent)]
+    Fire(#[from] FireError),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     #[error("the queue of an earlier start could not be read")]
     QueueOpen(#[from] spore_queue::OpenError),
     #[error("a task of the daemon was lost")]
@@ -304,18 +350,24 @@ impl From<PreBootError> for ScaleError {
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
+            Self::Body(source) => source
+                .downcast_ref::<ClientBodyError>()
+                .map_or(StatusCode::BAD_REQUEST, ClientBodyError::status),
             Self::Namespace(error) => error.status(),
             Self::Secret(error) => error.status(),
+            Self::Fire(error) => error.status(),
+            Self::Folder(_) => StatusCode::BAD_REQUEST,
             Self::BadJson(_)
-            | Self::Body(_)
             | Self::Settings(_)
             | Self::Isolation(_)
+            | Self::Unsupported(_)
             | Self::Scale { .. }
             | Self::BadCount { .. }
             | Self::NoFunctionNamed
             | Self::DropsEverything
             | Self::TwoNames { .. }
             | Self::NoImageNamed
+            | Self::RegistryCredential(_)
             | Self::BadReference(_) => StatusCode::BAD_REQUEST,
             Self::Pull { source, .. } | Self::Push { source, .. } => match source.fault() {
                 RegistryFault::Caller => StatusCode::BAD_REQUEST,
@@ -335,7 +387,7 @@ impl ApiError {
             Self::Exists { .. } => StatusCode::CONFLICT,
             Self::NotFound { .. } | Self::Queue(ChangeError::Unknown { .. }) => StatusCode::NOT_FOUND,
             Self::Queue(ChangeError::Running { .. }) => StatusCode::CONFLICT,
-            Self::Queue(ChangeError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Queue(ChangeError::Closed | ChangeError::Nats(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::BadParameter { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Queue(ChangeError::Record(_))
             | Self::QueueOpen(_)
@@ -352,6 +404,7 @@ impl ApiError {
         let (status, line, retry_helps) = shown(self, self.status(), data);
         let is_passing = match self {
             Self::Pull { source, .. } | Self::Push { source, .. } => source.retry_helps(),
+            Self::Queue(ChangeError::Nats(_)) | Self::Fire(FireError::Queue(AcceptError::Nats(_))) => true,
             _ => false,
         };
         (status, line, retry_helps || is_passing)

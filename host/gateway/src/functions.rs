@@ -2,27 +2,38 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime};
 
+use http::Request;
 use jiff::Timestamp;
-use spore_pool::Pool;
-use spore_sandbox::{InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox};
-use spore_store::{
-    Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Protocol, Store,
+use spore_pool::{AboveMaximum, LoadKind, Pool};
+use spore_sandbox::{
+    Availability, InstanceSpec, Isolation, LogLine, LogSink, LogSource, Root, Sandbox, SandboxKind,
 };
+use spore_store::{
+    DeriveError, Digest, FunctionDeployment, FunctionLog, FunctionRecord, NamespaceRecord, Program, Protocol,
+    Store,
+};
+
+use spore_trigger::Triggers;
+use spore_trigger::folder::Root as TriggerRoot;
+use tokio::sync::watch;
 
 use crate::config::DaemonConfig;
 use crate::connection::FunctionConnection;
 use crate::errors::{ApiError, InvokeError, one_line};
 use crate::exec::ExecSettings;
+use crate::fixed_request::FixedRequest;
 use crate::images::Names;
 use crate::lambda::{self, EventForm};
 use crate::metrics::InvocationCounts;
 use crate::names::{DEFAULT_NAMESPACE, FunctionId, excerpt};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsError};
+use crate::spans::Spans;
 use crate::statistics::FunctionStatistics;
+use crate::usage::ProcessorTotal;
 
 /// A deployed function.
 pub(crate) struct Function {
@@ -35,6 +46,10 @@ pub(crate) struct Function {
     pub(crate) invocations: AtomicU64,
     /// More of them.
     pub(crate) counts: InvocationCounts,
+    /// What its instances have used of the processors.
+    pub(crate) processor: Mutex<ProcessorTotal>,
+    /// The last call that has scaled it, if any, has asked for no instance.
+    scaled_to_zero: AtomicBool,
     pub(crate) version: RwLock<Version>,
 }
 
@@ -45,6 +60,18 @@ pub(crate) struct Version {
     pub(crate) template: InstanceSpec,
     isolation: Isolation,
     timeout: Duration,
+    /// Most invocations under way for each instance.
+    max_inflight: Option<u32>,
+    /// Whether an instance may serve several invocations at a time.
+    is_shared: bool,
+    /// What its load is, if the pool has to be told.
+    load: Option<LoadKind>,
+    /// The functions that its answers go on to, as `NAME.NAMESPACE`.
+    chain: Option<Arc<[String]>>,
+    triggers: Arc<Triggers>,
+    upgrade_idle_timeout: Duration,
+    /// What each invocation is, if not what its caller asks.
+    fixed_request: Option<FixedRequest>,
     protocol: Protocol,
     lambda: Option<LambdaSettings>,
     /// None if it is no command.
@@ -72,38 +99,86 @@ impl LambdaSettings {
 }
 
 impl Function {
+    fn version(&self) -> RwLockReadGuard<'_, Version> {
+        self.version.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// How it gets its invocations.
     pub(crate) fn protocol(&self) -> Protocol {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .protocol
+        self.version().protocol
     }
 
     /// How requests become its events; none if they are passed on as they are.
     pub(crate) fn lambda(&self) -> Option<LambdaSettings> {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .lambda
-            .clone()
+        self.version().lambda.clone()
     }
 
     /// How long an invocation may take.
     pub(crate) fn timeout(&self) -> Duration {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .timeout
+        self.version().timeout
+    }
+
+    /// Most invocations under way for each instance, if there is a bound beside that of those that wait.
+    pub(crate) fn max_inflight(&self) -> Option<u32> {
+        self.version().max_inflight
+    }
+
+    /// What calls it without a caller.
+    pub(crate) fn triggers(&self) -> Arc<Triggers> {
+        self.version().triggers.clone()
+    }
+
+    /// The functions that its answers go on to, as `NAME.NAMESPACE`; none if callers get them.
+    pub(crate) fn chain(&self) -> Option<Arc<[String]>> {
+        self.version().chain.clone()
+    }
+
+    /// What its load is, if the pool has to be told.
+    pub(crate) fn told_load(&self) -> Option<LoadKind> {
+        self.version().load
+    }
+
+    /// Keeps so many instances started until the next such call or the next version.
+    pub(crate) fn scale(&self, instances: u64) -> Result<(), AboveMaximum> {
+        self.pool.scale(instances)?;
+        self.scaled_to_zero.store(instances == 0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The same where a gateway scales it from zero, which it does before it sends an invocation: one instance is
+    /// started and goes when it is idle for long, unless the function keeps some anyway.
+    pub(crate) fn scale_from_zero(&self) {
+        self.scaled_to_zero.store(false, Ordering::Relaxed);
+        // Where none may be idle, the invocation starts its own.
+        let _ = self.pool.pre_boot(1);
+    }
+
+    /// Whether it has no instance because somebody wants it so.
+    pub(crate) fn is_scaled_to_zero(&self) -> bool {
+        self.scaled_to_zero.load(Ordering::Relaxed)
+    }
+
+    /// Whether an instance may serve several invocations at a time.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.version().is_shared
+    }
+
+    /// How long an upgraded connection may be idle.
+    pub(crate) fn upgrade_idle_timeout(&self) -> Duration {
+        self.version().upgrade_idle_timeout
+    }
+
+    /// A request as the function is asked.
+    pub(crate) fn asked<B>(&self, request: Request<B>) -> Request<B> {
+        match &self.version().fixed_request {
+            Some(fixed) => fixed.apply(request),
+            None => request,
+        }
     }
 
     /// How its command is run, if it is one.
     pub(crate) fn exec(&self) -> Option<Arc<ExecSettings>> {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .exec
-            .clone()
+        self.version().exec.clone()
     }
 
     /// A command that was deployed is booted once, so that its first invocation finds its snapshot, and OpenFaaS's clients,
@@ -117,11 +192,7 @@ impl Function {
 
     /// Those of the current version.
     pub(crate) fn statistics(&self) -> Arc<FunctionStatistics> {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .statistics
-            .clone()
+        self.version().statistics.clone()
     }
 
     /// Whether its instances have a root file system, rather than the program alone.
@@ -130,20 +201,11 @@ impl Function {
     }
 
     fn root(&self) -> Root {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .template
-            .root
-            .clone()
+        self.version().template.root.clone()
     }
 
     pub(crate) fn template(&self) -> InstanceSpec {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .template
-            .clone()
+        self.version().template.clone()
     }
 
     /// Writes a line of the platform's to its log.
@@ -158,18 +220,11 @@ impl Function {
 
     /// What is around its instances.
     pub(crate) fn isolation(&self) -> Isolation {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .isolation
+        self.version().isolation
     }
 
     pub(crate) fn record(&self) -> Arc<FunctionRecord> {
-        self.version
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .record
-            .clone()
+        self.version().record.clone()
     }
 }
 
@@ -187,6 +242,12 @@ pub(crate) struct Functions {
     retired: Mutex<Vec<Pool<FunctionConnection>>>,
     /// Held during a change, so that changes come one after the other.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Told after each change.
+    changed: watch::Sender<()>,
+    /// Takes spans of invocations, if they are sent anywhere.
+    pub(crate) spans: Option<Arc<Spans>>,
+    /// The folder whose files functions may be told of.
+    trigger_folder: Option<Arc<TriggerRoot>>,
 }
 
 /// A checked deployment.
@@ -218,7 +279,10 @@ impl Functions {
         store: Arc<Store>,
         names: Names,
         sandbox: Arc<dyn Sandbox>,
+        spans: Option<Arc<Spans>>,
     ) -> Result<Self, ApiError> {
+        let trigger_folder = config.trigger_folder.as_deref().map(TriggerRoot::open);
+        let trigger_folder = trigger_folder.transpose()?.map(Arc::new);
         let reading = store.clone();
         let namespaces = tokio::task::spawn_blocking(move || reading.namespaces.all()).await??;
         let functions = Self {
@@ -230,6 +294,9 @@ impl Functions {
             namespaces: RwLock::new(namespaces),
             retired: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            changed: watch::Sender::default(),
+            spans,
+            trigger_folder,
         };
         let records = tokio::task::spawn_blocking(move || store.records.all()).await??;
         let mut prepared = Vec::new();
@@ -267,7 +334,38 @@ impl Functions {
 
     /// What is around instances of functions that ask for nothing in particular.
     pub(crate) fn default_isolation(&self) -> Option<Isolation> {
-        self.sandbox.isolation(None).ok()
+        self.sandbox.isolation(self.sandbox.kind(), None).ok()
+    }
+
+    /// The kinds of sandbox that functions can name.
+    pub(crate) fn sandbox_kinds(&self) -> Vec<Availability> {
+        self.sandbox.kinds()
+    }
+
+    /// Tells after each change of what is deployed.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// The folder whose files functions may be told of, if there is one.
+    pub(crate) fn trigger_folder(&self) -> Option<Arc<TriggerRoot>> {
+        self.trigger_folder.clone()
+    }
+
+    /// Looks whether the folders are there that a function is to watch.
+    async fn check_folders(&self, settings: &Settings) -> Result<(), ApiError> {
+        let triggers = settings.triggers.clone();
+        if triggers.folders.is_empty() {
+            return Ok(());
+        }
+        let root = self.trigger_folder().ok_or(SettingsError::NoTriggerFolder)?;
+        let open = move || {
+            triggers
+                .folders
+                .iter()
+                .try_for_each(|path| root.folder(path).map(drop))
+        };
+        Ok(tokio::task::spawn_blocking(open).await??)
     }
 
     /// The function that is named `NAME` or `NAME.NAMESPACE`.
@@ -309,7 +407,8 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        Settings::of(&deployment, &self.config)?;
+        let settings = Settings::of(&deployment, &self.config)?;
+        self.check_folders(&settings).await?;
         let id = id_of(&deployment);
         let is_new = || {
             self.check_namespace_for_new(&id.namespace)?;
@@ -338,7 +437,8 @@ impl Functions {
         deployment: FunctionDeployment,
         own_names: &[String],
     ) -> Result<(), ApiError> {
-        Settings::of(&deployment, &self.config)?;
+        let settings = Settings::of(&deployment, &self.config)?;
+        self.check_folders(&settings).await?;
         let id = id_of(&deployment);
         self.named(&id)?;
         let digest = self.names.find_or_pull(&deployment.image, own_names).await?;
@@ -362,6 +462,13 @@ impl Functions {
             record: Arc::new(record),
             isolation,
             timeout: settings.timeout,
+            max_inflight: settings.max_inflight,
+            is_shared: settings.limits.concurrency > 1,
+            load: settings.told_load(),
+            chain: settings.chain.clone(),
+            triggers: settings.triggers.clone(),
+            upgrade_idle_timeout: settings.upgrade_idle_timeout,
+            fixed_request: settings.fixed_request.clone(),
             protocol: settings.protocol,
             lambda: LambdaSettings::of(&settings, &template),
             exec,
@@ -369,6 +476,8 @@ impl Functions {
         };
         *function.version.write().unwrap_or_else(PoisonError::into_inner) = version;
         function.pool.replace(template, settings.limits);
+        function.scaled_to_zero.store(false, Ordering::Relaxed);
+        self.changed.send_replace(());
         function.make_ready();
         Ok(())
     }
@@ -390,6 +499,7 @@ impl Functions {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key);
         function.pool.close();
+        self.changed.send_replace(());
         self.tell_sandbox(None);
         self.retire(function.pool.clone());
         let store = self.store.clone();
@@ -419,7 +529,8 @@ impl Functions {
             let (store, digest) = (self.store.clone(), function.record().image_digest);
             let image = function.record().deployment.image.clone();
             let variables = variables(&function.record().deployment);
-            let derive = move || store.images.derive_program(digest, &variables);
+            let is_foreign = function.template().sandbox == SandboxKind::Foreign;
+            let derive = move || derive(&store, digest, is_foreign, &variables);
             let derived = tokio::task::spawn_blocking(derive).await;
             let derived = match derived {
                 Ok(derived) => derived
@@ -495,7 +606,7 @@ impl Functions {
         created_at: Timestamp,
     ) -> Result<Prepared, ApiError> {
         let mut settings = Settings::of(&deployment, &self.config)?;
-        let isolation = self.sandbox.isolation(settings.isolation)?;
+        let isolation = self.sandbox.isolation(settings.sandbox, settings.isolation)?;
         let id = id_of(&deployment);
         deployment.namespace.clone_from(&id.namespace);
         let secrets = self
@@ -503,7 +614,8 @@ impl Functions {
             .await?;
         let store = self.store.clone();
         let variables = variables(&deployment);
-        let derive = move || store.images.derive_program(image_digest, &variables);
+        let is_foreign = settings.sandbox == SandboxKind::Foreign;
+        let derive = move || derive(&store, image_digest, is_foreign, &variables);
         let program = tokio::task::spawn_blocking(derive).await?;
         let program = program.map_err(|source| ApiError::Derive {
             image: deployment.image.clone(),
@@ -512,16 +624,20 @@ impl Functions {
         let is_command = program.protocol == Protocol::Exec;
         if is_command {
             settings.run_commands(&deployment)?;
+        } else if program.protocol == Protocol::Lambda {
+            settings.ask_for_events(&deployment)?;
         }
         let mut template = template(&id, &deployment, program, &settings, self.config.ready_timeout);
         let exec = match is_command {
             true => Some(Arc::new(ExecSettings::of(&template.environment)?)),
             false => None,
         };
+        settings.bound_inflight(&deployment, &template.environment)?;
         template.command = exec.as_ref().map(|exec| exec.command);
         template.secrets = secrets;
         // What the function is shown to have is what each of its instances is started with.
         template.isolation = Some(isolation);
+        self.sandbox.check(&template)?;
         Ok(Prepared {
             id,
             record: FunctionRecord {
@@ -578,12 +694,21 @@ impl Functions {
             log,
             invocations: AtomicU64::new(0),
             counts: InvocationCounts::default(),
+            processor: Mutex::default(),
+            scaled_to_zero: AtomicBool::new(false),
             version: RwLock::new(Version {
                 lambda: LambdaSettings::of(&settings, &template),
                 template,
                 record: Arc::new(record),
                 isolation,
                 timeout: settings.timeout,
+                max_inflight: settings.max_inflight,
+                is_shared: settings.limits.concurrency > 1,
+                load: settings.told_load(),
+                chain: settings.chain.clone(),
+                triggers: settings.triggers.clone(),
+                upgrade_idle_timeout: settings.upgrade_idle_timeout,
+                fixed_request: settings.fixed_request.clone(),
                 protocol: settings.protocol,
                 exec,
                 statistics: FunctionStatistics::begin(),
@@ -593,6 +718,7 @@ impl Functions {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(key, Arc::new(function));
+        self.changed.send_replace(());
     }
 }
 
@@ -602,6 +728,19 @@ fn left_out(error: &dyn Error) {
         "a function is left out until it is deployed again or removed: {}",
         one_line(error)
     );
+}
+
+/// What instances run: a Linux program, or another project's unikernel.
+fn derive(
+    store: &Store,
+    image: Digest,
+    is_foreign: bool,
+    variables: &BTreeMap<String, String>,
+) -> Result<Program, DeriveError> {
+    match is_foreign {
+        true => store.images.derive_unikernel(image, variables),
+        false => store.images.derive_program(image, variables),
+    }
 }
 
 /// The variables that a deployment sets.
@@ -632,7 +771,7 @@ fn template(
         None => environment.push((name.to_owned(), value.to_owned())),
     };
     // So that programs that listen on a port of their choice choose the one that the image names.
-    if program.protocol == Protocol::Http {
+    if program.protocol != Protocol::Exec {
         set("PORT", &program.port.to_string(), false);
     }
     set("OPENFAAS_NAME", &id.name, true);
@@ -659,10 +798,12 @@ fn template(
         is_cloned: settings.is_cloned,
         is_reset: settings.is_reset,
         isolation: settings.isolation,
+        sandbox: settings.sandbox,
         egress: settings.egress.clone(),
         port: program.port,
         serves_runtime_api: settings.protocol == Protocol::Lambda,
         command: None,
+        unikernel: program.unikernel,
         memory_bytes: settings.memory_bytes,
         processor_millis: settings.processor_millis,
         ready_timeout,

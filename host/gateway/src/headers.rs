@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
+    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use uuid::Uuid;
 
-use crate::trace;
+use crate::{trace, upgrade};
 
 /// Identifies an invocation; the client's own is kept.
 pub(crate) const CALL_ID: HeaderName = HeaderName::from_static("x-call-id");
@@ -22,8 +22,8 @@ pub(crate) const START: HeaderName = HeaderName::from_static("x-spore-start");
 pub(crate) const INTERNAL: HeaderName = HeaderName::from_static("x-openfaas-internal");
 /// On such an answer, who has to change something: `caller`, `function` or `platform`.
 pub(crate) const FAULT: HeaderName = HeaderName::from_static("x-spore-fault");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -59,7 +59,16 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Makes a client's headers those of the request to the function.
 pub(crate) fn to_function(headers: &mut HeaderMap, peer: SocketAddr, stamps: &Stamps) {
+    let takes_trailers = headers.contains_key(TE) && upgrade::lists(headers, &TE, "trailers");
     remove_hop_by_hop(headers);
+    if takes_trailers {
+        // They are passed on, so it is true of the gateway too.
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if headers.contains_key(TRAILER) && headers.remove(CONTENT_LENGTH).is_some() {
+        // HTTP/2 has trailers behind a body of announced length; HTTP/1.1 only behind chunks.
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     match headers.get(HOST) {
         None => drop(headers.insert(HOST, HeaderValue::from_static("localhost"))),
         Some(host) if !headers.contains_key(FORWARDED_HOST) => {

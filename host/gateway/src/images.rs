@@ -4,8 +4,8 @@
 //!  GET    /system/images                     all of them
 //!  GET    /system/images/inspect?image=NAME  what one is
 //!  DELETE /system/images?image=NAME          a name, and what only it needs
-//!  POST   /system/images/pull                {"image", "missing"} ──> lines of JSON: how far it is, then its digest
-//!  POST   /system/images/push                {"image", "destination"} ──> the same
+//!  POST   /system/images/pull                {"image", "missing", "allPlatforms"} ──> lines of JSON: how far it is, then its digest
+//!  POST   /system/images/push                {"image", "destination"} ──> the same, and which platforms' images were not stored
 //!  POST   /system/images/prune               {"unusedForSeconds"}
 //!  POST   /system/images/check
 //! ```
@@ -16,13 +16,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
-use spore_registry::{Progress, Registries, RegistryError};
+use spore_registry::{
+    ClientCredential, Platforms, Progress, Pushed, Registries, RegistryError, short_repository,
+};
 use spore_store::{Collected, Digest, ImageReference, Selector, Store};
 use tokio::sync::mpsc;
 
 use crate::body::GatewayBody;
+use crate::client_body::ClientBody;
 use crate::errors::{ApiError, one_line};
 use crate::reply::{self, Answer};
 use crate::routes::{Gateway, parameter};
@@ -83,7 +85,8 @@ impl Names {
         Self { store, registries }
     }
 
-    /// The stored image of that name: first one that was pushed here, then one that was pulled.
+    /// The stored image of that name: of a short one, first one that was pushed here, then one that was pulled; of one that was
+    /// written out (`docker.io/library/hello`, as other tools send it), the other way round.
     pub(crate) async fn find(&self, image: &str, own_names: &[String]) -> Result<Option<Found>, ApiError> {
         let reference: ImageReference = image.parse()?;
         let is_own = reference
@@ -91,15 +94,21 @@ impl Names {
             .as_ref()
             .is_some_and(|host| own_names.contains(host));
         let mut repositories = Vec::new();
-        if is_own || reference.host.is_none() {
+        if is_own {
             repositories.push(reference.repository.clone());
-        }
-        if !is_own {
+        } else {
+            repositories.extend(short_repository(&reference).map(str::to_owned));
             let remote = match &self.registries {
                 Some(registries) => registries.remote_name(&reference),
                 None => Registries::new(Default::default()).remote_name(&reference),
             };
-            repositories.push(remote.stored_repository());
+            let pulled = remote.stored_repository();
+            let place = if reference.host.is_none() {
+                repositories.len()
+            } else {
+                0
+            };
+            repositories.insert(place, pulled);
         }
         let (store, selector) = (self.store.clone(), reference.selector);
         let find = move || {
@@ -131,8 +140,21 @@ impl Names {
     pub(crate) async fn find_or_pull(&self, image: &str, own_names: &[String]) -> Result<Digest, ApiError> {
         match self.find(image, own_names).await? {
             Some(found) => Ok(found.digest),
-            None => self.pull(image, own_names, &Arc::default()).await,
+            None => {
+                let progress = Arc::default();
+                self.pull(image, own_names, Platforms::Here, &progress).await
+            }
         }
+    }
+
+    /// The same for a client who has a credential for a registry.
+    fn on_behalf_of(&self, credential: Option<&HeaderValue>) -> Result<Self, ApiError> {
+        let mut names = self.clone();
+        if let (Some(value), Some(registries)) = (credential, &self.registries) {
+            let client = ClientCredential::from_header(value)?;
+            names.registries = Some(registries.on_behalf_of(client));
+        }
+        Ok(names)
     }
 
     /// Pulls an image, whether it is stored or not.
@@ -140,6 +162,7 @@ impl Names {
         &self,
         image: &str,
         own_names: &[String],
+        platforms: Platforms,
         progress: &Arc<Progress>,
     ) -> Result<Digest, ApiError> {
         let reference: ImageReference = image.parse()?;
@@ -157,7 +180,7 @@ impl Names {
         let name = registries.remote_name(&reference);
         tracing::info!(image, %name, "an image is pulled");
         registries
-            .pull(&self.store.images, &name, progress)
+            .pull_platforms(&self.store.images, &name, platforms, progress)
             .await
             .map_err(|source| ApiError::Pull {
                 image: image.to_owned(),
@@ -297,7 +320,7 @@ struct PruneRequest {
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn prune(gateway: &Gateway, body: Incoming) -> Result<Answer, ApiError> {
+pub(crate) async fn prune(gateway: &Gateway, body: ClientBody) -> Result<Answer, ApiError> {
     let PruneRequest { unused_for_seconds } = read_json(body).await?;
     let store = gateway.store.clone();
     let prune = move || store.prune_images(Duration::from_secs(unused_for_seconds));
@@ -327,11 +350,15 @@ pub(crate) async fn check(gateway: &Gateway) -> Result<Answer, ApiError> {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct PullRequest {
     image: String,
     /// Whether one that is stored will do.
     #[serde(default)]
     missing: bool,
+    /// Whether of an index the images for other machines come too.
+    #[serde(default)]
+    all_platforms: bool,
 }
 
 /// `POST /system/images/pull`
@@ -347,18 +374,35 @@ struct PullRequest {
 )]
 pub(crate) async fn pull(
     gateway: &Gateway,
-    body: Incoming,
+    body: ClientBody,
     own_names: Vec<String>,
+    credential: Option<&HeaderValue>,
 ) -> Result<Answer, ApiError> {
-    let PullRequest { image, missing } = read_json(body).await?;
+    let PullRequest {
+        image,
+        missing,
+        all_platforms,
+    } = read_json(body).await?;
     image.parse::<ImageReference>()?;
-    let names = gateway.names.clone();
+    let names = gateway.names.on_behalf_of(credential)?;
     let data = gateway.data.clone();
+    let platforms = if all_platforms {
+        Platforms::All
+    } else {
+        Platforms::Here
+    };
+    let whole = |digest| Pushed {
+        digest,
+        left_out: None,
+    };
     Ok(transfer(data, move |progress| async move {
         if missing && let Some(found) = names.find(&image, &own_names).await? {
-            return Ok(found.digest);
+            return Ok(whole(found.digest));
         }
-        names.pull(&image, &own_names, &progress).await
+        names
+            .pull(&image, &own_names, platforms, &progress)
+            .await
+            .map(whole)
     }))
 }
 
@@ -382,13 +426,15 @@ struct PushRequest {
 )]
 pub(crate) async fn push(
     gateway: &Gateway,
-    body: Incoming,
+    body: ClientBody,
     own_names: &[String],
+    credential: Option<&HeaderValue>,
 ) -> Result<Answer, ApiError> {
     let PushRequest { image, destination } = read_json(body).await?;
     let target: ImageReference = destination.parse()?;
     let found = gateway.names.found(&image, own_names).await?;
-    let registries = gateway.names.registries.clone().ok_or(ApiError::NoRegistries)?;
+    let names = gateway.names.on_behalf_of(credential)?;
+    let registries = names.registries.ok_or(ApiError::NoRegistries)?;
     let name = registries.remote_name(&target);
     let images = gateway.store.images.clone();
     Ok(transfer(gateway.data.clone(), move |progress| async move {
@@ -404,7 +450,7 @@ pub(crate) async fn push(
 /// An answer whose lines tell how far a transfer is, and in the end how it went. It is given up when nobody reads them.
 fn transfer<F>(data: std::path::PathBuf, work: impl FnOnce(Arc<Progress>) -> F) -> Answer
 where
-    F: Future<Output = Result<Digest, ApiError>> + Send + 'static,
+    F: Future<Output = Result<Pushed, ApiError>> + Send + 'static,
 {
     let progress = Arc::new(Progress::default());
     let work = work(progress.clone());
@@ -427,9 +473,15 @@ where
         };
         let (done, total) = progress.now();
         let last = match result {
-            Ok(digest) => serde_json::json!({
-                "doneBytes": done, "totalBytes": total, "digest": digest.to_string(),
-            }),
+            Ok(Pushed { digest, left_out }) => {
+                let mut last = serde_json::json!({
+                    "doneBytes": done, "totalBytes": total, "digest": digest.to_string(),
+                });
+                if let Some(platforms) = left_out {
+                    last["leftOut"] = platforms.into();
+                }
+                last
+            }
             Err(error) => {
                 let (status, message, _) = error.shown(&data);
                 tracing::debug!(error = one_line(&error), "a transfer has failed");

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use spore_pool::AcquireError;
 use spore_sandbox::{ConnectError, EndCause, StartError, StopReason};
+use spore_store::Protocol;
 use tokio::time::Sleep;
 
 use crate::body::GatewayBody;
+use crate::chain;
+use crate::client_body::ClientBody;
 use crate::connection::{
     ExchangeError, FunctionBody, FunctionConnection, FunctionLease, OpenError, Running, end_report,
 };
@@ -23,46 +26,84 @@ use crate::exec;
 use crate::functions::{Function, Functions};
 use crate::headers::{self, CALL_ID, DURATION_SECONDS, START, Stamps};
 use crate::lambda;
+use crate::provider;
 use crate::reply::Answer;
-use crate::request_body::{CallerBody, Replay, RequestBody};
+use crate::request_body::{CallerBody, CallerBodyError, Replay, RequestBody};
+use crate::spans::InvocationSpan;
 use crate::statistics::{CALL_ID_CHARACTERS_MAX, FunctionStatistics, Recording};
 use crate::trace::{self, TRACE_PARENT};
+use crate::upgrade::Asked;
 
 /// How often an instance that turns out to have ended while it was idle is replaced by another one.
 const MAX_ENDED_INSTANCES: usize = 3;
 
 /// Answers a request to `/function/…`; `target` is the path behind that.
-pub(crate) async fn invoke(functions: &Functions, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+pub(crate) async fn invoke(
+    functions: &Functions,
+    mut request: Request<ClientBody>,
+    peer: SocketAddr,
+) -> Answer {
     let started = Instant::now();
-    let now_ns = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
+    let now_ns = provider::start_time_ns(functions.config.role, request.headers()).unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        now.map_or(0, |since| since.as_nanos())
+    });
     let stamps = Stamps::new(request.headers(), now_ns);
     let (name, path) = split_target(request.uri(), "/function/");
-    let mut answer = match functions.find(name) {
-        None => InvokeError::UnknownFunction {
-            name: name.chars().take(130).collect(),
-        }
-        .answer(),
-        Some(function) => {
-            let request = to_function(request, path, peer, &stamps).map(CallerBody::Client);
-            answer_of(functions, &function, request, started).await
+    let found = functions.find(name).ok_or_else(|| InvokeError::UnknownFunction {
+        name: name.chars().take(130).collect(),
+    });
+    let span = functions.spans.as_ref().and_then(|spans| {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        spans.request(request.headers_mut(), &method, &path)
+    });
+    let mut answer = match found {
+        Err(error) => error.answer(),
+        Ok(function) => {
+            let is_connect = request.method() == Method::CONNECT;
+            let asked = Asked::take(&mut request);
+            let is_stream = asked.as_ref().is_some_and(Asked::is_stream);
+            if is_connect && !(is_stream && chain::is_server_alone(&function, request.headers())) {
+                // Whatever 2xx were the answer, it would mean that bytes of the protocol follow.
+                let function = function.name.clone();
+                return InvokeError::NoTunnel { function }.answer();
+            }
+            let mut request = to_function(request, path, peer, &stamps);
+            let limit = functions.config.max_body_bytes;
+            match limit.map_or(Ok(()), |limit_bytes| request.body_mut().limit(limit_bytes)) {
+                Ok(()) => {
+                    let mut request = request.map(CallerBody::Client);
+                    if let Some(asked) = asked {
+                        asked.put(&mut request);
+                    }
+                    chain::answer_of(functions, &function, request, started).await
+                }
+                Err(source) => {
+                    let (function, source) = (function.name.clone(), source.into());
+                    InvokeError::BadRequestBody { function, source }.answer()
+                }
+            }
         }
     };
     stamps.put(answer.headers_mut());
-    answer
+    if let Some(span) = &span {
+        span.answered(answer.status());
+    }
+    answer.map(|body| body.traced(span))
 }
 
 /// What a function answers to a request that is its own already, or why it does not.
 pub(crate) async fn answer_of(
     functions: &Functions,
     function: &Arc<Function>,
-    request: Request<CallerBody>,
+    mut request: Request<CallerBody>,
     started: Instant,
 ) -> Answer {
     function.invocations.fetch_add(1, Ordering::Relaxed);
+    let spans = functions.spans.as_ref();
+    let span = spans.and_then(|spans| spans.invocation(request.headers_mut(), &function.name));
     let [call_id, parent] = [CALL_ID, TRACE_PARENT].map(|name| request.headers().get(name).cloned());
-    let answer = invoke_function(functions, function, request, started)
+    let answer = invoke_function(functions, function, request, started, span.as_ref())
         .await
         .unwrap_or_else(|error| {
             if error.fault() == Fault::Function {
@@ -71,6 +112,9 @@ pub(crate) async fn answer_of(
             error.answer()
         });
     function.counts.record(answer.status(), started.elapsed());
+    if let Some(span) = span {
+        span.answered(answer.status());
+    }
     answer
 }
 
@@ -115,20 +159,25 @@ pub(crate) fn to_function<B>(
 async fn invoke_function(
     functions: &Functions,
     function: &Arc<Function>,
-    request: Request<CallerBody>,
+    mut request: Request<CallerBody>,
     started: Instant,
+    span: Option<&Arc<InvocationSpan>>,
 ) -> Result<Answer, InvokeError> {
+    if function.protocol() != Protocol::Http {
+        Asked::forget(&mut request);
+    }
     if let Some(settings) = function.exec() {
-        let invocation = Invocation::new(functions, function);
+        let invocation = Invocation::new(functions, function, span);
         return exec::invoke(invocation, &settings, request, started).await;
     }
     let lambda = function.lambda();
+    let asked = request.extensions_mut().remove::<Asked>();
     let request_type = request.headers().get(CONTENT_TYPE).cloned();
     let head_only = request.method() == Method::HEAD;
-    let mut invocation = Invocation::new(functions, function);
+    let mut invocation = Invocation::new(functions, function, span);
     let timeout = invocation.timeout;
     let (event, request) = match &lambda {
-        None => (None, request),
+        None => (None, function.asked(request)),
         Some(settings) => {
             let name = &function.name;
             let made = lambda::event_request(name, &settings.region, settings.form, request, timeout).await?;
@@ -140,6 +189,23 @@ async fn invoke_function(
     if cold {
         function.counts.cold.fetch_add(1, Ordering::Relaxed);
     }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let upgrade = Upgrade {
+            asked,
+            function,
+            cold,
+            started,
+        };
+        return upgrade.answer(response, running, deadline).await;
+    }
+    if let Some(status) = asked.filter(Asked::is_stream).map(|_| response.status())
+        && status.is_success()
+    {
+        // To a CONNECT it would mean that bytes of the protocol follow.
+        running.lease.discard(StopReason::CallerGone);
+        let function = function.name.clone();
+        return Err(InvokeError::NoUpgrade { function, status });
+    }
     let response = FunctionBody::new(response, running, deadline, timeout);
     if let Some(settings) = lambda {
         let answer = lambda::answer(&function.name, settings.form, response).await?;
@@ -147,6 +213,40 @@ async fn invoke_function(
         return Ok(stamped(answer, request_type, head_only, cold, started));
     }
     Ok(to_client(response, request_type, head_only, cold, started))
+}
+
+/// An answer by which the function switches protocols.
+struct Upgrade<'a> {
+    asked: Option<Asked>,
+    function: &'a Function,
+    cold: bool,
+    started: Instant,
+}
+
+impl Upgrade<'_> {
+    async fn answer(
+        self,
+        response: Response<Incoming>,
+        running: Running,
+        deadline: Pin<Box<Sleep>>,
+    ) -> Result<Answer, InvokeError> {
+        let function = self.function.name.clone();
+        let Some(asked) = self.asked else {
+            running.lease.discard(StopReason::NotNeeded);
+            return Err(InvokeError::UnaskedUpgrade { function });
+        };
+        let (mut parts, _) = response.into_parts();
+        let protocol = parts.headers.get(UPGRADE).cloned();
+        head_to_client(&mut parts, None, self.cold, self.started);
+        asked.answer(protocol, &mut parts);
+        let idle_timeout = self.function.upgrade_idle_timeout();
+        let tunnel = running.into_tunnel(asked, deadline, idle_timeout).await;
+        let tunnel = tunnel.ok_or(InvokeError::NoAnswer { function })?;
+        Ok(Response::from_parts(
+            parts,
+            GatewayBody::Upgraded(Some(Box::new(tunnel))),
+        ))
+    }
 }
 
 fn to_client(
@@ -186,7 +286,10 @@ pub(crate) fn head_to_client(
     cold: bool,
     started: Instant,
 ) {
-    let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = matches!(
+        parts.status,
+        StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
     headers::to_client(&mut parts.headers, request_type, !bodiless);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();
@@ -207,6 +310,7 @@ pub(crate) struct Invocation<'a> {
     /// Those of the version that there was when the request came.
     statistics: Arc<FunctionStatistics>,
     pub(crate) timeout: Duration,
+    span: Option<&'a Arc<InvocationSpan>>,
     ended_instances: usize,
     /// An instance was lost before the request could reach it, and another one was asked for. Once is enough.
     has_started_again: bool,
@@ -222,12 +326,17 @@ struct Original {
 type Answering = (Running, Pin<Box<Sleep>>, Response<Incoming>);
 
 impl<'a> Invocation<'a> {
-    pub(crate) fn new(functions: &'a Functions, function: &'a Arc<Function>) -> Self {
+    pub(crate) fn new(
+        functions: &'a Functions,
+        function: &'a Arc<Function>,
+        span: Option<&'a Arc<InvocationSpan>>,
+    ) -> Self {
         Self {
             functions,
             function,
             statistics: function.statistics(),
             timeout: function.timeout(),
+            span,
             ended_instances: 0,
             has_started_again: false,
         }
@@ -255,17 +364,28 @@ impl<'a> Invocation<'a> {
             self.has_started_again = true;
             leased = self.function.pool.acquire(self.timeout).await;
         }
-        let lease = leased.map_err(|source| InvokeError::NoInstance {
-            function: self.name(),
-            source,
+        let lease = leased.map_err(|source| {
+            if let Some(span) = self.span {
+                span.waited_in_vain(asked);
+            }
+            self.no_instance(source)
         })?;
         let recording = Recording::begin(
             Arc::clone(&self.statistics),
             asked,
             lease.is_cold(),
             head.headers.get(CALL_ID),
+            self.span,
         );
         Ok((lease, recording))
+    }
+
+    fn no_instance(&self, source: AcquireError) -> InvokeError {
+        let function = self.name();
+        match (&source, self.function.max_inflight()) {
+            (AcquireError::QueueFull { .. }, Some(limit)) => InvokeError::TooManyInflight { function, limit },
+            _ => InvokeError::NoInstance { function, source },
+        }
     }
 
     /// Sends the request to an instance and waits for the head of the response.
@@ -282,7 +402,10 @@ impl<'a> Invocation<'a> {
             if let Some(mut kept) = lease.take_connection() {
                 lease.instance();
                 match kept.exchange(request, &mut deadline).await {
-                    Ok(response) => return Ok((Running::new(lease, kept, recording), deadline, response)),
+                    Ok(response) => {
+                        original.replay.may_stall();
+                        return Ok((Running::new(lease, kept, recording), deadline, response));
+                    }
                     Err(ExchangeError::NotSent(again)) => request = *again,
                     Err(other) => {
                         request = self.again(lease, kept, other, &original).await?;
@@ -303,7 +426,10 @@ impl<'a> Invocation<'a> {
                 }
             };
             match connection.exchange(request, &mut deadline).await {
-                Ok(response) => return Ok((Running::new(lease, connection, recording), deadline, response)),
+                Ok(response) => {
+                    original.replay.may_stall();
+                    return Ok((Running::new(lease, connection, recording), deadline, response));
+                }
                 Err(error) => request = self.again(lease, connection, error, &original).await?,
             }
         }
@@ -382,6 +508,7 @@ impl<'a> Invocation<'a> {
         if let Some(source) = source {
             if source.is_user() {
                 lease.discard(StopReason::CallerGone);
+                let source = CallerBodyError::of(source);
                 return (InvokeError::BadRequestBody { function, source }, false);
             }
             if source.is_parse() {
@@ -393,7 +520,8 @@ impl<'a> Invocation<'a> {
         lease.discard(StopReason::NotNeeded);
         match report {
             Some(report) => {
-                let is_unread = request_start.is_unread(&report);
+                // What was read is known of one stream only.
+                let is_unread = !self.function.is_shared() && request_start.is_unread(&report);
                 let cause = report.cause;
                 (InvokeError::Ended { function, cause }, is_unread)
             }

@@ -17,12 +17,15 @@ mod admission;
 mod alerts;
 mod authentication;
 mod body;
+mod chain;
+mod client_body;
 mod config;
 mod connection;
 mod daemon;
 mod durations;
 mod errors;
 mod exec;
+mod fixed_request;
 mod functions;
 mod headers;
 mod images;
@@ -34,6 +37,7 @@ mod names;
 mod namespaces;
 mod openapi;
 mod origin;
+mod provider;
 mod quantity;
 mod queued;
 mod recent;
@@ -42,15 +46,20 @@ mod reply;
 mod request_body;
 mod routes;
 mod scale;
+mod scaling;
 mod secrets;
 mod serving;
 mod settings;
 mod shortage;
+mod spans;
 mod statistics;
 mod system;
 mod tls;
 mod trace;
+mod triggers;
 mod ui;
+mod upgrade;
+mod usage;
 
 pub use authentication::{BasicAuth, CredentialsError, NewCredentials};
 /// What a program has posted as a Lambda function, made an answer; whatever it is.
@@ -59,8 +68,10 @@ pub fn fuzz_lambda_answer(bytes: &[u8]) {
     lambda::fuzzing::posted(bytes);
 }
 
-pub use config::DaemonConfig;
+pub use config::{DaemonConfig, Role};
 pub use daemon::{Daemon, DaemonStartError};
 pub use openapi::openapi;
 pub use quantity::parse_memory;
+pub use spans::SpansError;
+pub use spore_nats::Address as NatsAddress;
 pub use tls::{TlsError, TlsFiles};

@@ -16,9 +16,12 @@ use http::{Method, Response, StatusCode};
 use spore_queue::Queue;
 
 use crate::body::GatewayBody;
+use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
+use crate::names::FunctionId;
 use crate::reply::Answer;
 use crate::settings::Settings;
+use crate::usage::{self, Usage};
 
 /// Upper bounds of a histogram's buckets, in seconds: those of OpenFaaS.
 const BOUNDS_SECONDS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -186,15 +189,22 @@ impl Page {
         (status = 200, description = "Prometheus's text format", body = String, content_type = "text/plain"),
     )
 )]
-pub(crate) fn answer(functions: &Functions, queue: &Queue, requests: &RequestCounts) -> Answer {
+pub(crate) async fn answer(
+    functions: &Functions,
+    queue: &Queue,
+    requests: &RequestCounts,
+) -> Result<Answer, ApiError> {
     let mut page = Page::default();
-    let functions_now: Vec<_> = functions
-        .all()
+    let all = functions.all();
+    let usages = usage::of(all.clone()).await?;
+    let functions_now: Vec<_> = all
         .iter()
-        .map(|function| Now::of(function, functions))
+        .zip(usages)
+        .map(|(function, usage)| Now::of(function, usage, functions))
         .collect();
     invocations(&mut page, &functions_now);
     instances(&mut page, &functions_now);
+    taken(&mut page, &functions_now);
     queued(&mut page, &functions_now, queue);
     api(&mut page, requests);
     process(&mut page);
@@ -203,12 +213,14 @@ pub(crate) fn answer(functions: &Functions, queue: &Queue, requests: &RequestCou
         CONTENT_TYPE,
         HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
     );
-    response
+    Ok(response)
 }
 
 /// A function at this moment.
 struct Now {
     name: String,
+    id: FunctionId,
+    usage: Usage,
     by_status: BTreeMap<u16, Histogram>,
     started: u64,
     cold: u64,
@@ -216,16 +228,19 @@ struct Now {
     pool: spore_pool::PoolStatus,
     min: u32,
     max: u32,
+    target: Option<(&'static str, f64)>,
 }
 
 impl Now {
-    fn of(function: &Function, functions: &Functions) -> Self {
+    fn of(function: &Function, usage: Usage, functions: &Functions) -> Self {
         let counts = &function.counts;
         let by_status = counts.by_status.lock().unwrap_or_else(PoisonError::into_inner);
-        let limits =
-            Settings::of(&function.record().deployment, &functions.config).map(|settings| settings.limits);
+        let settings = Settings::of(&function.record().deployment, &functions.config);
+        let limits = settings.as_ref().map(|settings| settings.limits);
         Self {
             name: function.id.key(),
+            id: function.id.clone(),
+            usage,
             by_status: by_status.clone(),
             started: function.invocations.load(Ordering::Relaxed),
             cold: counts.cold.load(Ordering::Relaxed),
@@ -233,6 +248,7 @@ impl Now {
             pool: function.pool.status(),
             min: limits.as_ref().map_or(0, |limits| limits.min_instances),
             max: limits.as_ref().map_or(0, |limits| limits.max_instances),
+            target: settings.ok().and_then(|settings| settings.scale_target),
         }
     }
 }
@@ -278,7 +294,7 @@ fn invocations(page: &mut Page, functions: &[Now]) {
     );
     for function in functions {
         let pool = &function.pool;
-        let under_way = pool.busy + pool.draining + pool.waiting;
+        let under_way = pool.served + pool.waiting;
         page.sample(name, &[("function_name", &function.name)], under_way);
     }
     let name = "spore_cold_starts_total";
@@ -344,6 +360,44 @@ fn instances(page: &mut Page, functions: &[Now]) {
         page.metric(name, kind, help);
         for function in functions {
             page.sample(name, &[("function_name", &function.name)], reading(function));
+        }
+    }
+    let name = "gateway_service_target";
+    page.metric(name, "gauge", "Load that one instance is to bear.");
+    for function in functions {
+        if let Some((kind, target)) = &function.target {
+            let labels: [(&str, &dyn Display); 2] =
+                [("function_name", &function.name), ("scaling_type", kind)];
+            page.sample(name, &labels, target);
+        }
+    }
+}
+
+/// What instances take of this machine. These labels are OpenFaaS's: name and namespace apart.
+fn taken(page: &mut Page, functions: &[Now]) {
+    type Reading = fn(&Usage) -> String;
+    let readings: [(&str, &str, &str, Reading); 2] = [
+        (
+            "pod_cpu_usage_seconds_total",
+            "counter",
+            "Processor time of instances, as it was whenever this was asked.",
+            |usage| usage.processor.as_secs_f64().to_string(),
+        ),
+        (
+            "pod_memory_working_set_bytes",
+            "gauge",
+            "Memory of instances, of what they share with others their part.",
+            |usage| usage.memory_bytes.to_string(),
+        ),
+    ];
+    for (name, kind, help, reading) in readings {
+        page.metric(name, kind, help);
+        for function in functions {
+            let labels: [(&str, &dyn Display); 2] = [
+                ("function_name", &function.id.name),
+                ("namespace", &function.id.namespace),
+            ];
+            page.sample(name, &labels, reading(&function.usage));
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The OpenFaaS API: namespaces, which keep functions and secrets apart.
 
+use http::{Request, StatusCode};
 use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
-use http::{Request, StatusCode};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use spore_store::NamespaceRecord;
 use utoipa::ToSchema;
 
+use crate::client_body::ClientBody;
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::names::{DEFAULT_NAMESPACE, excerpt, is_name};
@@ -184,7 +184,28 @@ pub(crate) fn describe(functions: &Functions, name: &str) -> Result<Answer, ApiE
     Ok(reply::json(StatusCode::OK, &namespace))
 }
 
-/// `POST /system/namespace/`, the name in the body; clients append it to the path too.
+/// `POST /system/namespace/NAME`, as clients do that have the name from an argument.
+#[utoipa::path(
+    post,
+    path = "/system/namespace/{name}",
+    params(("name" = String, Path, description = "Name of the namespace")),
+    request_body = FunctionNamespace,
+    responses(
+        (status = 201, description = "It is there"),
+        (status = 400, description = "Its name is not valid, or the body names another one"),
+        (status = 409, description = "There is one of this name"),
+        (status = 413, description = "The body is too long"),
+    )
+)]
+pub(crate) async fn create_named(
+    functions: &Functions,
+    name: &str,
+    request: Request<ClientBody>,
+) -> Result<Answer, ApiError> {
+    create(functions, name, request).await
+}
+
+/// `POST /system/namespace/`, the name in the body.
 #[utoipa::path(
     post,
     path = "/system/namespace/",
@@ -199,7 +220,7 @@ pub(crate) fn describe(functions: &Functions, name: &str) -> Result<Answer, ApiE
 pub(crate) async fn create(
     functions: &Functions,
     path_name: &str,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, ApiError> {
     let (name, record) = read(path_name, request).await?;
     functions.put_namespace(name, record, false).await?;
@@ -222,7 +243,7 @@ pub(crate) async fn create(
 pub(crate) async fn update(
     functions: &Functions,
     path_name: &str,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, ApiError> {
     let (name, record) = read(path_name, request).await?;
     functions.put_namespace(name, record, true).await?;
@@ -247,7 +268,7 @@ pub(crate) async fn remove(functions: &Functions, path_name: &str) -> Result<Ans
 }
 
 /// What the body describes; the name is that of the path or of the body.
-async fn read(path_name: &str, request: Request<Incoming>) -> Result<(String, NamespaceRecord), ApiError> {
+async fn read(path_name: &str, request: Request<ClientBody>) -> Result<(String, NamespaceRecord), ApiError> {
     let mut namespace: FunctionNamespace = read_json(request.into_body()).await?;
     let name = std::mem::take(&mut namespace.name);
     let name = match (path_name, name.as_str()) {

@@ -1,13 +1,17 @@
 //! The body of a request on its way to a function, which can be sent once more to another instance as long as little of
 //! it has passed.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
+
+use crate::chain::LinkBody;
+use crate::client_body::{ClientBody, ClientBodyError};
 
 /// How much of a body is kept to be sent again, in bytes.
 const KEPT_BYTES_MAX: usize = 64 << 10;
@@ -15,9 +19,46 @@ const KEPT_BYTES_MAX: usize = 64 << 10;
 /// The body of a request as it comes to the gateway.
 pub(crate) enum CallerBody {
     /// On its way from a client.
-    Client(Incoming),
+    Client(ClientBody),
     /// In memory; none when read or empty.
     Kept(Option<Bytes>),
+    /// On its way from another function, whose answer it is.
+    Link(Box<LinkBody>),
+}
+
+/// Why the body of a request broke off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallerBodyError {
+    /// The client has gone, or sent what it may not.
+    #[error(transparent)]
+    Client(#[from] ClientBodyError),
+    /// The function has, whose answer it is.
+    #[error("the answer of the link before it")]
+    Link(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl CallerBodyError {
+    /// The status of the answer to whoever sent it.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Client(error) => error.status(),
+            Self::Link(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Why a connection that sent a body on has failed with this error of its user.
+    pub(crate) fn of(error: hyper::Error) -> Self {
+        match error.source().and_then(|source| source.downcast_ref::<Self>()) {
+            Some(&Self::Client(ClientBodyError::Stalled { after })) => {
+                ClientBodyError::Stalled { after }.into()
+            }
+            Some(&Self::Client(ClientBodyError::TooLong { limit_bytes })) => {
+                ClientBodyError::TooLong { limit_bytes }.into()
+            }
+            Some(Self::Link(_)) => Self::Link(Box::new(error)),
+            Some(Self::Client(ClientBodyError::Broken(_))) | None => ClientBodyError::Broken(error).into(),
+        }
+    }
 }
 
 impl CallerBody {
@@ -29,15 +70,20 @@ impl CallerBody {
 
 impl Body for CallerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CallerBodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CallerBodyError>>> {
         match &mut *self {
-            Self::Client(body) => Pin::new(body).poll_frame(context),
+            Self::Client(body) => Pin::new(body)
+                .poll_frame(context)
+                .map(|frame| frame.map(|frame| frame.map_err(Into::into))),
             Self::Kept(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Link(body) => body.poll_frame(context).map(|frame| {
+                frame.map(|frame| frame.map_err(|error| CallerBodyError::Link(Box::new(error))))
+            }),
         }
     }
 
@@ -45,6 +91,7 @@ impl Body for CallerBody {
         match self {
             Self::Client(body) => body.is_end_stream(),
             Self::Kept(bytes) => bytes.is_none(),
+            Self::Link(body) => body.is_end_stream(),
         }
     }
 
@@ -52,6 +99,7 @@ impl Body for CallerBody {
         match self {
             Self::Client(body) => body.size_hint(),
             Self::Kept(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Link(body) => body.size_hint(),
         }
     }
 }
@@ -111,6 +159,17 @@ impl<B: Body<Data = Bytes> + Unpin> RequestBody<B> {
         });
         let replay = Replay(source.clone());
         (Self { source, sent: 0 }, replay)
+    }
+}
+
+impl Replay {
+    /// The answer has begun: whatever has not come of the body may take its time.
+    pub(crate) fn may_stall(&self) {
+        if let Some(source) = &self.0
+            && let CallerBody::Client(body) = &mut lock(source).rest
+        {
+            body.may_stall();
+        }
     }
 }
 

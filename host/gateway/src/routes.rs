@@ -7,21 +7,27 @@ use std::time::Instant;
 
 use http::header::{ALLOW, AUTHORIZATION, HOST, HeaderValue};
 use http::{Method, Request, StatusCode};
-use hyper::body::Incoming;
 use spore_queue::Queue;
+use spore_registry::REGISTRY_AUTHENTICATION;
 use spore_sandbox::Layer;
 use spore_store::Store;
 use tokio::sync::watch;
 
 use crate::authentication::{self, Authentication};
+use crate::client_body::ClientBody;
 use crate::errors::ApiError;
 use crate::functions::Functions;
 use crate::metrics::{self, RequestCounts};
 use crate::queued::{self, Callbacks};
 use crate::registry::{self, Uploads};
 use crate::reply::{self, Answer};
+use crate::serving::Bounds;
 use crate::tls::Tls;
-use crate::{activity, alerts, images, invoke, logs, namespaces, origin, scale, secrets, system, ui};
+use crate::triggers::{Subjects, TriggerCalls};
+use crate::{
+    activity, alerts, images, invoke, logs, namespaces, origin, provider, scale, secrets, system, triggers,
+    ui,
+};
 
 /// What all requests share.
 pub(crate) struct Gateway {
@@ -41,6 +47,11 @@ pub(crate) struct Gateway {
     /// Credentials that everything but functions needs.
     pub(crate) authentication: Option<Authentication>,
     pub(crate) tls: Option<Tls>,
+    /// What has become of triggers.
+    pub(crate) triggers: TriggerCalls,
+    /// Whose messages call functions, if any's do.
+    pub(crate) subjects: Option<Subjects>,
+    pub(crate) bounds: Bounds,
     /// Requests that are none to functions.
     pub(crate) requests: RequestCounts,
     /// Becomes true when the daemon stops; ends streams that have no end of their own.
@@ -62,9 +73,13 @@ impl Gateway {
     }
 
     /// Answers one request.
-    pub(crate) async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    pub(crate) async fn answer(&self, mut request: Request<ClientBody>, peer: SocketAddr) -> Answer {
         self.keep_credentials(&mut request);
         let path = request.uri().path();
+        let role = self.functions.config.role;
+        if let Some(answer) = provider::refusal(role, request.method(), path) {
+            return answer;
+        }
         if path.starts_with("/function/") {
             return invoke::invoke(&self.functions, request, peer).await;
         }
@@ -80,7 +95,7 @@ impl Gateway {
     }
 
     /// Takes the gateway's own credentials out of a request that is not for it: a browser sends them to functions too.
-    fn keep_credentials(&self, request: &mut Request<Incoming>) {
+    fn keep_credentials(&self, request: &mut Request<ClientBody>) {
         let path = request.uri().path();
         let is_for_function = path.starts_with("/function/") || path.starts_with("/async-function/");
         if let Some(authentication) = &self.authentication
@@ -93,14 +108,14 @@ impl Gateway {
     }
 
     /// Answers a request that is none to a function.
-    async fn answer_to_operator(&self, request: Request<Incoming>) -> Answer {
+    async fn answer_to_operator(&self, request: Request<ClientBody>) -> Answer {
         let asks_nobody = self.authentication.is_none() && self.local_address.ip().is_loopback();
         if let Err(error) = origin::check(request.method(), request.headers(), asks_nobody) {
             return reply::text(StatusCode::FORBIDDEN, &error.to_string());
         }
         let path = request.uri().path();
         if let Some(authentication) = &self.authentication
-            && !authentication::is_open(request.method(), path)
+            && !authentication::is_open(self.functions.config.role, request.method(), path)
             && !authentication.admits(request.headers())
         {
             return authentication::refusal(path);
@@ -115,7 +130,7 @@ impl Gateway {
     }
 
     /// Answers below `/async-function/`.
-    async fn queued(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn queued(&self, request: Request<ClientBody>, peer: SocketAddr) -> Answer {
         match *request.method() {
             Method::POST => queued::accept(self, request, peer).await,
             Method::DELETE => {
@@ -131,15 +146,17 @@ impl Gateway {
         }
     }
 
-    async fn system(&self, request: Request<Incoming>) -> Answer {
+    async fn system(&self, request: Request<ClientBody>) -> Answer {
         let method = request.method().clone();
         let own_names = || self.own_names(request.headers().get(HOST));
         let answer = match (request.uri().path(), &method) {
             ("/healthz", &Method::GET | &Method::HEAD) => Ok(health()),
-            ("/metrics", &Method::GET) => Ok(metrics::answer(&self.functions, &self.queue, &self.requests)),
+            ("/metrics", &Method::GET) => metrics::answer(&self.functions, &self.queue, &self.requests).await,
             ("/system/info", &Method::GET) => Ok(system::info(
+                self.functions.config.role,
                 self.sandbox_kind,
                 self.functions.default_isolation(),
+                &self.functions.sandbox_kinds(),
                 &self.layers,
             )),
             ("/system/functions", &Method::GET) => system::list(&self.functions, request.uri()),
@@ -158,6 +175,7 @@ impl Gateway {
             ("/system/secrets", &Method::PUT) => secrets::update(&self.functions, request).await,
             ("/system/secrets", &Method::DELETE) => secrets::remove(&self.functions, request).await,
             ("/system/namespaces", &Method::GET) => Ok(namespaces::list(&self.functions)),
+            ("/system/triggers", &Method::GET) => triggers::admin::list(self, request.uri()),
             ("/system/alert", &Method::POST) => alerts::answer(&self.functions, request).await,
             (path, _) if path == "/system/images" || path.starts_with("/system/images/") => {
                 self.images(request).await
@@ -165,7 +183,7 @@ impl Gateway {
             ("/healthz", _) => Ok(wrong_method("GET, HEAD")),
             ("/system/functions" | "/system/secrets", _) => Ok(wrong_method("GET, POST, PUT, DELETE")),
             ("/system/alert", _) => Ok(wrong_method("POST")),
-            ("/metrics" | "/system/info" | "/system/logs" | "/system/namespaces", _) => {
+            ("/metrics" | "/system/info" | "/system/logs" | "/system/namespaces" | "/system/triggers", _) => {
                 Ok(wrong_method("GET"))
             }
             _ => self.named(request).await,
@@ -174,18 +192,19 @@ impl Gateway {
     }
 
     /// Answers at an address of the images.
-    async fn images(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    async fn images(&self, request: Request<ClientBody>) -> Result<Answer, ApiError> {
         let own_names = self.own_names(request.headers().get(HOST));
         let (uri, method) = (request.uri().clone(), request.method().clone());
+        let credential = request.headers().get(REGISTRY_AUTHENTICATION).cloned();
         match (uri.path(), &method) {
             ("/system/images", &Method::GET) => images::list(self).await,
             ("/system/images", &Method::DELETE) => images::remove(self, &uri, &own_names).await,
             ("/system/images/inspect", &Method::GET) => images::inspect(self, &uri, &own_names).await,
             ("/system/images/pull", &Method::POST) => {
-                images::pull(self, request.into_body(), own_names).await
+                images::pull(self, request.into_body(), own_names, credential.as_ref()).await
             }
             ("/system/images/push", &Method::POST) => {
-                images::push(self, request.into_body(), &own_names).await
+                images::push(self, request.into_body(), &own_names, credential.as_ref()).await
             }
             ("/system/images/prune", &Method::POST) => images::prune(self, request.into_body()).await,
             ("/system/images/check", &Method::POST) => images::check(self).await,
@@ -206,7 +225,7 @@ impl Gateway {
     }
 
     /// Answers at an address that names a function.
-    async fn named(&self, request: Request<Incoming>) -> Result<Answer, ApiError> {
+    async fn named(&self, request: Request<ClientBody>) -> Result<Answer, ApiError> {
         let rest = request.uri().path().strip_prefix("/system/async");
         if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             let rest = rest.to_owned();
@@ -214,18 +233,24 @@ impl Gateway {
         }
         let (functions, uri) = (&self.functions, request.uri().clone());
         match (Named::of(uri.path()), request.method()) {
-            (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri),
+            (Some(Named::Function(name)), &Method::GET) => system::describe(functions, name, &uri).await,
             (Some(Named::Statistics(name)), &Method::GET) => system::statistics(functions, name, &uri),
             (Some(Named::Activity(name)), &Method::GET) => activity::answer(functions, name, &uri).await,
+            (Some(Named::Trigger(name)), &Method::POST) => {
+                triggers::admin::fire(self, name, &uri, request).await
+            }
             (Some(Named::Scale(name)), &Method::POST) => scale::scale(functions, name, request).await,
             (Some(Named::PreBoot { name, count }), &Method::POST) => match name {
                 Some(name) => scale::pre_boot(functions, name, count, &uri),
                 None => scale::pre_boot_by_query(functions, count, &uri),
             },
+            // Without a name there is only the one of a body.
+            (Some(Named::Namespace("")), method) if method != Method::POST => Ok(wrong_method("POST")),
             (Some(Named::Namespace(name)), &Method::GET) => namespaces::describe(functions, name),
-            (Some(Named::Namespace(name)), &Method::POST) => {
-                namespaces::create(functions, name, request).await
-            }
+            (Some(Named::Namespace(name)), &Method::POST) => match name {
+                "" => namespaces::create(functions, name, request).await,
+                name => namespaces::create_named(functions, name, request).await,
+            },
             (Some(Named::Namespace(name)), &Method::PUT) => {
                 namespaces::update(functions, name, request).await
             }
@@ -234,7 +259,9 @@ impl Gateway {
             (Some(Named::Function(_) | Named::Statistics(_) | Named::Activity(_)), _) => {
                 Ok(wrong_method("GET"))
             }
-            (Some(Named::Scale(_) | Named::PreBoot { .. }), _) => Ok(wrong_method("POST")),
+            (Some(Named::Scale(_) | Named::Trigger(_) | Named::PreBoot { .. }), _) => {
+                Ok(wrong_method("POST"))
+            }
             (None, _) => Ok(reply::text(
                 StatusCode::NOT_FOUND,
                 "there is nothing at this address",
@@ -260,6 +287,8 @@ enum Named<'a> {
     Statistics(&'a str),
     Activity(&'a str),
     Scale(&'a str),
+    /// It is to be fired.
+    Trigger(&'a str),
     PreBoot {
         name: Option<&'a str>,
         count: &'a str,
@@ -272,6 +301,9 @@ impl<'a> Named<'a> {
     fn of(path: &'a str) -> Option<Self> {
         if let Some(name) = path.strip_prefix("/system/scale-function/") {
             return Some(Self::Scale(name));
+        }
+        if let Some(rest) = path.strip_prefix("/system/triggers/") {
+            return rest.strip_suffix("/fire").map(Self::Trigger);
         }
         if let Some(count) = path.strip_prefix("/pre-boot/") {
             return Some(Self::PreBoot { name: None, count });

@@ -1,15 +1,17 @@
 //! How many instances of a function are started, whether there is demand or not.
 
 use http::{Request, StatusCode, Uri};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
+use crate::client_body::ClientBody;
+use crate::config::Role;
 use crate::errors::{ApiError, ScaleError};
 use crate::functions::{Function, Functions};
 use crate::names::{FunctionId, excerpt};
 use crate::reply::{self, Answer};
 use crate::routes::parameter;
+use crate::settings::Settings;
 use crate::system::read_json;
 
 /// How many instances there are to be.
@@ -41,7 +43,7 @@ pub(crate) struct Scale {
 pub(crate) async fn scale(
     functions: &Functions,
     name: &str,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let scale: Scale = read_json(request.into_body()).await?;
@@ -53,11 +55,21 @@ pub(crate) async fn scale(
             body: excerpt(&scale.service_name),
         });
     }
-    function
-        .pool
-        .scale(scale.replicas)
-        .map_err(|error| refused(&function, error))?;
+    let is_from_zero = functions.config.role == Role::Provider && scale.replicas == 1;
+    if is_from_zero && function.is_scaled_to_zero() && keeps_none(functions, &function) {
+        function.scale_from_zero();
+    } else {
+        function
+            .scale(scale.replicas)
+            .map_err(|error| refused(&function, error))?;
+    }
     Ok(reply::empty(StatusCode::ACCEPTED))
+}
+
+/// Whether the function has instances only while there is something to do.
+fn keeps_none(functions: &Functions, function: &Function) -> bool {
+    let settings = Settings::of(&function.record().deployment, &functions.config);
+    settings.is_ok_and(|settings| settings.limits.min_instances == 0)
 }
 
 /// `POST /system/function/NAME/pre-boot/N`: so many instances are started now, beyond those that there are.

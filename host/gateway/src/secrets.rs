@@ -5,11 +5,11 @@ use std::sync::{Arc, PoisonError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{Request, StatusCode, Uri};
-use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use spore_sandbox::{SECRETS_BYTES_MAX, Secret};
 use utoipa::ToSchema;
 
+use crate::client_body::ClientBody;
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
 use crate::names::{excerpt, namespace_of};
@@ -261,7 +261,7 @@ pub(crate) async fn list(functions: &Functions, uri: &Uri) -> Result<Answer, Api
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn create(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(crate) async fn create(functions: &Functions, request: Request<ClientBody>) -> Result<Answer, ApiError> {
     let (namespace, name, value) = read(request).await?;
     functions.create_secret(namespace, name, value).await?;
     Ok(reply::empty(StatusCode::CREATED))
@@ -280,7 +280,7 @@ pub(crate) async fn create(functions: &Functions, request: Request<Incoming>) ->
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn update(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(crate) async fn update(functions: &Functions, request: Request<ClientBody>) -> Result<Answer, ApiError> {
     let (namespace, name, value) = read(request).await?;
     functions.update_secret(namespace, name, value).await?;
     Ok(reply::empty(StatusCode::ACCEPTED))
@@ -300,7 +300,7 @@ pub(crate) async fn update(functions: &Functions, request: Request<Incoming>) ->
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(crate) async fn remove(functions: &Functions, request: Request<ClientBody>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let secret: SentSecret = read_json(request.into_body()).await?;
     let namespace = namespace_of(&secret.namespace, &uri);
@@ -310,7 +310,7 @@ pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) ->
 }
 
 /// Namespace, name and value of a secret that is sent.
-async fn read(request: Request<Incoming>) -> Result<(String, String, Vec<u8>), ApiError> {
+async fn read(request: Request<ClientBody>) -> Result<(String, String, Vec<u8>), ApiError> {
     let uri = request.uri().clone();
     let secret: SentSecret = read_json(request.into_body()).await?;
     if !is_secret_name(&secret.name) {

@@ -1,35 +1,37 @@
 //! What a deployment's fields mean for this platform. Pure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use spore_pool::PoolLimits;
+use spore_pool::{LoadKind, PoolLimits};
 use spore_queue::{RetryPolicy, RetryPolicyError};
-use spore_sandbox::{EgressRule, EgressRuleError, Isolation, SECRETS_BYTES_MAX};
+use spore_sandbox::{EgressRule, EgressRuleError, Isolation, SECRETS_BYTES_MAX, SandboxKind};
 use spore_store::{FunctionDeployment, Protocol};
+use spore_trigger::{Triggers, TriggersError};
 
+use crate::chain::{self, LinksError};
 use crate::config::DaemonConfig;
+use crate::fixed_request::{self, FixedRequest, NoRequest};
 use crate::lambda::EventForm;
 use crate::names::{excerpt, is_name};
 use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
+use crate::scaling::{self, Scale, ScalingError};
 
 /// Memory of a function that names no limit, in bytes.
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
 /// Processor time of a function that names no limit, in thousandths of one processor.
 const DEFAULT_PROCESSOR_MILLIS: u32 = 1000;
-/// Most instances of a function that names no bound.
-const DEFAULT_MAX_INSTANCES: u32 = 20;
-/// By how much of the maximum an alert scales up a function that does not say so, in percent.
-const DEFAULT_SCALE_FACTOR_PERCENT: u32 = 20;
+/// How long a WebSocket and its kin may be idle, unless the function says otherwise.
+const DEFAULT_UPGRADE_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 
-const SCALE_MIN: &str = "com.openfaas.scale.min";
-const SCALE_MAX: &str = "com.openfaas.scale.max";
-const SCALE_FACTOR: &str = "com.openfaas.scale.factor";
 const TIMEOUT: &str = "dev.spore.timeout";
 const IDLE_TIMEOUT: &str = "dev.spore.idle-timeout";
+const UPGRADE_IDLE_TIMEOUT: &str = "dev.spore.upgrade-idle-timeout";
 const REWRITING: &str = "dev.spore.syscall-rewriting";
 const CLONING: &str = "dev.spore.snapshot";
 const ISOLATION: &str = "dev.spore.isolation";
+const SANDBOX: &str = "dev.spore.sandbox";
 const ONE_INVOCATION: &str = "dev.spore.isolation-per-request";
 const RESET: &str = "dev.spore.reset-in-place";
 const PROTOCOL: &str = "dev.spore.protocol";
@@ -66,35 +68,58 @@ pub(crate) enum SettingsError {
     Duration { setting: &'static str, text: String },
     #[error("the variable content_type is `{text}`, which cannot be a header")]
     ContentType { text: String },
-    #[error("{setting} is `{text}`, which is not a number of instances")]
-    Instances { setting: &'static str, text: String },
-    #[error("{setting} is `{text}`, which is no percentage from 0 to 100")]
-    Percent { setting: &'static str, text: String },
     #[error("{setting} is `{text}`, which is neither true nor false")]
     Switch { setting: &'static str, text: String },
     #[error("{ISOLATION} is `{text}`, which is neither vm nor process")]
     Isolation { text: String },
+    #[error("{SANDBOX} is `{text}`, which is none of {}", SandboxKind::ALL.map(SandboxKind::name).join(", "))]
+    Sandbox { text: String },
     #[error("{PROTOCOL} is `{text}`, which is neither http nor lambda")]
     Protocol { text: String },
     #[error("{LAMBDA_EVENT} is `{text}`, which is neither http nor raw")]
     LambdaEvent { text: String },
     #[error("{EGRESS} is not valid: {0}")]
     Egress(#[from] EgressRuleError),
+    #[error("{} is `{text}`: {reason}", fixed_request::ANNOTATION)]
+    FixedRequest { text: String, reason: NoRequest },
+    #[error(
+        "{} is for functions that are HTTP servers, which this one is not: leave it out",
+        fixed_request::ANNOTATION
+    )]
+    NoServer,
     #[error(transparent)]
     Retry(#[from] RetryPolicyError),
-    #[error("{SCALE_MIN} is {min}, more than {SCALE_MAX}, which is {max}")]
-    MinAboveMax { min: u32, max: u32 },
+    #[error(transparent)]
+    Scaling(#[from] ScalingError),
+    #[error(transparent)]
+    Chain(#[from] LinksError),
+    #[error(transparent)]
+    Triggers(#[from] TriggersError),
+    #[error("the function watches a folder, but the daemon none: start it with --trigger-folder DIR")]
+    NoTriggerFolder,
     #[error("`{name}` cannot be an environment variable: its name is empty, or holds = or a zero byte")]
     Environment { name: String },
 }
 
 /// A deployment's fields in this platform's terms.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
     pub(crate) limits: PoolLimits,
     /// By how much of the maximum an alert scales up, in percent.
     pub(crate) scale_factor_percent: u32,
+    /// What its load is called, and what an instance is to bear of it.
+    pub(crate) scale_target: Option<(&'static str, f64)>,
+    /// Most invocations under way for each instance, if somebody says so.
+    pub(crate) max_inflight: Option<u32>,
+    /// The functions that its answers go on to.
+    pub(crate) chain: Option<Arc<[String]>>,
+    /// What calls it without a caller.
+    pub(crate) triggers: Arc<Triggers>,
     pub(crate) timeout: Duration,
+    /// How long an upgraded connection may be idle.
+    pub(crate) upgrade_idle_timeout: Duration,
+    /// What each invocation is, if not what its caller asks.
+    pub(crate) fixed_request: Option<FixedRequest>,
     pub(crate) memory_bytes: u64,
     pub(crate) processor_millis: u32,
     pub(crate) rewrites_calls: bool,
@@ -102,6 +127,8 @@ pub(crate) struct Settings {
     /// Whether an instance that is for one invocation may be reset for the next one.
     pub(crate) is_reset: bool,
     pub(crate) isolation: Option<Isolation>,
+    /// The kind of sandbox of its instances.
+    pub(crate) sandbox: SandboxKind,
     pub(crate) protocol: Protocol,
     /// What the events of a Lambda function are made of.
     pub(crate) event_form: EventForm,
@@ -124,23 +151,12 @@ impl Settings {
             return Err(SettingsError::UnknownResource { name: excerpt(name) });
         }
         check_environment(deployment)?;
+        let chain = chain::of_deployment(deployment)?;
         retry_policy(deployment)?;
-        let min_instances = instances(&deployment.labels, SCALE_MIN)?.unwrap_or(0);
-        let max_instances =
-            instances(&deployment.labels, SCALE_MAX)?.unwrap_or(DEFAULT_MAX_INSTANCES.max(min_instances));
-        if min_instances > max_instances {
-            return Err(SettingsError::MinAboveMax {
-                min: min_instances,
-                max: max_instances,
-            });
-        }
-        let limits = PoolLimits {
-            min_instances,
-            max_instances,
-            max_waiting: config.max_waiting,
-            idle_timeout: duration(&deployment.annotations, IDLE_TIMEOUT)?.unwrap_or(config.idle_timeout),
-            one_invocation: switch(&deployment.annotations, ONE_INVOCATION)?.unwrap_or(false),
-        };
+        let idle_timeout = duration(&deployment.annotations, IDLE_TIMEOUT)?.unwrap_or(config.idle_timeout);
+        let one_invocation = switch(&deployment.annotations, ONE_INVOCATION)?.unwrap_or(false);
+        let scale = Scale::of(deployment, idle_timeout, one_invocation, config)?;
+        let limits = scale.limits;
         let timeout = duration(&deployment.annotations, TIMEOUT)?.unwrap_or(config.invocation_timeout);
         if timeout.is_zero() {
             return Err(SettingsError::Duration {
@@ -148,26 +164,35 @@ impl Settings {
                 text: "0".to_owned(),
             });
         }
-        let scale_factor_percent =
-            instances(&deployment.labels, SCALE_FACTOR)?.unwrap_or(DEFAULT_SCALE_FACTOR_PERCENT);
-        if scale_factor_percent > 100 {
-            return Err(SettingsError::Percent {
-                setting: SCALE_FACTOR,
-                text: scale_factor_percent.to_string(),
-            });
+        let protocol = named(&deployment.annotations, PROTOCOL, Protocol::from_name)
+            .map_err(|text| SettingsError::Protocol { text })?;
+        if protocol == Protocol::Lambda {
+            scaling::check_events(&limits)?;
+        }
+        let fixed_request = fixed_request(&deployment.annotations)?;
+        if fixed_request.is_some() && protocol != Protocol::Http {
+            return Err(SettingsError::NoServer);
         }
         Ok(Self {
             limits,
-            scale_factor_percent,
+            scale_factor_percent: scale.factor_percent,
+            scale_target: scale.target,
+            max_inflight: None,
+            chain: chain.map(Into::into),
+            triggers: Arc::new(Triggers::of(deployment.annotations.as_ref())?),
             timeout,
+            upgrade_idle_timeout: duration(&deployment.annotations, UPGRADE_IDLE_TIMEOUT)?
+                .unwrap_or(DEFAULT_UPGRADE_IDLE_TIMEOUT),
+            fixed_request,
             memory_bytes: memory_bytes(deployment)?,
             isolation: isolation(&deployment.annotations)?,
+            sandbox: named(&deployment.annotations, SANDBOX, SandboxKind::from_name)
+                .map_err(|text| SettingsError::Sandbox { text })?,
             processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             is_cloned: switch(&deployment.annotations, CLONING)?.unwrap_or(false),
             is_reset: limits.one_invocation && switch(&deployment.annotations, RESET)?.unwrap_or(true),
-            protocol: named(&deployment.annotations, PROTOCOL, Protocol::from_name)
-                .map_err(|text| SettingsError::Protocol { text })?,
+            protocol,
             event_form: named(&deployment.annotations, LAMBDA_EVENT, EventForm::from_name)
                 .map_err(|text| SettingsError::LambdaEvent { text })?,
             egress: EgressRule::parse_list(setting(&deployment.annotations, EGRESS).unwrap_or_default())?,
@@ -176,16 +201,52 @@ impl Settings {
 }
 
 impl Settings {
+    /// The image is one for AWS Lambda: its program asks for events, unless the deployment names another protocol.
+    pub(crate) fn ask_for_events(&mut self, deployment: &FunctionDeployment) -> Result<(), SettingsError> {
+        if setting(&deployment.annotations, PROTOCOL).is_none() {
+            if self.fixed_request.is_some() {
+                return Err(SettingsError::NoServer);
+            }
+            self.protocol = Protocol::Lambda;
+            scaling::check_events(&self.limits)?;
+        }
+        Ok(())
+    }
+
     /// The function is a command: each invocation has an instance of its own, which is a copy of one that stands before
     /// the command's first instruction unless the deployment says otherwise.
     pub(crate) fn run_commands(&mut self, deployment: &FunctionDeployment) -> Result<(), SettingsError> {
         if self.protocol == Protocol::Lambda {
             return Err(SettingsError::TwoProtocols);
         }
+        if self.fixed_request.is_some() {
+            return Err(SettingsError::NoServer);
+        }
         self.protocol = Protocol::Exec;
-        self.limits.one_invocation = true;
+        scaling::serve_alone(&mut self.limits)?;
         self.is_cloned = switch(&deployment.annotations, CLONING)?.unwrap_or(true);
         self.is_reset = switch(&deployment.annotations, RESET)?.unwrap_or(true);
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// What its load is, if its pool has to be told.
+    pub(crate) fn told_load(&self) -> Option<LoadKind> {
+        let kind = self.limits.scaling.target.map(|target| target.kind);
+        kind.filter(|kind| matches!(kind, LoadKind::Queued | LoadKind::Processor))
+    }
+
+    /// Bounds the invocations under way as deployment and variables say.
+    pub(crate) fn bound_inflight(
+        &mut self,
+        deployment: &FunctionDeployment,
+        environment: &[(String, String)],
+    ) -> Result<(), SettingsError> {
+        if let Some(bound) = scaling::max_inflight(deployment, environment)? {
+            scaling::bound_inflight(&mut self.limits, bound)?;
+            self.max_inflight = Some(bound.1);
+        }
         Ok(())
     }
 }
@@ -260,6 +321,18 @@ fn named<T: Default>(
     }
 }
 
+fn fixed_request(annotations: &Settable) -> Result<Option<FixedRequest>, SettingsError> {
+    let parse = |text: &str| {
+        text.parse().map_err(|reason| SettingsError::FixedRequest {
+            text: excerpt(text),
+            reason,
+        })
+    };
+    setting(annotations, fixed_request::ANNOTATION)
+        .map(parse)
+        .transpose()
+}
+
 fn isolation(annotations: &Settable) -> Result<Option<Isolation>, SettingsError> {
     let parse = |text: &str| {
         Isolation::from_name(text).ok_or_else(|| SettingsError::Isolation {
@@ -267,23 +340,6 @@ fn isolation(annotations: &Settable) -> Result<Option<Isolation>, SettingsError>
         })
     };
     setting(annotations, ISOLATION).map(parse).transpose()
-}
-
-fn instances(labels: &Settable, setting: &'static str) -> Result<Option<u32>, SettingsError> {
-    let text = labels.as_ref().and_then(|labels| labels.get(setting));
-    let number = text.map(|text| {
-        text.parse().map_err(|_| SettingsError::Instances {
-            setting,
-            text: text.clone(),
-        })
-    });
-    match number.transpose()? {
-        Some(0) if setting == SCALE_MAX => Err(SettingsError::Instances {
-            setting,
-            text: "0".to_owned(),
-        }),
-        number => Ok(number),
-    }
 }
 
 fn duration(annotations: &Settable, name: &'static str) -> Result<Option<Duration>, SettingsError> {
@@ -352,12 +408,17 @@ mod tests {
                 (ONE_INVOCATION, "true"),
                 (EGRESS, "db:5432,10.0.0.0/8"),
                 (ISOLATION, "process"),
+                (SANDBOX, "gvisor"),
                 (PROTOCOL, "lambda"),
                 (LAMBDA_EVENT, "raw"),
             ],
         ));
         let set = set.expect("valid");
         assert_eq!(set.isolation, Some(Isolation::Process));
+        assert_eq!(
+            (plain.sandbox, set.sandbox),
+            (SandboxKind::Unikernel, SandboxKind::Gvisor)
+        );
         assert_eq!((set.protocol, set.event_form), (Protocol::Lambda, EventForm::Raw));
         assert_eq!(
             (plain.protocol, plain.event_form),
@@ -365,7 +426,7 @@ mod tests {
         );
         assert_eq!((set.rewrites_calls, set.egress.len()), (false, 2));
         assert!(set.is_cloned && set.limits.one_invocation);
-        let labels = [(SCALE_MIN, "2"), (SCALE_MAX, "3")];
+        let labels = [("com.openfaas.scale.min", "2"), ("com.openfaas.scale.max", "3")];
         let set = settings(&deployment(&labels, &[(TIMEOUT, "1.5s"), (IDLE_TIMEOUT, "0")])).expect("valid");
         assert_eq!((set.limits.min_instances, set.limits.max_instances), (2, 3));
         assert_eq!(
@@ -377,13 +438,17 @@ mod tests {
     #[test]
     fn bad_values_are_refused() {
         for bad in [
-            deployment(&[(SCALE_MIN, "-1")], &[]),
-            deployment(&[(SCALE_MAX, "0")], &[]),
-            deployment(&[(SCALE_MIN, "3"), (SCALE_MAX, "2")], &[]),
+            deployment(&[("com.openfaas.scale.min", "-1")], &[]),
+            deployment(&[("com.openfaas.scale.max", "0")], &[]),
+            deployment(
+                &[("com.openfaas.scale.min", "3"), ("com.openfaas.scale.max", "2")],
+                &[],
+            ),
             deployment(&[], &[(TIMEOUT, "0s")]),
             deployment(&[], &[(IDLE_TIMEOUT, "soon")]),
             deployment(&[], &[(REWRITING, "no")]),
             deployment(&[], &[(ISOLATION, "none")]),
+            deployment(&[], &[(SANDBOX, "docker")]),
             deployment(&[], &[(PROTOCOL, "grpc")]),
             deployment(&[], &[(LAMBDA_EVENT, "s3")]),
             deployment(&[], &[("com.openfaas.retry.attempts", "0")]),

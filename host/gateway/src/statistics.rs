@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 use crate::durations::{Durations, Summary};
 use crate::recent::Recent;
+use crate::spans::{ExecutionSpan, InvocationSpan};
 
 /// So many of the latest invocations are kept, of cold and of warm ones each: 4 KiB of each kind.
 const RECENT_MAX: usize = 256;
@@ -310,6 +311,7 @@ pub(crate) struct Recording {
     is_cold: bool,
     /// Of a cold one.
     call_id: Option<HeaderValue>,
+    span: Option<ExecutionSpan>,
 }
 
 impl Recording {
@@ -319,6 +321,7 @@ impl Recording {
         asked: Instant,
         is_cold: bool,
         call_id: Option<&HeaderValue>,
+        span: Option<&Arc<InvocationSpan>>,
     ) -> Self {
         let leased = Instant::now();
         if is_cold {
@@ -331,12 +334,17 @@ impl Recording {
             leased,
             is_cold,
             call_id: call_id.filter(|_| is_cold).cloned(),
+            span: span.map(|span| span.leased(asked, leased, is_cold)),
         }
     }
 
     /// The last byte of the answer has been read from the instance.
     pub(crate) fn finish(self, instance: &Arc<dyn Instance>) {
         let answered = Instant::now();
+        let mut span = self.span;
+        if let Some(span) = &mut span {
+            span.ended(answered);
+        }
         let execution = answered.duration_since(self.leased);
         let whole = answered.duration_since(self.asked);
         let entry = Answered::new(answered, whole);
@@ -356,6 +364,9 @@ impl Recording {
         tokio::spawn(async move {
             let stages = instance.start_stages().await;
             drop(instance);
+            if let Some(span) = span {
+                span.started(&stages);
+            }
             statistics.record_stages(call_id, entry, spans(asked, &stages, answered), whole);
         });
     }

@@ -6,17 +6,20 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use spore_sandbox::{Isolation, Layer};
+use spore_sandbox::{Availability, Isolation, Layer};
 use spore_store::{FunctionDeployment, Protocol, Resources};
 use utoipa::ToSchema;
 
+use crate::client_body::ClientBody;
+use crate::config::Role;
 use crate::errors::ApiError;
 use crate::functions::{Function, Functions};
 use crate::names::{FunctionId, namespace_of};
 use crate::reply::{self, Answer};
+use crate::routes::parameter;
+use crate::usage;
 
 /// Longest body of a request to the API, in bytes.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -57,8 +60,25 @@ pub(crate) struct FunctionStatus {
     root: Option<&'static str>,
     /// Another one: what is around its instances, `vm` or `process`.
     isolation: &'static str,
+    /// And their kind of sandbox, as `dev.spore.sandbox` names it.
+    sandbox: &'static str,
     /// And another: how it gets its invocations.
     protocol: Protocol,
+    /// What its instances take together, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<FunctionUsage>,
+}
+
+/// What the instances of a function take.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct FunctionUsage {
+    /// Processor time, in thousandths of one processor, while it was looked at.
+    #[serde(skip_serializing_if = "is_zero")]
+    cpu: u64,
+    /// Memory, in bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    total_memory_bytes: u64,
 }
 
 // The reference is serde's demand.
@@ -68,10 +88,13 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// The function's status; the number of invocations belongs to the list only.
-fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
+fn status(role: Role, function: &Function, invocation_count: u64) -> FunctionStatus {
     let record = function.record();
     let deployment = record.deployment.clone();
     let pool = function.pool.status();
+    // See `provider`.
+    let is_on_demand = role == Role::Provider && !function.is_scaled_to_zero();
+    let at_least = usize::from(is_on_demand);
     let mut labels = deployment.labels.unwrap_or_default();
     labels.insert("faas_function".to_owned(), function.id.name.clone());
     FunctionStatus {
@@ -90,12 +113,14 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         requests: deployment.requests,
         read_only_root_filesystem: deployment.read_only_root_filesystem,
         invocation_count,
-        replicas: (pool.starting + pool.idle + pool.busy) as u64,
-        available_replicas: (pool.idle + pool.busy) as u64,
+        replicas: (pool.starting + pool.idle + pool.busy).max(at_least) as u64,
+        available_replicas: (pool.idle + pool.busy).max(at_least) as u64,
         created_at: record.created_at,
         root: function.has_file_system().then_some("file-system"),
         isolation: function.isolation().name(),
+        sandbox: function.template().sandbox.name(),
         protocol: function.protocol(),
+        usage: None,
     }
 }
 
@@ -107,7 +132,13 @@ fn status(function: &Function, invocation_count: u64) -> FunctionStatus {
         (status = 200, description = "What the daemon is", body = serde_json::Value),
     )
 )]
-pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[Layer]) -> Answer {
+pub(crate) fn info(
+    role: Role,
+    sandbox_kind: &str,
+    isolation: Option<Isolation>,
+    sandboxes: &[Availability],
+    layers: &[Layer],
+) -> Answer {
     let version = serde_json::json!({
         "release": env!("CARGO_PKG_VERSION"),
         "sha": option_env!("SPORE_COMMIT").unwrap_or("unknown"),
@@ -117,12 +148,24 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
         .iter()
         .map(|layer| serde_json::json!({ "name": layer.name, "active": layer.missing.is_none(), "reason": layer.missing }))
         .collect();
+    // Another one: the kinds of sandbox that functions can name.
+    let sandboxes: Vec<_> = sandboxes
+        .iter()
+        .map(|state| serde_json::json!({ "name": state.kind.name(), "available": state.missing.is_none(), "reason": state.missing }))
+        .collect();
+    let provider =
+        serde_json::json!({ "provider": "spore", "version": version, "orchestration": sandbox_kind });
+    // A gateway makes the other form of what its provider says.
+    if role == Role::Provider {
+        return reply::json(StatusCode::OK, &provider);
+    }
     let info = serde_json::json!({
-        "provider": { "provider": "spore", "version": version, "orchestration": sandbox_kind },
+        "provider": provider,
         "isolation": isolation.map(Isolation::name),
         "version": version,
         "arch": std::env::consts::ARCH,
         "layers": layers,
+        "sandboxes": sandboxes,
     });
     reply::json(StatusCode::OK, &info)
 }
@@ -140,10 +183,11 @@ pub(crate) fn info(sandbox_kind: &str, isolation: Option<Isolation>, layers: &[L
 pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError> {
     let namespace = namespace_of("", uri);
     functions.check_namespace(&namespace)?;
+    let role = functions.config.role;
     let functions = functions.all_in(&namespace);
     let list: Vec<_> = functions
         .iter()
-        .map(|function| status(function, function.invocations.load(Ordering::Relaxed)))
+        .map(|function| status(role, function, function.invocations.load(Ordering::Relaxed)))
         .collect();
     Ok(reply::json(StatusCode::OK, &list))
 }
@@ -152,15 +196,27 @@ pub(crate) fn list(functions: &Functions, uri: &Uri) -> Result<Answer, ApiError>
 #[utoipa::path(
     get,
     path = "/system/function/{name}",
-    params(("name" = String, Path, description = "NAME or NAME.NAMESPACE"), ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given")),
+    params(
+        ("name" = String, Path, description = "NAME or NAME.NAMESPACE"),
+        ("namespace" = Option<String>, Query, description = "Namespace; openfaas-fn unless given"),
+        ("usage" = Option<String>, Query, description = "1 or true: what its instances take, which is looked at for 0.2 s"),
+    ),
     responses(
         (status = 200, description = "The function", body = FunctionStatus),
         (status = 404, description = "There is no such function"),
     )
 )]
-pub(crate) fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
+pub(crate) async fn describe(functions: &Functions, name: &str, uri: &Uri) -> Result<Answer, ApiError> {
     let function = functions.named(&FunctionId::new(name, "", uri))?;
-    Ok(reply::json(StatusCode::OK, &status(&function, 0)))
+    let mut status = status(functions.config.role, &function, 0);
+    if parameter(uri, "usage").is_some_and(|value| matches!(value.as_str(), "1" | "true")) {
+        let rate = usage::rate_of(function).await?;
+        status.usage = Some(FunctionUsage {
+            cpu: rate.processor_millis,
+            total_memory_bytes: rate.memory_bytes,
+        });
+    }
+    Ok(reply::json(StatusCode::OK, &status))
 }
 
 /// `GET /system/function/NAME/stats`, an addition of ours
@@ -196,7 +252,7 @@ pub(crate) fn statistics(functions: &Functions, name: &str, uri: &Uri) -> Result
 )]
 pub(crate) async fn create(
     functions: &Functions,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
     let deployment = read_deployment(request).await?;
@@ -219,7 +275,7 @@ pub(crate) async fn create(
 )]
 pub(crate) async fn update(
     functions: &Functions,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
     own_names: &[String],
 ) -> Result<Answer, ApiError> {
     let deployment = read_deployment(request).await?;
@@ -227,7 +283,7 @@ pub(crate) async fn update(
     Ok(reply::empty(StatusCode::ACCEPTED))
 }
 
-async fn read_deployment(request: Request<Incoming>) -> Result<FunctionDeployment, ApiError> {
+async fn read_deployment(request: Request<ClientBody>) -> Result<FunctionDeployment, ApiError> {
     let uri = request.uri().clone();
     let mut deployment: FunctionDeployment = read_json(request.into_body()).await?;
     // The name is checked later, and has no dot in it: it names no namespace.
@@ -257,7 +313,7 @@ pub(crate) struct Removal {
         (status = 413, description = "The body is too long"),
     )
 )]
-pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) -> Result<Answer, ApiError> {
+pub(crate) async fn remove(functions: &Functions, request: Request<ClientBody>) -> Result<Answer, ApiError> {
     let uri = request.uri().clone();
     let removal: Removal = read_json(request.into_body()).await?;
     let id = FunctionId::new(&removal.function_name, &removal.namespace, &uri);
@@ -266,13 +322,13 @@ pub(crate) async fn remove(functions: &Functions, request: Request<Incoming>) ->
 }
 
 /// Reads a JSON document of bounded length.
-pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, ApiError> {
+pub(crate) async fn read_json<T: serde::de::DeserializeOwned>(body: ClientBody) -> Result<T, ApiError> {
     let bytes = read_body(body, MAX_BODY_BYTES).await?;
     serde_json::from_slice(&bytes).map_err(ApiError::BadJson)
 }
 
 /// Reads a body of bounded length.
-pub(crate) async fn read_body(body: Incoming, limit_bytes: usize) -> Result<Bytes, ApiError> {
+pub(crate) async fn read_body(body: ClientBody, limit_bytes: usize) -> Result<Bytes, ApiError> {
     match Limited::new(body, limit_bytes).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::TooLong { limit_bytes }),

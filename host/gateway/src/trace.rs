@@ -4,8 +4,8 @@
 //!   traceparent: 00-<trace, 32 digits>-<span, 16 digits>-<flags, 2 digits>
 //! ```
 //!
-//! The gateway makes no spans of its own, so what a caller sends goes on unchanged. Without it, or with one that is not valid,
-//! a new trace begins here; it is marked as sampled, so that a function that follows its callers records it.
+//! Where the gateway records no spans of its own (`spans`), what a caller sends goes on unchanged. Without it, or with one that
+//! is not valid, a new trace begins here; it is marked as sampled, so that a function that follows its callers records it.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
@@ -17,14 +17,29 @@ pub(crate) const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate")
 /// Longest value that is taken: later versions may be longer than this one's 55 characters.
 const LENGTH_MAX: usize = 256;
 
+/// Where in which trace a request was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller<'a> {
+    /// 32 digits.
+    pub(crate) trace: &'a str,
+    /// 16 digits.
+    pub(crate) span: &'a str,
+    /// Whether it may have been recorded.
+    pub(crate) is_sampled: bool,
+}
+
+/// What a request says of its caller, if that is valid.
+pub(crate) fn caller(headers: &HeaderMap) -> Option<Caller<'_>> {
+    let mut sent = headers.get_all(&TRACE_PARENT).iter();
+    match (sent.next(), sent.next()) {
+        (Some(only), None) => caller_of(only),
+        _ => None,
+    }
+}
+
 /// The caller's trace goes on, or a new one begins.
 pub(crate) fn go_on(headers: &mut HeaderMap) {
-    let mut sent = headers.get_all(&TRACE_PARENT).iter();
-    let is_valid = match (sent.next(), sent.next()) {
-        (Some(only), None) => trace_of(only).is_some(),
-        _ => false,
-    };
-    if is_valid {
+    if caller(headers).is_some() {
         return;
     }
     // It belongs to the trace that ends here.
@@ -36,8 +51,8 @@ pub(crate) fn go_on(headers: &mut HeaderMap) {
     }
 }
 
-/// The trace that a value names, if it is valid.
-fn trace_of(value: &HeaderValue) -> Option<&str> {
+/// What a value says, if it is valid.
+fn caller_of(value: &HeaderValue) -> Option<Caller<'_>> {
     let text = value.to_str().ok().filter(|text| text.len() <= LENGTH_MAX)?;
     let mut parts = text.splitn(4, '-');
     let version = parts.next().filter(|part| is_hexadecimal(part, 2))?;
@@ -52,7 +67,13 @@ fn trace_of(value: &HeaderValue) -> Option<&str> {
         _ => later.is_empty() || later.starts_with('-'),
     };
     let is_zero = |part: &str| part.bytes().all(|digit| digit == b'0');
-    (is_known_end && is_hexadecimal(flags, 2) && !is_zero(trace) && !is_zero(span)).then_some(trace)
+    let is_valid = is_known_end && is_hexadecimal(flags, 2) && !is_zero(trace) && !is_zero(span);
+    is_valid.then(|| Caller {
+        trace,
+        span,
+        // The last bit.
+        is_sampled: flags.ends_with(['1', '3', '5', '7', '9', 'b', 'd', 'f']),
+    })
 }
 
 /// Lower-case digits of exactly this number.
@@ -62,7 +83,7 @@ fn is_hexadecimal(text: &str, length: usize) -> bool {
 
 /// The trace of a request that [`go_on`] has seen, for logs.
 pub(crate) fn of(value: Option<&HeaderValue>) -> &str {
-    value.and_then(trace_of).unwrap_or("none")
+    value.and_then(caller_of).map_or("none", |caller| caller.trace)
 }
 
 #[cfg(test)]
@@ -94,6 +115,9 @@ mod tests {
             go_on(&mut headers);
             assert_eq!(headers, sent(&[&value]));
             assert_eq!(of(headers.get(TRACE_PARENT)), TRACE);
+            let caller = caller(&headers).expect("it is valid");
+            assert_eq!((caller.trace, caller.span), (TRACE, "00f067aa0ba902b7"));
+            assert_eq!(caller.is_sampled, !value.ends_with("-00"), "{value}");
         }
     }
 

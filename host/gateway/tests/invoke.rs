@@ -136,6 +136,36 @@ async fn request_and_response_pass_with_the_right_headers() {
 }
 
 #[tokio::test]
+async fn a_function_can_be_asked_in_one_form_whatever_callers_ask() {
+    let settings = json!({ "annotations": { "dev.spore.invoke": "POST /invoke" } });
+    let fixture = Fixture::with_hello(mirror(), settings).await;
+    let (_, body) = fixture.call(Method::PUT, "/function/hello/a?b=c", "1234").await;
+    let lines: Vec<&str> = body.lines().collect();
+    assert_eq!(lines[0], "POST /invoke");
+    for line in ["x-forwarded-method: PUT", "x-forwarded-uri: /a?b=c", "body: 4"] {
+        assert!(lines.contains(&line), "{line}: {body}");
+    }
+    let refused = [
+        (
+            json!({ "dev.spore.invoke": "/invoke" }),
+            "write it like `POST /invoke`",
+        ),
+        (
+            json!({ "dev.spore.invoke": "POST /invoke", "dev.spore.protocol": "lambda" }),
+            "which this one is not",
+        ),
+    ];
+    for (annotations, reason) in refused {
+        let changed = deployment(json!({ "annotations": annotations }));
+        let (answer, body) = fixture
+            .call(Method::PUT, "/system/functions", changed.to_string())
+            .await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{body}");
+        assert!(body.contains(reason), "{body}");
+    }
+}
+
+#[tokio::test]
 async fn second_invocation_is_warm_and_uses_the_same_connection() {
     let fixture = Fixture::with_hello(FakeFunction::echo(), json!({})).await;
     for round in 0..5 {

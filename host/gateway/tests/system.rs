@@ -40,6 +40,7 @@ async fn deployed_function_is_echoed_as_it_was_sent() {
     expected["namespace"] = json!("openfaas-fn");
     expected["labels"]["faas_function"] = json!("hello");
     expected["isolation"] = json!("process");
+    expected["sandbox"] = json!("unikernel");
     expected["protocol"] = json!("http");
     assert_eq!(one, expected);
     fixture.get("/function/hello").await;
@@ -68,7 +69,8 @@ async fn unset_fields_are_absent_except_labels_and_annotations() {
             "labels",
             "name",
             "namespace",
-            "protocol"
+            "protocol",
+            "sandbox"
         ]
     );
     assert_eq!(
@@ -86,6 +88,24 @@ async fn an_isolation_that_cannot_be_had_is_refused_at_the_deployment() {
         let (status, _) = fixture.json(Method::POST, "/system/functions", &asks).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{isolation}");
     }
+}
+
+#[tokio::test]
+async fn a_sandbox_that_cannot_be_had_is_refused_at_the_deployment() {
+    let fixture = Fixture::start(FakeFunction::echo()).await;
+    fixture.push("hello", &static_program()).await;
+    for (sandbox, says) in [
+        ("docker", "unikernel, runc, crun, gvisor, microvm, foreign"),
+        ("runc", "no sandbox `runc` here, only `unikernel`"),
+    ] {
+        let asks = deployment(json!({ "annotations": { "dev.spore.sandbox": sandbox } }));
+        let (status, body) = fixture.json(Method::POST, "/system/functions", &asks).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{sandbox}");
+        assert!(body.contains(says), "{body}");
+    }
+    let asks = deployment(json!({ "annotations": { "dev.spore.sandbox": "unikernel" } }));
+    let (status, _) = fixture.json(Method::POST, "/system/functions", &asks).await;
+    assert_eq!(status, StatusCode::ACCEPTED);
 }
 
 #[tokio::test]
@@ -503,7 +523,7 @@ async fn health_info_and_wrong_addresses() {
     let info = parsed(&fixture.get("/system/info").await.1);
     assert_eq!(
         (&info["provider"]["provider"], &info["provider"]["orchestration"]),
-        (&json!("spore"), &json!("fake"))
+        (&json!("spore"), &json!("unikernel"))
     );
     for version in [&info["version"], &info["provider"]["version"]] {
         assert!(version["release"].as_str().is_some_and(|text| !text.is_empty()));

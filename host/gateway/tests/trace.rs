@@ -1,48 +1,18 @@
 //! The trace of an invocation: with the function, in the queue, in the log.
 
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use spore_sandbox::fake::{FakeFunction, response};
 
 mod support;
 
-use support::Fixture;
+use support::{Fixture, Seen, watching};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-
-type Seen = Arc<Mutex<Vec<HeaderMap>>>;
-
-/// Keeps the headers that it gets; ends at `/crash`, and answers 500 to whatever is sent twice at most at `/again`.
-fn watching() -> (FakeFunction, Seen) {
-    let seen = Seen::default();
-    let kept = seen.clone();
-    let function = FakeFunction::http(move |request, control| {
-        let kept = kept.clone();
-        async move {
-            let count = {
-                let mut kept = kept.lock().expect("nobody panicked");
-                kept.push(request.headers().clone());
-                kept.len()
-            };
-            match request.uri().path() {
-                "/crash" => {
-                    control.crash("null call");
-                    std::future::pending::<()>().await;
-                    response(200, "never")
-                }
-                "/again" if count < 2 => response(500, "not yet"),
-                _ => response(200, "done"),
-            }
-        }
-    });
-    (function, seen)
-}
 
 async fn send(fixture: &Fixture, method: Method, path: &str, headers: &[(&str, &str)]) -> StatusCode {
     let mut request = Request::builder()

@@ -87,6 +87,7 @@ function settings(entry) {
   const some = (object) => object && Object.keys(object).length > 0;
   return pairs([
     ["Image", h("code", null, entry.image)],
+    ["Sandbox", entry.sandbox],
     ["Isolation", entry.isolation === "vm" ? "a virtual machine for each instance" : "a process for each instance"],
     ["Root", entry.root === "file-system" ? "a file system" : "the program alone"],
     ["Limits", resources(entry.limits) || "memory 128Mi, CPU 1 (defaults)"],

@@ -56,7 +56,7 @@ function row(first) {
       before ??= { at: now, total };
       set(image, shortImage(entry.image));
       image.title = entry.image;
-      set(isolation, entry.isolation === "vm" ? "VM" : entry.isolation);
+      set(isolation, entry.sandbox !== "unikernel" ? entry.sandbox : entry.isolation === "vm" ? "VM" : entry.isolation);
       set(parts.state, state(entry.instances));
       const { idle = 0, busy = 0, starting = 0 } = entry.instances;
       set(parts.replicas, idle + busy + starting === 0 ? "0" : `${idle} idle, ${busy} busy`);

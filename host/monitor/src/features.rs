@@ -3,12 +3,11 @@
 
 use core::arch::x86_64::CpuidResult;
 
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::Kvm;
 use serde::{Deserialize, Serialize};
 
 use crate::guest_process::state_leaf;
-use crate::machine::{ExtendedState, StateLeaf, extended_state, guest_features};
+use crate::machine::{ExtendedState, StateLeaf, extended_state};
+use crate::processor::Processor;
 
 /// A register of the answer of `cpuid`.
 #[derive(Debug, Clone, Copy)]
@@ -109,10 +108,7 @@ pub fn of_processes() -> Features {
 /// What guests have that are virtual machines; none if there can be no virtual machines here.
 #[must_use]
 pub fn of_machines() -> Option<Features> {
-    let supported = Kvm::new()
-        .and_then(|kvm| kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))
-        .ok()?;
-    Some(guest_features(&supported).1)
+    Processor::read().ok().map(|processor| processor.features)
 }
 
 /// What the processor itself tells.

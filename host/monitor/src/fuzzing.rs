@@ -12,13 +12,13 @@ use spore_abi::layout::{
 use spore_abi::pages::{EGRESS_PLACES, EgressRequest, ExitRecord, GuestPage, GuestSlot, Upcall};
 use zerocopy::FromBytes;
 
-use crate::allowance::BURST_BYTES;
 use crate::egress::Egress;
 use crate::log::Log;
 use crate::memory::Region;
 use crate::protocol::LogOrigin;
 use crate::report;
 use crate::streams::Streams;
+use spore_allowance::BURST_BYTES;
 
 /// Rounds after the last act in which nothing but waiting happens.
 const ROUNDS: usize = 6;

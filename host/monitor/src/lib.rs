@@ -24,15 +24,14 @@
 //! * `memory`, `tables`, `machine`: the virtual machine before its first instruction;
 //! * `text`: program text of a snapshot in large pages;
 //! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
-//! * `run`: the loop above; `streams` and `log` (with `allowance`): what it serves; `kick`: the tick;
+//! * `run`: the loop above; `streams` and `log` (with `spore_allowance`): what it serves; `kick`: the tick;
 //! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies write to, and how they begin again;
 //! * `report`: registers and symbols for a fault;
-//! * [`process`]: starts a monitor process; [`jail`]: what confines it once the guest runs;
+//! * [`process`]: starts a monitor process; `zygote`: one of which others are copies; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs; [`identity`]: what snapshots depend on.
 //!
 //! The monitor knows no HTTP and no JSON. Whatever it reads from guest memory is copied first and believed never.
 
-mod allowance;
 mod capture;
 mod clocks;
 mod egress;
@@ -53,6 +52,7 @@ mod milestones;
 mod module;
 pub mod probe;
 pub mod process;
+mod processor;
 pub mod protocol;
 #[cfg(test)]
 mod races;
@@ -65,10 +65,14 @@ mod streams;
 mod tables;
 mod text;
 mod written;
+mod zygote;
 
+pub use guest_process::clock::time_stamp_khz;
 pub use image::text_file;
+pub use log::dropped_line;
 pub use memory_file::memory_file;
 pub use module::RootFiles;
+pub use processor::Processor;
 pub use run::chain;
 pub use start::{allowed_bytes, main};
 pub use text::{Text, lay_out_text};

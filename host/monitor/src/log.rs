@@ -19,8 +19,8 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{SendFlags, send};
 use spore_abi::layout::{LOG_RING_BYTES, LOG_RING_GPA};
 use spore_abi::ring::{self, LOG_FRAME_BYTES_MAX, LOG_HEADER_BYTES};
+use spore_allowance::{Allowance, cost};
 
-use crate::allowance::{Allowance, cost};
 use crate::memory::Region;
 use crate::protocol::LogOrigin;
 
@@ -275,7 +275,9 @@ impl Log {
     }
 }
 
-fn dropped_line(bytes: u64) -> String {
+/// What a log says of bytes that it never saw.
+#[must_use]
+pub fn dropped_line(bytes: u64) -> String {
     format!("{bytes} bytes of output were dropped: the function logs faster than it may")
 }
 

@@ -2,32 +2,34 @@
 //!
 //! One that is made and not yet loaded belongs to no function: it is the *shell* that waits for one (`docs/snapshots.md`).
 
-use std::arch::x86_64::CpuidResult;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr,
-    kvm_msr_entry, kvm_regs, kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
+    KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs, kvm_segment,
+    kvm_sregs, kvm_userspace_memory_region, kvm_xcrs,
 };
 use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use serde::{Deserialize, Serialize};
 use spore_abi::doorbell::{DOORBELL_PORT, EXCEPTION_PORT};
 use spore_abi::layout::{LARGE_PAGE_BYTES, MONITOR_GPA, PAGE_BYTES, PAGE_TABLES_GPA};
 use spore_abi::pages::Registers;
 
-use crate::features::{self, Features, STATE_LEAF};
+use crate::features::Features;
 use crate::guest_process::ProcessEnd;
 use crate::image::{Image, TEXT_FILE_AREA_OFFSET};
 use crate::kick::ImmediateExit;
 use crate::memory::{OutOfRange, Region};
+use crate::processor::Processor;
 use crate::tables;
 
 mod baseline;
 mod contents;
 mod neighbours;
 mod reset;
+mod stock;
 mod stub;
 
 pub(crate) use contents::Memory;
@@ -89,7 +91,7 @@ fn kvm_error(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> MachineError {
 }
 
 /// What the processor's extended register state is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ExtendedState {
     pub(crate) mask: u64,
     pub(crate) bytes: u64,
@@ -123,6 +125,8 @@ pub(crate) struct Machine {
     /// Program text in large pages.
     snapshot_text: Option<Region>,
     pristine: Option<Pristine>,
+    /// Stretches of its memory that the host has found pages for, which nobody has touched.
+    stock: Vec<(u64, u64)>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     features: Features,
@@ -136,12 +140,13 @@ pub(crate) struct Machine {
 impl Machine {
     /// A machine with `ram_bytes` of memory (rounded up to large pages) and nothing in it, whose processor is set to the
     /// image's first instruction. It knows no program yet: see [`Machine::load`]. `text` is [`crate::text_file`], where
-    /// it is to be shared.
+    /// it is to be shared; `description` is what is known of its processor.
     pub(crate) fn new(
         kvm: &Kvm,
         image: &Image,
         ram_bytes: u64,
         text: Option<BorrowedFd<'_>>,
+        description: &Processor,
     ) -> Result<Self, MachineError> {
         let virtual_machine = kvm.create_vm().map_err(kvm_error("make a virtual machine"))?;
         let ram_bytes = ram_bytes.next_multiple_of(LARGE_PAGE_BYTES);
@@ -159,15 +164,13 @@ impl Machine {
         let processor = virtual_machine
             .create_vcpu(0)
             .map_err(kvm_error("make a processor"))?;
-        let supported = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(kvm_error("tell the processor's features"))?;
-        processor
-            .set_cpuid2(&supported)
+        description
+            .leaves()
+            .and_then(|leaves| processor.set_cpuid2(&leaves))
             .map_err(kvm_error("set the processor's features"))?;
-        let (extended_state, features) = guest_features(&supported);
+        let extended_state = description.extended_state;
         let mut special = processor.get_sregs().map_err(kvm_error("read registers"))?;
-        set_special_registers(&mut special, &tables::PLACES);
+        set_special_registers(&mut special, &tables::PLACES, description.task_state_type);
         processor
             .set_sregs(&special)
             .map_err(kvm_error("set special registers"))?;
@@ -199,9 +202,10 @@ impl Machine {
             program: None,
             snapshot_text: None,
             pristine: None,
+            stock: Vec::new(),
             kick,
             extended_state,
-            features,
+            features: description.features.clone(),
             page_tables_used_gpa: 0,
             time_stamp_khz,
             refusals: 0,
@@ -483,46 +487,7 @@ pub(crate) fn extended_state(leaf: impl Fn(u32) -> Option<StateLeaf>) -> Extende
     }
 }
 
-/// What guests have of the processor's extended state, and what their programs see of it.
-pub(crate) fn guest_features(supported: &CpuId) -> (ExtendedState, Features) {
-    let leaf = |leaf, index| {
-        let mut entries = supported.as_slice().iter();
-        let entry = entries.find(|entry| entry.function == leaf && entry.index == index)?;
-        Some(CpuidResult {
-            eax: entry.eax,
-            ebx: entry.ebx,
-            ecx: entry.ecx,
-            edx: entry.edx,
-        })
-    };
-    let state = extended_state(|index| leaf(STATE_LEAF, index).map(StateLeaf::from));
-    let seen = if features::has_hardware_virtualisation() {
-        Features::new(leaf, state)
-    } else {
-        Features::new(features::known_leaf, state)
-    };
-    (state, seen)
-}
-
-/// Type of the task-state segment: a busy one, as after a task switch, and as VT-x demands (Intel SDM volume 3,
-/// 27.3.1.2). QEMU's software emulation of AMD-V takes the I/O bitmap only from one that is not busy
-/// (`helper_check_io`), so there it is that.
-fn task_state_type() -> u8 {
-    const AVAILABLE: u8 = 9;
-    const BUSY: u8 = 11;
-    const HYPERVISOR_LEAF: u32 = 0x4000_0000;
-    #[allow(unused_unsafe, reason = "safe since Rust 1.94, unsafe before")]
-    // SAFETY: every 64-bit processor has CPUID.
-    let leaf = unsafe { core::arch::x86_64::__cpuid(HYPERVISOR_LEAF) };
-    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
-    if name.concat() == b"TCGTCGTCGTCG" {
-        AVAILABLE
-    } else {
-        BUSY
-    }
-}
-
-fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
+fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places, task_state_type: u8) {
     let code = kvm_segment {
         limit: 0xffff_ffff,
         selector: tables::USER_CODE,
@@ -556,7 +521,7 @@ fn set_special_registers(special: &mut kvm_sregs, places: &tables::Places) {
         limit: places.task_state.1,
         selector: tables::TASK_STATE,
         present: 1,
-        type_: task_state_type(),
+        type_: task_state_type,
         ..Default::default()
     };
     (special.gdt.base, special.gdt.limit) = places.gdt;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
@@ -230,6 +230,40 @@ impl Region {
     pub(crate) fn merge_pages(&self) {
         // SAFETY: the range is our own mapping; contents do not change.
         let _ = unsafe { madvise(self.start.cast(), self.length, Advice::LinuxMergeable) };
+    }
+
+    /// Fills a range with what a file has there.
+    pub(crate) fn fill(
+        &self,
+        file: BorrowedFd<'_>,
+        file_offset: u64,
+        offset: u64,
+        length: usize,
+    ) -> io::Result<()> {
+        let mut done = 0;
+        while done < length {
+            let left = length - done;
+            let place = self.place(offset + done as u64, left).map_err(io::Error::other)?;
+            let at = (file_offset + done as u64) as libc::off_t;
+            // SAFETY: the range lies within our own mapping, which is writable, and to which no reference exists.
+            let count = unsafe { libc::pread(file.as_raw_fd(), place.cast(), left, at) };
+            match usize::try_from(count) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => done += count,
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the host the memory of a range back: it is zero again.
+    pub(crate) fn give_back(&self, offset: u64, length: usize) -> io::Result<()> {
+        let place = self.place(offset, length).map_err(io::Error::other)?;
+        // SAFETY: the range lies within our own mapping, to which no reference exists, and nobody needs its contents.
+        Ok(unsafe { madvise(place.cast(), length, Advice::LinuxDontNeed) }?)
     }
 
     /// Lets the host find memory for a range now, writable pages of our own, rather than page by page as they are written

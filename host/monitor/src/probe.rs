@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::guest_process::{self, EmptyProcess, Load};
 use crate::image::Image;
 use crate::machine::{Exit, Machine, MachineError, Memory};
+use crate::processor::Processor;
 use crate::tables;
 use spore_abi::layout::{FREE_GPA, IMAGE_GPA, WINDOW_BASE};
 use spore_abi::pages::ImageHeader;
@@ -137,7 +138,8 @@ pub fn probe_host() -> Result<HostProbe, ProbeError> {
     let kvm = Kvm::new().map_err(ProbeError::NoKvm)?;
     let started = Instant::now();
     let image = exiting_image();
-    let mut machine = Machine::new(&kvm, &image, FREE_GPA, None).map_err(unusable)?;
+    let processor = Processor::of(&kvm).map_err(|error| ProbeError::Unusable(Box::new(error)))?;
+    let mut machine = Machine::new(&kvm, &image, FREE_GPA, None, &processor).map_err(unusable)?;
     machine
         .load(&image, None, 0, None, &Memory::Fresh, false)
         .map_err(unusable)?;

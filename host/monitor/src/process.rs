@@ -26,6 +26,8 @@ const MONITOR_SUBCOMMAND: &str = "monitor";
 pub(crate) const IN_USER_NAMESPACE: &str = "in-user-namespace";
 /// What follows the subcommand where the process is born in the namespaces that [`share_namespaces`] has made.
 pub(crate) const IN_SHARED_NAMESPACES: &str = "in-shared-namespaces";
+/// What follows the subcommand where the process is to be copied: see [`Spawn::start_zygote`].
+pub(crate) const ZYGOTE: &str = "zygote";
 /// Bytes that the first argument takes, so that a title of this length has room later.
 const TITLE_BYTES: usize = 160;
 /// A flag of `clone3`, of a width that the crate `libc` has no type for.
@@ -94,7 +96,7 @@ impl Spawn<'_> {
         let user_namespace = libc::CLONE_NEWUSER as u64;
         let mut refused = Errno::INVAL;
         for flags in [pid_namespace, pid_namespace | user_namespace, 0] {
-            match self.start_with(with_cgroup(flags)) {
+            match self.start_with(with_cgroup(flags), None) {
                 Ok(process) => return Ok(process),
                 Err(error @ (Errno::PERM | Errno::INVAL | Errno::NOSPC | Errno::USERS | Errno::ACCESS)) => {
                     refused = error;
@@ -105,7 +107,18 @@ impl Spawn<'_> {
         Err(refused.into())
     }
 
-    fn start_with(&self, flags: u64) -> Result<Process, Errno> {
+    /// Starts a process that runs no instance itself but copies itself, as often as it is asked to ([`crate::protocol::Request::Copy`]).
+    /// The copies are children of the calling thread and end with it, each in a PID namespace of its own. They share what
+    /// nothing ever is in: the other namespaces, and the empty root. Only for root: others have a user namespace each.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel starts no process, or it cannot execute the program.
+    pub fn start_zygote(self) -> io::Result<Process> {
+        Ok(self.start_with(0, Some(ZYGOTE))?)
+    }
+
+    fn start_with(&self, flags: u64, role: Option<&str>) -> Result<Process, Errno> {
         let is_in_user_namespace = flags & libc::CLONE_NEWUSER as u64 != 0;
         let title: String = self.title.chars().filter(|&c| c != '\0').collect();
         let mut arguments = vec![format!("{title:TITLE_BYTES$}"), MONITOR_SUBCOMMAND.to_owned()];
@@ -115,6 +128,7 @@ impl Spawn<'_> {
         if self.shares_namespaces {
             arguments.push(IN_SHARED_NAMESPACES.to_owned());
         }
+        arguments.extend(role.map(str::to_owned));
         let arguments: Vec<CString> = arguments
             .into_iter()
             .map(CString::new)
@@ -148,6 +162,23 @@ impl Spawn<'_> {
 }
 
 impl Process {
+    /// The child with this number, which nobody has waited for.
+    ///
+    /// # Errors
+    ///
+    /// If there is no descriptor left: then the process is ended, and waited for.
+    pub fn of_child(id: u32) -> io::Result<Self> {
+        let mut child = Unreaped { id, status: None };
+        match child.watch() {
+            Ok(descriptor) => Ok(Self { descriptor, id }),
+            Err(error) => {
+                child.kill();
+                let _ = child.wait();
+                Err(error)
+            }
+        }
+    }
+
     /// Its process number, as this process sees it.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -341,6 +372,38 @@ unsafe fn become_monitor(child: &Child) -> Result<i32, i32> {
             child.arguments,
             no_variables.as_ptr(),
         ))
+    }
+}
+
+/// Makes a copy of this process, which has one thread: in the copy this returns none, here the copy's number. It is a
+/// child of this process's parent, and the first process of a PID namespace.
+///
+/// # Errors
+///
+/// If the kernel makes none.
+pub(crate) fn copy_itself(cgroup: Option<BorrowedFd<'_>>) -> Result<Option<u32>, Errno> {
+    let within = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    // Who ends it is told by the parent's own signal.
+    let arguments = CloneArguments {
+        flags: (libc::CLONE_PARENT | libc::CLONE_NEWPID) as u64 | within,
+        cgroup: cgroup.map_or(0, |folder| folder.as_raw_fd() as u64),
+        ..Default::default()
+    };
+    // SAFETY: without CLONE_VM this is a fork: the copy has memory and stack of its own, and goes on from here. No other
+    // thread is there that could have left something half done.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const arguments,
+            size_of::<CloneArguments>(),
+        )
+    };
+    match result {
+        0 => Ok(None),
+        id => match u32::try_from(id) {
+            Ok(id) => Ok(Some(id)),
+            Err(_) => Err(Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        },
     }
 }
 

@@ -32,6 +32,7 @@ use spore_abi::pages::Registers;
 
 use crate::features::Features;
 use crate::jail::{JailReport, Layer};
+use crate::processor::Processor;
 /// The first byte of a packet on the log socket.
 pub use spore_abi::ring::{DATAGRAM_BYTES_MAX, DATAGRAM_HEADER_BYTES, DatagramHeader, LogOrigin};
 
@@ -72,10 +73,32 @@ pub enum Request {
     Reset,
     /// End the instance.
     Stop(StopReason),
+    /// Copy yourself; only to one that was started as [`crate::process::Spawn::start_zygote`] has it. Attached are control and
+    /// log socket of the copy, the folder of a cgroup if it is born within one, and files that it writes `0` to, which
+    /// makes it enter other cgroups. The answer is [`Copied`].
+    Copy {
+        /// As [`crate::process::Spawn::title`] has it.
+        title: String,
+        /// Whether the folder of a cgroup (version 2) is attached.
+        is_born_within: bool,
+    },
 }
 
+/// What a process that is to be copied says before it is asked for anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copyable {
+    /// The layers that all copies have from it.
+    pub jail: JailReport,
+    /// Whether it has opened KVM, which its copies cannot do any more.
+    pub has_kvm: bool,
+}
+
+/// The answer to [`Request::Copy`]: the number of the new process, as the asked one sees it, or the error number of Linux that
+/// was in the way.
+pub type Copied = Result<u32, i32>;
+
 /// Most descriptors that a packet has attached.
-pub const ATTACHMENTS_MAX: usize = 4;
+pub const ATTACHMENTS_MAX: usize = 8;
 
 /// What is known of an instance before it is known which one it will be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,7 +109,16 @@ pub struct Preparation {
     pub memory_bytes: u64,
     /// As in [`JailRequest::user`].
     pub user: Option<u32>,
+    /// What the daemon knows of the processor that virtual machines have; without it the monitor asks KVM.
+    pub processor: Option<Processor>,
+    /// Stretches of a virtual machine's memory (start and length, in bytes; whole pages, in order) to which its guest will
+    /// likely write, as [`Snapshot::written`] has it: the host finds pages for them now. Of more than [`STOCK_BYTES_MAX`] in
+    /// all, the first.
+    pub stock: Vec<(u64, u64)>,
 }
+
+/// Memory that a virtual machine has ahead at most, before it is known whose it will be, in bytes.
+pub const STOCK_BYTES_MAX: u64 = 1 << 20;
 
 /// How a monitor process is to be confined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,6 +11,7 @@ use crate::image::Image;
 use crate::jail::{Boundary, GuestHandle, Jail, Stripped};
 use crate::kick;
 use crate::machine::Machine;
+use crate::processor::Processor;
 use crate::protocol::{Isolation, Preparation};
 use crate::start::{StartError, ram_bytes, say_on_log};
 use crate::written::PageMap;
@@ -57,9 +58,14 @@ impl Waiting {
         };
         let guest = match preparation.isolation {
             Isolation::VirtualMachine => {
-                let made = ram_bytes(preparation.memory_bytes)
-                    .and_then(|ram_bytes| make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes));
+                let known = preparation.processor.as_ref();
+                let made = ram_bytes(preparation.memory_bytes).and_then(|ram_bytes| {
+                    make_machine(kvm.as_ref(), &image, self.text.as_ref(), ram_bytes, known)
+                });
                 self.machine = made.ok();
+                if let Some(machine) = &mut self.machine {
+                    machine.lay_in_stock(&preparation.stock);
+                }
                 self.machine
                     .as_ref()
                     .map(|machine| GuestHandle::Processor(machine.processor_descriptor()))
@@ -109,7 +115,7 @@ impl Waiting {
         if let Some(machine) = self.machine.take().filter(fits) {
             return Ok(machine);
         }
-        let mut machine = make_machine(kvm, image, self.text.as_ref(), ram_bytes)?;
+        let mut machine = make_machine(kvm, image, self.text.as_ref(), ram_bytes, None)?;
         if matches!(self.rights, Rights::GivenUp(_)) {
             machine.warm_up();
         }
@@ -164,9 +170,18 @@ fn make_machine(
     image: &Image,
     text: Option<&OwnedFd>,
     ram_bytes: u64,
+    known: Option<&Processor>,
 ) -> Result<Machine, StartError> {
     let kvm = kvm.map_err(|error| StartError::Kvm(*error))?;
-    let machine = Machine::new(kvm, image, ram_bytes, text.map(AsFd::as_fd))?;
+    let asked;
+    let description = match known {
+        Some(known) => known,
+        None => {
+            asked = Processor::of(kvm).map_err(StartError::Kvm)?;
+            &asked
+        }
+    };
+    let machine = Machine::new(kvm, image, ram_bytes, text.map(AsFd::as_fd), description)?;
     kick::install().map_err(|source| StartError::Io {
         what: "the timer signal cannot be handled",
         source,

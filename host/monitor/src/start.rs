@@ -10,8 +10,9 @@ use std::rc::Rc;
 use kvm_ioctls::Kvm;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send as send_packet,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recv, recvmsg, send as send_packet,
 };
+use serde::Serialize;
 use spore_abi::layout::{
     BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
     RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
@@ -39,6 +40,7 @@ use crate::run::{Instance, chain, host_clocks_ns};
 use crate::shell::{Rights, Waiting};
 use crate::streams::Streams;
 use crate::written::PageMap;
+use crate::zygote::{self, Next};
 
 /// Memory that the library OS keeps for itself, beyond the function's, in bytes. It takes host memory as it is used.
 const HEAP_BYTES: u64 = 32 << 20;
@@ -90,17 +92,25 @@ const LATER_PACKET_BYTES_MAX: usize = 1024;
 /// Longest message about a panic, in bytes.
 const PANIC_BYTES_MAX: usize = 1000;
 
-/// Runs a monitor process: standard input is its control socket, standard output its log socket. Returns when the
-/// instance has ended.
+/// Runs a monitor process, or one that makes them by copying itself: standard input is its control socket, standard output
+/// its log socket. Returns when the instance has ended.
 #[must_use]
 pub fn main() -> ExitCode {
     // Where memory runs out, an instance goes before the daemon does. Fails only where there is no /proc.
     let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     // SAFETY: the daemon gives these two descriptors to the process for this purpose; nothing else here uses them.
     let (control, log) = unsafe { (OwnedFd::from_raw_fd(0), OwnedFd::from_raw_fd(LOG_DESCRIPTOR)) };
+    let open = || (Kvm::new(), File::open("/proc"));
+    let (mut jail, (kvm, processes)) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), open);
+    if zygote::is_wanted() {
+        match zygote::serve(&control, &mut jail, kvm.is_ok()) {
+            Next::Monitor => {}
+            Next::End => return ExitCode::SUCCESS,
+            Next::Failed => return ExitCode::FAILURE,
+        }
+    }
     let control = Rc::new(control);
-    let open = || (Kvm::new(), PageMap::open());
-    let (jail, (kvm, page_map)) = Jail::enter(rustix::stdio::stderr().as_raw_fd(), open);
+    let page_map = processes.ok().and_then(|processes| PageMap::open(&processes));
     let mut waiting = Waiting::new(jail, page_map);
     let (start, request, files) = loop {
         let (message, mut attachments) = match receive_blocking(&control) {
@@ -561,9 +571,9 @@ pub(crate) enum Received {
     Closed,
 }
 
-/// Sends an event to the daemon.
-pub(crate) fn send(control: &OwnedFd, event: &Event) -> Result<(), ControlError> {
-    let packet = postcard::to_stdvec(event)?;
+/// Sends an event to the daemon, or another answer of this protocol.
+pub(crate) fn send(control: &OwnedFd, message: &impl Serialize) -> Result<(), ControlError> {
+    let packet = postcard::to_stdvec(message)?;
     retry_on_intr(|| send_packet(control, &packet, SendFlags::NOSIGNAL)).map_err(ControlError::Socket)?;
     Ok(())
 }
@@ -574,8 +584,11 @@ pub(crate) fn receive(control: &OwnedFd) -> Result<Option<(Received, Option<Owne
     Ok(received.map(|(received, attachments)| (received, attachments.into_iter().next())))
 }
 
-fn receive_blocking(control: &OwnedFd) -> Result<Option<(Received, Vec<OwnedFd>)>, ControlError> {
-    receive_with(control.as_fd(), RecvFlags::empty(), PACKET_BYTES_MAX)
+pub(crate) fn receive_blocking(control: &OwnedFd) -> Result<Option<(Received, Vec<OwnedFd>)>, ControlError> {
+    // Room for the longest packet would have to be cleared each time, which takes longer than to ask how long this one is.
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC;
+    let (_, bytes) = retry_on_intr(|| recv(control, &mut [0; 1], flags)).map_err(ControlError::Socket)?;
+    receive_with(control.as_fd(), RecvFlags::empty(), bytes.min(PACKET_BYTES_MAX))
 }
 
 fn receive_with(

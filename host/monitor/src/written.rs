@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::ioctl::opcode;
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
@@ -65,20 +66,21 @@ struct Scanned {
 pub(crate) struct PageMap(File);
 
 impl PageMap {
-    /// Opens it. It stays this process's, whatever rights that loses later; and the kernel shows whoever opens it with
+    /// Opens it, below the folder of processes. It stays this process's, whatever rights that loses later; and the kernel shows whoever opens it with
     /// rights where the pages lie in the machine's memory, which is nobody's business, so this thread lays down its rights
     /// meanwhile.
-    pub(crate) fn open() -> Option<Self> {
+    pub(crate) fn open(processes: &File) -> Option<Self> {
         let held = capabilities(None).ok()?;
         let without = CapabilitySets {
             effective: CapabilitySet::empty(),
             ..held
         };
         set_capabilities(None, without).ok()?;
-        let opened = File::open("/proc/self/pagemap").ok().map(Self);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = openat(processes, "self/pagemap", flags, Mode::empty());
         // Should this fail, a layer of the jail cannot be had later, and nothing is started.
         let _ = set_capabilities(None, held);
-        opened
+        opened.ok().map(|file| Self(file.into()))
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -187,7 +189,7 @@ mod tests {
         for page in [5, 6, 1023].into_iter().chain((1026..4096).step_by(2)) {
             region.write(page * PAGE_BYTES, 1_u8).unwrap();
         }
-        let page_map = PageMap::open().unwrap();
+        let page_map = PageMap::open(&File::open("/proc").unwrap()).unwrap();
         let mut entry = [0; ENTRY_BYTES];
         let place = (region.host_address() / PAGE_BYTES + 5) * ENTRY_BYTES as u64;
         page_map.0.read_exact_at(&mut entry, place).unwrap();

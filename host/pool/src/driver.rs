@@ -132,6 +132,16 @@ impl<C: Send + 'static> Pool<C> {
         Ok(started)
     }
 
+    /// So many invocations that nobody waits for have not been answered, for [`crate::LoadKind::Queued`].
+    pub fn queued(&self, invocations: usize) {
+        self.inner.input(Input::Queued(invocations));
+    }
+
+    /// Instances have used so much processor time since the last call, for [`crate::LoadKind::Processor`].
+    pub fn processor_used(&self, used: Duration) {
+        self.inner.input(Input::ProcessorUsed(used));
+    }
+
     /// Rejects waiting and later requests and stops the instances, busy ones after their invocation.
     pub fn close(&self) {
         self.inner.input(Input::Closed);
@@ -202,7 +212,10 @@ enum Slot<C> {
     Starting(AbortHandle),
     Ready {
         instance: Arc<dyn Instance>,
-        connection: Option<C>,
+        /// What ended invocations have left, at most one for each that the instance serves at a time.
+        connections: Vec<C>,
+        /// Why it is stopped once it serves nobody any more, if one of its invocations has failed.
+        discard_reason: Option<StopReason>,
     },
 }
 
@@ -265,7 +278,7 @@ struct Reset<C> {
     id: InstanceId,
     instance: Arc<dyn Instance>,
     /// What its last invocation has left. It goes after the reset: the function need not see it close.
-    connection: Option<C>,
+    connections: Vec<C>,
 }
 
 impl<C: Send + 'static> Effects<C> {
@@ -280,9 +293,13 @@ impl<C: Send + 'static> Effects<C> {
         for (slot, reason) in self.stops {
             match slot {
                 Slot::Starting(start) => start.abort(),
-                Slot::Ready { instance, connection } => {
-                    drop(connection);
-                    inner.stop_in_background(instance, reason);
+                Slot::Ready {
+                    instance,
+                    connections,
+                    discard_reason,
+                } => {
+                    drop(connections);
+                    inner.stop_in_background(instance, discard_reason.unwrap_or(reason));
                 }
             }
         }
@@ -325,6 +342,18 @@ impl<C: Send + 'static> Inner<C> {
         input: Input,
         discard_reason: StopReason,
     ) -> Effects<C> {
+        if let Input::InvocationEnded {
+            instance,
+            keep: false,
+            ..
+        } = input
+            && let Some(Slot::Ready {
+                discard_reason: first,
+                ..
+            }) = shared.slots.get_mut(&instance)
+        {
+            first.get_or_insert(discard_reason);
+        }
         let now = self.epoch.elapsed();
         let mut actions = std::mem::take(&mut shared.actions);
         shared.state.apply(now, input, &mut actions);
@@ -351,18 +380,9 @@ impl<C: Send + 'static> Inner<C> {
                     answer(shared, &mut effects, request, Err(error));
                 }
                 Action::Reset(id) => effects.resets.extend(self.reset(shared, id)),
-                Action::Stop(id) => {
-                    let discarded =
-                        matches!(input, Input::InvocationEnded { instance, .. } if instance == id);
-                    let reason = if discarded {
-                        discard_reason
-                    } else {
-                        StopReason::NotNeeded
-                    };
-                    effects
-                        .stops
-                        .extend(shared.slots.remove(&id).map(|slot| (slot, reason)));
-                }
+                Action::Stop(id) => effects
+                    .stops
+                    .extend(shared.slots.remove(&id).map(|slot| (slot, StopReason::NotNeeded))),
             }
         }
         shared.actions = actions;
@@ -372,11 +392,15 @@ impl<C: Send + 'static> Inner<C> {
 
     fn lease(self: &Arc<Self>, shared: &mut Shared<C>, id: InstanceId, cold: bool) -> Option<Lease<C>> {
         match shared.slots.get_mut(&id) {
-            Some(Slot::Ready { instance, connection }) => Some(Lease::new(
+            Some(Slot::Ready {
+                instance,
+                connections,
+                ..
+            }) => Some(Lease::new(
                 self.clone(),
                 id,
                 instance.clone(),
-                connection.take(),
+                connections.pop(),
                 cold,
             )),
             Some(Slot::Starting(_)) | None => {
@@ -388,10 +412,14 @@ impl<C: Send + 'static> Inner<C> {
 
     fn reset(&self, shared: &mut Shared<C>, id: InstanceId) -> Option<Reset<C>> {
         match shared.slots.get_mut(&id)? {
-            Slot::Ready { instance, connection } => Some(Reset {
+            Slot::Ready {
+                instance,
+                connections,
+                ..
+            } => Some(Reset {
                 id,
                 instance: instance.clone(),
-                connection: connection.take(),
+                connections: std::mem::take(connections),
             }),
             Slot::Starting(_) => {
                 debug_assert!(false, "the state resets an instance that is not ready");
@@ -448,7 +476,8 @@ impl<C: Send + 'static> Inner<C> {
         };
         *slot = Slot::Ready {
             instance: instance.clone(),
-            connection: None,
+            connections: Vec::new(),
+            discard_reason: None,
         };
         let effects = self.apply(&mut shared, Input::InstanceReady(id), StopReason::NotNeeded);
         drop(shared);
@@ -500,9 +529,10 @@ impl<C: Send + 'static> Inner<C> {
         let input = match shared.slots.get_mut(&id) {
             Some(Slot::Ready {
                 instance,
-                connection: kept,
+                connections,
+                ..
             }) => {
-                *kept = unwanted.take();
+                connections.extend(unwanted.take());
                 input(Some(&**instance))
             }
             Some(Slot::Starting(_)) | None => input(None),
@@ -539,7 +569,7 @@ impl<C: Send + 'static> Inner<C> {
         let task = Task { inner: self.clone() };
         tokio::spawn(async move {
             let outcome = reset.instance.reset().await;
-            drop(reset.connection);
+            drop(reset.connections);
             let id = reset.id;
             task.inner.input(match outcome {
                 Ok(()) => Input::InstanceReset(id),
@@ -647,7 +677,8 @@ async fn keep_time<C: Send + 'static>(pool: Weak<Inner<C>>, rearm: Arc<Notify>) 
             shared.armed = next;
             drop(shared);
             effects.carry_out(&inner);
-            next.map(|next| inner.epoch + next)
+            // One beyond all time is none.
+            next.and_then(|next| inner.epoch.checked_add(next))
         };
         match wake_at {
             Some(wake_at) => {

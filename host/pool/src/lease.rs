@@ -7,7 +7,7 @@ use spore_sandbox::{Instance, StopReason};
 use crate::driver::Inner;
 use crate::state::InstanceId;
 
-/// One instance, for one invocation. `C` is whatever the holder wants kept with the instance for its next invocation,
+/// One instance, for one invocation; others may have it too, as many as [`crate::PoolLimits::concurrency`] allows. `C` is whatever the holder wants kept with the instance for its next invocation,
 /// for example an open connection.
 ///
 /// Dropping a lease after [`Lease::instance`] was asked for discards the instance, since the function may still be
@@ -74,7 +74,7 @@ impl<C: Send + 'static> Lease<C> {
         self.pool.invocation_left_out(self.id, None);
     }
 
-    /// The invocation failed: the instance is stopped, in the background, for this reason.
+    /// The invocation failed: the instance is stopped, in the background, for this reason, once it serves nobody else.
     pub fn discard(mut self, reason: StopReason) {
         self.stage = Stage::Over;
         self.pool.invocation_discarded(self.id, reason);

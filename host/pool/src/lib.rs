@@ -9,9 +9,11 @@ mod demand;
 mod driver;
 mod error;
 mod lease;
+mod scaling;
 pub mod state;
 
 pub use driver::Pool;
 pub use error::{AboveMaximum, AcquireError, PreBootError};
 pub use lease::Lease;
+pub use scaling::{JUDGEMENT_PAUSE, LOAD_WINDOW, LoadKind, ScaleTarget, Scaling};
 pub use state::{PoolLimits, PoolStatus};

@@ -9,8 +9,8 @@
 //!               │                ^ ^ │               │    │ or surplus, or the one invocation that it is for
 //!               │                │ │ │ idle timeout, │    v
 //!  InstanceFailed,               │ │ │ replaced,     │   Stop <── InstanceNotReset, replaced, scaled down
-//!  Stop (nobody waits)           │ │ │ scaled down   │               │
-//!               v                │ │ v               │               │
+//!  Stop (nobody waits)           │ │ │ scaled down,  │               │
+//!               v                │ │ v asleep        │               │
 //!             gone               │ │ Stop            │               │
 //!                                │ └─────────────────┤ InvocationEnded(keep), Unused
 //!                                │                   v               │
@@ -18,12 +18,14 @@
 //! ```
 //!
 //! `InstanceEnded` leads from idle, busy and resetting to gone. An instance is *reset* after its one invocation if it can
-//! be, and counts like one that is being started meanwhile. Rules, which the property tests check after every input:
+//! be, and counts like one that is being started meanwhile. It is busy until the last of its invocations has ended; one of
+//! them that is discarded leaves it without new ones. Rules, which the property tests check after every input:
 //!
-//! 1. An instance serves at most one request at a time, and a request is given to at most one instance.
+//! 1. An instance serves at most [`PoolLimits::concurrency`] requests at a time, which is one unless somebody says otherwise
+//!    and always one with [`PoolLimits::one_invocation`]; and a request is given to at most one instance.
 //! 2. Starting, resetting, idle and busy instances of the current version are at most `max_instances` together. Busy ones of a
 //!    replaced version drain beside them, so that an update never waits for an old invocation.
-//! 3. No request waits while an instance is idle.
+//! 3. No request waits while an instance is idle, or serves fewer than it may.
 //! 4. A request that waits beyond those for which an instance is being started or reset counts against `max_waiting`.
 //! 5. No instance of a replaced version receives a request, or is reset.
 //! 6. Every request is answered exactly once, by `Assign` or `Reject`, unless its caller left first.
@@ -33,14 +35,17 @@
 //!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest, and at once if the
 //!    latest request had to wait for its start.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
-//!    rule 7, and what [`Input::PreBoot`] asks for once; while instances keep failing, only after a pause. What the
-//!    minimum asks for is started [`STARTS_MAX`] at a time.
+//!    what the load asks for ([`crate::Scaling::target`]), rule 7, and what [`Input::PreBoot`] asks for once; while instances
+//!    keep failing, only after a pause. What the minimum or the load asks for is started [`STARTS_MAX`] at a time.
+//! 9. With [`crate::Scaling::zero_after`] there is no instance once no request was under way for so long; until then there is
+//!    at least one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::demand::Demand;
+use crate::scaling::{Load, LoadKind, Scaling};
 
 /// How long a start ahead of demand makes way for invocations under way.
 pub const AHEAD_DELAY: Duration = Duration::from_millis(10);
@@ -70,11 +75,24 @@ pub struct PoolLimits {
     pub idle_timeout: Duration,
     /// Whether an instance is reset, or stopped, after each invocation, and the next ones are started ahead of demand.
     pub one_invocation: bool,
+    /// Most requests that an instance serves at a time; zero counts as one.
+    pub concurrency: u32,
+    /// What load and silence ask for.
+    pub scaling: Scaling,
 }
 
 impl PoolLimits {
     fn max_instances(&self) -> usize {
         self.max_instances.max(self.min_instances).max(1) as usize
+    }
+
+    /// Requests that an instance serves at a time.
+    fn concurrency(&self) -> usize {
+        if self.one_invocation || self.idle_timeout.is_zero() {
+            1
+        } else {
+            self.concurrency.max(1) as usize
+        }
     }
 }
 
@@ -111,6 +129,10 @@ pub enum Input {
     Scaled(u32),
     /// So many instances are to be started now, as far as the maximum allows; once idle they are like all others.
     PreBoot(usize),
+    /// So many invocations that nobody waits for have not been answered.
+    Queued(usize),
+    /// Instances have used so much processor time since this was told last.
+    ProcessorUsed(Duration),
     /// The function has a new version or new limits; all instances up to now are of an old version.
     Replaced(PoolLimits),
     /// The function is gone: waiting requests are rejected, instances are stopped as they become free.
@@ -161,10 +183,14 @@ pub struct PoolStatus {
     pub idle: usize,
     /// Instances of the current version that serve an invocation.
     pub busy: usize,
-    /// Instances of replaced versions that finish their last invocation.
+    /// Instances of replaced versions that finish their last invocations.
     pub draining: usize,
     /// Requests without an instance.
     pub waiting: usize,
+    /// Requests that an instance serves, those of replaced versions included.
+    pub served: usize,
+    /// Instances that are kept started whether there is demand or not.
+    pub kept: usize,
 }
 
 /// An instance that waits for a request.
@@ -174,9 +200,19 @@ struct Idle {
     since: Duration,
 }
 
+/// A busy instance.
+#[derive(Debug, Clone, Copy)]
+struct Busy {
+    /// Requests that it serves.
+    served: usize,
+    /// Whether one of its invocations has failed: it gets no new ones, and is stopped after the others.
+    has_failed: bool,
+    future: Future,
+}
+
 /// What becomes of a busy instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Busy {
+enum Future {
     /// It may serve another request.
     Current,
     /// It is of the current version, and one more than the function was scaled down to.
@@ -203,6 +239,10 @@ pub struct PoolState {
     /// How many of `busy` are of the current version, and how many of these are surplus.
     busy_current: usize,
     surplus: usize,
+    /// Requests that `busy` serve.
+    served: usize,
+    /// Busy instances that may take another request, by how many they serve.
+    open: BTreeSet<(usize, InstanceId)>,
     /// Longest waiting first.
     waiting: VecDeque<RequestId>,
     /// Slows down the starts that no request asks for, while instances keep failing.
@@ -214,6 +254,10 @@ pub struct PoolState {
     ahead_due: Option<Duration>,
     /// Whether the latest request had to wait for a start: then there is no time to make way for anything.
     is_behind: bool,
+    load: Load,
+    /// Until when the minimum counts if no request is under way from now on; for [`Scaling::zero_after`].
+    awake_until: Duration,
+    is_asleep: bool,
 }
 
 impl PoolState {
@@ -230,18 +274,24 @@ impl PoolState {
             busy: BTreeMap::new(),
             busy_current: 0,
             surplus: 0,
+            served: 0,
+            open: BTreeSet::new(),
             waiting: VecDeque::new(),
             backoff: Backoff::default(),
             demand: Demand::default(),
             ahead: 0,
             ahead_due: None,
             is_behind: false,
+            load: Load::default(),
+            awake_until: limits.scaling.zero_after.unwrap_or_default(),
+            is_asleep: false,
         }
     }
 
     /// Takes one input and appends what is to be done, in order, to `actions`. `now` is the time since a moment of
     /// the driver's choice and never decreases.
     pub fn apply(&mut self, now: Duration, input: Input, actions: &mut Vec<Action>) {
+        self.stay_awake(now);
         match input {
             Input::RequestArrived(request) => self.request_arrived(request, actions),
             Input::CallerGone(request) => self.waiting.retain(|waiting| *waiting != request),
@@ -264,12 +314,18 @@ impl PoolState {
                 }
             }
             Input::Unused(instance) => self.unused(now, instance, actions),
-            Input::Scaled(instances) => self.scale(instances, actions),
-            Input::PreBoot(instances) => self.pre_boot(instances, actions),
-            Input::Replaced(limits) => self.replaced(limits, actions),
+            Input::Scaled(instances) => self.scale(now, instances, actions),
+            Input::PreBoot(instances) => self.pre_boot(now, instances, actions),
+            Input::Queued(invocations) => self.queued(now, invocations),
+            // It is a load, if anything.
+            Input::ProcessorUsed(_) => {}
+            Input::Replaced(limits) => self.replaced(now, limits, actions),
             Input::Closed => self.close(actions),
             Input::Tick => {}
         }
+        self.stay_awake(now);
+        self.judge_load(now, input);
+        self.fall_asleep(now, actions);
         self.look_ahead(now);
         self.remove_expired(now, actions);
         self.start_wanted(now, actions);
@@ -286,7 +342,8 @@ impl PoolState {
             .ahead_due
             .map(|due| retry_at.map_or(due, |retry| due.max(retry)));
         let less_demand = self.demand.falls_at(self.limits.idle_timeout);
-        let times = [expiry, refill, ahead, less_demand];
+        let load = self.load.next_at().filter(|_| !self.closed);
+        let times = [expiry, refill, ahead, less_demand, load, self.sleeps_at()];
         times.into_iter().flatten().min()
     }
 
@@ -298,12 +355,15 @@ impl PoolState {
             busy: self.busy_current,
             draining: self.busy.len() - self.busy_current,
             waiting: self.waiting.len(),
+            served: self.served,
+            kept: if self.closed { 0 } else { self.floor() },
         }
     }
 
     /// Whether the request waits and an instance is being started that it would get.
     pub fn waits_for_start(&self, request: RequestId) -> bool {
-        let mut served_by_starts = self.waiting.iter().take(self.starting.len());
+        let served_by_starts = self.starting.len().saturating_mul(self.limits.concurrency());
+        let mut served_by_starts = self.waiting.iter().take(served_by_starts);
         served_by_starts.any(|waiting| *waiting == request)
     }
 
@@ -342,13 +402,20 @@ impl PoolState {
     }
 
     fn request_arrived(&mut self, request: RequestId, actions: &mut Vec<Action>) {
+        if self.scaled == Some(0) && self.limits.scaling.zero_after.is_some() {
+            // It was put to sleep by hand, and is wanted again.
+            self.scaled = None;
+        }
         if self.closed {
             actions.push(Action::Reject(request, Rejection::Closed));
         } else if let Some(idle) = self.idle.pop() {
             self.assign(idle.instance, request, false, actions);
+        } else if let Some((_, instance)) = self.open.first().copied() {
+            self.assign(instance, request, false, actions);
         } else {
             // `start_wanted` starts an instance for it where one more is allowed.
-            let without_start = (self.waiting.len() + 1).saturating_sub(self.startable());
+            let startable = self.startable().saturating_mul(self.limits.concurrency());
+            let without_start = (self.waiting.len() + 1).saturating_sub(startable);
             if without_start > self.limits.max_waiting {
                 actions.push(Action::Reject(request, Rejection::QueueFull));
             } else {
@@ -398,13 +465,17 @@ impl PoolState {
         can_be_reset: bool,
         actions: &mut Vec<Action>,
     ) {
-        let Some(busy) = self.no_longer_busy(instance) else {
+        if keep {
+            if self.busy.contains_key(&instance) {
+                self.backoff.worked();
+            }
+        } else if let Some(busy) = self.busy.get_mut(&instance) {
+            busy.has_failed = true;
+        }
+        let Some(busy) = self.served_one(instance, actions) else {
             return;
         };
-        if keep {
-            self.backoff.worked();
-        }
-        if !keep || !self.keeps_idle() || busy != Busy::Current {
+        if busy.has_failed || !self.keeps_idle() || busy.future != Future::Current {
             actions.push(Action::Stop(instance));
         } else if !self.limits.one_invocation {
             self.place(now, instance, false, actions);
@@ -417,32 +488,87 @@ impl PoolState {
     }
 
     fn unused(&mut self, now: Duration, instance: InstanceId, actions: &mut Vec<Action>) {
-        match self.no_longer_busy(instance) {
-            Some(Busy::Current) => self.place(now, instance, false, actions),
-            Some(Busy::Surplus | Busy::Replaced) => actions.push(Action::Stop(instance)),
+        match self.served_one(instance, actions) {
+            Some(busy) if busy.future == Future::Current && !busy.has_failed => {
+                self.place(now, instance, false, actions);
+            }
+            Some(_) => actions.push(Action::Stop(instance)),
             None => {}
+        }
+    }
+
+    /// One of the requests that an instance serves is over. The instance, if that was the last one; otherwise its place is
+    /// for the request that has waited longest.
+    fn served_one(&mut self, instance: InstanceId, actions: &mut Vec<Action>) -> Option<Busy> {
+        let before = *self.busy.get(&instance)?;
+        if before.served <= 1 {
+            return self.no_longer_busy(instance);
+        }
+        self.served -= 1;
+        self.change_busy(instance, |busy| busy.served -= 1);
+        self.fill(actions);
+        None
+    }
+
+    /// Gives places of busy instances to requests that wait.
+    fn fill(&mut self, actions: &mut Vec<Action>) {
+        while let Some((_, instance)) = self.open.first().copied() {
+            let Some(request) = self.waiting.pop_front() else {
+                break;
+            };
+            self.assign(instance, request, false, actions);
         }
     }
 
     fn no_longer_busy(&mut self, instance: InstanceId) -> Option<Busy> {
         let busy = self.busy.remove(&instance)?;
-        self.busy_current -= usize::from(busy != Busy::Replaced);
-        self.surplus -= usize::from(busy == Busy::Surplus);
+        self.open.remove(&(busy.served, instance));
+        self.served -= busy.served;
+        self.busy_current -= usize::from(busy.future != Future::Replaced);
+        self.surplus -= usize::from(busy.future == Future::Surplus);
         Some(busy)
+    }
+
+    /// Changes what is known of a busy instance, and whether it may take another request.
+    fn change_busy(&mut self, instance: InstanceId, change: impl FnOnce(&mut Busy)) {
+        let concurrency = self.limits.concurrency();
+        let Some(busy) = self.busy.get_mut(&instance) else {
+            return;
+        };
+        self.open.remove(&(busy.served, instance));
+        change(busy);
+        let is_open = busy.future == Future::Current && !busy.has_failed && busy.served < concurrency;
+        if is_open {
+            self.open.insert((busy.served, instance));
+        }
     }
 
     /// Finds work for an instance of the current version that has none; `started` says whether it is a new one.
     fn place(&mut self, now: Duration, instance: InstanceId, started: bool, actions: &mut Vec<Action>) {
-        match self.waiting.pop_front() {
-            Some(request) => self.assign(instance, request, started, actions),
-            None => self.idle.push(Idle { instance, since: now }),
+        let free = self.limits.concurrency().min(self.waiting.len());
+        for _ in 0..free {
+            if let Some(request) = self.waiting.pop_front() {
+                self.assign(instance, request, started, actions);
+            }
+        }
+        if free == 0 {
+            self.idle.push(Idle { instance, since: now });
         }
     }
 
     fn assign(&mut self, instance: InstanceId, request: RequestId, cold: bool, actions: &mut Vec<Action>) {
         self.is_behind = cold;
-        self.busy.insert(instance, Busy::Current);
-        self.busy_current += 1;
+        self.served += 1;
+        if !self.busy.contains_key(&instance) {
+            self.busy_current += 1;
+            let busy = Busy {
+                served: 0,
+                has_failed: false,
+                future: Future::Current,
+            };
+            self.busy.insert(instance, busy);
+        }
+        self.change_busy(instance, |busy| busy.served += 1);
         actions.push(Action::Assign {
             instance,
             request,
@@ -450,16 +576,76 @@ impl PoolState {
         });
     }
 
-    fn scale(&mut self, instances: u32, actions: &mut Vec<Action>) {
+    /// The function is wanted: it does not fall asleep before its time has passed once more.
+    fn wake_up(&mut self, now: Duration) {
+        if let Some(after) = self.limits.scaling.zero_after {
+            self.awake_until = now.saturating_add(after);
+            self.is_asleep = false;
+        }
+    }
+
+    /// As long as a request is under way the function is wanted.
+    fn stay_awake(&mut self, now: Duration) {
+        if self.served > 0 || !self.waiting.is_empty() {
+            self.wake_up(now);
+        }
+    }
+
+    /// When nothing is kept any more if no request comes.
+    fn sleeps_at(&self) -> Option<Duration> {
+        let is_wanted = self.served > 0 || !self.waiting.is_empty();
+        let may_sleep = self.limits.scaling.zero_after.is_some() && !self.closed;
+        (may_sleep && !is_wanted && !self.is_asleep).then_some(self.awake_until)
+    }
+
+    /// Stops everything once the function was not wanted for long enough.
+    fn fall_asleep(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if self.sleeps_at().is_none_or(|at| at > now) {
+            return;
+        }
+        self.is_asleep = true;
+        self.demand = Demand::default();
+        self.retire_all(actions);
+    }
+
+    fn judge_load(&mut self, now: Duration, input: Input) {
+        let Some(target) = self.limits.scaling.target.filter(|_| !self.closed) else {
+            self.load = Load::default();
+            return;
+        };
+        match (target.kind, input) {
+            (LoadKind::RequestsPerSecond, Input::RequestArrived(_)) => self.load.count(now),
+            (LoadKind::Processor, Input::ProcessorUsed(used)) => self.load.use_processor(now, used),
+            (LoadKind::InFlight, _) => self.load.set_level(now, self.served + self.waiting.len()),
+            _ => {}
+        }
+        self.load.judge(now, &self.limits.scaling);
+    }
+
+    fn queued(&mut self, now: Duration, invocations: usize) {
+        let target = self.limits.scaling.target;
+        if !self.closed && target.is_some_and(|target| target.kind == LoadKind::Queued) {
+            self.load.set_level(now, invocations);
+            if invocations > 0 {
+                self.wake_up(now);
+            }
+        }
+    }
+
+    fn scale(&mut self, now: Duration, instances: u32, actions: &mut Vec<Action>) {
         if self.closed {
             return;
         }
         self.scaled = Some(instances);
+        if instances > 0 {
+            self.wake_up(now);
+        }
         // Whoever scales knows better than what was seen so far, and deserves a fresh chance.
         self.demand = Demand::default();
+        self.load = Load::default();
         self.backoff = Backoff::default();
         let floor = self.floor();
-        while self.live() > floor && self.coming() > self.waiting.len() {
+        while self.live() > floor && self.coming() > self.needed() {
             let latest = self.starting.pop_back().or_else(|| self.resetting.pop_back());
             actions.extend(latest.map(Action::Stop));
         }
@@ -468,21 +654,37 @@ impl PoolState {
         }
         let mut surplus = self.live().saturating_sub(floor).min(self.busy_current);
         self.surplus = surplus;
-        for busy in self.busy.values_mut().filter(|busy| **busy != Busy::Replaced) {
-            *busy = if surplus > 0 { Busy::Surplus } else { Busy::Current };
+        let current = self
+            .busy
+            .iter()
+            .filter(|(_, busy)| busy.future != Future::Replaced);
+        for instance in current.map(|(instance, _)| *instance).collect::<Vec<_>>() {
+            let future = if surplus > 0 {
+                Future::Surplus
+            } else {
+                Future::Current
+            };
             surplus = surplus.saturating_sub(1);
+            self.change_busy(instance, |busy| busy.future = future);
         }
+        self.fill(actions);
     }
 
-    fn pre_boot(&mut self, instances: usize, actions: &mut Vec<Action>) {
+    fn pre_boot(&mut self, now: Duration, instances: usize, actions: &mut Vec<Action>) {
+        if instances > 0 {
+            self.wake_up(now);
+        }
         for _ in 0..instances.min(self.room()) {
             self.start(actions);
         }
     }
 
-    fn replaced(&mut self, limits: PoolLimits, actions: &mut Vec<Action>) {
+    fn replaced(&mut self, now: Duration, limits: PoolLimits, actions: &mut Vec<Action>) {
         self.limits = limits;
         self.scaled = None;
+        self.is_asleep = false;
+        self.wake_up(now);
+        self.load = Load::default();
         self.retire_all(actions);
         // A new version deserves a fresh chance.
         self.backoff = Backoff::default();
@@ -502,20 +704,35 @@ impl PoolState {
         actions.extend(self.resetting.drain(..).map(Action::Stop));
         actions.extend(self.idle.drain(..).map(|idle| Action::Stop(idle.instance)));
         for busy in self.busy.values_mut() {
-            *busy = Busy::Replaced;
+            busy.future = Future::Replaced;
         }
+        self.open.clear();
         (self.busy_current, self.surplus) = (0, 0);
     }
 
     /// Instances that are kept started whether there is demand or not.
     fn floor(&self) -> usize {
-        let floor = self.scaled.unwrap_or(self.limits.min_instances) as usize;
-        floor.min(self.maximum())
+        if self.is_asleep {
+            return 0;
+        }
+        let least = u32::from(self.limits.scaling.zero_after.is_some());
+        let floor = self.scaled.unwrap_or(self.limits.min_instances.max(least)) as usize;
+        floor.max(self.load.wanted()).min(self.maximum())
+    }
+
+    /// Requests that will have an instance once those that are coming are ready.
+    fn expected(&self) -> usize {
+        self.coming().saturating_mul(self.limits.concurrency())
+    }
+
+    /// Instances that the waiting requests will take.
+    fn needed(&self) -> usize {
+        self.waiting.len().div_ceil(self.limits.concurrency())
     }
 
     /// Instances that are, or will be, there for requests that have not come yet.
     fn spare(&self) -> usize {
-        self.idle.len() + self.coming().saturating_sub(self.waiting.len())
+        self.idle.len() + self.coming().saturating_sub(self.needed())
     }
 
     /// Decides how many instances are to be there for requests that have not come yet.
@@ -557,12 +774,12 @@ impl PoolState {
     /// Starts an instance for every waiting request that has none coming, and those that the minimum and the expected
     /// demand ask for.
     fn start_wanted(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        while self.coming() < self.waiting.len() && self.live() < self.limits.max_instances() {
+        while self.expected() < self.waiting.len() && self.live() < self.limits.max_instances() {
             self.start(actions);
         }
         let may_retry = self.backoff.allows(now);
         if may_retry {
-            let under_way = self.starting.len().saturating_sub(self.waiting.len());
+            let under_way = self.starting.len().saturating_sub(self.needed());
             for _ in 0..self.below_floor().min(STARTS_MAX.saturating_sub(under_way)) {
                 self.start(actions);
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spore_pool::{AboveMaximum, AcquireError, Pool, PoolLimits, PoolStatus, PreBootError};
+use spore_pool::{AboveMaximum, AcquireError, Pool, PoolLimits, PoolStatus, PreBootError, Scaling};
 use spore_sandbox::fake::{FakeFunction, FakeSandbox};
 use spore_sandbox::{Awaited, InstanceSpec, LogLine, LogSink, Root, StartError, StopReason};
 
@@ -22,6 +22,7 @@ fn template(program: &str) -> InstanceSpec {
         is_reset: false,
         serves_runtime_api: false,
         isolation: None,
+        sandbox: spore_sandbox::SandboxKind::Unikernel,
         egress: Vec::new(),
         function: "hello".to_owned(),
         instance: String::new(),
@@ -31,6 +32,7 @@ fn template(program: &str) -> InstanceSpec {
         environment: Vec::new(),
         port: 8080,
         command: None,
+        unikernel: None,
         memory_bytes: 1 << 27,
         processor_millis: 1000,
         ready_timeout: Duration::from_secs(10),
@@ -46,6 +48,12 @@ const LIMITS: PoolLimits = PoolLimits {
     max_waiting: 1,
     idle_timeout: Duration::from_secs(60),
     one_invocation: false,
+    concurrency: 1,
+    scaling: Scaling {
+        target: None,
+        down_window: Duration::ZERO,
+        zero_after: None,
+    },
 };
 
 fn pool(sandbox: &FakeSandbox, limits: PoolLimits) -> Pool<u32> {
@@ -83,9 +91,44 @@ async fn instance_and_connection_are_kept_for_the_next_invocation() {
         pool.status(),
         PoolStatus {
             busy: 1,
+            served: 1,
             ..PoolStatus::default()
         }
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_is_shared_as_far_as_allowed_and_stopped_for_the_reason_of_the_first_that_failed() {
+    let sandbox = echo();
+    let pool = pool(
+        &sandbox,
+        PoolLimits {
+            concurrency: 3,
+            ..LIMITS
+        },
+    );
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
+        lease.instance();
+        leases.push(lease);
+    }
+    assert_eq!((sandbox.started(), pool.status().served), (1, 3));
+    leases.remove(0).finish(Some(7));
+    let mut again = pool.acquire(PATIENCE).await.expect("an instance");
+    assert_eq!((again.take_connection(), sandbox.started()), (Some(7), 1));
+    let after = Duration::from_secs(5);
+    leases.remove(0).discard(StopReason::TimedOut { after });
+    settle().await;
+    assert_eq!(sandbox.live().len(), 1, "others are served yet");
+    let elsewhere = pool.acquire(PATIENCE).await.expect("an instance");
+    assert_eq!(sandbox.started(), 2, "it gets no new ones");
+    again.discard(StopReason::CallerGone);
+    leases.remove(0).finish(None);
+    settle().await;
+    assert_eq!(sandbox.stops(), [StopReason::TimedOut { after }]);
+    drop(elsewhere);
+    assert_eq!((pool.status().idle, pool.status().served), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,14 +13,30 @@
 //! its next start: each is executed at least once, and more often only if it was running at such a moment.
 //!
 //! [`Schedule`] has the order in which they run and the bounds, [`RetryPolicy`] what becomes of one that failed; both
-//! are pure. [`Queue`] carries them out: one thread writes, and what comes while it does goes to disk together.
+//! are pure. [`Queue`] carries them out: on this machine's disk, where one thread writes and what comes while it does goes to
+//! disk together, or in a stream of a NATS server, which several daemons may share.
 
+mod disk;
 mod message;
+mod nats;
 mod queue;
 mod retry;
 mod schedule;
 
 pub use message::{Attempt, Message, State};
+pub use nats::{NatsError, NatsOptions};
 pub use queue::{AcceptError, ChangeError, Delivery, Entry, ListQuery, OpenError, Queue};
 pub use retry::{Outcome, RetryPolicy, RetryPolicyError, Verdict};
-pub use schedule::{Full, Limits, Schedule};
+pub use schedule::{Full, Limits, Schedule, Settled};
+
+/// An error and its causes in one line.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,5 +1,7 @@
 //! An invocation as it is kept.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 /// An invocation without its body, which never changes and may be long.
@@ -69,4 +71,10 @@ impl Message {
         self.body_bytes
             + (headers + self.path.len() + self.callback.as_ref().map_or(0, String::len) + 256) as u64
     }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

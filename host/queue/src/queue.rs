@@ -1,29 +1,16 @@
-//! The queue on disk, and who writes to it.
+//! The queue, wherever it is kept.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
-use spore_store::{QueueChange, RecordError, Store};
-use tokio::sync::{Notify, oneshot};
+use spore_store::{RecordError, Store};
 
-use crate::message::{Attempt, Message, State};
-use crate::schedule::{Full, Limits, Schedule};
-
-/// Changes that go to disk together, at most.
-const BATCH_MAX: usize = 512;
-/// Bytes of them, about.
-const BATCH_BYTES_MAX: usize = 16 << 20;
-/// Heads that are read at a time.
-const PAGE: usize = 1024;
-/// Pause before what the disk refused is tried again.
-const DISK_PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait for the next invocation that is due: the wall clock may be set.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+use crate::disk::{self, DiskQueue};
+use crate::message::{Attempt, Message, State, now_ms};
+use crate::nats::{self, NatsError, NatsOptions, NatsQueue};
+use crate::schedule::{Full, Limits};
 
 /// Why the queue of an earlier start could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +32,20 @@ pub enum AcceptError {
     /// It could not be written.
     #[error("the invocation could not be written to the queue")]
     Record(#[source] Arc<RecordError>),
+    /// It is more than the NATS server takes.
+    #[error(
+        "the request is too long for the queue: with its headers it has {bytes} bytes, and the NATS server takes {limit_bytes} \
+         (its setting max_payload)"
+    )]
+    TooLong {
+        /// Bytes that it has.
+        bytes: u64,
+        /// Bytes that there may be.
+        limit_bytes: u64,
+    },
+    /// The NATS server did not say that it has it.
+    #[error("the queue's NATS server has not taken the invocation")]
+    Nats(#[from] NatsError),
     /// The daemon stops.
     #[error("the queue is being closed")]
     Closed,
@@ -68,9 +69,18 @@ pub enum ChangeError {
     /// The disk failed.
     #[error("the queue could not be read or written")]
     Record(#[source] Arc<RecordError>),
+    /// The NATS server has not done it.
+    #[error("the queue's NATS server has not done it")]
+    Nats(#[from] NatsError),
     /// The daemon stops.
     #[error("the queue is being closed")]
     Closed,
+}
+
+pub(crate) fn unknown(call_id: &str) -> ChangeError {
+    ChangeError::Unknown {
+        call_id: call_id.chars().take(100).collect(),
+    }
 }
 
 /// Which invocations are listed.
@@ -84,6 +94,16 @@ pub struct ListQuery {
     pub count: usize,
 }
 
+impl ListQuery {
+    pub(crate) fn wants(&self, message: &Message) -> bool {
+        let is_dead = message.state == State::Dead;
+        self.function
+            .as_ref()
+            .is_none_or(|function| *function == message.function)
+            && self.is_dead.is_none_or(|wanted| wanted == is_dead)
+    }
+}
+
 /// An invocation as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
@@ -94,496 +114,111 @@ pub struct Entry {
     pub is_running: bool,
 }
 
-/// What is done once a change is on disk.
-#[derive(Debug)]
-enum Then {
-    /// It may run.
-    Accepted {
-        call_id: String,
-        due_ms: u64,
-    },
-    /// It waits for its next attempt, or is dead.
-    Updated(State),
-    /// It is waiting, by hand.
-    Hastened,
-    Removed,
-}
-
-struct Command {
-    id: u64,
-    change: QueueChange,
-    then: Then,
-    done: oneshot::Sender<Result<(), Arc<RecordError>>>,
-}
-
-impl Command {
-    fn bytes(&self) -> usize {
-        match &self.change {
-            QueueChange::Put { head, body, .. } => head.len() + body.as_ref().map_or(0, Bytes::len),
-            QueueChange::Remove { .. } => 0,
-        }
-    }
-}
-
-struct Inner {
-    schedule: Schedule,
-    /// Call IDs and numbers; a caller may give several invocations the same one.
-    by_call_id: BTreeSet<(Arc<str>, u64)>,
-    /// Call IDs by number.
-    call_ids: HashMap<u64, Arc<str>>,
-    next_id: u64,
-    /// None once the queue is closed.
-    commands: Option<Sender<Command>>,
-}
-
-struct Shared {
-    inner: Mutex<Inner>,
-    store: Arc<Store>,
-    /// Something may run that could not before.
-    wake: Notify,
-}
-
-impl Inner {
-    fn name(&mut self, id: u64, call_id: &str) {
-        let call_id: Arc<str> = call_id.into();
-        self.by_call_id.insert((call_id.clone(), id));
-        self.call_ids.insert(id, call_id);
-    }
-
-    fn remove(&mut self, id: u64) {
-        self.schedule.remove(id);
-        if let Some(call_id) = self.call_ids.remove(&id) {
-            self.by_call_id.remove(&(call_id, id));
-        }
-    }
-}
-
-fn lock(shared: &Shared) -> MutexGuard<'_, Inner> {
-    shared.inner.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Milliseconds since 1970.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn head_of(message: &Message) -> Vec<u8> {
-    // Strings and numbers: there is nothing that could not be encoded.
-    serde_json::to_vec(message).unwrap_or_default()
+/// Where it is kept.
+enum Kept {
+    Disk(DiskQueue),
+    Nats(NatsQueue),
 }
 
 /// The queue. Dropping it closes it: what was not answered is there at the next start.
-pub struct Queue {
-    shared: Arc<Shared>,
-    writer: Option<JoinHandle<()>>,
-}
+pub struct Queue(Kept);
 
 impl Queue {
     /// Opens the queue of a store, with what an earlier start has left in it.
     pub fn open(store: Arc<Store>, limits: Limits) -> Result<Self, OpenError> {
-        let mut inner = Inner {
-            schedule: Schedule::new(limits),
-            by_call_id: BTreeSet::new(),
-            call_ids: HashMap::new(),
-            next_id: 0,
-            commands: None,
-        };
-        loop {
-            let page = store.queue.heads(inner.next_id, PAGE)?;
-            let Some((last, _)) = page.last() else { break };
-            inner.next_id = last + 1;
-            for (id, head) in page {
-                match serde_json::from_slice::<Message>(&head) {
-                    Ok(message) => {
-                        let due_ms = match message.state {
-                            State::Waiting { due_ms } => Some(due_ms),
-                            State::Dead => None,
-                        };
-                        let bytes = message.weight_bytes();
-                        inner.schedule.load(id, &message.function, bytes, due_ms);
-                        inner.name(id, &message.call_id);
-                    }
-                    Err(error) => tracing::error!(
-                        id,
-                        %error,
-                        "an invocation in the queue is not what this version writes: it is left there"
-                    ),
-                }
-            }
-        }
-        let (commands, receiver) = channel();
-        inner.commands = Some(commands);
-        let shared = Arc::new(Shared {
-            inner: Mutex::new(inner),
-            store,
-            wake: Notify::new(),
-        });
-        let writer = {
-            let shared = shared.clone();
-            let named = std::thread::Builder::new().name("spore-queue".to_owned());
-            named
-                .spawn(move || write(&shared, &receiver))
-                .map_err(OpenError::Thread)?
-        };
-        Ok(Self {
-            shared,
-            writer: Some(writer),
-        })
+        Ok(Self(Kept::Disk(DiskQueue::open(store, limits)?)))
     }
 
-    /// Accepts an invocation: when this returns, it is on disk. Goes on if it is dropped before.
+    /// Opens the queue of a NATS server, which other daemons may share. The server need not be there yet.
+    pub async fn open_nats(options: NatsOptions, limits: Limits) -> Self {
+        Self(Kept::Nats(NatsQueue::open(options, limits).await))
+    }
+
+    /// Accepts an invocation: when this returns, it is kept. Goes on if it is dropped before.
     pub async fn accept(&self, message: Message, body: Bytes) -> Result<(), AcceptError> {
-        let done = {
-            let mut inner = lock(&self.shared);
-            let commands = inner.commands.clone().ok_or(AcceptError::Closed)?;
-            let id = inner.next_id;
-            inner
-                .schedule
-                .reserve(id, &message.function, message.weight_bytes())?;
-            inner.next_id += 1;
-            let (done, receiver) = oneshot::channel();
-            let command = Command {
-                id,
-                change: QueueChange::Put {
-                    id,
-                    head: head_of(&message),
-                    body: Some(body),
-                },
-                then: Then::Accepted {
-                    call_id: message.call_id,
-                    due_ms: message.accepted_ms,
-                },
-                done,
-            };
-            // In the order of their numbers, since the lock is held.
-            commands.send(command).map_err(|_| AcceptError::Closed)?;
-            receiver
-        };
-        done.await
-            .map_err(|_| AcceptError::Closed)?
-            .map_err(AcceptError::Record)
+        match &self.0 {
+            Kept::Disk(queue) => queue.accept(message, body).await,
+            Kept::Nats(queue) => queue.accept(message, body).await,
+        }
     }
 
-    /// The next invocation, when it is due and its function may run one more. One task at a time asks.
-    pub async fn next(&self) -> Delivery {
-        loop {
-            let now_ms = now_ms();
-            let (id, due_ms) = {
-                let mut inner = lock(&self.shared);
-                (inner.schedule.next(now_ms), inner.schedule.next_due_ms())
-            };
-            let Some(id) = id else {
-                let until_due = due_ms.map(|due_ms| Duration::from_millis(due_ms.saturating_sub(now_ms)));
-                let pause = until_due.map_or(WAIT_MAX, |until_due| until_due.min(WAIT_MAX));
-                let _ = tokio::time::timeout(pause, self.shared.wake.notified()).await;
-                continue;
-            };
-            let running = Running {
-                shared: self.shared.clone(),
-                id,
-                has_ended: false,
-            };
-            let shared = self.shared.clone();
-            let read = tokio::task::spawn_blocking(move || shared.store.queue.get(id)).await;
-            match read {
-                Ok(Ok(Some((head, body)))) => match serde_json::from_slice(&head) {
-                    Ok(message) => {
-                        return Delivery {
-                            message,
-                            body,
-                            running,
-                        };
-                    }
-                    Err(error) => tracing::error!(id, %error, "an invocation in the queue is damaged"),
-                },
-                // It was dropped at this moment.
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) => {
-                    tracing::error!(
-                        error = &error as &dyn std::error::Error,
-                        "the queue cannot be read"
-                    );
-                    running.again(now_ms + DISK_PAUSE.as_millis() as u64);
-                    continue;
-                }
-                Err(error) => tracing::error!(%error, "a task of the queue was lost"),
-            }
-            running.forget();
-        }
+    /// The turn of the next invocation, when it is due and its function may run one more. One task at a time asks. What
+    /// another daemon has accepted is taken only if `is_deployed` says that its function is known here.
+    pub async fn next(&self, is_deployed: impl Fn(&str) -> bool) -> Turn {
+        Turn(match &self.0 {
+            Kept::Disk(queue) => Running::Disk(queue.next().await),
+            Kept::Nats(queue) => Running::Nats(queue.next(is_deployed).await),
+        })
     }
 
     /// Invocations, the oldest first.
     pub async fn list(&self, query: ListQuery) -> Result<Vec<Entry>, ChangeError> {
-        let shared = self.shared.clone();
-        let list = move || {
-            let (mut found, mut from) = (Vec::new(), 0);
-            loop {
-                let page = shared.store.queue.heads(from, PAGE)?;
-                let Some((last, _)) = page.last() else { break };
-                from = last + 1;
-                for (id, head) in page {
-                    let Ok(message) = serde_json::from_slice::<Message>(&head) else {
-                        continue;
-                    };
-                    let is_wanted = query
-                        .function
-                        .as_ref()
-                        .is_none_or(|function| *function == message.function)
-                        && query
-                            .is_dead
-                            .is_none_or(|is_dead| is_dead == (message.state == State::Dead));
-                    if is_wanted {
-                        let is_running = lock(&shared).schedule.is_running(id);
-                        found.push(Entry { message, is_running });
-                    }
-                    if found.len() >= query.count {
-                        return Ok(found);
-                    }
-                }
-            }
-            Ok(found)
-        };
-        blocking(list).await
+        match &self.0 {
+            Kept::Disk(queue) => queue.list(query).await,
+            Kept::Nats(queue) => queue.list(query).await,
+        }
     }
 
     /// The invocations with a call ID, and their bodies; at least one.
     pub async fn find(&self, call_id: &str) -> Result<Vec<(Entry, Bytes)>, ChangeError> {
-        let ids = self.numbers(call_id)?;
-        let shared = self.shared.clone();
-        let find = move || {
-            let mut found = Vec::new();
-            for id in ids {
-                let Some((head, body)) = shared.store.queue.get(id)? else {
-                    continue;
-                };
-                if let Ok(message) = serde_json::from_slice(&head) {
-                    let is_running = lock(&shared).schedule.is_running(id);
-                    found.push((Entry { message, is_running }, body));
-                }
-            }
-            Ok(found)
-        };
-        let found = blocking(find).await?;
-        if found.is_empty() {
-            return Err(unknown(call_id));
+        match &self.0 {
+            Kept::Disk(queue) => queue.find(call_id).await,
+            Kept::Nats(queue) => queue.find(call_id).await,
         }
-        Ok(found)
     }
 
     /// Tries an invocation again now, with all its attempts: a dead one, or one that waits.
     pub async fn retry(&self, call_id: &str) -> Result<(), ChangeError> {
-        for id in self.numbers(call_id)? {
-            let shared = self.shared.clone();
-            let read = blocking(move || shared.store.queue.get(id)).await?;
-            let Some(mut message) = read.and_then(|(head, _)| serde_json::from_slice::<Message>(&head).ok())
-            else {
-                continue;
-            };
-            if lock(&self.shared).schedule.is_running(id) {
-                return Err(ChangeError::Running {
-                    call_id: call_id.to_owned(),
-                });
-            }
-            message.attempts = 0;
-            message.state = State::Waiting { due_ms: now_ms() };
-            let change = QueueChange::Put {
-                id,
-                head: head_of(&message),
-                body: None,
-            };
-            self.shared.change(id, change, Then::Hastened).await?;
+        match &self.0 {
+            Kept::Disk(queue) => queue.retry(call_id).await,
+            Kept::Nats(queue) => queue.retry(call_id).await,
         }
-        Ok(())
     }
 
     /// Drops an invocation. One that is running comes to the end of its attempt, and is not tried again.
     pub async fn remove(&self, call_id: &str) -> Result<(), ChangeError> {
-        for id in self.numbers(call_id)? {
-            self.shared
-                .change(id, QueueChange::Remove { id }, Then::Removed)
-                .await?;
+        match &self.0 {
+            Kept::Disk(queue) => queue.remove(call_id).await,
+            Kept::Nats(queue) => queue.remove(call_id).await,
         }
-        Ok(())
     }
 
     /// How many of a function there are: waiting, running, dead.
     #[must_use]
     pub fn counts(&self, function: &str) -> (usize, usize, usize) {
-        lock(&self.shared).schedule.counts(function)
-    }
-
-    fn numbers(&self, call_id: &str) -> Result<Vec<u64>, ChangeError> {
-        let inner = lock(&self.shared);
-        let wanted: Arc<str> = call_id.into();
-        let range = inner.by_call_id.range((wanted.clone(), 0)..=(wanted, u64::MAX));
-        let numbers: Vec<u64> = range.map(|(_, id)| *id).collect();
-        if numbers.is_empty() {
-            return Err(unknown(call_id));
-        }
-        Ok(numbers)
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        lock(&self.shared).commands = None;
-        if let Some(writer) = self.writer.take() {
-            // What it was given goes to disk first.
-            let _ = writer.join();
+        match &self.0 {
+            Kept::Disk(queue) => queue.counts(function),
+            Kept::Nats(queue) => queue.counts(function),
         }
     }
 }
 
-fn unknown(call_id: &str) -> ChangeError {
-    ChangeError::Unknown {
-        call_id: call_id.chars().take(100).collect(),
-    }
+enum Running {
+    Disk(disk::Running),
+    Nats(nats::Running),
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RecordError> + Send + 'static,
-) -> Result<T, ChangeError> {
-    let result = tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ChangeError::Closed)?;
-    result.map_err(|error| ChangeError::Record(Arc::new(error)))
-}
+/// The right to run an invocation that is not read yet. Dropping it lets the invocation wait again.
+pub struct Turn(Running);
 
-impl Shared {
-    /// Has a change written.
-    async fn change(&self, id: u64, change: QueueChange, then: Then) -> Result<(), ChangeError> {
-        let (done, receiver) = oneshot::channel();
-        let commands = lock(self).commands.clone().ok_or(ChangeError::Closed)?;
-        let command = Command {
-            id,
-            change,
-            then,
-            done,
+impl Turn {
+    /// Begins to run it; none if it is gone, or another daemon was faster.
+    pub async fn begin(self) -> Option<Delivery> {
+        let (message, body, running) = match self.0 {
+            Running::Disk(running) => {
+                let (message, body, running) = running.begin().await?;
+                (message, body, Running::Disk(running))
+            }
+            Running::Nats(running) => {
+                let (message, body, running) = running.begin().await?;
+                (message, body, Running::Nats(running))
+            }
         };
-        commands.send(command).map_err(|_| ChangeError::Closed)?;
-        let written = receiver.await.map_err(|_| ChangeError::Closed)?;
-        written.map_err(ChangeError::Record)
-    }
-
-    /// Has the numbers removed that are one too many; nobody waits for it.
-    fn drop_excess(&self, inner: &Inner, excess: &[u64]) {
-        for id in excess {
-            let call_id = inner.call_ids.get(id).map_or("", |call_id| call_id);
-            tracing::warn!(
-                call_id,
-                "the oldest dead invocation goes, since there are too many"
-            );
-            let command = Command {
-                id: *id,
-                change: QueueChange::Remove { id: *id },
-                then: Then::Removed,
-                done: oneshot::channel().0,
-            };
-            if let Some(commands) = &inner.commands {
-                let _ = commands.send(command);
-            }
-        }
-    }
-
-    /// What follows once a change is on disk.
-    fn carry_out(&self, inner: &mut Inner, id: u64, then: Then) {
-        match then {
-            Then::Accepted { call_id, due_ms } => {
-                inner.name(id, &call_id);
-                inner.schedule.accepted(id, due_ms);
-            }
-            Then::Updated(State::Waiting { due_ms }) => inner.schedule.again(id, due_ms),
-            Then::Updated(State::Dead) => {
-                let excess = inner.schedule.bury(id);
-                self.drop_excess(inner, &excess);
-            }
-            Then::Hastened => drop(inner.schedule.hasten(id, now_ms())),
-            Then::Removed => inner.remove(id),
-        }
-    }
-}
-
-/// Writes what comes, together what comes together, until nobody can send any more.
-fn write(shared: &Shared, commands: &Receiver<Command>) {
-    while let Ok(first) = commands.recv() {
-        let mut bytes = first.bytes();
-        let mut batch = vec![first];
-        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
-            let Ok(command) = commands.try_recv() else { break };
-            bytes += command.bytes();
-            batch.push(command);
-        }
-        write_batch(shared, batch);
-        shared.wake.notify_one();
-    }
-}
-
-fn write_batch(shared: &Shared, batch: Vec<Command>) {
-    let (changes, rest): (Vec<_>, Vec<_>) = batch
-        .into_iter()
-        .filter(|command| {
-            // One that was dropped while it ran must not come back.
-            let updates = matches!(command.then, Then::Updated(_) | Then::Hastened);
-            !updates || lock(shared).schedule.knows(command.id)
+        Some(Delivery {
+            message,
+            body,
+            running,
         })
-        .map(|command| (command.change, (command.id, command.then, command.done)))
-        .unzip();
-    let written = shared.store.queue.apply(&changes).map_err(Arc::new);
-    if let Err(error) = &written {
-        tracing::error!(
-            error = &**error as &dyn std::error::Error,
-            "the queue cannot be written"
-        );
-    }
-    let mut inner = lock(shared);
-    for (id, then, done) in rest {
-        match (&written, then) {
-            (Ok(()), then) => shared.carry_out(&mut inner, id, then),
-            (Err(_), Then::Accepted { .. }) => inner.schedule.remove(id),
-            // Whoever asked for it hears of it.
-            (Err(_), _) => {}
-        }
-        // The one who asked may have gone.
-        let _ = done.send(written.clone());
-    }
-}
-
-/// The right to run an invocation; without another word it waits again.
-struct Running {
-    shared: Arc<Shared>,
-    id: u64,
-    has_ended: bool,
-}
-
-impl Running {
-    fn again(mut self, due_ms: u64) {
-        self.has_ended = true;
-        lock(&self.shared).schedule.again(self.id, due_ms);
-        self.shared.wake.notify_one();
-    }
-
-    /// There is nothing to run.
-    fn forget(mut self) {
-        self.has_ended = true;
-        lock(&self.shared).remove(self.id);
-    }
-
-    /// Has its end written, until the disk takes it.
-    async fn end(mut self, change: impl Fn() -> QueueChange, then: impl Fn() -> Then) {
-        while let Err(ChangeError::Record(_)) = self.shared.change(self.id, change(), then()).await {
-            tokio::time::sleep(DISK_PAUSE).await;
-        }
-        self.has_ended = true;
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if !self.has_ended {
-            lock(&self.shared).schedule.again(self.id, now_ms());
-            self.shared.wake.notify_one();
-        }
     }
 }
 
@@ -599,16 +234,18 @@ pub struct Delivery {
 impl Delivery {
     /// It has run, and what is left does not concern its function: another one may run.
     pub fn release(&self) {
-        lock(&self.running.shared).schedule.release(self.running.id);
-        self.running.shared.wake.notify_one();
+        match &self.running {
+            Running::Disk(running) => running.release(),
+            Running::Nats(running) => running.release(),
+        }
     }
 
-    /// It was answered. Returns when that is on disk; until then it counts as running.
+    /// It was answered. Returns when that is kept; until then it counts as running.
     pub async fn answered(self) {
-        let id = self.running.id;
-        self.running
-            .end(|| QueueChange::Remove { id }, || Then::Removed)
-            .await;
+        match self.running {
+            Running::Disk(running) => running.answered().await,
+            Running::Nats(running) => running.answered().await,
+        }
     }
 
     /// This attempt failed; another one follows after the pause.
@@ -630,12 +267,9 @@ impl Delivery {
         message.attempts += 1;
         message.last = Some(attempt);
         message.state = state;
-        let (id, head) = (running.id, head_of(&message));
-        let change = || QueueChange::Put {
-            id,
-            head: head.clone(),
-            body: None,
-        };
-        running.end(change, || Then::Updated(state)).await;
+        match running {
+            Running::Disk(running) => running.update(&message).await,
+            Running::Nats(running) => running.update(&message).await,
+        }
     }
 }

@@ -58,6 +58,22 @@ enum Place {
     Running,
     /// It has run; what follows is not its function's work.
     Finishing,
+    /// Another daemon runs it.
+    Elsewhere,
+    Dead,
+}
+
+/// Where an invocation belongs that nobody here runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It waits.
+    Waiting {
+        /// Until when, in milliseconds since 1970.
+        due_ms: u64,
+    },
+    /// Another daemon runs it: it takes no place here.
+    Elsewhere,
+    /// It is dead.
     Dead,
 }
 
@@ -76,13 +92,14 @@ struct Lane {
     waiting: BTreeSet<(u64, u64)>,
     running: usize,
     finishing: usize,
+    elsewhere: usize,
     /// The oldest first.
     dead: BTreeSet<u64>,
 }
 
 impl Lane {
     fn alive(&self) -> usize {
-        self.accepting + self.waiting.len() + self.running + self.finishing
+        self.accepting + self.waiting.len() + self.running + self.finishing + self.elsewhere
     }
 
     fn is_empty(&self) -> bool {
@@ -223,6 +240,15 @@ impl Schedule {
         lane.map_or_else(Vec::new, |lane| lane.dead.iter().take(excess).copied().collect())
     }
 
+    /// One that is on disk belongs here, whatever was thought of it before.
+    pub fn settle(&mut self, id: u64, settled: Settled) {
+        self.change(id, |_| match settled {
+            Settled::Waiting { due_ms } => Place::Waiting { due_ms },
+            Settled::Elsewhere => Place::Elsewhere,
+            Settled::Dead => Place::Dead,
+        });
+    }
+
     /// A dead or waiting one is due now; says whether it was one.
     pub fn hasten(&mut self, id: u64, now_ms: u64) -> bool {
         let mut is_due = false;
@@ -259,11 +285,17 @@ impl Schedule {
         self.items.contains_key(&id)
     }
 
-    /// Whether it is running, or being finished.
+    /// Whether it is running, or being finished, here or elsewhere.
     #[must_use]
     pub fn is_running(&self, id: u64) -> bool {
         let item = self.items.get(&id);
-        item.is_some_and(|item| matches!(item.place, Place::Running | Place::Finishing))
+        item.is_some_and(|item| matches!(item.place, Place::Running | Place::Finishing | Place::Elsewhere))
+    }
+
+    /// Whether it is dead.
+    #[must_use]
+    pub fn is_dead(&self, id: u64) -> bool {
+        self.items.get(&id).is_some_and(|item| item.place == Place::Dead)
     }
 
     /// How many of a function there are: waiting or being accepted, running, dead.
@@ -273,7 +305,7 @@ impl Schedule {
         lane.map_or((0, 0, 0), |lane| {
             (
                 lane.accepting + lane.waiting.len(),
-                lane.running + lane.finishing,
+                lane.running + lane.finishing + lane.elsewhere,
                 lane.dead.len(),
             )
         })
@@ -301,6 +333,7 @@ fn put(lane: &mut Lane, id: u64, place: Place) {
         Place::Waiting { due_ms } => drop(lane.waiting.insert((due_ms, id))),
         Place::Running => lane.running += 1,
         Place::Finishing => lane.finishing += 1,
+        Place::Elsewhere => lane.elsewhere += 1,
         Place::Dead => drop(lane.dead.insert(id)),
     }
 }
@@ -311,6 +344,7 @@ fn take(lane: &mut Lane, id: u64, place: Place) {
         Place::Waiting { due_ms } => drop(lane.waiting.remove(&(due_ms, id))),
         Place::Running => lane.running -= 1,
         Place::Finishing => lane.finishing -= 1,
+        Place::Elsewhere => lane.elsewhere -= 1,
         Place::Dead => drop(lane.dead.remove(&id)),
     }
 }
@@ -390,6 +424,25 @@ mod tests {
         schedule.again(0, 9);
         schedule.remove(1);
         assert_eq!((schedule.next(0), schedule.counts("a")), (Some(3), (1, 2, 0)));
+    }
+
+    #[test]
+    fn what_others_run_takes_no_place_here() {
+        let mut schedule = Schedule::new(small());
+        for id in 0..4 {
+            schedule.load(id, "a", 1, Some(0));
+        }
+        schedule.settle(0, Settled::Elsewhere);
+        schedule.settle(1, Settled::Elsewhere);
+        assert!(schedule.is_running(0) && schedule.counts("a") == (2, 2, 0));
+        assert_eq!((schedule.next(0), schedule.next(0)), (Some(2), Some(3)));
+        assert_eq!(schedule.reserve(4, "a", 1), Err(Full::Function { messages: 4 }));
+        schedule.settle(0, Settled::Waiting { due_ms: 7 });
+        schedule.settle(1, Settled::Dead);
+        // It was taken over while it ran here.
+        schedule.settle(2, Settled::Elsewhere);
+        assert_eq!((schedule.counts("a"), schedule.is_dead(1)), ((1, 2, 1), true));
+        assert_eq!((schedule.next(6), schedule.next(7)), (None, Some(0)));
     }
 
     #[test]

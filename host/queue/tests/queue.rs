@@ -1,16 +1,106 @@
-//! The queue on a real disk.
+//! The queue on a real disk, and on a real NATS server.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use spore_queue::{AcceptError, Attempt, ChangeError, Full, Limits, ListQuery, Message, Queue, State};
+use spore_nats::{Address, Connection};
+use spore_queue::{
+    AcceptError, Attempt, ChangeError, Delivery, Full, Limits, ListQuery, Message, NatsOptions, Queue, State,
+};
 use spore_store::Store;
+use spore_test_harness::nats::NatsServer;
 
-fn open(directory: &Path, limits: Limits) -> Queue {
-    let store = Store::open(directory).expect("the store can be opened");
-    Queue::open(Arc::new(store), limits).expect("the queue can be opened")
+/// Where a queue is kept, in a test.
+struct Place {
+    directory: tempfile::TempDir,
+    server: Option<NatsServer>,
+}
+
+impl Place {
+    fn disk() -> Option<Self> {
+        Some(Self {
+            directory: tempfile::tempdir().expect("a folder"),
+            server: None,
+        })
+    }
+
+    fn nats() -> Option<Self> {
+        Some(Self {
+            server: Some(NatsServer::start()?),
+            ..Self::disk()?
+        })
+    }
+
+    async fn open(&self, limits: Limits) -> Queue {
+        match &self.server {
+            None => {
+                let store = Store::open(self.directory.path()).expect("the store can be opened");
+                Queue::open(Arc::new(store), limits).expect("the queue can be opened")
+            }
+            Some(server) => open_nats(server, self.directory.path(), limits).await,
+        }
+    }
+
+    /// What a daemon finds that is started after another one was killed.
+    fn after_a_kill(self) -> Self {
+        let directory = tempfile::tempdir().expect("a folder");
+        let file = match self.server {
+            None => "queue.redb",
+            Some(_) => "queue-daemon",
+        };
+        let (from, to) = (self.directory.path().join(file), directory.path().join(file));
+        std::fs::copy(from, to).expect("copied");
+        Self { directory, ..self }
+    }
+}
+
+async fn open_nats(server: &NatsServer, data: &Path, limits: Limits) -> Queue {
+    let address: Address = server.url().parse().expect("an address");
+    let options = NatsOptions {
+        connection: Connection::open(&address, None, 1000).await.expect("it is there"),
+        name: address.name().to_owned(),
+        data: data.to_owned(),
+    };
+    Queue::open_nats(options, limits).await
+}
+
+/// The same tests for each place.
+macro_rules! in_each_place {
+    ($($name:ident),+ $(,)?) => {
+        mod disk {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Place::disk().expect("a folder")).await;
+            })+
+        }
+
+        /// Where no `nats-server` is installed, they say so and pass.
+        mod nats {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                if let Some(place) = super::Place::nats() {
+                    super::$name(place).await;
+                }
+            })+
+        }
+    };
+}
+
+in_each_place![
+    what_was_not_answered_is_there_at_the_next_start,
+    dead_ones_can_be_tried_again_and_dropped,
+    bounds_hold_and_an_unfinished_delivery_waits_again,
+    many_are_accepted_at_a_time,
+];
+
+async fn next(queue: &Queue) -> Delivery {
+    loop {
+        if let Some(delivery) = queue.next(|_| true).await.begin().await {
+            return delivery;
+        }
+    }
 }
 
 fn message(call_id: &str, function: &str, body: &str) -> Message {
@@ -46,26 +136,24 @@ fn failed() -> Attempt {
     }
 }
 
-#[tokio::test]
-async fn what_was_not_answered_is_there_at_the_next_start() {
-    let directory = tempfile::tempdir().expect("a folder");
-    let queue = open(directory.path(), Limits::default());
+async fn what_was_not_answered_is_there_at_the_next_start(place: Place) {
+    let queue = place.open(Limits::default()).await;
     for call_id in ["answered", "failed", "dead", "running", "waiting"] {
         accept(&queue, call_id, "f.ns", call_id)
             .await
             .expect("there is room");
     }
-    let first = queue.next().await;
+    let first = next(&queue).await;
     assert_eq!(
         (first.message.call_id.as_str(), &first.body[..]),
         ("answered", &b"answered"[..])
     );
     first.answered().await;
-    queue.next().await.again(failed(), Duration::ZERO).await;
-    let dead = queue.next().await;
+    next(&queue).await.again(failed(), Duration::ZERO).await;
+    let dead = next(&queue).await;
     assert_eq!(dead.message.call_id, "dead", "the failed one is due later");
     dead.bury(failed()).await;
-    let running = queue.next().await;
+    let running = next(&queue).await;
     assert_eq!(running.message.call_id, "running");
     let list = queue
         .list(ListQuery {
@@ -91,16 +179,11 @@ async fn what_was_not_answered_is_there_at_the_next_start() {
     std::mem::forget(running);
     drop(queue);
 
-    let directory_copy = tempfile::tempdir().expect("a folder");
-    std::fs::copy(
-        directory.path().join("queue.redb"),
-        directory_copy.path().join("queue.redb"),
-    )
-    .expect("copied");
-    let queue = open(directory_copy.path(), Limits::default());
+    let place = place.after_a_kill();
+    let queue = place.open(Limits::default()).await;
     let mut seen = Vec::new();
     for _ in 0..3 {
-        let delivery = queue.next().await;
+        let delivery = next(&queue).await;
         assert_eq!(delivery.body, delivery.message.call_id);
         assert_eq!(delivery.message.headers[0].1, "\u{ff}");
         seen.push((delivery.message.call_id.clone(), delivery.message.attempts));
@@ -120,14 +203,12 @@ async fn what_was_not_answered_is_there_at_the_next_start() {
     assert_eq!((entry.message.last, &body[..]), (Some(failed()), &b"dead"[..]));
 }
 
-#[tokio::test]
-async fn dead_ones_can_be_tried_again_and_dropped() {
-    let directory = tempfile::tempdir().expect("a folder");
-    let queue = open(directory.path(), Limits::default());
+async fn dead_ones_can_be_tried_again_and_dropped(place: Place) {
+    let queue = place.open(Limits::default()).await;
     accept(&queue, "a", "f.ns", "").await.expect("there is room");
-    queue.next().await.bury(failed()).await;
+    next(&queue).await.bury(failed()).await;
     queue.retry("a").await.expect("it is there");
-    let again = queue.next().await;
+    let again = next(&queue).await;
     assert_eq!(
         (again.message.attempts, again.message.last.as_ref()),
         (0, Some(&failed()))
@@ -144,15 +225,13 @@ async fn dead_ones_can_be_tried_again_and_dropped() {
     ));
 }
 
-#[tokio::test]
-async fn bounds_hold_and_an_unfinished_delivery_waits_again() {
-    let directory = tempfile::tempdir().expect("a folder");
+async fn bounds_hold_and_an_unfinished_delivery_waits_again(place: Place) {
     let limits = Limits {
         messages_per_function: 2,
         dead_per_function: 1,
         ..Limits::default()
     };
-    let queue = open(directory.path(), limits);
+    let queue = place.open(limits).await;
     accept(&queue, "a", "f.ns", "").await.expect("there is room");
     accept(&queue, "b", "f.ns", "").await.expect("there is room");
     let refused = accept(&queue, "c", "f.ns", "").await;
@@ -163,10 +242,10 @@ async fn bounds_hold_and_an_unfinished_delivery_waits_again() {
     accept(&queue, "c", "g.ns", "")
         .await
         .expect("that of another function");
-    drop(queue.next().await);
+    drop(next(&queue).await);
     assert_eq!(queue.counts("f.ns"), (2, 0, 0));
     for _ in 0..3 {
-        queue.next().await.bury(failed()).await;
+        next(&queue).await.bury(failed()).await;
     }
     while queue.counts("f.ns") != (0, 0, 1) {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -174,10 +253,8 @@ async fn bounds_hold_and_an_unfinished_delivery_waits_again() {
 }
 
 /// Many callers at a time: their invocations go to disk together, and each is there once.
-#[tokio::test(flavor = "multi_thread")]
-async fn many_are_accepted_at_a_time() {
-    let directory = tempfile::tempdir().expect("a folder");
-    let queue = Arc::new(open(directory.path(), Limits::default()));
+async fn many_are_accepted_at_a_time(place: Place) {
+    let queue = Arc::new(place.open(Limits::default()).await);
     let mut callers = tokio::task::JoinSet::new();
     for caller in 0..50 {
         let queue = queue.clone();
@@ -192,7 +269,7 @@ async fn many_are_accepted_at_a_time() {
     }
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < 1000 {
-        let delivery = queue.next().await;
+        let delivery = next(&queue).await;
         assert!(
             seen.insert(delivery.message.call_id.clone()),
             "{} came twice",

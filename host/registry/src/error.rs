@@ -52,7 +52,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The registry wants to know who asks, or does not let them.
-    #[error("the registry {registry} does not give access to {repository} {}{}", if *has_credentials { "with the credentials that Docker's config.json names" } else { "without credentials: log in (`docker login`) as the user who runs the daemon, or name the folder of a config.json with DOCKER_CONFIG" }, said(message))]
+    #[error("the registry {registry} does not give access to {repository} {}{}", if *has_credentials { "with the credentials that Docker's config.json names" } else { "without credentials: log in (`docker login`), you or the user who runs the daemon, or name the folder of a config.json with DOCKER_CONFIG" }, said(message))]
     Denied {
         /// Where it is.
         registry: String,

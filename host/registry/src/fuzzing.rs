@@ -1,4 +1,4 @@
-//! What the fuzz targets call: the readers of what registries send, and of archives of images.
+//! What the fuzz targets call: the readers of what registries and clients send, and of archives of images.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_RANGE, LOCATION, WWW_AUTHENTICATE};
 
 use crate::authorization::{challenge, token};
+use crate::credentials::ClientCredential;
 use crate::endpoint::Endpoint;
 use crate::layouts::{Layout, push_name};
 use crate::pull::begins_at;
@@ -17,6 +18,13 @@ pub fn answer(header: &[u8], body: &[u8]) -> bool {
     if let Ok(value) = http::HeaderValue::from_bytes(header) {
         for name in [WWW_AUTHENTICATE, CONTENT_RANGE, LOCATION] {
             headers.insert(name, value.clone());
+        }
+        if let Some(written) = ClientCredential::from_header(&value)
+            .ok()
+            .and_then(|read| Some((read.to_header()?, read)))
+        {
+            let again = ClientCredential::from_header(&written.0).expect("what is written can be read");
+            assert!(again == written.1, "and is the same");
         }
     }
     let message = shown(body);

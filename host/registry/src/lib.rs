@@ -5,8 +5,8 @@
 //!   name ──aliases, short names──> HOST/REPOSITORY:TAG ──mirrors──> endpoint (HTTPS; plain HTTP on loopback only)
 //!
 //!   pull:  manifest ──index──> that for linux/amd64 ──> configuration and layers ──> store
-//!                               each blob once for all pulls at a time, from where an earlier try has come to
-//!   push:  blobs that are missing there ──> manifest
+//!                  └─ or all of them     each blob once for all pulls at a time, from where an earlier try has come to
+//!   push:  blobs that are missing there ──> manifest, or manifests and their index, if all of it is stored
 //! ```
 //!
 //! A registry is hostile: what it sends has bounds (manifests, tokens and errors too, which is why this is on hyper and
@@ -32,10 +32,13 @@ use std::sync::{Arc, Mutex};
 
 use spore_store::Digest;
 
+pub use credentials::{ClientCredential, ClientCredentialError, CredentialError, REGISTRY_AUTHENTICATION};
 pub use endpoint::{Endpoint, EndpointError, Mirror};
 pub use error::{RegistryError, RegistryFault};
 pub use layouts::{Layout, LayoutError, LocalBlob, LocalImage, push_name};
-pub use names::{Alias, AliasParseError, RemoteName};
+pub use names::{Alias, AliasParseError, RemoteName, short_repository};
+pub use pull::Platforms;
+pub use push::Pushed;
 
 use transport::Transport;
 
@@ -53,6 +56,8 @@ pub struct RegistryOptions {
 pub struct Registries {
     options: Arc<RegistryOptions>,
     transport: Transport,
+    /// Of whom this is done for.
+    client: Option<Arc<ClientCredential>>,
     /// Held by whoever downloads the blob; others wait and find it stored.
     downloads: Arc<Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>>,
 }
@@ -64,7 +69,17 @@ impl Registries {
         Self {
             options: Arc::new(options),
             transport: Transport::new(),
+            client: None,
             downloads: Arc::default(),
+        }
+    }
+
+    /// The same for a client, whose credential goes before those of the user who runs this, for the registry that it is for.
+    #[must_use]
+    pub fn on_behalf_of(&self, client: ClientCredential) -> Self {
+        Self {
+            client: Some(Arc::new(client)),
+            ..self.clone()
         }
     }
 

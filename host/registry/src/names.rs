@@ -25,15 +25,13 @@ impl RemoteName {
     pub(crate) fn of(reference: &ImageReference, aliases: &[Alias]) -> Self {
         let mut host = reference.host.clone();
         let mut repository = reference.repository.clone();
-        if host.is_none()
-            && let Some(alias) = aliases.iter().find(|alias| alias.name == repository)
+        // Written out, as other tools send them, short names are the same names.
+        if let Some(short) = short_repository(reference)
+            && let Some(alias) = aliases.iter().find(|alias| alias.name == short)
         {
             (host, repository) = (alias.host.clone(), alias.repository.clone());
         }
-        let host = match host.as_deref() {
-            None | Some("index.docker.io" | "registry-1.docker.io") => DEFAULT_HOST.to_owned(),
-            Some(host) => host.to_owned(),
-        };
+        let host = canonical_host(host.as_deref()).to_owned();
         if host == DEFAULT_HOST && !repository.contains('/') {
             repository = format!("{DEFAULT_OWNER}/{repository}");
         }
@@ -48,6 +46,32 @@ impl RemoteName {
     #[must_use]
     pub fn stored_repository(&self) -> String {
         format!("{}/{}", self.host, self.repository)
+    }
+}
+
+/// The registry that is meant: that of short names, or what is named, by the one name that it has here.
+pub(crate) fn canonical_host(host: Option<&str>) -> &str {
+    match host {
+        None | Some("index.docker.io" | "registry-1.docker.io") => DEFAULT_HOST,
+        Some(host) => host,
+    }
+}
+
+/// The repository of a name that is a short one, or one that was written out: `hello` of `hello`, of `docker.io/hello` and of
+/// `docker.io/library/hello`. None for those of other registries.
+#[must_use]
+pub fn short_repository(reference: &ImageReference) -> Option<&str> {
+    let repository = reference.repository.as_str();
+    match reference.host.as_deref() {
+        None => Some(repository),
+        host if canonical_host(host) == DEFAULT_HOST => {
+            let owned = repository.split_once('/');
+            Some(match owned {
+                Some((DEFAULT_OWNER, name)) if !name.contains('/') => name,
+                _ => repository,
+            })
+        }
+        Some(_) => None,
     }
 }
 
@@ -128,6 +152,13 @@ mod tests {
             ("index.docker.io/a/b:1", "docker.io/a/b:1"),
             ("ghcr.io/a/b", "ghcr.io/a/b:latest"),
             ("python:3.11", "localhost:5000/runtimes/python:3.11"),
+            (
+                "docker.io/library/python:3.11",
+                "localhost:5000/runtimes/python:3.11",
+            ),
+            ("docker.io/python", "localhost:5000/runtimes/python:latest"),
+            ("docker.io/team/python", "docker.io/team/python:latest"),
+            ("ghcr.io/library/python", "ghcr.io/library/python:latest"),
             ("base", "docker.io/team/base:latest"),
             ("own", "docker.io/library/debian:latest"),
             ("localhost/python", "localhost/python:latest"),
@@ -138,6 +169,23 @@ mod tests {
             name(&format!("alpine@{digest}")),
             format!("docker.io/library/alpine@{digest}")
         );
+    }
+
+    #[test]
+    fn names_that_were_written_out_are_short_ones() {
+        for (text, short) in [
+            ("hello", Some("hello")),
+            ("library/hello", Some("library/hello")),
+            ("docker.io/hello:1", Some("hello")),
+            ("index.docker.io/library/hello", Some("hello")),
+            ("docker.io/team/hello", Some("team/hello")),
+            ("docker.io/library/team/hello", Some("library/team/hello")),
+            ("ghcr.io/hello", None),
+            ("localhost:5000/library/hello", None),
+        ] {
+            let reference = text.parse().expect(text);
+            assert_eq!(short_repository(&reference), short, "{text}");
+        }
     }
 
     #[test]

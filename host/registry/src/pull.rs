@@ -32,6 +32,8 @@ const CONTENT_DIGEST: &str = "docker-content-digest";
 pub(crate) const LAYERS_MAX: usize = 500;
 /// Most bytes of all blobs of an image.
 pub(crate) const IMAGE_BYTES_MAX: u64 = 8 << 30;
+/// Most images of an index that are transferred with it.
+pub(crate) const INDEX_IMAGES_MAX: usize = 200;
 /// Blobs of an image that are downloaded at a time.
 const BLOBS_AT_A_TIME: usize = 3;
 /// How often a download goes on after it broke off, without any byte in between.
@@ -40,6 +42,16 @@ const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// Bytes that are collected before they are written and hashed in one go.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// What of an index is pulled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Platforms {
+    /// The image for this machine.
+    #[default]
+    Here,
+    /// Every image.
+    All,
+}
 
 /// A manifest as a registry has sent it.
 struct Received {
@@ -61,8 +73,30 @@ impl Registries {
         name: &RemoteName,
         progress: &Arc<Progress>,
     ) -> Result<Digest, RegistryError> {
+        self.pull_platforms(images, name, Platforms::Here, progress).await
+    }
+
+    /// The same, and of an index more than the image for this machine.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub async fn pull_platforms(
+        &self,
+        images: &ImageStore,
+        name: &RemoteName,
+        wanted: Platforms,
+        progress: &Arc<Progress>,
+    ) -> Result<Digest, RegistryError> {
         let session = Session::open(self, name, "pull").await?;
         let top = manifest(&session, &name.selector).await?;
+        if wanted == Platforms::All
+            && let AnyManifest::Index(several) = parse(&top)?
+        {
+            return self
+                .all_of_index(images, &session, name, (top, &several), progress)
+                .await;
+        }
         let mut index = None;
         let mut image = top;
         let mut parsed = parse(&image)?;
@@ -93,6 +127,30 @@ impl Registries {
             })
         };
         tokio::task::spawn_blocking(stored).await?
+    }
+
+    /// Pulls every image of an index, and the index at last.
+    async fn all_of_index(
+        &self,
+        images: &ImageStore,
+        session: &Arc<Session>,
+        name: &RemoteName,
+        (index, several): (Received, &ImageIndex),
+        progress: &Arc<Progress>,
+    ) -> Result<Digest, RegistryError> {
+        if several.manifests().len() > INDEX_IMAGES_MAX {
+            return Err(session.protocol("its index names more than 200 images"));
+        }
+        for descriptor in several.manifests() {
+            let digest = digest_of(descriptor).ok_or_else(|| other_digest(descriptor))?;
+            let image = manifest(session, &Selector::Digest(digest)).await?;
+            let AnyManifest::Image(parts) = parse(&image)? else {
+                return Err(session.protocol("its index leads to another index"));
+            };
+            self.blobs(images, session, &parts, progress).await?;
+            put(images, name, Selector::Digest(digest), image).await?;
+        }
+        put(images, name, name.selector.clone(), index).await
     }
 
     /// Downloads the configuration and the layers.
@@ -136,6 +194,18 @@ impl Registries {
         }
         Ok(())
     }
+}
+
+/// Stores a manifest everything of which is stored.
+async fn put(
+    images: &ImageStore,
+    name: &RemoteName,
+    selector: Selector,
+    manifest: Received,
+) -> Result<Digest, RegistryError> {
+    let (images, repository) = (images.clone(), name.stored_repository());
+    let stored = move || images.put_manifest(&repository, &selector, &manifest.media_type, &manifest.bytes);
+    Ok(tokio::task::spawn_blocking(stored).await??)
 }
 
 fn parse(manifest: &Received) -> Result<AnyManifest, RegistryError> {

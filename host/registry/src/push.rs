@@ -5,6 +5,9 @@
 //!                └───404──> POST uploads/ ──202 Location──> PUT Location?digest= ──201──> done
 //!  then:       PUT manifests/TAG
 //! ```
+//!
+//! Of an index all of whose images are stored, each goes so, under its digest, and the index last. Otherwise only the image for this
+//! platform goes, and the caller is told which are not stored.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,22 +21,47 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
-use spore_store::{AnyManifest, Digest, ImageStore, Manifest, Selector};
+use spore_store::{AnyManifest, Digest, ImageStore, Manifest, Selector, digest_of, platform_of};
 use tokio::sync::mpsc;
 
 use crate::error::RegistryError;
 use crate::names::RemoteName;
-use crate::pull::checked;
+use crate::pull::{INDEX_IMAGES_MAX, checked};
 use crate::session::Session;
 use crate::transport::{Body, full, resolve};
 use crate::{Progress, Registries};
 
 /// Pieces in which a blob is sent, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// Platforms that are named of those that were not pushed, at most.
+const PLATFORMS_SHOWN_MAX: usize = 20;
+
+/// What was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pushed {
+    /// What the name means there now.
+    pub digest: Digest,
+    /// Platforms of the index whose images are not stored: only the one for this machine was pushed. None if all of the image was.
+    pub left_out: Option<String>,
+}
+
+/// An image with all of its parts.
+struct StoredImage {
+    manifest: Manifest,
+    blobs: Vec<(Digest, u64)>,
+}
+
+/// What is to be pushed.
+struct Plan {
+    images: Vec<StoredImage>,
+    /// The one that goes under the name; none if that is the only image's own.
+    index: Option<Manifest>,
+    left_out: Option<String>,
+}
 
 impl Registries {
-    /// Pushes a stored image to another registry. Of an index, the image for this platform is pushed, since the others
-    /// need not be stored.
+    /// Pushes a stored image to another registry: of an index all images, if all are stored, otherwise the one for this
+    /// platform.
     ///
     /// # Errors
     ///
@@ -44,13 +72,16 @@ impl Registries {
         digest: Digest,
         name: &RemoteName,
         progress: &Arc<Progress>,
-    ) -> Result<Digest, RegistryError> {
+    ) -> Result<Pushed, RegistryError> {
         let read = {
             let images = images.clone();
-            move || image_manifest(&images, digest)
+            move || plan(&images, digest)
         };
-        let (manifest, blobs) = tokio::task::spawn_blocking(read).await??;
+        let plan = tokio::task::spawn_blocking(read).await??;
         let session = Session::open(self, name, "pull,push").await?;
+        let mut blobs: Vec<_> = plan.images.iter().flat_map(|image| image.blobs.clone()).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
         progress.expect(blobs.iter().map(|(_, bytes)| bytes).sum());
         for (digest, bytes) in blobs {
             if !is_there(&session, digest).await? {
@@ -58,41 +89,109 @@ impl Registries {
             }
             progress.add(bytes);
         }
-        let reference = match &name.selector {
-            Selector::Tag(tag) => tag.clone(),
-            Selector::Digest(_) => manifest.digest.to_string(),
+        let (last, others) = match (&plan.index, plan.images.as_slice()) {
+            (Some(index), all) => (index, all),
+            (None, [others @ .., last]) => (&last.manifest, others),
+            (None, []) => return Err(missing(digest)),
         };
-        let address = session.address(&format!("manifests/{reference}"))?;
-        let kind = HeaderValue::try_from(&manifest.media_type).map_err(http::Error::from)?;
-        let body = || full(manifest.bytes.clone());
-        let response = session
-            .send(Method::PUT, &address, &[(CONTENT_TYPE, kind)], &body)
-            .await?;
-        if !response.status().is_success() {
-            return Err(session.failure(response, "the repository").await);
+        for image in others {
+            let own = Selector::Digest(image.manifest.digest);
+            put(&session, &image.manifest, &own).await?;
         }
-        Ok(manifest.digest)
+        put(&session, last, &name.selector).await?;
+        Ok(Pushed {
+            digest: last.digest,
+            left_out: plan.left_out,
+        })
     }
 }
 
-/// The manifest of the image, and what it names.
-fn image_manifest(
-    images: &ImageStore,
-    digest: Digest,
-) -> Result<(Manifest, Vec<(Digest, u64)>), RegistryError> {
-    let missing = || RegistryError::Missing {
+fn missing(digest: Digest) -> RegistryError {
+    RegistryError::Missing {
         digest: digest.to_string(),
+    }
+}
+
+/// Sends a manifest. Under a digest it goes by its own, for that is not another's.
+async fn put(session: &Session, manifest: &Manifest, selector: &Selector) -> Result<(), RegistryError> {
+    let reference = match selector {
+        Selector::Tag(tag) => tag.clone(),
+        Selector::Digest(_) => manifest.digest.to_string(),
     };
-    let own = images.platform_manifest(digest)?.ok_or_else(missing)?;
+    let address = session.address(&format!("manifests/{reference}"))?;
+    let kind = HeaderValue::try_from(&manifest.media_type).map_err(http::Error::from)?;
+    let body = || full(manifest.bytes.clone());
+    let response = session
+        .send(Method::PUT, &address, &[(CONTENT_TYPE, kind)], &body)
+        .await?;
+    if response.status().is_success() {
+        return Ok(());
+    }
+    Err(session.failure(response, "the repository").await)
+}
+
+/// Looks what of an image there is to be pushed.
+fn plan(images: &ImageStore, digest: Digest) -> Result<Plan, RegistryError> {
+    let top = images.parsed_manifest(digest)?.ok_or_else(|| missing(digest))?;
+    let AnyManifest::Index(index) = top else {
+        let image = stored_image(images, digest)?.ok_or_else(|| missing(digest))?;
+        return Ok(Plan {
+            images: vec![image],
+            index: None,
+            left_out: None,
+        });
+    };
+    let (mut whole, mut absent) = (Vec::new(), Vec::new());
+    for (number, descriptor) in index.manifests().iter().enumerate() {
+        let is_within = number < INDEX_IMAGES_MAX;
+        let image = match digest_of(descriptor).filter(|_| is_within) {
+            Some(own) => stored_image(images, own)?.filter(|image| is_complete(images, image)),
+            None => None,
+        };
+        match image {
+            Some(image) => whole.push(image),
+            None => absent.push(platform_of(descriptor)),
+        }
+    }
+    if absent.is_empty() && !whole.is_empty() {
+        let index = images.manifest("", &Selector::Digest(digest))?;
+        return Ok(Plan {
+            images: whole,
+            index: Some(index.ok_or_else(|| missing(digest))?),
+            left_out: None,
+        });
+    }
+    let own = images.platform_manifest(digest)?.ok_or_else(|| missing(digest))?;
+    let image = stored_image(images, own)?.ok_or_else(|| missing(own))?;
+    absent.truncate(PLATFORMS_SHOWN_MAX);
+    Ok(Plan {
+        images: vec![image],
+        index: None,
+        left_out: Some(absent.join(", ")),
+    })
+}
+
+/// The image with this manifest; none if that is not stored, or that of an index.
+fn stored_image(images: &ImageStore, digest: Digest) -> Result<Option<StoredImage>, RegistryError> {
     // Digests are the same in every repository.
-    let manifest = images.manifest("", &Selector::Digest(own))?.ok_or_else(missing)?;
+    let Some(manifest) = images.manifest("", &Selector::Digest(digest))? else {
+        return Ok(None);
+    };
     let Ok(AnyManifest::Image(parsed)) = AnyManifest::parse(&manifest.bytes) else {
-        return Err(missing());
+        return Ok(None);
     };
     let mut blobs = checked(&parsed)?;
     blobs.sort_unstable();
     blobs.dedup();
-    Ok((manifest, blobs))
+    Ok(Some(StoredImage { manifest, blobs }))
+}
+
+/// Whether all parts of an image are stored. What is damaged is found when it is sent.
+fn is_complete(images: &ImageStore, image: &StoredImage) -> bool {
+    image
+        .blobs
+        .iter()
+        .all(|(digest, _)| images.blob_file(*digest).is_file())
 }
 
 async fn is_there(session: &Session, digest: Digest) -> Result<bool, RegistryError> {

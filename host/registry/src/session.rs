@@ -44,12 +44,15 @@ impl Session {
         } else {
             name.host.clone()
         };
-        let credential = credential_of(host)
-            .await
-            .map_err(|source| RegistryError::Credentials {
-                registry: endpoint.to_string(),
-                source,
-            })?;
+        let credential = match &registries.client {
+            Some(client) if client.host == host => Some(client.credential.clone()),
+            _ => credential_of(host)
+                .await
+                .map_err(|source| RegistryError::Credentials {
+                    registry: endpoint.to_string(),
+                    source,
+                })?,
+        };
         Ok(Arc::new(Self {
             transport: registries.transport.clone(),
             endpoint,

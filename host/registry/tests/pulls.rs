@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Mutex};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
+use http::HeaderValue;
 use serde_json::{Value, json};
-use spore_registry::{Progress, Registries, RegistryError, RegistryOptions};
+use spore_registry::{ClientCredential, Platforms, Progress, Registries, RegistryError, RegistryOptions};
 use spore_store::{Digest, ImageReference, Store};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +26,8 @@ struct State {
     wanted_authorization: Option<String>,
     /// Requests, with their ranges.
     requests: Vec<String>,
+    /// As whom tokens were asked for.
+    asked_as: Vec<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -81,6 +86,9 @@ impl Registry {
             state
                 .requests
                 .push(format!("{path} {}", range.as_deref().unwrap_or_default()));
+            if path.starts_with("/token") {
+                state.asked_as.push(header("authorization"));
+            }
             let is_known =
                 state.wanted_authorization.is_none() || header("authorization") == state.wanted_authorization;
             if !is_known && !path.starts_with("/token") {
@@ -367,7 +375,7 @@ async fn what_a_registry_gets_wrong_is_said() {
             "forbidden",
             Box::new(|| set(manifest_path, "403 Forbidden", "", b"")),
             format!(
-                "the registry {at} does not give access to team/app without credentials: log in (`docker login`) as the user who runs the daemon, or name the folder of a config.json with DOCKER_CONFIG"
+                "the registry {at} does not give access to team/app without credentials: log in (`docker login`), you or the user who runs the daemon, or name the folder of a config.json with DOCKER_CONFIG"
             ),
         ),
         (
@@ -564,5 +572,116 @@ async fn a_pull_that_is_given_up_leaves_what_has_come() {
     }
     registry.with(|state| state.cuts.clear());
     place.pull(&registry).await.expect("it is pulled");
+    assert!(place.is_whole());
+}
+
+/// Ada's credential for a registry, as a client sends it.
+fn credential_for(registry: &str) -> ClientCredential {
+    let sent = json!({"username": "ada", "password": "secret", "serveraddress": registry}).to_string();
+    let header = HeaderValue::from_str(&URL_SAFE.encode(sent)).expect("base64");
+    ClientCredential::from_header(&header).expect("it is one")
+}
+
+#[tokio::test]
+async fn a_clients_credential_is_for_its_registry_alone() {
+    let registry = Registry::start().await;
+    registry.image(&noise(1000));
+    registry.with(|state| state.wanted_authorization = Some("Bearer secret".to_owned()));
+    registry.answer("/token", b"{\"token\":\"secret\"}");
+    // "ada:secret"
+    let ada = Some("Basic YWRhOnNlY3JldA==".to_owned());
+    let own = registry.address.to_string();
+    for (server, expected) in [(own.as_str(), &ada), ("quay.io", &None), ("127.0.0.1:1", &None)] {
+        let mut place = Place::new();
+        place.registries = place.registries.on_behalf_of(credential_for(server));
+        place.pull(&registry).await.expect("anybody may");
+        let asked_as = registry.with(|state| std::mem::take(&mut state.asked_as));
+        assert!(!asked_as.is_empty(), "{server}");
+        assert!(
+            asked_as.iter().all(|asked| asked == expected),
+            "{server}: {asked_as:?}"
+        );
+    }
+    // A mirror stands in for docker.io, and is another registry.
+    let mirror = format!("docker.io={own}").parse().expect("a mirror");
+    let registries = Registries::new(RegistryOptions {
+        mirrors: vec![mirror],
+        ..RegistryOptions::default()
+    });
+    let place = Place::new();
+    let registries = registries.on_behalf_of(credential_for("https://index.docker.io/v1/"));
+    let name = registries.remote_name(&"team/app:1".parse().expect("a name"));
+    let pulled = registries.pull(&place.store.images, &name, &Arc::default()).await;
+    pulled.expect("anybody may");
+    let asked_as = registry.with(|state| std::mem::take(&mut state.asked_as));
+    assert!(
+        !asked_as.is_empty() && asked_as.iter().all(Option::is_none),
+        "{asked_as:?}"
+    );
+}
+
+#[tokio::test]
+async fn of_an_index_all_images_come_or_none_has_a_name() {
+    let (registry, place) = (Registry::start().await, Place::new());
+    let image = |layer: &[u8]| {
+        let manifest =
+            json!({"schemaVersion": 2, "config": registry.blob(b"{}"), "layers": [registry.blob(layer)]});
+        let digest = Digest::of(manifest.to_string().as_bytes());
+        registry.manifest(&digest.to_string(), &manifest);
+        (digest, manifest.to_string().len())
+    };
+    let entry = |(digest, size): (Digest, usize), architecture: &str| {
+        json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "digest": digest.to_string(),
+            "size": size,
+            "platform": {"os": "linux", "architecture": architecture},
+        })
+    };
+    let (here, there) = (image(&noise(2000)), image(&noise(3000)));
+    let absent = (Digest::of(b"nowhere"), 7);
+    let name = place.registries.remote_name(
+        &format!("{}/team/app:1", registry.address)
+            .parse()
+            .expect("a name"),
+    );
+    let images = &place.store.images;
+    let pull = |platforms| {
+        let progress = Arc::default();
+        let (registries, name) = (&place.registries, &name);
+        async move {
+            registries
+                .pull_platforms(images, name, platforms, &progress)
+                .await
+        }
+    };
+    let index = |entries: Vec<Value>| {
+        let index = json!({"schemaVersion": 2, "manifests": entries});
+        registry.manifest("1", &index)
+    };
+    index(vec![entry(here, "amd64"), entry(absent, "arm64")]);
+    let error = pull(Platforms::All).await.expect_err("one is nowhere");
+    assert!(matches!(error, RegistryError::NotFound { .. }), "{error}");
+    assert!(place.store.named_images().expect("reads").is_empty());
+    // For this machine alone, it does not matter.
+    let digest = index(vec![entry(here, "amd64"), entry(absent, "arm64")]);
+    assert_eq!(pull(Platforms::Here).await.expect("it is there"), digest);
+    let digest = index(vec![entry(here, "amd64"), entry(there, "arm64")]);
+    assert_eq!(pull(Platforms::All).await.expect("both are there"), digest);
+    for image in [here, there] {
+        assert!(images.parsed_manifest(image.0).expect("reads").is_some());
+    }
+    let nested = index(vec![entry(here, "amd64")]);
+    index(vec![entry((nested, 1), "amd64")]);
+    registry.manifest(
+        &nested.to_string(),
+        &json!({"schemaVersion": 2, "manifests": [entry(here, "amd64")]}),
+    );
+    let error = pull(Platforms::All).await.expect_err("it leads nowhere");
+    assert!(error.to_string().contains("another index"), "{error}");
+    let many: Vec<Value> = (0..201).map(|_| entry(here, "amd64")).collect();
+    index(many);
+    let error = pull(Platforms::All).await.expect_err("it is too long");
+    assert!(error.to_string().contains("more than 200"), "{error}");
     assert!(place.is_whole());
 }

@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
+use spore_cgroups::Group;
 use spore_monitor::protocol::{self, Cause, End, Event, LogOrigin, Request};
 use spore_sandbox::{
-    EgressRule, EndCause, EndReport, InstanceSpec, LogLine, LogSink, LogSource, StartError, StartStages,
-    StopReason,
+    EgressRule, EndCause, EndReport, InstanceSpec, Lines, LogLine, LogSink, LogSource, StartError,
+    StartStages, StopReason,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::cgroup::Group;
 use crate::channel::Channel;
 use crate::egress::{Egress, Say};
 use crate::launch::describe_loss;
-use crate::lines::Lines;
 use crate::snapshots::Resident;
 use crate::stages;
 use crate::supply::Taken;

@@ -11,8 +11,8 @@ use spore_monitor::process::own_user;
 use spore_monitor::protocol::{Event, PACKET_BYTES_MAX, Request};
 use spore_sandbox::{Layer, StartError};
 
-use crate::cgroup::{CgroupError, Group, Groups};
 use crate::launch::{self, Launch, host_error};
+use spore_cgroups::{CgroupError, Group, Groups};
 
 /// How long a process may take to go to jail.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ fn find_here(cgroup_parent: Option<&Path>) -> Result<(Confinement, Option<Groups
         }
         Err(error) => {
             let jail = probe(&launch::start(TITLE, None, false)?)?;
-            let cgroup = crate::cgroup::missing_layers(&error);
+            let cgroup = spore_cgroups::missing_layers(&error);
             (Confinement { jail, cgroup }, None)
         }
     })
@@ -87,7 +87,7 @@ const TITLE: &str = "spore-monitor probe";
 
 /// The same within a cgroup, which is limited as one of an instance would be.
 fn probe_within(group: &Group) -> Result<JailReport, StartError> {
-    let launch = group.start_within(|folder| launch::start(TITLE, folder, false))?;
+    let launch = group.start_within(|folder| launch::start(TITLE, folder, false), Launch::end)?;
     let (memory_bytes, processor_millis) = TRIAL_LIMITS;
     let limited = group
         .limit(memory_bytes, processor_millis)
@@ -142,7 +142,7 @@ fn ask(launch: &Launch) -> Result<Option<JailReport>, StartError> {
 }
 
 /// Removes what daemons have left that are gone. Their monitors may be about to end, so some of it may take a moment.
-fn remove_stale(groups: crate::cgroup::Stale) {
+fn remove_stale(groups: spore_cgroups::Stale) {
     if groups.remove() {
         return;
     }

@@ -2,15 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use spore_monitor::protocol::{Event, LogOrigin, Request};
+use spore_monitor::protocol::{Copyable, Event, LogOrigin, Request};
 use spore_sandbox::{EgressRule, MAX_LOG_LINE_BYTES};
 
 use crate::egress::datagrams::take_datagram;
 use crate::egress::dns::{self, Answer, Wanted};
 use crate::egress::policy::{self, Policy};
-use crate::lines::Lines;
 use crate::snapshot_files::{reseal, samples};
 use crate::words;
+use spore_sandbox::Lines;
 
 /// Longest answer of the name server: what everybody takes, and some more for a long name.
 const REPLY_BYTES_MAX: usize = 1232 + 512;
@@ -143,6 +143,10 @@ pub fn control_packet(packet: &[u8]) -> bool {
             shown.len() < 512 << 10 && !shown.contains('\n'),
             "a report is lines"
         );
+    }
+    if let Ok(own) = postcard::from_bytes::<Copyable>(packet) {
+        let again = postcard::to_stdvec(&own).expect("a message can be written");
+        assert_eq!(postcard::from_bytes(&again), Ok(own));
     }
     event.is_some() || request.is_some()
 }

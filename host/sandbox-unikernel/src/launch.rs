@@ -7,6 +7,7 @@ use std::process::ExitStatus;
 
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+use spore_monitor::Processor;
 use spore_monitor::process::{Process, Spawn, own_user};
 use spore_monitor::protocol::{Isolation, JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
 use spore_sandbox::StartError;
@@ -42,14 +43,11 @@ pub(crate) fn start(
     cgroup: Option<BorrowedFd<'_>>,
     shares_namespaces: bool,
 ) -> Result<Launch, StartError> {
-    let (control, monitor_control) = packet_sockets()?;
-    set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
-        .map_err(|error| host_error("making room in a socket")(error.into()))?;
-    let (log, monitor_log) = packet_sockets()?;
+    let sockets = Sockets::new()?;
     let spawn = Spawn {
         title,
-        control: monitor_control,
-        log: monitor_log,
+        control: sockets.monitor_control,
+        log: sockets.monitor_log,
         cgroup,
         shares_namespaces,
     };
@@ -58,24 +56,58 @@ pub(crate) fn start(
         .map_err(host_error("starting the monitor process"))?;
     Ok(Launch {
         process,
-        control,
-        log,
+        control: sockets.control,
+        log: sockets.log,
     })
 }
 
+/// The sockets of a monitor process that is to be started: both ends of each.
+pub(crate) struct Sockets {
+    pub(crate) control: OwnedFd,
+    pub(crate) log: OwnedFd,
+    pub(crate) monitor_control: OwnedFd,
+    pub(crate) monitor_log: OwnedFd,
+}
+
+impl Sockets {
+    pub(crate) fn new() -> Result<Self, StartError> {
+        let (control, monitor_control) = packet_sockets()?;
+        set_socket_send_buffer_size(&control, PACKET_BYTES_MAX)
+            .map_err(|error| host_error("making room in a socket")(error.into()))?;
+        let (log, monitor_log) = packet_sockets()?;
+        Ok(Self {
+            control,
+            log,
+            monitor_control,
+            monitor_log,
+        })
+    }
+}
+
 impl Launch {
+    /// Ends the process.
+    pub(crate) fn end(self) {
+        // Fails only if it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+
     /// Lets the monitor make a virtual machine or a guest process for an instance that may use `memory_bytes`, before it is
-    /// known which one that will be. `text` is the library OS's.
+    /// known which one that will be. `processor` is that of virtual machines, if it is known, `stock` as [`Preparation::stock`] has it; `text` is the library OS's.
     pub(crate) fn prepare(
         &self,
         isolation: Isolation,
         memory_bytes: u64,
+        processor: Option<Processor>,
+        stock: &[(u64, u64)],
         text: BorrowedFd<'_>,
     ) -> Result<(), StartError> {
         let preparation = Preparation {
             isolation,
             memory_bytes,
             user: own_user(self.process.id()),
+            processor,
+            stock: stock.to_vec(),
         };
         let packet = postcard::to_stdvec(&Request::Prepare(preparation))
             .map_err(|error| host_error("encoding a request")(io::Error::other(error)))?;
@@ -116,11 +148,56 @@ pub(crate) fn describe_loss(status: ExitStatus) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use spore_cgroups::Group;
+
     use super::*;
 
     #[test]
     fn a_forbidden_call_is_told_from_other_ends() {
         assert!(describe_loss(ExitStatus::from_raw(BAD_CALL_SIGNAL)).contains("list of system calls"));
         assert!(describe_loss(ExitStatus::from_raw(9)).contains("was killed"));
+    }
+
+    /// A real hierarchy of version 2, if one is mounted where this user may make cgroups; its controllers do not matter.
+    #[test]
+    fn a_process_is_born_in_a_real_cgroup_of_version_two() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts
+            .lines()
+            .find(|line| line.contains(" - cgroup2 "))
+            .and_then(|line| line.split(' ').nth(4));
+        let Some(mount) = mount else {
+            eprintln!("skipped: no such hierarchy is mounted");
+            return;
+        };
+        let name = format!("spore-unit-test-{}", std::process::id());
+        let folder = std::path::Path::new(mount).join(&name);
+        if let Err(error) = fs::create_dir(&folder) {
+            eprintln!("skipped: {error}");
+            return;
+        }
+        let group = Group::unified(folder.clone(), mount.into());
+        let launch = group
+            .start_within(
+                |folder| {
+                    assert!(folder.is_some(), "it is to be born there");
+                    start("spore-test", folder, false)
+                },
+                Launch::end,
+            )
+            .unwrap();
+        // It may have ended already; where it was is known until it is waited for.
+        let memberships = fs::read_to_string(format!("/proc/{}/cgroup", launch.process.id())).unwrap();
+        launch.process.wait().unwrap();
+        group.remove();
+        assert!(
+            memberships
+                .lines()
+                .any(|line| line.starts_with("0::") && line.ends_with(&name)),
+            "{memberships}"
+        );
+        assert!(!folder.exists());
     }
 }

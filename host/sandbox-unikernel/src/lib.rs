@@ -6,7 +6,7 @@
 //!        └──────────── end report ──────────────┘
 //! ```
 //!
-//! The process comes from a `supply` of ones that are made ahead of demand, each in a `cgroup` of its own.
+//! The process comes from a `supply` of ones that are made ahead of demand, each in a cgroup of its own.
 //!
 //! The actor owns the process and its sockets. It ends with the process, in one of three ways: the monitor reports
 //! an end by itself, it reports one after a stop, or it is killed because it did not report in time.
@@ -14,7 +14,6 @@
 //! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
-mod cgroup;
 mod channel;
 mod command;
 mod confinement;
@@ -24,12 +23,13 @@ mod egress;
 pub mod fuzzing;
 mod ingress;
 mod launch;
-mod lines;
 mod memory;
 mod merging;
 mod once;
+mod processor;
 mod snapshot_files;
 mod snapshots;
+mod source;
 mod stages;
 mod supply;
 mod texts;
@@ -54,7 +54,8 @@ use spore_monitor::protocol::{
 use spore_monitor::{RootFiles, chain, features};
 use spore_sandbox::{
     ConnectError, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError, Layer,
-    LogSink, RUNTIME_API_VARIABLE, ResetError, Root, Sandbox, StartError, StartStages, StopReason,
+    LogSink, RUNTIME_API_VARIABLE, ResetError, Root, Sandbox, SandboxKind, StartError, StartStages,
+    StopReason,
 };
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
@@ -186,7 +187,8 @@ impl UnikernelSandbox {
         }
         let (confinement, groups) =
             confinement::find(options.cgroup_parent.as_deref()).map_err(SandboxError::Monitor)?;
-        let supply = Supply::start(groups, default).map_err(SandboxError::Thread)?;
+        let supply =
+            Supply::start(groups, default, confinement.jail.active()).map_err(SandboxError::Thread)?;
         let snapshot_files = match (&options.snapshots, &failure) {
             (Some(folder), None) => SnapshotFiles::start(folder.clone()).map_err(SandboxError::Thread)?,
             _ => None,
@@ -213,6 +215,21 @@ impl UnikernelSandbox {
     #[must_use]
     pub fn why_no_virtual_machine(&self) -> Option<&str> {
         self.no_virtual_machine.as_deref()
+    }
+
+    /// What an instance gets for which this is asked, or nothing in particular.
+    fn form(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        let isolation = wanted.unwrap_or(self.default);
+        match (isolation, &self.no_virtual_machine) {
+            (Isolation::VirtualMachine, Some(reason)) => Err(IsolationError(format!(
+                "there can be no virtual machine here ({reason}): deploy the function with the isolation `process`"
+            ))),
+            (Isolation::Process, _) if self.requires_virtual_machine => Err(IsolationError(
+                "this daemon runs functions in virtual machines only: leave the isolation `process` out"
+                    .to_owned(),
+            )),
+            _ => Ok(isolation),
+        }
     }
 }
 
@@ -287,22 +304,12 @@ fn start_request(
 
 #[async_trait]
 impl Sandbox for UnikernelSandbox {
-    fn kind(&self) -> &'static str {
-        "unikernel"
+    fn kind(&self) -> SandboxKind {
+        SandboxKind::Unikernel
     }
 
-    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
-        let isolation = wanted.unwrap_or(self.default);
-        match (isolation, &self.no_virtual_machine) {
-            (Isolation::VirtualMachine, Some(reason)) => Err(IsolationError(format!(
-                "there can be no virtual machine here ({reason}): deploy the function with the isolation `process`"
-            ))),
-            (Isolation::Process, _) if self.requires_virtual_machine => Err(IsolationError(
-                "this daemon runs functions in virtual machines only: leave the isolation `process` out"
-                    .to_owned(),
-            )),
-            _ => Ok(isolation),
-        }
+    fn isolation(&self, _: SandboxKind, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+        self.form(wanted)
     }
 
     fn layers(&self) -> Vec<Layer> {
@@ -386,7 +393,7 @@ impl UnikernelSandbox {
             return Ok(None);
         };
         // What a file belongs to is told by what virtual machines show their guests.
-        let is_filed = self.isolation(spec.isolation).ok() == Some(Isolation::VirtualMachine);
+        let is_filed = self.form(spec.isolation).ok() == Some(Isolation::VirtualMachine);
         let files = self.snapshot_files.as_ref().filter(|_| is_filed);
         let made = cell.get_or_try_init(|| async {
             let texts = &self.snapshots.texts;
@@ -426,7 +433,7 @@ impl UnikernelSandbox {
     /// The snapshot that instances of this configuration have in the other form, if they can go on from it in this one.
     fn snapshot_of_other_form(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Option<Arc<Resident>> {
         let resident = self.snapshots.of_other_form(spec)?;
-        let isolation = self.isolation(spec.isolation).unwrap_or(self.default);
+        let isolation = self.form(spec.isolation).unwrap_or(self.default);
         let features = match isolation {
             Isolation::VirtualMachine => features::of_machines(),
             Isolation::Process => Some(features::of_processes()),
@@ -459,10 +466,16 @@ impl UnikernelSandbox {
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
         let begun = Instant::now();
         let wanted = Wanted {
-            isolation: self.isolation(spec.isolation).unwrap_or(self.default),
+            isolation: self.form(spec.isolation).unwrap_or(self.default),
             memory_bytes: spec.memory_bytes,
             processor_millis: spec.processor_millis,
         };
+        let stock = match origin {
+            // What is reset has no use for one.
+            Origin::Clone(resident) if !spec.is_reset => resident.stock(),
+            _ => Vec::new(),
+        };
+        let refill = self.supply.refill(wanted, stock);
         let Monitor {
             launch,
             group,
@@ -501,6 +514,7 @@ impl UnikernelSandbox {
                 }
                 error => host_error("sending the program")(error),
             })?;
+        drop(refill);
 
         let (commands, command_queue) = mpsc::channel(4);
         let (ready_sender, ready) = oneshot::channel();
@@ -682,6 +696,11 @@ impl Instance for UnikernelInstance {
         is_running.then(|| memory::bytes(self.process_id)).flatten()
     }
 
+    fn processor_time(&self) -> Option<Duration> {
+        let is_running = self.end.borrow().is_none();
+        is_running.then(|| processor::time(self.process_id)).flatten()
+    }
+
     fn can_be_reset(&self) -> bool {
         self.resets_left.load(Ordering::Relaxed) > 0
     }
@@ -731,8 +750,10 @@ mod tests {
             port: 8080,
             serves_runtime_api: false,
             command: None,
+            unikernel: None,
             memory_bytes: 1 << 20,
             isolation: None,
+            sandbox: spore_sandbox::SandboxKind::Unikernel,
             processor_millis: 1000,
             ready_timeout: Duration::from_secs(1),
         }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
 use spore_monitor::features::Features;
-use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, Snapshot};
+use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, STOCK_BYTES_MAX, Snapshot};
 use spore_monitor::{RootFiles, Text};
 use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
@@ -186,6 +186,20 @@ impl Resident {
         let text = self.text.as_ref().map(|text| text.file.as_fd());
         let root = self.root.files();
         root.chain([self.file.as_fd()]).chain(text).collect()
+    }
+
+    /// The first of what copies write to, if that is known: as much of it as is made ready before it is known whose copy
+    /// it is for.
+    pub(crate) fn stock(&self) -> Vec<(u64, u64)> {
+        let mut bytes = 0;
+        let written = self.written.get().into_iter().flatten().copied();
+        written
+            .take_while(|(_, length)| {
+                let is_room = bytes < STOCK_BYTES_MAX;
+                bytes += length;
+                is_room
+            })
+            .collect()
     }
 
     /// What a monitor needs to know to make a copy.
@@ -388,8 +402,10 @@ mod tests {
             port: 8080,
             serves_runtime_api: false,
             command: None,
+            unikernel: None,
             memory_bytes,
             isolation: None,
+            sandbox: spore_sandbox::SandboxKind::Unikernel,
             processor_millis: 1000,
             ready_timeout: std::time::Duration::from_secs(1),
         };

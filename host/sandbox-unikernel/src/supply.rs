@@ -10,28 +10,34 @@
 //! *shell*: it has an empty virtual machine, with the memory that was asked for last, or an empty guest process, and no
 //! rights any more. All that takes some milliseconds, for which nobody waits here. How many wait follows `demand`.
 //!
-//! One thread makes all monitors, for as long as there is a supply: the kernel ends a monitor when the thread that
+//! Where they come from, `source` has. One thread makes all monitors, for as long as there is a supply: the kernel ends a monitor when the thread that
 //! started it ends.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use spore_monitor::protocol;
+use spore_monitor::jail::Layer;
+use spore_monitor::{Processor, protocol};
 use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
-use crate::cgroup::{Group, Groups};
 use crate::demand::{Demand, READY_MIN};
 use crate::launch::{self, Launch};
+use crate::source::{Needs, Source};
 use crate::watched::Watched;
+use spore_cgroups::{Group, Groups};
 
+/// Processes (and threads) of an instance: its monitor, and room for a helper of another kind of instance.
+const PROCESSES_MAX: u32 = 4;
 /// The title of one that waits.
 const READY_TITLE: &str = "spore-monitor ready";
-/// How long the start of an instance has the machine for itself before the next process is made ready.
+/// How long the start of an instance has the machine for itself before the next process is made ready, unless the start
+/// after that would have to wait for it.
 const REFILL_DELAY: Duration = Duration::from_millis(20);
 /// How often those are ended that wait in vain.
 const SHRINK_PAUSE: Duration = Duration::from_secs(1);
@@ -95,8 +101,8 @@ impl Drop for Taken {
 }
 
 enum Order {
-    /// One of this kind was taken.
-    Refill(Wanted),
+    /// One of this kind was taken, for a copy that writes to these stretches of its memory, as far as that is known.
+    Refill(Wanted, Vec<(u64, u64)>),
     /// Make one now.
     Make(Wanted, oneshot::Sender<Result<Monitor, StartError>>),
     /// The processes of this group are gone.
@@ -114,7 +120,12 @@ pub(crate) struct Supply {
 
 impl Supply {
     /// A supply whose monitors get cgroups from `groups`.
-    pub(crate) fn start(groups: Option<Groups>, isolation: Isolation) -> std::io::Result<Self> {
+    /// `layers` are those that a trial has found.
+    pub(crate) fn start(
+        groups: Option<Groups>,
+        isolation: Isolation,
+        layers: Vec<Layer>,
+    ) -> std::io::Result<Self> {
         let text = spore_monitor::text_file()?;
         let ready = Ready::default();
         let (orders, queue) = channel();
@@ -122,19 +133,26 @@ impl Supply {
             groups,
             ready: Arc::clone(&ready),
             text,
+            processor: OnceCell::new(),
             made: 0,
             next: Wanted {
                 isolation,
                 memory_bytes: FIRST_WANTED.0,
                 processor_millis: FIRST_WANTED.1,
             },
+            stock: Vec::new(),
             default: isolation,
-            shares_namespaces: false,
             demand: Demand::default(),
         };
         let thread = std::thread::Builder::new()
             .name("monitors".into())
-            .spawn(move || maker.run(&queue))?;
+            .spawn(move || {
+                let needs = Needs {
+                    layers,
+                    kvm: isolation == Isolation::VirtualMachine,
+                };
+                maker.run(Source::of_this_thread(needs), &queue);
+            })?;
         Ok(Self {
             ready,
             orders: Some(orders),
@@ -142,16 +160,14 @@ impl Supply {
         })
     }
 
-    /// A monitor process that waits for its first request, made for this if there is one.
+    /// A monitor process that waits for its first request, made for this if there is one. Whoever takes one has called
+    /// [`Supply::refill`] before.
     pub(crate) async fn take(&self, wanted: Wanted) -> Result<Monitor, StartError> {
-        let ready = self.take_ready(&wanted);
-        if let Some(monitor) = ready {
-            self.order(Order::Refill(wanted));
+        if let Some(monitor) = self.take_ready(&wanted) {
             return Ok(monitor);
         }
         let (sender, receiver) = oneshot::channel();
         self.order(Order::Make(wanted, sender));
-        self.order(Order::Refill(wanted));
         receiver.await.unwrap_or_else(|_| {
             let source = std::io::Error::other("the thread that starts monitors is gone");
             Err(StartError::Host {
@@ -159,6 +175,16 @@ impl Supply {
                 source,
             })
         })
+    }
+
+    /// Another one is made in place of the one that is about to be taken, when this is dropped: when that one has got its first
+    /// request, since to wake the thread takes time that its caller waits for; and whatever comes of it. The next one is
+    /// likely to be wanted for the same: `stock` is what its guest will write to.
+    pub(crate) fn refill(&self, wanted: Wanted, stock: Vec<(u64, u64)>) -> Refill<'_> {
+        Refill {
+            supply: self,
+            order: Some(Order::Refill(wanted, stock)),
+        }
     }
 
     fn take_ready(&self, wanted: &Wanted) -> Option<Monitor> {
@@ -193,6 +219,21 @@ impl Supply {
     }
 }
 
+/// See [`Supply::refill`].
+#[must_use]
+pub(crate) struct Refill<'a> {
+    supply: &'a Supply,
+    order: Option<Order>,
+}
+
+impl Drop for Refill<'_> {
+    fn drop(&mut self) {
+        if let Some(order) = self.order.take() {
+            self.supply.order(order);
+        }
+    }
+}
+
 impl Drop for Supply {
     fn drop(&mut self) {
         // The thread takes the end of its orders for the end of its work.
@@ -213,46 +254,53 @@ struct Maker {
     ready: Ready,
     /// The library OS's code, which all guests share.
     text: OwnedFd,
+    /// The processor of virtual machines, read when it is first wanted; none if it cannot be.
+    processor: OnceCell<Option<Processor>>,
     made: u64,
     /// What the next ones are made for.
     next: Wanted,
+    /// What their guests will likely write to.
+    stock: Vec<(u64, u64)>,
     /// What functions get that ask for nothing in particular.
     default: Isolation,
-    /// All monitors are in those namespaces of this thread in which there is nothing.
-    shares_namespaces: bool,
     demand: Demand,
 }
 
 impl Maker {
-    fn run(mut self, queue: &Receiver<Order>) {
-        self.shares_namespaces = spore_monitor::process::share_namespaces().is_ok();
-        let mut is_complete = self.refill();
+    fn run(mut self, mut source: Source, queue: &Receiver<Order>) {
+        let mut is_complete = self.refill(&mut source);
         loop {
+            let count = locked(&self.ready).len();
             let order = if !is_complete {
-                queue.recv_timeout(REFILL_DELAY)
-            } else if locked(&self.ready).len() > READY_MIN {
+                queue.recv_timeout(if count < READY_MIN {
+                    Duration::ZERO
+                } else {
+                    REFILL_DELAY
+                })
+            } else if count > READY_MIN {
                 queue.recv_timeout(SHRINK_PAUSE)
             } else {
                 queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
             };
             match order {
-                Ok(Order::Refill(wanted)) => {
+                Ok(Order::Refill(wanted, stock)) => {
                     self.demand.note(Instant::now());
                     // Made ahead is only what most functions ask for.
                     if wanted.isolation == self.default {
                         self.next = wanted;
+                        self.stock = stock;
                     }
                     is_complete = false;
                 }
                 Ok(Order::Make(wanted, answer)) => {
                     // Whoever asked may have given up: then it waits for the next one.
-                    if let Err(Ok(monitor)) = answer.send(self.make(wanted)) {
+                    if let Err(Ok(monitor)) = answer.send(self.make(&mut source, wanted, &[])) {
                         locked(&self.ready).push_back(monitor);
                     }
                 }
                 Ok(Order::Remove(group)) => group.remove(),
                 Err(RecvTimeoutError::Timeout) if is_complete => self.shrink(),
-                Err(RecvTimeoutError::Timeout) => is_complete = self.refill(),
+                Err(RecvTimeoutError::Timeout) => is_complete = self.refill(&mut source),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -261,10 +309,10 @@ impl Maker {
     }
 
     /// Makes one process ready; whether there are enough, or no more can be had now.
-    fn refill(&mut self) -> bool {
+    fn refill(&mut self, source: &mut Source) -> bool {
         let enough = self.demand.ready(Instant::now());
         if locked(&self.ready).len() < enough {
-            match self.make(self.next) {
+            match self.make(source, self.next, &self.stock.clone()) {
                 Ok(monitor) => locked(&self.ready).push_back(monitor),
                 // Whoever wants one hears of it.
                 Err(_) => return true,
@@ -284,44 +332,70 @@ impl Maker {
         surplus.into_iter().for_each(end);
     }
 
-    fn make(&mut self, wanted: Wanted) -> Result<Monitor, StartError> {
+    /// Makes one. One with a stock takes longer, so only those have one that nobody waits for.
+    fn make(
+        &mut self,
+        source: &mut Source,
+        wanted: Wanted,
+        stock: &[(u64, u64)],
+    ) -> Result<Monitor, StartError> {
         self.made += 1;
-        let Some(groups) = &self.groups else {
-            let launch = self.start(wanted, None)?;
-            return Ok(Monitor {
-                launch,
-                group: None,
-                made_for: wanted,
-            });
-        };
+        let groups = self.groups.as_ref();
         let group = groups
-            .make(&self.made.to_string())
+            .map(|groups| groups.make(&self.made.to_string(), PROCESSES_MAX))
+            .transpose()
             .map_err(launch::host_error("making a cgroup"))?;
         let started = wanted
-            .limit(Some(&group))
-            .and_then(|()| group.start_within(|folder| self.start(wanted, folder)));
-        let launch = match started {
-            Ok(launch) => launch,
+            .limit(group.as_ref())
+            .and_then(|()| self.start(source, wanted, stock, group.as_ref()));
+        match started {
+            Ok(launch) => Ok(Monitor {
+                launch,
+                group,
+                made_for: wanted,
+            }),
             Err(error) => {
-                group.remove();
-                return Err(error);
+                if let Some(group) = group {
+                    group.remove();
+                }
+                Err(error)
             }
-        };
-        Ok(Monitor {
-            launch,
-            group: Some(group),
-            made_for: wanted,
-        })
+        }
     }
 
-    fn start(&self, wanted: Wanted, cgroup: Option<BorrowedFd<'_>>) -> Result<Launch, StartError> {
-        let launch = launch::start(READY_TITLE, cgroup, self.shares_namespaces)?;
+    fn start(
+        &self,
+        source: &mut Source,
+        wanted: Wanted,
+        stock: &[(u64, u64)],
+        group: Option<&Group>,
+    ) -> Result<Launch, StartError> {
+        let launch = source.start(READY_TITLE, group)?;
         let isolation = match wanted.isolation {
             Isolation::VirtualMachine => protocol::Isolation::VirtualMachine,
             Isolation::Process => protocol::Isolation::Process,
         };
-        launch.prepare(isolation, wanted.memory_bytes, self.text.as_fd())?;
-        Ok(launch)
+        // A monitor that is told nothing asks for itself, and says what is wrong.
+        let processor = match isolation {
+            protocol::Isolation::VirtualMachine => {
+                self.processor.get_or_init(|| Processor::read().ok()).clone()
+            }
+            protocol::Isolation::Process => None,
+        };
+        let prepared = launch.prepare(
+            isolation,
+            wanted.memory_bytes,
+            processor,
+            stock,
+            self.text.as_fd(),
+        );
+        match prepared {
+            Ok(()) => Ok(launch),
+            Err(error) => {
+                launch.end();
+                Err(error)
+            }
+        }
     }
 }
 

@@ -37,7 +37,7 @@ use tokio::task::AbortHandle;
 
 use crate::{
     ConnectError, EndCause, EndReport, IngressStream, Instance, InstanceSpec, Isolation, IsolationError,
-    LogLine, LogSink, LogSource, ResetError, Sandbox, StartError, StartStages, StopReason,
+    LogLine, LogSink, LogSource, ResetError, Sandbox, SandboxKind, StartError, StartStages, StopReason,
 };
 
 /// Bytes that a fake stream holds in each direction before its writer has to wait.
@@ -267,11 +267,12 @@ impl Drop for Registered {
 
 #[async_trait]
 impl Sandbox for FakeSandbox {
-    fn kind(&self) -> &'static str {
-        "fake"
+    /// It passes for what functions get that name none.
+    fn kind(&self) -> SandboxKind {
+        SandboxKind::default()
     }
 
-    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
+    fn isolation(&self, _: SandboxKind, wanted: Option<Isolation>) -> Result<Isolation, IsolationError> {
         match wanted {
             Some(Isolation::VirtualMachine) => Err(IsolationError("a fake has no virtual machine".into())),
             _ => Ok(Isolation::Process),

@@ -28,8 +28,12 @@
 //!    if it is an error. Nothing of a request is read before the program has asked for it.
 //! 8. Where [`InstanceSpec::command`] is set the program is not a server: `start` returns when all is ready for it, it is
 //!    started by [`Instance::run_command`], and its end, of which [`Instance::finished`] tells, need not be the instance's.
-//! 8. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
+//! 9. After `reset` has returned without an error, nothing that the instance has done, kept or been sent since its start
 //!    can be seen by it or have an effect on it, and its randomness is fresh. Otherwise it is to be stopped.
+//! 10. What a kind cannot do for a function is refused by [`Sandbox::check`], before the function is deployed. Nothing that
+//!     was asked for is left out in silence.
+//!
+//! The kind is the function's ([`InstanceSpec::sandbox`]); the [`Roof`] hands each function to the sandbox of its kind.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,8 +46,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 mod egress;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod kind;
+mod lines;
+mod roof;
 
 pub use egress::{EGRESS_RULES_MAX, EgressRule, EgressRuleError};
+pub use kind::{Availability, SandboxKind};
+pub use lines::Lines;
+pub use roof::Roof;
 
 /// Everything that a sandbox needs to know to start one instance of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +62,8 @@ pub struct InstanceSpec {
     pub function: String,
     /// Identifier of the instance, unique on this machine while the daemon lives.
     pub instance: String,
+    /// The kind of sandbox that it is started in.
+    pub sandbox: SandboxKind,
     /// Where the program comes from.
     pub root: Root,
     /// SHA-256 of the root's file; none if it is not known. What outlives the daemon goes by it.
@@ -80,6 +92,8 @@ pub struct InstanceSpec {
     /// How the program is run if it is no server but a command, which is started for one invocation; its arguments are
     /// `arguments`. None if it is a server.
     pub command: Option<Command>,
+    /// What of the root is what, if it is a unikernel that others have built; none if it is a Linux program.
+    pub unikernel: Option<ForeignUnikernel>,
     /// Upper bound of the memory that the function can use, in bytes.
     pub memory_bytes: u64,
     /// What is to be around the instance; none leaves it to the sandbox ([`Sandbox::isolation`]).
@@ -133,6 +147,25 @@ pub const RUNTIME_API_FIELDS: [&str; 4] = [
     "lambda-runtime-invoked-function-arn",
     "lambda-runtime-trace-id",
 ];
+
+/// A unikernel that others have built, as its image describes it. Paths are those of the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignUnikernel {
+    /// The framework, as the image names it, for example `unikraft`.
+    pub framework: String,
+    /// Its version, if the image tells it.
+    pub framework_version: Option<String>,
+    /// The monitor that it was built for, for example `qemu`.
+    pub monitor: String,
+    /// The kernel.
+    pub kernel: String,
+    /// The first file system.
+    pub initrd: Option<String>,
+    /// The file that is its disk.
+    pub disk: Option<String>,
+    /// A request, as method and path, that it answers with a success when it is ready; none if it is when its port is open.
+    pub ready: Option<String>,
+}
 
 /// How a command is run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -244,6 +277,11 @@ impl fmt::Display for Isolation {
 #[error("{0}")]
 pub struct IsolationError(pub String);
 
+/// A kind of sandbox cannot do what is asked for; one line that says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UnsupportedError(pub String);
+
 /// A two-way byte stream to the function's port.
 pub trait IngressStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> IngressStream for T {}
@@ -251,15 +289,39 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> IngressStream for T {}
 /// A kind of sandbox on this machine.
 #[async_trait]
 pub trait Sandbox: Send + Sync {
-    /// Name of the kind as users write it, for example `unikernel`.
-    fn kind(&self) -> &'static str;
+    /// The kind, or that of functions which name none if there are several.
+    fn kind(&self) -> SandboxKind;
 
-    /// The isolation that an instance gets for which this one is asked, or none in particular.
+    /// The kinds that there are, and why others cannot be had.
+    fn kinds(&self) -> Vec<Availability> {
+        vec![Availability {
+            kind: self.kind(),
+            missing: None,
+        }]
+    }
+
+    /// The isolation that an instance of a kind gets for which this one is asked, or none in particular.
     ///
     /// # Errors
     ///
     /// If it cannot be had here, or is not allowed. An instance is then not started either.
-    fn isolation(&self, wanted: Option<Isolation>) -> Result<Isolation, IsolationError>;
+    fn isolation(&self, kind: SandboxKind, wanted: Option<Isolation>) -> Result<Isolation, IsolationError>;
+
+    /// Looks whether the sandbox has all that instances like this one need (rule 10), before anything is started.
+    ///
+    /// # Errors
+    ///
+    /// If it has not, or if there is no sandbox of the kind here.
+    fn check(&self, spec: &InstanceSpec) -> Result<(), UnsupportedError> {
+        match self.kind() == spec.sandbox {
+            true => Ok(()),
+            false => Err(UnsupportedError(format!(
+                "there is no sandbox `{}` here, only `{}`",
+                spec.sandbox,
+                self.kind()
+            ))),
+        }
+    }
 
     /// What keeps an instance apart on this machine, and what does so elsewhere but not here. Nothing if the sandbox
     /// does not know.
@@ -335,12 +397,18 @@ pub trait Instance: Send + Sync {
         None
     }
 
+    /// Processor time that it has used since it was started; none if the sandbox does not know. Asks the kernel, which
+    /// takes microseconds and blocks.
+    fn processor_time(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether [`Instance::reset`] may succeed.
     fn can_be_reset(&self) -> bool {
         false
     }
 
-    /// Makes the instance what it was when it was started (rule 7). Streams that were opened before end.
+    /// Makes the instance what it was when it was started (rule 9). Streams that were opened before end.
     ///
     /// # Errors
     ///

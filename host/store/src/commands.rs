@@ -1,4 +1,4 @@
-//! Commands of images: whether they are there.
+//! Commands of images: whether they are there, and what images for AWS Lambda run that name none.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,8 +18,60 @@ use crate::unpack::LayerError;
 /// What tells which programs of an image were looked for and found, and how many there are in it.
 const CHECKED_FILE: &str = "checked.json";
 const CHECKED_MAX: usize = 64;
+/// Where AWS Lambda looks for the program of an image that names none.
+const BOOTSTRAPS: [&str; 3] = ["/var/runtime/bootstrap", "/var/task/bootstrap", "/opt/bootstrap"];
+/// The entry point of AWS's own base images: a script that becomes the first of these, with its argument as the handler.
+const LAMBDA_ENTRYPOINT: &str = "/lambda-entrypoint.sh";
 
 impl ImageStore {
+    /// What an image for AWS Lambda runs that names no program, or whose program is the script of AWS's base images; with the
+    /// protocol that it speaks. Others stay as they are.
+    pub(crate) fn lambda_program(
+        &self,
+        manifest: &ImageManifest,
+        config: &Config,
+        named: (Protocol, Vec<String>),
+        folder: &Path,
+    ) -> Result<(Protocol, Vec<String>), DeriveError> {
+        match named {
+            (Protocol::Http, arguments)
+                if arguments.first().is_some_and(|entry| entry == LAMBDA_ENTRYPOINT) =>
+            {
+                Ok((Protocol::Lambda, arguments))
+            }
+            (Protocol::Http, arguments) if arguments.is_empty() => {
+                let bootstrap = self.bootstrap(manifest, config, folder)?;
+                let bootstrap = bootstrap.ok_or(DeriveError::NoEntrypoint)?;
+                Ok((Protocol::Lambda, vec![bootstrap.to_owned()]))
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// The first of [`BOOTSTRAPS`] that an image has. It is looked for once.
+    fn bootstrap(
+        &self,
+        manifest: &ImageManifest,
+        config: &Config,
+        folder: &Path,
+    ) -> Result<Option<&'static str>, DeriveError> {
+        let mut checked = Checked::read(folder);
+        let known = BOOTSTRAPS.into_iter().find(|path| checked.holds(config, path));
+        if known.is_some() {
+            return Ok(known);
+        }
+        let (unpacked, unpacker) = self.unpack(manifest, 0..manifest.layers().len())?;
+        let is_there = |path: &&str| find_program(&unpacker, config, path).is_ok();
+        let found = BOOTSTRAPS.into_iter().find(is_there);
+        remove_unpacked(unpacked);
+        if let Some(path) = found {
+            fs::create_dir_all(folder)?;
+            checked.add(config, path);
+            checked.write(folder, &self.uploads)?;
+        }
+        Ok(found)
+    }
+
     /// Checks a program of an image whose root is there, unless that was done before.
     pub(crate) fn check_command(
         &self,

@@ -32,6 +32,7 @@ mod digest;
 mod downloads;
 mod elf;
 mod files;
+mod foreign;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod images;
@@ -67,7 +68,7 @@ pub use images::{
     FinishError, ImageStore, MAX_BLOB_BYTES, MAX_MANIFEST_BYTES, Manifest, ManifestError, Upload,
 };
 pub use logs::{FunctionLog, LogQuery, LogReader, LogRecord, LogStore};
-pub use manifests::{AnyManifest, choose_platform, digest_of, platforms};
+pub use manifests::{AnyManifest, choose_platform, digest_of, platform_of, platforms};
 pub use namespaces::{NamespaceRecord, Namespaces};
 pub use program::{DeriveError, Program};
 pub use protocol::Protocol;

@@ -73,13 +73,19 @@ pub(crate) fn is_monitor(os: &Os) -> bool {
     MONITORS.contains(&os.to_string().as_str())
 }
 
+/// The platform of an image in an index, for people.
+#[must_use]
+pub fn platform_of(image: &Descriptor) -> String {
+    match image.platform() {
+        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
+        None => "no platform".to_owned(),
+    }
+}
+
 /// The platforms of an index, for people.
 #[must_use]
 pub fn platforms(index: &ImageIndex) -> String {
-    let shown = index.manifests().iter().take(20).map(|one| match one.platform() {
-        Some(platform) => format!("{}/{}", platform.os(), platform.architecture()),
-        None => "no platform".to_owned(),
-    });
+    let shown = index.manifests().iter().take(20).map(platform_of);
     match shown.collect::<Vec<_>>() {
         shown if shown.is_empty() => "no platform at all".to_owned(),
         shown => shown.join(", "),

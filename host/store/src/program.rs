@@ -17,7 +17,7 @@ use std::path::Path;
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use rustix::io::Errno;
 use spore_rootfs::{ImageError, Owners, make_image};
-use spore_sandbox::Root;
+use spore_sandbox::{ForeignUnikernel, Root};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
@@ -57,6 +57,8 @@ pub struct Program {
     pub port: u16,
     /// The image's working directory.
     pub working_directory: String,
+    /// What of the root is what, if it is another project's unikernel ([`ImageStore::derive_unikernel`]).
+    pub unikernel: Option<ForeignUnikernel>,
 }
 
 /// Why no program could be made from an image.
@@ -93,13 +95,19 @@ pub enum DeriveError {
     },
     /// The image holds a unikernel of another project.
     #[error(
-        "the image is {unikernel}: it stays stored, but this build runs Linux programs only and has no sandbox for {} yet",
-        unikernel.monitor
+        "the image is {unikernel}, which runs in the sandbox `foreign` only, and only if it is for the monitor qemu: deploy it \
+         with `--sandbox foreign`"
     )]
     Unikernel {
         /// What it is.
         unikernel: Box<Unikernel>,
     },
+    /// The image holds no unikernel.
+    #[error(
+        "the image is no unikernel of another project, for it has neither urunc's nor Unikraft's settings: leave \
+         `--sandbox foreign` out, or see docs/sandboxes.md for what it needs"
+    )]
+    NoUnikernel,
     /// The command that is to be run for each invocation is not in the image.
     #[error(
         "the command `{command}` is to be run for each invocation (fprocess), and the image has no such program: name one \
@@ -113,7 +121,9 @@ pub enum DeriveError {
         source: LayerError,
     },
     /// The image names no program.
-    #[error("the image has neither an entry point nor a command")]
+    #[error(
+        "the image has neither an entry point nor a command, nor a bootstrap for AWS Lambda in /var/runtime, /var/task or /opt"
+    )]
     NoEntrypoint,
     /// A port is not a number.
     #[error("the image exposes `{port}`, which is not a port")]
@@ -163,13 +173,14 @@ impl ImageStore {
         let mut all_variables: BTreeMap<_, _> = environment(&config).into_iter().collect();
         all_variables.extend(variables.clone());
         let entry = arguments.first().cloned();
-        let (protocol, arguments) = Protocol::of(&arguments, &all_variables);
+        let folder = self.derived.join(manifest.digest.to_hex());
+        let named = Protocol::of(&arguments, &all_variables);
+        let (protocol, arguments) = self.lambda_program(&manifest.content, &config, named, &folder)?;
         let command = arguments
             .first()
             .filter(|command| !command.is_empty())
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
-        let folder = self.derived.join(manifest.digest.to_hex());
         // What cannot be looked at is made again, or that says why not.
         let (root, root_digest) = match self.intact_root(&folder).ok().flatten() {
             Some(found) => {
@@ -199,6 +210,7 @@ impl ImageStore {
             environment,
             port: port(&config)?,
             working_directory: working_directory(&config),
+            unikernel: None,
         })
     }
 
@@ -473,7 +485,7 @@ pub(crate) fn working_directory(config: &Config) -> String {
         .unwrap_or_else(|| "/".to_owned())
 }
 
-fn environment(config: &Config) -> Vec<(String, String)> {
+pub(crate) fn environment(config: &Config) -> Vec<(String, String)> {
     let variables = config
         .env()
         .iter()
@@ -484,7 +496,7 @@ fn environment(config: &Config) -> Vec<(String, String)> {
         .collect()
 }
 
-fn port(config: &Config) -> Result<u16, DeriveError> {
+pub(crate) fn port(config: &Config) -> Result<u16, DeriveError> {
     let mut lowest = None;
     for exposed in config.exposed_ports().iter().flatten() {
         let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));

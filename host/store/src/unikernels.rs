@@ -5,7 +5,7 @@
 //!   org.unikraft.*          annotations of the manifest and of layers; the operating system is the monitor
 //! ```
 //!
-//! They are stored as any image, and shown; what runs them is not here yet.
+//! They are stored as any image; `host/sandbox-vmm` runs those that are for QEMU.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -562,8 +562,8 @@ fn hostile_manifests_are_refused() {
         ("index of an index", json!({"schemaVersion": 2, "manifests": [nested]}).to_string().into_bytes(), " is not the manifest of an image: ".into()),
         ("configuration that is none", manifest(&place.put(b"none").to_string()).to_string().into_bytes(), " is not the configuration of an image: ".into()),
         ("configuration of another platform", with_config(&|value| value["os"] = "plan9".into()).to_string().into_bytes(), "the image is for plan9/amd64: build it for linux/amd64".into()),
-        ("configuration without a program", with_config(&|value| value["config"] = json!({})).to_string().into_bytes(), "the image has neither an entry point nor a command".into()),
-        ("program without a name", with_config(&|value| value["config"] = json!({"Entrypoint": [""]})).to_string().into_bytes(), "the image has neither an entry point nor a command".into()),
+        ("configuration without a program", with_config(&|value| value["config"] = json!({})).to_string().into_bytes(), "the image has neither an entry point nor a command, nor a bootstrap for AWS Lambda in /var/runtime, /var/task or /opt".into()),
+        ("program without a name", with_config(&|value| value["config"] = json!({"Entrypoint": [""]})).to_string().into_bytes(), "the image has neither an entry point nor a command, nor a bootstrap for AWS Lambda in /var/runtime, /var/task or /opt".into()),
         ("configuration that is too long", manifest(&place.put(&vec![b' '; (4 << 20) + 1]).to_string()).to_string().into_bytes(), " has more than 4194304 bytes".into()),
     ];
     let mut wrong = Vec::new();

@@ -45,7 +45,9 @@ fn many_instances_are_alive_and_each_answers() {
     scale(&daemon, "identity", 1);
     let alone = process::open_descriptors(daemon.pid()) - waiting_descriptors(&daemon);
     scale(&daemon, "identity", INSTANCES);
-    assert_eq!(process::guests(daemon.pid()), INSTANCES);
+    let guests = || process::guests(daemon.pid());
+    let complete = wait_until(PATIENCE, || guests() == INSTANCES);
+    assert!(complete, "{} guests, of {INSTANCES}\n{}", guests(), daemon.log());
     // A monitor that is just being made has descriptors too, and does not wait for an instance yet.
     let taken =
         || process::open_descriptors(daemon.pid()).saturating_sub(waiting_descriptors(&daemon) + alone);

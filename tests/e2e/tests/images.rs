@@ -7,6 +7,7 @@ use std::path::Path;
 
 use http::StatusCode;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use spore_test_harness::daemon::{Daemon, Setup};
 use spore_test_harness::program;
 use spore_test_harness::registry::{Registry, has_tools, run};
@@ -18,7 +19,10 @@ pub(crate) const TESTS: &[Test] = with_functions![
     an_image_goes_to_a_registry_and_comes_back,
     a_registry_with_users_is_told_who_asks,
     a_registry_is_believed_by_its_certificate,
+    a_client_says_who_asks_a_registry,
+    an_index_is_pushed_whole_if_it_is_stored_whole,
     mirrors_and_aliases_stand_in,
+    names_that_were_written_out_are_short_ones,
     what_others_copy_is_what_we_store,
     an_exported_root_unpacks_to_the_same_tree,
     images_of_other_builders_run,
@@ -167,6 +171,189 @@ fn a_registry_with_users_is_told_who_asks() {
     fs::remove_file(&config).expect("it is there");
     let error = refused(&daemon, &["image", "pull", &name]);
     assert!(error.contains("without credentials"), "{error}");
+}
+
+fn a_client_says_who_asks_a_registry() {
+    if !has_tools(&["docker-registry", "htpasswd"]) {
+        return;
+    }
+    let (registry, scratch, nobody) = (Registry::start_for("ada", "secret"), folder(), folder());
+    let daemon = daemon(&[], &[("DOCKER_CONFIG", nobody.path())]);
+    daemon.deploy("httpd", &program::build("httpd"), &[]);
+    let name = format!("{}/httpd:1", registry.address());
+    // "ada:secret"
+    let config = format!(
+        r#"{{"auths": {{"{}": {{"auth": "YWRhOnNlY3JldA=="}}}}}}"#,
+        registry.address()
+    );
+    fs::write(scratch.path().join("config.json"), config).expect("writable");
+    let as_user = |folder: &Path, arguments: &[&str]| {
+        let mut command = daemon.command(arguments);
+        let output = command.env("DOCKER_CONFIG", folder).output();
+        let output = output.expect("the spore binary can be run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), said)
+    };
+    let [push, pull, deploy] = [
+        &["image", "push", "httpd", &name][..],
+        &["image", "pull", &name],
+        &["deploy", "pulled", "--image", &name],
+    ];
+    for (folder, expected) in [(nobody.path(), false), (scratch.path(), true)] {
+        let (is_done, said) = as_user(folder, push);
+        assert_eq!(is_done, expected, "{said}");
+        assert!(is_done || said.contains("without credentials"), "{said}");
+    }
+    let (is_done, said) = as_user(scratch.path(), deploy);
+    assert!(is_done, "{said}");
+    assert_answers(&daemon, "pulled");
+    // It was for that once.
+    let (is_done, said) = as_user(nobody.path(), pull);
+    assert!(!is_done && said.contains("without credentials"), "{said}");
+    let (is_done, said) = as_user(scratch.path(), pull);
+    assert!(is_done, "{said}");
+    // What cannot be read is said, and another user's business.
+    fs::write(nobody.path().join("config.json"), "{").expect("writable");
+    let (is_done, said) = as_user(nobody.path(), &["deploy", "again", "--image", "httpd"]);
+    assert!(
+        is_done && said.contains("warning") && said.contains("config.json"),
+        "{said}"
+    );
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An OCI layout in the folder `layout`: an index, named 1, of the image for this machine and of one for another, both with the same
+/// layer. The index's digest.
+fn write_index(daemon: &Daemon, scratch: &Path) -> String {
+    let layout = scratch.join("layout");
+    daemon.spore_ok(&["image", "export", "httpd", &layout.display().to_string()]);
+    let blob = |bytes: &[u8]| {
+        let digest = digest_of(bytes);
+        fs::write(layout.join("blobs/sha256").join(&digest), bytes).expect("writable");
+        (format!("sha256:{digest}"), bytes.len())
+    };
+    let read = |digest: &str| -> Value {
+        let path = layout
+            .join("blobs/sha256")
+            .join(digest.trim_start_matches("sha256:"));
+        serde_json::from_slice(&fs::read(path).expect("it was exported")).expect("it is JSON")
+    };
+    let path = layout.join("index.json");
+    let mut top: Value = serde_json::from_slice(&fs::read(&path).expect("it was exported")).expect("JSON");
+    let mut here = top["manifests"][0].clone();
+    here.as_object_mut().expect("a descriptor").remove("annotations");
+    here["platform"] = serde_json::json!({"os": "linux", "architecture": "amd64"});
+    let mut manifest = read(here["digest"].as_str().expect("a digest"));
+    let mut config = read(manifest["config"]["digest"].as_str().expect("a digest"));
+    config["architecture"] = "arm64".into();
+    let (digest, bytes) = blob(config.to_string().as_bytes());
+    manifest["config"]["digest"] = digest.into();
+    manifest["config"]["size"] = bytes.into();
+    let (digest, bytes) = blob(manifest.to_string().as_bytes());
+    let mut there = here.clone();
+    there["digest"] = digest.into();
+    there["size"] = bytes.into();
+    there["platform"]["architecture"] = "arm64".into();
+    let index = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [here, there],
+    });
+    let (digest, bytes) = blob(index.to_string().as_bytes());
+    top["manifests"] = serde_json::json!([{
+        "mediaType": index["mediaType"],
+        "digest": digest,
+        "size": bytes,
+        "annotations": {"org.opencontainers.image.ref.name": "1"},
+    }]);
+    fs::write(&path, top.to_string()).expect("writable");
+    digest
+}
+
+fn an_index_is_pushed_whole_if_it_is_stored_whole() {
+    if !has_tools(&["docker-registry", "skopeo"]) {
+        return;
+    }
+    let (registry, scratch) = (Registry::start(), folder());
+    let (daemon, other) = (daemon(&[], &[]), daemon(&[], &[]));
+    daemon.deploy("httpd", &program::build("httpd"), &[]);
+    let index = write_index(&daemon, scratch.path());
+    let at = |name: &str| format!("{}/{name}", registry.address());
+    let copy = |target: &str| {
+        let layout = format!("oci:{}:1", scratch.path().join("layout").display());
+        let options = ["copy", "-q", "--all", "--dest-tls-verify=false"];
+        skopeo(&[&options[..], &[&layout, target]].concat(), scratch.path());
+    };
+    let raw = |name: &str| {
+        let docker = format!("docker://{name}");
+        skopeo(
+            &["inspect", "--raw", "--tls-verify=false", &docker],
+            scratch.path(),
+        )
+    };
+    // Pushed here with all of its images, it goes on whole.
+    copy(&format!("docker://{}/several:1", daemon.address()));
+    let pushed = daemon.spore_ok(&["image", "push", "several:1", &at("several:1")]);
+    assert!(pushed.contains(&index), "{pushed}");
+    assert_eq!(format!("sha256:{}", digest_of(&raw(&at("several:1")))), index);
+    // A pull elsewhere takes the image for that machine, and its push says what is missing.
+    let pull = ["image", "pull", &at("several:1")];
+    other.spore_ok(&pull);
+    let part = other.spore(&["image", "push", &at("several:1"), &at("part:1")]);
+    let said = String::from_utf8_lossy(&part.stderr).into_owned();
+    assert!(part.status.success(), "{said}");
+    assert!(
+        said.contains("linux/arm64") && said.contains("--all-platforms"),
+        "{said}"
+    );
+    let kept: Value = serde_json::from_slice(&raw(&at("part:1"))).expect("it is JSON");
+    assert!(kept["layers"].is_array(), "it is that of an image: {kept}");
+    // With all of them, it is the same again.
+    other.spore_ok(&[&pull[..], &["--all-platforms"]].concat());
+    let whole = other.spore_ok(&["image", "push", &at("several:1"), &at("whole:1")]);
+    assert!(whole.contains(&index), "{whole}");
+    let target = format!("oci:{}:1", scratch.path().join("back").display());
+    let options = ["copy", "-q", "--all", "--src-tls-verify=false"];
+    let source = format!("docker://{}", at("whole:1"));
+    skopeo(&[&options[..], &[&source, &target]].concat(), scratch.path());
+    other.spore_ok(&["deploy", "several", "--image", &at("several:1")]);
+    assert_answers(&other, "several");
+    assert_whole(&other);
+}
+
+fn names_that_were_written_out_are_short_ones() {
+    if !has_tools(&["docker-registry"]) {
+        return;
+    }
+    let registry = Registry::start();
+    let alias = format!("short={}/team/long", registry.address());
+    let daemon = daemon(&["--alias", &alias], &[]);
+    daemon.deploy("httpd", &program::build("httpd"), &[]);
+    daemon.spore_ok(&[
+        "image",
+        "push",
+        "httpd",
+        &format!("{}/team/long:2", registry.address()),
+    ]);
+    // As other tools of OpenFaaS write what was pushed here, and what is an alias; docker.io itself is nowhere here.
+    for (name, image) in [
+        ("own", "docker.io/library/httpd:latest"),
+        ("bare", "docker.io/httpd"),
+        ("alias", "docker.io/library/short:2"),
+    ] {
+        daemon.spore_ok(&["deploy", name, "--image", image]);
+        assert_answers(&daemon, name);
+    }
+    assert_eq!(
+        inspect(&daemon, "docker.io/library/httpd")["digest"],
+        inspect(&daemon, "httpd")["digest"]
+    );
+    let error = refused(&daemon, &["deploy", "other", "--image", "quay.io/library/httpd"]);
+    assert!(error.contains("quay.io/library/httpd"), "{error}");
 }
 
 fn a_registry_is_believed_by_its_certificate() {
@@ -522,7 +709,7 @@ fn a_unikernel_of_another_project_is_stored_and_shown() {
         assert!(shown.contains(kind), "{shown}");
         let error = refused(&daemon, &["deploy", "f", "--image", image]);
         assert!(
-            error.contains(kind) && error.contains("has no sandbox for"),
+            error.contains(kind) && error.contains("`--sandbox foreign`"),
             "{error}"
         );
     }

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 use spore_test_harness::client::{self, Answer};
 use spore_test_harness::daemon::Daemon;
+use spore_test_harness::registry::{has_tools, run};
 use spore_test_harness::{program, wait_until};
 
 use crate::{Test, with_functions};
@@ -24,6 +26,8 @@ pub(crate) const TESTS: &[Test] = with_functions![
     invocations_find_pristine_instances,
     the_protocol_is_shown_and_can_be_changed,
     a_program_in_the_foreground_gets_events,
+    an_image_that_names_no_program_runs_its_bootstrap,
+    an_image_of_the_form_of_amazons_runs_its_bootstrap,
 ];
 
 const LAMBDA: &[&str] = &["--protocol", "lambda"];
@@ -322,4 +326,95 @@ fn a_program_in_the_foreground_gets_events() {
     running.wait().expect("it ends");
     let answer = answer.expect("the program answers");
     assert_eq!(answer.json()["event"], json!({"from": "here"}));
+}
+
+/// An image without entry point and command, with the program at this place, imported under a name.
+fn import_bare(daemon: &Daemon, name: &str, place: &str) {
+    let scratch = tempfile::tempdir().expect("the temporary folder is writable");
+    std::fs::copy(program::build("lambda"), scratch.path().join("bootstrap")).expect("writable");
+    let umoci = |arguments: &[&str]| drop(run("umoci", arguments, scratch.path()));
+    umoci(&["init", "--layout", name]);
+    let image = format!("{name}:1");
+    umoci(&["new", "--image", &image]);
+    umoci(&["insert", "--rootless", "--image", &image, "bootstrap", place]);
+    let layout = scratch.path().join(name).display().to_string();
+    daemon.spore_ok(&["image", "import", &layout]);
+}
+
+fn an_image_that_names_no_program_runs_its_bootstrap() {
+    if !has_tools(&["umoci"]) {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    import_bare(&daemon, "runtime", "/var/runtime/bootstrap");
+    import_bare(&daemon, "task", "/var/task/bootstrap");
+    import_bare(&daemon, "elsewhere", "/bin/bootstrap");
+    let check = |daemon: &Daemon| {
+        for name in ["runtime", "task"] {
+            let told = daemon.get(&format!("/function/{name}/path")).json();
+            assert_eq!(told["event"]["rawPath"], "/path", "{told}");
+            assert_eq!(told["handler"], "bootstrap");
+        }
+    };
+    for name in ["runtime", "task"] {
+        let image = format!("{name}:1");
+        daemon.spore_ok(&["deploy", name, "--image", &image]);
+        // A second time, its root is there.
+        daemon.spore_ok(&["deploy", name, "--image", &image]);
+        assert!(daemon.spore_ok(&["describe", name]).contains("lambda"));
+    }
+    check(&daemon);
+    let refused = daemon.spore(&["deploy", "elsewhere", "--image", "elsewhere:1"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("nor a bootstrap for AWS Lambda"),
+        "{said}"
+    );
+    assert!(daemon.stop().success());
+    daemon.start_again();
+    check(&daemon);
+}
+
+/// What is in AWS's base images, with the shell of busybox.
+const AMAZONS_ENTRYPOINT: &str = r#"#!/bin/sh
+if [ $# -ne 1 ]; then
+  echo "entrypoint requires the handler name to be the first argument" 1>&2
+  exit 142
+fi
+export _HANDLER="$1"
+
+RUNTIME_ENTRYPOINT=/var/runtime/bootstrap
+if [ -z "${AWS_LAMBDA_RUNTIME_API}" ]; then
+  exec /usr/local/bin/aws-lambda-rie $RUNTIME_ENTRYPOINT
+else
+  exec $RUNTIME_ENTRYPOINT
+fi
+"#;
+
+fn an_image_of_the_form_of_amazons_runs_its_bootstrap() {
+    let daemon = Daemon::start();
+    let scratch = tempfile::tempdir().expect("the temporary folder is writable");
+    let root = scratch.path();
+    for name in ["bin", "var/runtime", "var/task"] {
+        std::fs::create_dir_all(root.join(name)).expect("writable");
+    }
+    std::fs::copy("/bin/busybox", root.join("bin/sh")).expect("busybox-static is installed");
+    std::fs::copy(program::build("lambda"), root.join("var/runtime/bootstrap")).expect("writable");
+    let script = root.join("lambda-entrypoint.sh");
+    std::fs::write(&script, AMAZONS_ENTRYPOINT).expect("writable");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    daemon.spore_ok(&[
+        "deploy",
+        "amazons",
+        "--rootfs",
+        root.to_str().expect("UTF-8"),
+        "--entrypoint",
+        "/lambda-entrypoint.sh app.handler",
+        "--workdir",
+        "/var/task",
+    ]);
+    assert!(daemon.spore_ok(&["describe", "amazons"]).contains("lambda"));
+    let told = daemon.get("/function/amazons/path").json();
+    assert_eq!(told["event"]["rawPath"], "/path", "{told}");
+    assert_eq!(told["handler"], "app.handler");
 }

@@ -7,11 +7,47 @@ use serde_json::Value;
 use spore_test_harness::callbacks::Callbacks;
 use spore_test_harness::client::{Answer, with_body};
 use spore_test_harness::daemon::Daemon;
+use spore_test_harness::nats::NatsServer;
 use spore_test_harness::{program, wait_until};
 
-use crate::{Test, with_functions};
+/// Where the queue is kept, in a test.
+pub(crate) enum Place {
+    Disk,
+    Nats(NatsServer),
+}
 
-pub(crate) const TESTS: &[Test] = with_functions![
+impl Place {
+    fn nats() -> Self {
+        Self::Nats(NatsServer::start().expect("nats-server is installed"))
+    }
+
+    fn start(&self) -> Daemon {
+        match self {
+            Self::Disk => Daemon::start(),
+            Self::Nats(server) => Daemon::start_with(&["--queue", &server.url()]),
+        }
+    }
+}
+
+/// The same tests for each place.
+macro_rules! in_each_place {
+    ($($name:ident),+ $(,)?) => {
+        pub(crate) mod on_disk {
+            $(fn $name() {
+                super::$name(&super::Place::Disk);
+            })+
+            pub(crate) const TESTS: &[crate::Test] = crate::with_functions![$($name),+];
+        }
+        pub(crate) mod on_nats {
+            $(fn $name() {
+                super::$name(&super::Place::nats());
+            })+
+            pub(crate) const TESTS: &[crate::Test] = crate::with_tools![$($name: ["nats-server"]),+];
+        }
+    };
+}
+
+in_each_place![
     results_are_sent_to_who_asked_for_them,
     what_fails_is_tried_again_and_then_kept,
     accepted_invocations_outlive_a_kill,
@@ -21,14 +57,14 @@ pub(crate) const TESTS: &[Test] = with_functions![
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-fn daemon_with_httpd(options: &[&str]) -> Daemon {
-    let daemon = Daemon::start();
+fn daemon_with_httpd(place: &Place, options: &[&str]) -> Daemon {
+    let daemon = place.start();
     daemon.deploy("httpd", &program::build("httpd"), options);
     daemon
 }
 
 /// An invocation with a call ID, whose result goes to the receiver.
-fn send(daemon: &Daemon, callbacks: &Callbacks, call_id: &str, path: &str, body: &str) -> Answer {
+pub(crate) fn send(daemon: &Daemon, callbacks: &Callbacks, call_id: &str, path: &str, body: &str) -> Answer {
     let mut request = with_body(
         Method::POST,
         &format!("/async-function/httpd{path}"),
@@ -43,14 +79,14 @@ fn send(daemon: &Daemon, callbacks: &Callbacks, call_id: &str, path: &str, body:
     daemon.send(request).expect("the daemon answers")
 }
 
-fn listed(daemon: &Daemon, query: &str) -> Vec<Value> {
+pub(crate) fn listed(daemon: &Daemon, query: &str) -> Vec<Value> {
     let answer = daemon.get(&format!("/system/async{query}"));
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     answer.json().as_array().expect("a list").clone()
 }
 
-fn results_are_sent_to_who_asked_for_them() {
-    let daemon = daemon_with_httpd(&[]);
+fn results_are_sent_to_who_asked_for_them(place: &Place) {
+    let daemon = daemon_with_httpd(place, &[]);
     let callbacks = Callbacks::start();
     let accepted = send(&daemon, &callbacks, "one", "/echo", "to and fro");
     assert_eq!(
@@ -82,7 +118,7 @@ fn results_are_sent_to_who_asked_for_them() {
     );
 }
 
-fn what_fails_is_tried_again_and_then_kept() {
+fn what_fails_is_tried_again_and_then_kept(place: &Place) {
     let annotations = [
         "--annotation",
         "com.openfaas.retry.attempts=3",
@@ -91,7 +127,7 @@ fn what_fails_is_tried_again_and_then_kept() {
         "--annotation",
         "com.openfaas.retry.max_wait=1s",
     ];
-    let daemon = daemon_with_httpd(&annotations);
+    let daemon = daemon_with_httpd(place, &annotations);
     let callbacks = Callbacks::start();
     send(&daemon, &callbacks, "fails", "/status?code=500", "kept");
     let received = callbacks.wait_for("fails", TIMEOUT);
@@ -124,8 +160,8 @@ fn what_fails_is_tried_again_and_then_kept() {
     assert_eq!(daemon.get("/system/async/fails").status, StatusCode::NOT_FOUND);
 }
 
-fn accepted_invocations_outlive_a_kill() {
-    let mut daemon = daemon_with_httpd(&[]);
+fn accepted_invocations_outlive_a_kill(place: &Place) {
+    let mut daemon = daemon_with_httpd(place, &[]);
     let callbacks = Callbacks::start();
     let calls: Vec<String> = (0..200).map(|number| format!("call-{number}")).collect();
     for (number, call_id) in calls.iter().enumerate() {
@@ -150,8 +186,8 @@ fn accepted_invocations_outlive_a_kill() {
     );
 }
 
-fn what_cannot_be_accepted_is_refused() {
-    let daemon = daemon_with_httpd(&[]);
+fn what_cannot_be_accepted_is_refused(place: &Place) {
+    let daemon = daemon_with_httpd(place, &[]);
     let callbacks = Callbacks::start();
     let status = |method, path: &str, body: Vec<u8>| {
         let answer = daemon.send_body(method, path, body);
@@ -188,8 +224,8 @@ fn what_cannot_be_accepted_is_refused() {
     drop(callbacks);
 }
 
-fn the_command_line_knows_them() {
-    let daemon = daemon_with_httpd(&["--annotation", "com.openfaas.retry.attempts=1"]);
+fn the_command_line_knows_them(place: &Place) {
+    let daemon = daemon_with_httpd(place, &["--annotation", "com.openfaas.retry.attempts=1"]);
     let callbacks = Callbacks::start();
     let arguments = [
         "invoke",

@@ -1,6 +1,8 @@
 //! How many instances there are: scaling, starts ahead of demand, one invocation each.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,6 +19,11 @@ pub(crate) const TESTS: &[Test] = with_functions![
     instances_are_started_ahead_of_demand,
     every_invocation_finds_a_booted_instance_pristine,
     every_invocation_finds_a_clone_pristine,
+    labels_let_a_function_sleep_and_keep_others_awake,
+    load_keeps_as_many_as_the_target_asks_for,
+    processor_time_is_a_load,
+    an_instance_serves_as_many_at_a_time_as_its_author_allows,
+    what_is_too_much_is_told_at_once,
 ];
 
 /// Longest wait for something that takes some milliseconds.
@@ -176,4 +183,176 @@ fn every_invocation_finds_a_booted_instance_pristine() {
 
 fn every_invocation_finds_a_clone_pristine() {
     all_are_pristine(&["--snapshot"]);
+}
+
+fn labels_let_a_function_sleep_and_keep_others_awake() {
+    let daemon = Daemon::start_with(&["--idle-timeout", "60s"]);
+    let labels = [
+        "--label",
+        "com.openfaas.scale.zero=true",
+        "--label",
+        "com.openfaas.scale.zero-duration=2s",
+    ];
+    daemon.deploy("httpd", &program::build("httpd"), &labels);
+    until_instances(&daemon, "httpd", 1);
+    until_instances(&daemon, "httpd", 0);
+    // What is under way is no idleness, however long it takes.
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| daemon.get("/function/httpd/sleep?ms=5000"));
+        assert!(wait_until(PATIENCE, || number(&daemon, "httpd", "replicas") == 1));
+        let answer = answer.join().expect("it answers");
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (StatusCode::OK, "slept\n")
+        );
+    });
+    assert_eq!(number(&daemon, "httpd", "replicas"), 1);
+    until_instances(&daemon, "httpd", 0);
+    let never = ["--label", "com.openfaas.scale.zero=false"];
+    daemon.deploy("httpd", &program::build("httpd"), &never);
+    until_instances(&daemon, "httpd", 1);
+
+    let bad = ["--label", "com.openfaas.scale.down.window=10m"];
+    let program = program::build("httpd");
+    let mut arguments = vec!["deploy", "other", "--binary", program.to_str().expect("a path")];
+    arguments.extend(bad);
+    let refused = daemon.spore(&arguments);
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(
+        !refused.status.success() && error.contains("com.openfaas.scale.down.window is `10m`: write"),
+        "{error}"
+    );
+}
+
+fn load_keeps_as_many_as_the_target_asks_for() {
+    let daemon = Daemon::start_with(&["--idle-timeout", "1s"]);
+    let labels = [
+        "--label",
+        "com.openfaas.scale.type=rps",
+        "--label",
+        "com.openfaas.scale.target=5",
+        "--label",
+        "com.openfaas.scale.target-proportion=1.0",
+        "--max",
+        "3",
+    ];
+    daemon.deploy("httpd", &program::build("httpd"), &labels);
+    let metrics = daemon.get("/metrics").text();
+    let target = r#"gateway_service_target{function_name="httpd.openfaas-fn",scaling_type="rps"} 5"#;
+    assert!(metrics.contains(target), "{metrics}");
+    // One after the other, so that demand alone asks for one.
+    let is_reached = wait_until(Duration::from_secs(60), || {
+        daemon.get("/function/httpd");
+        std::thread::sleep(Duration::from_millis(20));
+        number(&daemon, "httpd", "availableReplicas") == 3
+    });
+    assert!(is_reached, "{}", daemon.log());
+    until_instances(&daemon, "httpd", 0);
+}
+
+fn processor_time_is_a_load() {
+    let daemon = Daemon::start_with(&["--idle-timeout", "1s"]);
+    let labels = [
+        "--label",
+        "com.openfaas.scale.type=cpu",
+        "--label",
+        "com.openfaas.scale.target=50",
+        "--max",
+        "3",
+    ];
+    daemon.deploy("compute", &program::build("compute"), &labels);
+    // One after the other, so that demand alone asks for one.
+    let is_reached = wait_until(Duration::from_secs(60), || {
+        let answer = daemon.get("/function/compute?iterations=20000000");
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        number(&daemon, "compute", "availableReplicas") == 3
+    });
+    assert!(is_reached, "{}", daemon.log());
+    until_instances(&daemon, "compute", 0);
+}
+
+/// Begins an invocation that is under way until its body is complete.
+fn begun(daemon: &Daemon) -> TcpStream {
+    let mut stream = TcpStream::connect(daemon.address()).expect("the daemon listens");
+    let request =
+        "POST /function/httpd/echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab";
+    stream.write_all(request.as_bytes()).expect("the daemon reads it");
+    let (mut answer, mut piece) = (Vec::new(), [0; 1000]);
+    while !answer.ends_with(b"\r\n\r\nab") {
+        let read = stream.read(&mut piece).expect("the daemon answers");
+        assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
+        answer.extend(&piece[..read]);
+    }
+    stream
+}
+
+fn end(mut stream: TcpStream) {
+    stream.write_all(b"cd").expect("the daemon reads it");
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("the daemon answers");
+    assert_eq!(rest, "cd");
+}
+
+fn an_instance_serves_as_many_at_a_time_as_its_author_allows() {
+    let daemon = Daemon::start();
+    let options = ["--annotation", "dev.spore.concurrency=4", "--max", "2"];
+    daemon.deploy("httpd", &program::build("httpd"), &options);
+    let mut streams: Vec<_> = (0..4).map(|_| begun(&daemon)).collect();
+    assert_eq!(number(&daemon, "httpd", "replicas"), 1, "{}", daemon.log());
+    let metrics = daemon.get("/metrics").text();
+    let under_way = r#"gateway_function_invocation_inflight{function_name="httpd.openfaas-fn"} 4"#;
+    assert!(metrics.contains(under_way), "{metrics}");
+    let identity = daemon.get("/function/httpd/identity").text();
+    until_instances(&daemon, "httpd", 2);
+    streams.drain(..).for_each(end);
+    // One that breaks off ends its instance only when the others have ended.
+    let mut streams: Vec<_> = (0..8).map(|_| begun(&daemon)).collect();
+    until_instances(&daemon, "httpd", 2);
+    drop(streams.pop());
+    drop(streams.remove(0));
+    streams.into_iter().for_each(end);
+    let again = daemon.get("/function/httpd/identity").text();
+    assert_ne!(again, identity, "both were stopped");
+    for (annotations, says) in [
+        (
+            &["dev.spore.isolation-per-request=true"][..],
+            "leave one of both out",
+        ),
+        (&["dev.spore.protocol=lambda"], "one event at a time"),
+    ] {
+        let program = program::build("httpd");
+        let mut arguments = vec!["deploy", "httpd", "--binary", program.to_str().expect("a path")];
+        arguments.extend(["--annotation", "dev.spore.concurrency=4"]);
+        annotations
+            .iter()
+            .for_each(|annotation| arguments.extend(["--annotation", annotation]));
+        let refused = daemon.spore(&arguments);
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && error.contains(says), "{error}");
+    }
+}
+
+fn what_is_too_much_is_told_at_once() {
+    let daemon = Daemon::start();
+    let options = ["--env", "max_inflight=2", "--max", "1"];
+    daemon.deploy("httpd", &program::build("httpd"), &options);
+    let first = begun(&daemon);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| daemon.get("/function/httpd"));
+        let is_waiting = || {
+            let metrics = daemon.get("/metrics").text();
+            metrics.contains(r#"spore_requests_waiting{function_name="httpd.openfaas-fn"} 1"#)
+        };
+        assert!(wait_until(PATIENCE, is_waiting));
+        let refused = daemon.get("/function/httpd");
+        assert_eq!(
+            (refused.status, refused.header("x-openfaas-internal")),
+            (StatusCode::TOO_MANY_REQUESTS, "faas-middleware")
+        );
+        let says = "Concurrent request limit exceeded. Max concurrent requests: 2";
+        assert!(refused.text().contains(says), "{}", refused.text());
+        assert!(refused.header("retry-after").parse::<u64>().is_ok());
+        end(first);
+        assert_eq!(waiting.join().expect("it answers").status, StatusCode::OK);
+    });
 }

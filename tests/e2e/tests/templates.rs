@@ -5,8 +5,9 @@ use std::process::{Command, Output, Stdio};
 
 use http::{Method, StatusCode};
 use serde_json::Value;
-use spore_test_harness::daemon::Daemon;
+use spore_test_harness::daemon::{Daemon, Setup};
 use spore_test_harness::program;
+use spore_test_harness::registry::Registry;
 
 use crate::{Test, with_tools};
 
@@ -18,11 +19,15 @@ pub(crate) const TESTS: &[Test] = with_tools![
     a_rust_function_goes_from_template_to_answer: ["cargo"],
     a_program_goes_from_template_to_answer: ["musl-gcc"],
     a_dockerfile_goes_from_template_to_answer: ["buildah", "python3"],
+    a_dockerfile_is_built_as_it_is_written: ["buildah", "python3", "docker-registry"],
     a_python_handler_gets_and_gives_everything: ["python3"],
     a_node_handler_gets_and_gives_everything: ["node"],
     packages_of_python_come_along: ["/usr/bin/pip3"],
     packages_of_node_come_along: ["npm"],
     hooks_run_around_a_snapshot: ["python3", "node"],
+    hooks_in_go_run_around_a_snapshot: ["go"],
+    hooks_in_rust_run_around_a_snapshot: ["cargo"],
+    hooks_that_fail_end_functions_in_go_and_rust: ["go", "cargo"],
     functions_of_a_language_share_its_layers: ["python3"],
     a_stack_goes_up_as_a_whole_and_in_part: ["python3", "node"],
 ];
@@ -122,8 +127,50 @@ fn a_program_goes_from_template_to_answer() {
     );
     let program = folder.join("function");
     std::fs::copy(program::build("httpd"), &program).expect("the temporary folder is writable");
+    run_test(&folder, &format!("PORT={} tests/smoke.sh", program::free_port()));
     daemon.spore_ok(&["up", text(&folder)]);
     assert!(daemon.get("/function/hello").text().starts_with("hello"));
+}
+
+/// The template as it is written, with a registry that stands in for docker.io, and whose image has our runtime.
+fn a_dockerfile_is_built_as_it_is_written() {
+    let registry = Registry::start();
+    let daemon = Daemon::start_as(Setup {
+        options: vec!["--mirror".to_owned(), "docker.io=127.0.0.1:9".to_owned()],
+        ..Setup::default()
+    });
+    let nothing = "def handle(event, context):\n    return None\n";
+    let _base = deploy_handler(&daemon, "base", "handler.py", nothing, &[]);
+    let name = format!("{}/library/python:3.13-slim", registry.address());
+    daemon.spore_ok(&["image", "push", "base", &name]);
+    let parent = tempfile::tempdir().expect("the temporary folder is writable");
+    let registries = parent.path().join("registries.conf");
+    write(
+        &registries,
+        &format!(
+            "[[registry]]\nprefix = \"docker.io\"\nlocation = \"{}\"\ninsecure = true\n",
+            registry.address()
+        ),
+    );
+    let folder = parent.path().join("hello");
+    let directory = ["--directory", text(&folder)];
+    daemon.spore_ok(&[&["new", "hello", "--lang", "dockerfile"][..], &directory].concat());
+    let up = |folder: &Path| {
+        let mut command = daemon.command(&["up", text(folder)]);
+        let output = command.env("CONTAINERS_REGISTRIES_CONF", &registries).output();
+        let output = output.expect("the spore binary can be run");
+        assert!(output.status.success(), "{output:?}");
+    };
+    up(&folder);
+    assert_eq!(daemon.get("/function/hello?name=Ada").text(), GREETING);
+    let source = folder.join("server.py");
+    let code = std::fs::read_to_string(&source).expect("the template has a server");
+    write(&source, &code.replace("Hello", "Good day"));
+    up(&folder);
+    assert_eq!(
+        daemon.get("/function/hello?name=Ada").text(),
+        GREETING.replace("Hello", "Good day")
+    );
 }
 
 fn a_dockerfile_goes_from_template_to_answer() {
@@ -319,28 +366,135 @@ spore.beforeSnapshot(async () => log.push('before'));
 spore.afterRestore(async () => log.push('after'));
 module.exports = async () => `${log.join(' ')} ${Math.random()}`;
 ";
-    let options = ["--snapshot", "--isolation-per-request"];
-    let _python = deploy_handler(&daemon, "python", "handler.py", python, &options);
-    let _node = deploy_handler(&daemon, "node", "handler.js", node, &options);
+    let _python = deploy_handler(&daemon, "python", "handler.py", python, CLONED);
+    let _node = deploy_handler(&daemon, "node", "handler.js", node, CLONED);
     for name in ["python", "node"] {
-        let answers: Vec<String> = (0..3)
-            .map(|_| daemon.get(&format!("/function/{name}")).text().to_owned())
-            .collect();
-        let mut numbers: Vec<&str> = answers
-            .iter()
-            .map(|answer| {
-                answer
-                    .strip_prefix("before after ")
-                    .unwrap_or_else(|| panic!("{answers:?}"))
-            })
-            .collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        assert_eq!(
-            numbers.len(),
-            3,
-            "each clone draws numbers of its own: {answers:?}"
-        );
+        each_clone_has_run_its_hooks(&daemon, name);
+    }
+}
+
+/// With these, each request finds a clone of its own.
+const CLONED: &[&str] = &["--snapshot", "--isolation-per-request"];
+
+/// Asks a function that answers with the hooks that have run and a number that it has drawn.
+fn each_clone_has_run_its_hooks(daemon: &Daemon, name: &str) {
+    let answers: Vec<String> = (0..3)
+        .map(|_| daemon.get(&format!("/function/{name}")).text().to_owned())
+        .collect();
+    let mut numbers: Vec<&str> = answers
+        .iter()
+        .map(|answer| {
+            answer
+                .strip_prefix("before after ")
+                .unwrap_or_else(|| panic!("{answers:?}"))
+        })
+        .collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    assert_eq!(
+        numbers.len(),
+        3,
+        "each clone draws numbers of its own: {answers:?}"
+    );
+}
+
+/// Writes a function as the template does, with another handler, and deploys it.
+fn deploy_template(daemon: &Daemon, language: &str, file: &str, code: &str) -> tempfile::TempDir {
+    let parent = tempfile::tempdir().expect("the temporary folder is writable");
+    let name = format!("hooks-{language}");
+    let folder = parent.path().join(&name);
+    daemon.spore_ok(&["new", &name, "--lang", language, "--directory", text(&folder)]);
+    write(&folder.join(file), code);
+    daemon.spore_ok(&[&["deploy", text(&folder)], CLONED].concat());
+    parent
+}
+
+/// `failure` is what the hook after a restore returns.
+fn go_with_hooks(failure: &str) -> String {
+    let code = r#"package function
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"hooks-go/build/spore"
+)
+
+var log []string
+
+func init() {
+	spore.BeforeSnapshot(func() error {
+		log = append(log, "before")
+		return nil
+	})
+	spore.AfterRestore(func() error {
+		log = append(log, "after")
+		return FAILURE
+	})
+}
+
+func Handle(w http.ResponseWriter, r *http.Request) {
+	fmt.Fprintf(w, "%s %d", strings.Join(log, " "), spore.Rand.Uint64())
+}
+"#;
+    code.replace("FAILURE", failure)
+}
+
+fn hooks_in_go_run_around_a_snapshot() {
+    let daemon = Daemon::start();
+    let _folder = deploy_template(&daemon, "go", "handler.go", &go_with_hooks("nil"));
+    each_clone_has_run_its_hooks(&daemon, "hooks-go");
+}
+
+/// `failure` is what else the hook after a restore does.
+fn rust_with_hooks(failure: &str) -> String {
+    let code = r#"use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+static LOG: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+fn note(word: &'static str) {
+    LOG.lock().unwrap().push(word);
+}
+
+async fn handle(_: Request<Bytes>) -> Response<Bytes> {
+    let mut number = [0; 8];
+    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").unwrap(), &mut number).unwrap();
+    let log = LOG.lock().unwrap().join(" ");
+    Response::new(Bytes::from(format!("{log} {}", u64::from_le_bytes(number))))
+}
+
+fn main() {
+    spore::before_snapshot(|| note("before"));
+    spore::after_restore(|| {
+        note("after");
+        FAILURE
+    });
+    spore::serve(handle);
+}
+"#;
+    code.replace("FAILURE", failure)
+}
+
+fn hooks_in_rust_run_around_a_snapshot() {
+    let daemon = Daemon::start();
+    let _folder = deploy_template(&daemon, "rust", "src/main.rs", &rust_with_hooks(""));
+    each_clone_has_run_its_hooks(&daemon, "hooks-rust");
+}
+
+fn hooks_that_fail_end_functions_in_go_and_rust() {
+    let daemon = Daemon::start();
+    let go = go_with_hooks("fmt.Errorf(\"no luck today\")");
+    let _go = deploy_template(&daemon, "go", "handler.go", &go);
+    let rust = rust_with_hooks("panic!(\"no luck today\")");
+    let _rust = deploy_template(&daemon, "rust", "src/main.rs", &rust);
+    for name in ["hooks-go", "hooks-rust"] {
+        let answer = daemon.get(&format!("/function/{name}"));
+        assert!(!answer.status.is_success(), "{name}: {}", answer.text());
+        daemon.wait_for_log(name, "no luck today");
     }
 }
 

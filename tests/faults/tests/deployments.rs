@@ -1,4 +1,5 @@
-//! `kill -9` of the daemon at random moments while functions are deployed, replaced, removed and invoked.
+//! `kill -9` of the daemon at random moments while functions, secrets and namespaces are made, replaced and removed, and
+//! functions invoked.
 //!
 //! What was acknowledged holds after the restart. What was under way at the moment of the kill is done or not done,
 //! nothing in between.
@@ -27,9 +28,14 @@ pub(crate) const TESTS: &[Test] = tests![Needs::Nothing; what_was_acknowledged_s
 const KILLS: usize = 5;
 /// Names that each of the two workers uses; none is used by both.
 const NAMES: usize = 3;
+/// A namespace that is there all the time, with functions of the same names as in the default one.
+const NAMESPACE: &str = "other";
+/// What the names of secrets and of namespaces begin with, rather than those of functions.
+const SECRET: &str = "secret-";
+const SPACE: &str = "space-";
 const LONGEST_LIFE_MS: u64 = 900;
 
-/// What is known of one function: the version that it may have, none if it may be gone.
+/// What is known of one function, secret or namespace: the version that it may have, none if it may be gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Known {
     /// As acknowledged.
@@ -48,7 +54,7 @@ pub(crate) fn setting(name: &str) -> Option<u64> {
     )
 }
 
-/// Changes functions until the daemon is gone, one change after the other.
+/// Changes functions, secrets and namespaces until the daemon is gone, one change after the other.
 struct Worker {
     address: std::net::SocketAddr,
     names: Vec<String>,
@@ -89,6 +95,7 @@ impl Worker {
                 }
             }
             if let Some(version) = wanted
+                && is_function(&name)
                 && self.random.bool()
             {
                 self.invoke(&name, version);
@@ -105,28 +112,53 @@ impl Worker {
 
     /// Whether the change was acknowledged; none if there was no answer.
     fn change(&mut self, name: &str, now: Option<u32>, wanted: Option<u32>) -> Option<bool> {
+        let method = match (now, wanted) {
+            (_, None) => Method::DELETE,
+            (None, Some(_)) => Method::POST,
+            (Some(_), Some(_)) => Method::PUT,
+        };
+        if name.starts_with(SECRET) {
+            let value = wanted.map(|version| version.to_string());
+            return self.send(
+                method,
+                "/system/secrets",
+                &json!({ "name": name, "value": value }),
+            );
+        }
+        if name.starts_with(SPACE) {
+            let labels = wanted.map(|version| json!({ "version": version.to_string() }));
+            let path = format!("/system/namespace/{name}");
+            let body = json!({ "name": name, "labels": labels.unwrap_or_else(|| json!({})) });
+            return self.send(method, &path, &body);
+        }
+        let (service, namespace) = name.split_once('.').unwrap_or((name, ""));
         let Some(version) = wanted else {
-            let body = json!({ "functionName": name }).to_string();
-            return self.send(Method::DELETE, body);
+            let body = json!({ "functionName": service, "namespace": namespace });
+            return self.send(method, "/system/functions", &body);
         };
         // By the command line with a program that was not there before, or with the image that is.
-        if self.random.u8(..3) == 0 {
+        if namespace.is_empty() && self.random.u8(..3) == 0 {
             return Some(self.push(name, version));
         }
         let body = json!({
-            "service": name,
+            "service": service,
+            "namespace": namespace,
             "image": self.image,
             "envVars": { "VERSION": version.to_string() },
         });
-        let method = if now.is_some() { Method::PUT } else { Method::POST };
-        self.send(method, body.to_string())
+        self.send(method, "/system/functions", &body)
     }
 
-    fn send(&self, method: Method, body: String) -> Option<bool> {
-        let request = client::with_body(method, "/system/functions", body);
+    fn send(&self, method: Method, path: &str, body: &serde_json::Value) -> Option<bool> {
+        let request = client::with_body(method, path, body.to_string());
         match client::send(self.address, request) {
             Ok(answer) => {
-                assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+                assert!(
+                    answer.status.is_success(),
+                    "{path}: {} {}",
+                    answer.status,
+                    answer.text()
+                );
                 Some(true)
             }
             Err(RequestError::TimedOut { after }) => panic!("no answer within {after:?}"),
@@ -184,12 +216,16 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
     daemon.deploy("base", &program::build("httpd"), &[]);
     let image = daemon.get("/system/function/base").json()["image"].clone();
     let image = image.as_str().expect("an image").to_owned();
+    daemon.send_body(
+        Method::POST,
+        &format!("/system/namespace/{NAMESPACE}"),
+        json!({ "name": NAMESPACE }).to_string(),
+    );
+    daemon.deploy("peek", &program::build("secrets"), &[]);
+    let peek = daemon.get("/system/function/peek").json()["image"].clone();
     let book: Book = Book::default();
-    for worker in 0..2 {
-        for number in 0..NAMES {
-            let name = format!("f{worker}{number}");
-            book.lock().expect("nobody panics").insert(name, Known::For(None));
-        }
+    for name in (0..2).flat_map(names) {
+        book.lock().expect("nobody panics").insert(name, Known::For(None));
     }
     let acknowledged = Arc::new(AtomicUsize::new(0));
     for _ in 0..kills {
@@ -199,7 +235,7 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
             .map(|worker| {
                 let worker = Worker {
                     address: daemon.address(),
-                    names: (0..NAMES).map(|number| format!("f{worker}{number}")).collect(),
+                    names: names(worker),
                     book: book.clone(),
                     random: random.fork(),
                     image: image.replace(&daemon.address().to_string(), "localhost"),
@@ -222,22 +258,85 @@ fn what_was_acknowledged_survives_kills_at_any_moment() {
         });
         assert!(gone, "monitors outlive the daemon");
         daemon.start_again();
-        check(&daemon, &book);
+        check(&daemon, &book, &peek);
     }
     let acknowledged = acknowledged.load(Ordering::Relaxed);
     println!("{acknowledged} changes were acknowledged");
     assert!(acknowledged >= kills, "next to nothing was changed");
 }
 
+fn is_function(name: &str) -> bool {
+    !name.starts_with(SECRET) && !name.starts_with(SPACE)
+}
+
+/// What one worker changes.
+fn names(worker: usize) -> Vec<String> {
+    let of = |number: usize| {
+        [
+            format!("f{worker}{number}"),
+            format!("f{worker}{number}.{NAMESPACE}"),
+            format!("{SECRET}{worker}{number}"),
+            format!("{SPACE}{worker}{number}"),
+        ]
+    };
+    (0..NAMES).flat_map(of).collect()
+}
+
+/// The values of all secrets that are there, as a function sees them that is deployed with them.
+fn secrets(daemon: &Daemon, image: &serde_json::Value) -> BTreeMap<String, u32> {
+    let listed = daemon.get("/system/secrets").json();
+    let listed = listed.as_array().expect("a list");
+    let names: Vec<_> = listed.iter().map(|secret| secret["name"].clone()).collect();
+    let deploy = |secrets: &[serde_json::Value]| {
+        let body = json!({ "service": "peek", "image": image, "secrets": secrets });
+        let answer = daemon.send_body(Method::PUT, "/system/functions", body.to_string());
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+    };
+    deploy(&names);
+    let shown = if names.is_empty() {
+        String::new()
+    } else {
+        daemon.get("/function/peek").text()
+    };
+    // A secret that a function uses is not removed.
+    deploy(&[]);
+    let found: BTreeMap<String, u32> = shown
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split(' ');
+            let name = words.next().filter(|name| name.starts_with(SECRET))?;
+            Some((name.to_owned(), words.nth(1)?.parse().ok()?))
+        })
+        .collect();
+    assert_eq!(found.len(), names.len(), "{names:?}: {shown}");
+    found
+}
+
+/// The version of a namespace; none if it is not there.
+fn space(daemon: &Daemon, name: &str) -> Option<u32> {
+    let answer = daemon.get(&format!("/system/namespace/{name}"));
+    if answer.status == StatusCode::NOT_FOUND {
+        return None;
+    }
+    let version = answer.json()["labels"]["version"].clone();
+    let version = version.as_str().unwrap_or_else(|| panic!("{}", answer.text()));
+    Some(version.parse().expect("a number"))
+}
+
 /// Compares the daemon with the book, and settles in the book what was open.
-fn check(daemon: &Daemon, book: &Book) {
+fn check(daemon: &Daemon, book: &Book, peek: &serde_json::Value) {
     let log = daemon.log();
     assert!(!log.contains("left out"), "a record is damaged:\n{log}");
     let uploads = std::fs::read_dir(daemon.data().join("uploads")).expect("it is there");
     assert_eq!(uploads.count(), 0, "half uploads are removed");
     let mut book = book.lock().expect("nobody panics");
+    let secrets = secrets(daemon, peek);
     for (name, known) in book.iter_mut() {
-        let found = version(daemon, name);
+        let found = match name {
+            name if name.starts_with(SECRET) => secrets.get(name).copied(),
+            name if name.starts_with(SPACE) => space(daemon, name),
+            name => version(daemon, name),
+        };
         let is_right = match known {
             Known::For(version) => found == *version,
             Known::Either(before, after) => found == *before || found == *after,

@@ -14,6 +14,7 @@
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
+use spore_test_harness::registry::has_tools;
 use spore_test_harness::{program, unikernels_can_run};
 
 mod damage;
@@ -36,6 +37,8 @@ enum Needs {
     Mounts,
     /// A place in the control groups of this controller.
     Groups(&'static str),
+    /// This command.
+    Tool(&'static str),
 }
 
 /// One test: its name, what it needs, and its code, which panics if something is wrong.
@@ -63,6 +66,7 @@ fn is_met(needs: Needs) -> bool {
         Needs::Nothing => true,
         Needs::Mounts => is_superuser,
         Needs::Groups(controller) => is_superuser && groups::is_there(controller),
+        Needs::Tool(name) => has_tools(&[name]),
     }
 }
 
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         limits::TESTS_OF_USERS,
         limits::TESTS_OF_MEMORY,
         queued::TESTS,
+        queued::TESTS_ON_NATS,
     ];
     let can_run = unikernels_can_run();
     let trials = suites.into_iter().flatten().map(|test| {

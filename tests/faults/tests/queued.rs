@@ -1,6 +1,7 @@
 //! `kill -9` of the daemon at random moments while invocations are accepted that nobody waits for.
 //!
-//! Each that was accepted is executed, and twice only if it was running when a daemon was killed.
+//! Each that was accepted is executed, and twice only if it was running when a daemon was killed; on the disk, and on a NATS
+//! server.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -14,12 +15,15 @@ use http::{Method, StatusCode};
 use spore_test_harness::callbacks::Callbacks;
 use spore_test_harness::client::{Connection, with_body};
 use spore_test_harness::daemon::Daemon;
+use spore_test_harness::nats::NatsServer;
 use spore_test_harness::{program, wait_until};
 
 use crate::deployments::setting;
 use crate::{Needs, Test, tests};
 
 pub(crate) const TESTS: &[Test] = tests![Needs::Nothing; accepted_invocations_survive_kills_at_any_moment];
+pub(crate) const TESTS_ON_NATS: &[Test] =
+    tests![Needs::Tool("nats-server"); accepted_invocations_survive_kills_at_any_moment_on_nats];
 
 const KILLS: usize = 5;
 /// Invocations that are accepted, for each kill.
@@ -64,12 +68,20 @@ fn send(
 }
 
 fn accepted_invocations_survive_kills_at_any_moment() {
+    survive_kills(Daemon::start());
+}
+
+fn accepted_invocations_survive_kills_at_any_moment_on_nats() {
+    let server = NatsServer::start().expect("nats-server is installed");
+    survive_kills(Daemon::start_with(&["--queue", &server.url()]));
+}
+
+fn survive_kills(mut daemon: Daemon) {
     let seed = setting("SPORE_FAULTS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let kills = setting("SPORE_FAULTS_KILLS").map_or(KILLS, |kills| kills as usize);
     let wanted = setting("SPORE_FAULTS_QUEUED").map_or(kills * ACCEPTED_PER_KILL, |wanted| wanted as usize);
     println!("SPORE_FAULTS_SEED={seed} SPORE_FAULTS_KILLS={kills} SPORE_FAULTS_QUEUED={wanted}");
     let mut random = Rng::with_seed(seed);
-    let mut daemon = Daemon::start();
     daemon.deploy("httpd", &program::build("httpd"), &[]);
     let callbacks = Callbacks::start();
     let next = Arc::new(AtomicUsize::new(0));

@@ -349,7 +349,9 @@ fn own_registry_options(options: &[String]) -> &'static [&'static str] {
 
 /// The address in the line that `spore serve` prints when it is ready.
 fn announced_address(output: &str) -> Option<SocketAddr> {
-    let (_, rest) = output.split_once("http://")?;
+    let (_, rest) = output
+        .split_once("http://")
+        .or_else(|| output.split_once("https://"))?;
     let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == ':'))?;
     rest[..end].trim_end_matches(['.', ':']).parse().ok()
 }
@@ -390,6 +392,7 @@ mod tests {
         assert_eq!(announced_address("listening on http://127.0.0.1:80"), None);
         let address = announced_address("probing\nlistening on http://127.0.0.1:8080\n");
         assert_eq!(address, Some(([127, 0, 0, 1], 8080).into()));
+        assert_eq!(announced_address("ready at https://127.0.0.1:8080\n"), address);
         assert_eq!(announced_address("no KVM\n"), None);
     }
 }

@@ -5,6 +5,7 @@
 //! - [`client`]: a blocking HTTP/1.1 client that adds nothing to a request and hides nothing of an answer;
 //! - [`registry`]: a real registry on loopback;
 //! - [`callbacks`]: a server that takes the results of invocations nobody waits for;
+//! - [`nats`]: a real NATS server on loopback;
 //! - [`process`]: what a daemon has open: processes, descriptors, virtual machines.
 //!
 //! A fixture that cannot be set up panics with what it tried, since no test could go on without it.
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 pub mod callbacks;
 pub mod client;
 pub mod daemon;
+pub mod nats;
 pub mod process;
 pub mod program;
 pub mod registry;

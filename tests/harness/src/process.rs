@@ -43,13 +43,16 @@ pub fn descendants(pid: u32) -> HashSet<ProcessIdentity> {
     found
 }
 
-/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet, or the empty guest of one.
-/// Daemons keep a few.
+/// Whether the process is a monitor that was made ahead of demand and belongs to no instance yet, or the empty guest of one, or
+/// the process that monitors are copies of. Daemons keep a few.
 pub fn waits_for_instance(identity: &ProcessIdentity) -> bool {
     let line = Process::new(identity.pid).and_then(|process| process.cmdline());
     line.is_ok_and(|line| {
-        line.first()
-            .is_some_and(|title| title.starts_with("spore-monitor ready"))
+        line.first().is_some_and(|title| {
+            ["spore-monitor ready", "spore-monitor to be copied"]
+                .iter()
+                .any(|own| title.starts_with(own))
+        })
     })
 }
 
@@ -94,4 +97,11 @@ fn virtual_machines_of_one(pid: i32) -> usize {
         .flatten()
         .filter(|descriptor| is_machine(&descriptor.target))
         .count()
+}
+
+/// Memory of a process that is resident, in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = Process::new(pid as i32).and_then(|process| process.status());
+    let status = status.expect("the process runs and is ours");
+    status.vmrss.expect("a process has memory") << 10
 }

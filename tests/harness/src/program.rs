@@ -21,6 +21,40 @@ pub fn build_dynamic(name: &str) -> PathBuf {
     build_once("gcc", &[], name, &format!("{name}-dynamic"))
 }
 
+/// Builds `tests/programs/foreign`, a small unikernel that is none of Spore's, and returns the kernel.
+pub fn build_unikernel() -> PathBuf {
+    const NAME: &str = "spore-test-foreign";
+    let mut built = BUILT.lock().expect("no build panicked");
+    let built = built.get_or_insert_default();
+    if let Some(program) = built.get(NAME) {
+        return program.clone();
+    }
+    // Kept from run to run, as other builds of cargo are.
+    let folder = target_directory().join("test-unikernel");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args(["build", "--release", "--locked", "--manifest-path"])
+        .arg(repository().join("tests/programs/foreign/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(&folder)
+        // It is built alike whatever the host build is, and without registers that it does not save.
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=x86-64")
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env_remove("CARGO_BUILD_TARGET");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+            command.env_remove(name);
+        }
+    }
+    let status = command.status();
+    let status = status.unwrap_or_else(|error| panic!("cargo cannot be run: {error}"));
+    assert!(status.success(), "{command:?} failed");
+    let program = folder.join("release").join(NAME);
+    built.insert(NAME.to_owned(), program.clone());
+    program
+}
+
 /// Builds a source under a name, or returns what was built before; one at a time, since tests run side by side.
 fn build_once(compiler: &str, options: &[&str], source: &str, name: &str) -> PathBuf {
     let mut built = BUILT.lock().expect("no build panicked");

@@ -5,7 +5,7 @@
 //!
 //! - `SPORE_BIN` names the binary to test; otherwise a release build is made.
 //! - `SPORE_CERTIFIER` names the certifier's tests as one program (`go test -c ./tests` in its repository), and
-//!   `SPORE_FAAS_CLI` a `faas-cli`; otherwise a pinned version is built by `go`, where the Go module proxy has it.
+//!   `SPORE_FAAS_CLI` a `faas-cli`, `SPORE_OPENFAAS_GATEWAY` a gateway, `SPORE_SCHEMATHESIS` a `schemathesis`; otherwise a pinned version is built by `go`, where the Go module proxy has it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +16,9 @@ use spore_test_harness::unikernels_can_run;
 
 mod certifier;
 mod faas_cli;
+mod gateway;
 mod prometheus;
+mod schemathesis;
 mod tools;
 
 /// Where a tool is, or why it cannot be had.
@@ -27,7 +29,14 @@ type Test = (&'static str, Tool, fn());
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let suites = [certifier::TESTS, faas_cli::TESTS, prometheus::TESTS].concat();
+    let suites = [
+        certifier::TESTS,
+        faas_cli::TESTS,
+        gateway::TESTS,
+        prometheus::TESTS,
+        schemathesis::TESTS,
+    ]
+    .concat();
     let trials = suites.into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -14,6 +14,12 @@ const FAAS_CLI: (&str, &str) = (
     "c8191b71e7edf10be3b660ddcaee52c11de79238",
 );
 
+/// It may be built and run here for evaluation only, as its licence has it; nothing of it is kept or passed on.
+const GATEWAY: (&str, &str) = ("github.com/openfaas/faas/gateway", "8d803bf");
+
+/// As pip names it.
+const SCHEMATHESIS: &str = "schemathesis==4.32.5";
+
 const CERTIFIER: (&str, &str) = (
     "github.com/openfaas/certifier",
     "2e39d0587dc21f2cbbd9b2a874d197e71d6d0570",
@@ -41,6 +47,17 @@ pub(crate) fn faas_cli() -> &'static Result<PathBuf, String> {
     })
 }
 
+/// OpenFaaS's gateway.
+pub(crate) fn gateway() -> &'static Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&FOUND, || {
+        if let Some(path) = std::env::var_os("SPORE_OPENFAAS_GATEWAY") {
+            return Ok(path.into());
+        }
+        install(GATEWAY.0, GATEWAY.1, "gateway")
+    })
+}
+
 /// Prometheus's tool that checks metrics.
 pub(crate) fn promtool() -> &'static Result<PathBuf, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -49,6 +66,41 @@ pub(crate) fn promtool() -> &'static Result<PathBuf, String> {
         let missing = || "promtool is not there: apt-get install prometheus".to_owned();
         path.exists().then(|| path.to_owned()).ok_or_else(missing)
     })
+}
+
+/// A program that asks whatever an OpenAPI document lets it ask.
+pub(crate) fn schemathesis() -> &'static Result<PathBuf, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    once(&FOUND, || {
+        if let Some(path) = std::env::var_os("SPORE_SCHEMATHESIS") {
+            return Ok(path.into());
+        }
+        let folder = target_directory().join("python-tools").join(SCHEMATHESIS);
+        let program = folder.join("bin/schemathesis");
+        if program.exists() {
+            return Ok(program);
+        }
+        let python = |program: &Path, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            let output = command.args(arguments).stdin(Stdio::null()).output();
+            let output = output.map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(last_line(&output.stderr)),
+            }
+        };
+        let place = folder.to_str().ok_or("the target folder's name is not UTF-8")?;
+        let options = ["-m", "pip", "install", "--quiet", SCHEMATHESIS];
+        python(Path::new("python3"), &["-m", "venv", place])
+            .and_then(|()| python(&folder.join("bin/python3"), &options))
+            .map_err(|reason| format!("{SCHEMATHESIS} cannot be installed by pip: {reason}"))?;
+        Ok(program)
+    })
+}
+
+fn last_line(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.lines().next_back().unwrap_or_default().to_owned()
 }
 
 /// Builds a Go program of a module's version, unless it was built before.

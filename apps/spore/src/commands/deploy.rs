@@ -9,13 +9,13 @@ use spore_builder::settings::{self, FunctionSettings};
 use spore_builder::stack::StackSource;
 use spore_client::Client;
 use spore_client::api::{ApiError, Deployed, FunctionDeployment, Resources};
-use spore_client::images::TransferError;
+use spore_client::images::{PullSettings, TransferError};
 use spore_sandbox::Isolation;
 
 use super::Gateway;
 use super::artefact::{self, Artefact, Start, TAG, push_root};
 use super::targets::{Target, targets};
-use crate::arguments::{DeployArguments, PushArguments, UpArguments};
+use crate::arguments::{DeployArguments, PushArguments, SandboxArgument, UpArguments};
 
 /// Annotation that holds the longest time of an invocation.
 const TIMEOUT_ANNOTATION: &str = "dev.spore.timeout";
@@ -27,6 +27,8 @@ const REWRITING_ANNOTATION: &str = "dev.spore.syscall-rewriting";
 const SNAPSHOT_ANNOTATION: &str = "dev.spore.snapshot";
 /// Annotation that says what is to be around the instances.
 const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
+/// Annotation that names the kind of sandbox of the instances.
+const SANDBOX_ANNOTATION: &str = "dev.spore.sandbox";
 /// Annotation that is `true` if each instance is to serve one invocation only.
 pub(super) const PER_REQUEST_ANNOTATION: &str = "dev.spore.isolation-per-request";
 /// Annotation that says how it gets its invocations.
@@ -126,8 +128,9 @@ pub(crate) async fn push(gateway: &Gateway, arguments: &PushArguments) -> anyhow
 pub(crate) async fn up(gateway: &Gateway, arguments: &UpArguments) -> anyhow::Result<ExitCode> {
     let targets = targets(arguments.directory.as_deref(), &arguments.stack)?;
     let client = gateway.client(targets.gateway.as_deref())?;
-    for Target { settings, source } in &targets.functions {
-        super::print(&bring_up(&client, settings, source).await?)?;
+    for Target { mut settings, source } in targets.functions {
+        set_sandbox(&mut settings, arguments.sandbox);
+        super::print(&bring_up(&client, &settings, &source).await?)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -166,13 +169,17 @@ async fn deploy(
         Deployed::Created => "deployed",
         Deployed::Updated => "updated",
     };
-    let (name, url) = (&settings.name, client.url());
-    Ok(format!("{name} {verb}: {url}/function/{name}\n"))
+    let name = &settings.name;
+    Ok(format!("{name} {verb}: {}\n", client.function_url(name.as_str())))
 }
 
 /// Lets the daemon pull an image: the deployment would do so too, and show nothing of it.
 async fn pull_if_missing(client: &Client, image: &str) -> anyhow::Result<()> {
-    match super::image::pull(client, image, true).await {
+    let settings = PullSettings {
+        missing: true,
+        ..PullSettings::default()
+    };
+    match super::image::pull(client, image, settings).await {
         Ok(_) => Ok(()),
         // Another gateway than ours, which has its own ways.
         Err(error)
@@ -245,10 +252,17 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     if let Some(isolation) = arguments.isolation {
         settings.isolation = Some(Isolation::from(isolation).name().to_owned());
     }
+    set_sandbox(&mut settings, arguments.sandbox);
     if arguments.isolation_per_request {
         settings.isolation_per_request = Some(true);
     }
     settings
+}
+
+fn set_sandbox(settings: &mut FunctionSettings, argument: SandboxArgument) {
+    if let Some(kind) = argument.kind {
+        settings.sandbox = Some(kind.name().to_owned());
+    }
 }
 
 /// The deployment that stands for the settings. Named settings win over labels and annotations of the same meaning.
@@ -279,12 +293,17 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     if let Some(isolation) = &settings.isolation {
         annotations.insert(ISOLATION_ANNOTATION.to_owned(), isolation.clone());
     }
+    if let Some(sandbox) = &settings.sandbox {
+        annotations.insert(SANDBOX_ANNOTATION.to_owned(), sandbox.clone());
+    }
     if let Some(per_request) = settings.isolation_per_request {
         annotations.insert(PER_REQUEST_ANNOTATION.to_owned(), per_request.to_string());
     }
     FunctionDeployment {
         service: settings.name.to_string(),
         image,
+        // That of the command line.
+        namespace: String::new(),
         env_process: settings.fprocess.clone().unwrap_or_default(),
         env_vars: settings.environment.clone(),
         labels,
@@ -327,6 +346,7 @@ mod tests {
         settings.snapshot = Some(true);
         settings.fprocess = Some("cat -n".into());
         settings.isolation = Some("process".into());
+        settings.sandbox = Some("runc".into());
         settings.isolation_per_request = Some(true);
         settings.secrets = vec!["key".into()];
         settings.requested_cpu = Some("100m".into());
@@ -340,6 +360,7 @@ mod tests {
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
+                    "dev.spore.sandbox": "runc",
                     "dev.spore.snapshot": "true", "dev.spore.isolation-per-request": "true",
                 },
                 "secrets": ["key"], "limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"},

@@ -23,6 +23,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
         "NAME",
         "INSTANCES",
         "INVOCATIONS",
+        "SANDBOX",
         "ISOLATION",
         "PROTOCOL",
         "AGE",
@@ -36,6 +37,7 @@ pub(crate) async fn list(client: &Client, arguments: &ListArguments) -> anyhow::
             function.name.clone(),
             function.replicas.to_string(),
             function.invocation_count.to_string(),
+            function.sandbox.clone(),
             function.isolation.clone(),
             function.protocol.clone(),
             age(&function.created_at, now),
@@ -94,7 +96,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
     let cpu = function.limits.as_ref().and_then(|limits| limits.cpu.clone());
     [
         ("name", function.name.clone()),
-        ("url", format!("{}/function/{}", client.url(), function.name)),
+        ("url", client.function_url(&function.name)),
         ("image", function.image.clone()),
         ("created", function.created_at.clone()),
         (
@@ -107,6 +109,7 @@ fn description(function: &FunctionStatus, client: &Client) -> Vec<Vec<String>> {
         ("invocations", function.invocation_count.to_string()),
         ("memory", memory.unwrap_or_else(|| "default".into())),
         ("cpu", cpu.unwrap_or_else(|| "default".into())),
+        ("sandbox", function.sandbox.clone()),
         ("isolation", isolation_of(function)),
         ("protocol", protocol_of(function)),
         ("root", root.to_owned()),

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use http::HeaderValue;
 use indicatif::ProgressBar;
 use spore_client::Client;
-use spore_client::images::{Collected, ListedImage};
+use spore_client::images::{Collected, ListedImage, PullSettings};
 use spore_client::registry::{Content, Data};
-use spore_registry::{Layout, LocalImage, push_name};
+use spore_registry::{ClientCredential, Layout, LocalImage, push_name};
 
 use super::image_export;
-use crate::arguments::{
+use crate::image_arguments::{
     ImageCommand, ImageImportArguments, ImageListArguments, ImagePruneArguments, ImagePushArguments,
 };
 use crate::output;
@@ -27,7 +28,11 @@ pub(crate) async fn run(client: &Client, command: ImageCommand) -> anyhow::Resul
         ImageCommand::List(arguments) => list(client, &arguments).await,
         ImageCommand::Inspect(arguments) => inspect(client, &arguments.image, arguments.json).await,
         ImageCommand::Pull(arguments) => {
-            let digest = pull(client, &arguments.image, false).await?;
+            let settings = PullSettings {
+                all_platforms: arguments.all_platforms,
+                ..PullSettings::default()
+            };
+            let digest = pull(client, &arguments.image, settings).await?;
             super::print(&format!("{} {digest}\n", arguments.image))
         }
         ImageCommand::Push(arguments) => push(client, &arguments).await,
@@ -39,14 +44,35 @@ pub(crate) async fn run(client: &Client, command: ImageCommand) -> anyhow::Resul
     }
 }
 
-/// Lets the daemon pull an image, with a bar.
-pub(super) async fn pull(client: &Client, image: &str, missing: bool) -> anyhow::Result<String> {
+/// Lets the daemon pull an image, with a bar. What this user's config.json has for its registry goes with it.
+pub(super) async fn pull(client: &Client, image: &str, settings: PullSettings) -> anyhow::Result<String> {
+    let settings = PullSettings {
+        credential: credential_for(client, image).await,
+        ..settings
+    };
     let bar = output::byte_bar(0, format!("pulling {image}"));
     let result = client
-        .pull_image(image, missing, &mut |done, total| show(&bar, done, total))
+        .pull_image(image, &settings, &mut |done, total| show(&bar, done, total))
         .await;
     bar.finish_and_clear();
     Ok(result?)
+}
+
+/// This user's credential for the registry of an image, for the daemon to use this once. Where others could read it on its way, it
+/// stays here. What cannot be read is said, and the daemon may do without.
+async fn credential_for(client: &Client, image: &str) -> Option<HeaderValue> {
+    if client.is_exposed() {
+        return None;
+    }
+    let image = image.to_owned();
+    let found = tokio::task::spawn_blocking(move || ClientCredential::of(&image)).await;
+    match found.ok()? {
+        Ok(credential) => credential.and_then(|credential| credential.to_header()),
+        Err(error) => {
+            eprintln!("warning: {:#}", anyhow::Error::new(error));
+            None
+        }
+    }
 }
 
 fn show(bar: &ProgressBar, done: u64, total: u64) {
@@ -59,9 +85,19 @@ async fn push(client: &Client, arguments: &ImagePushArguments) -> anyhow::Result
     let destination = destination.as_ref().unwrap_or(image);
     let bar = output::byte_bar(0, format!("pushing {image}"));
     let mut progress = |done, total| show(&bar, done, total);
-    let result = client.push_image(image, destination, &mut progress).await;
+    let credential = credential_for(client, destination).await;
+    let result = client
+        .push_image(image, destination, credential.as_ref(), &mut progress)
+        .await;
     bar.finish_and_clear();
-    super::print(&format!("{destination} {}\n", result?))
+    let pushed = result?;
+    if let Some(platforms) = pushed.left_out {
+        eprintln!(
+            "warning: {image} is an index, and the daemon does not have its images for {platforms}: the one for linux/amd64 was \
+             pushed alone; to push all of it, run spore image pull --all-platforms before"
+        );
+    }
+    super::print(&format!("{destination} {}\n", pushed.digest))
 }
 
 async fn list(client: &Client, arguments: &ImageListArguments) -> anyhow::Result<ExitCode> {
@@ -162,7 +198,7 @@ fn kind(value: &serde_json::Value) -> String {
     let unikernel = &value["unikernel"];
     match (unikernel["kind"].as_str(), unikernel["monitor"].as_str()) {
         (Some(kind), Some(monitor)) => {
-            format!("a {kind} unikernel for the monitor {monitor}; this build has no sandbox for it yet")
+            format!("a {kind} unikernel for the monitor {monitor} (--sandbox foreign runs those for QEMU)")
         }
         _ => "a Linux program".to_owned(),
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use spore_client::Client;
 
 use super::image::check_free;
-use crate::arguments::ImageExportArguments;
+use crate::image_arguments::ImageExportArguments;
 use crate::output;
 
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;

@@ -21,7 +21,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 pub(crate) async fn run(client: &Client, arguments: InvokeArguments) -> anyhow::Result<ExitCode> {
     let mut request = Request::builder()
         .method(arguments.method.as_str())
-        .uri(target(&arguments));
+        .uri(target(&client.full_name(arguments.name.as_str()), &arguments));
     for (name, value) in &arguments.header {
         request = request.header(name, value);
     }
@@ -58,13 +58,13 @@ pub(crate) async fn run(client: &Client, arguments: InvokeArguments) -> anyhow::
     Ok(ExitCode::SUCCESS)
 }
 
-fn target(arguments: &InvokeArguments) -> String {
+fn target(name: &str, arguments: &InvokeArguments) -> String {
     let kind = if arguments.queued {
         "async-function"
     } else {
         "function"
     };
-    let mut target = format!("/{kind}/{}", arguments.name);
+    let mut target = format!("/{kind}/{name}");
     if !arguments.path.is_empty() && arguments.path != "/" {
         if !arguments.path.starts_with('/') {
             target.push('/');
@@ -148,14 +148,14 @@ mod tests {
 
     #[test]
     fn path_and_query_form_the_target() {
-        assert_eq!(target(&arguments("/", &[])), "/function/f");
-        assert_eq!(target(&arguments("a/b", &[])), "/function/f/a/b");
+        assert_eq!(target("f", &arguments("/", &[])), "/function/f");
+        assert_eq!(target("f", &arguments("a/b", &[])), "/function/f/a/b");
         assert_eq!(
-            target(&arguments("/a", &[("k", "v w"), ("&", "=")])),
+            target("f", &arguments("/a", &[("k", "v w"), ("&", "=")])),
             "/function/f/a?k=v%20w&%26=%3D"
         );
         assert_eq!(
-            target(&arguments("/a?x=1", &[("k", "v")])),
+            target("f", &arguments("/a?x=1", &[("k", "v")])),
             "/function/f/a?x=1&k=v"
         );
     }

@@ -1,6 +1,8 @@
 //! The commands, one module each where there is something to do.
 
 mod artefact;
+mod bench;
+mod chain;
 mod deploy;
 mod develop;
 mod functions;
@@ -18,6 +20,7 @@ mod serve;
 mod source;
 mod stats;
 mod targets;
+mod trigger;
 
 use std::future::Future;
 use std::io::Write;
@@ -36,7 +39,11 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let gateway = Gateway {
         // An environment variable that is set to nothing counts as not set.
         named: arguments.gateway.filter(|gateway| !gateway.is_empty()),
+        namespace: arguments.namespace,
     };
+    if gateway.namespace.is_some() && !arguments.command.is_of_a_namespace() {
+        bail!("--namespace is for commands about functions, secrets and triggers, which this one is not");
+    }
     let unknown = || gateway.unknown_client(None);
     let client = || gateway.client(None);
     match arguments.command {
@@ -51,6 +58,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Run(arguments) => Ok(run::run(arguments)),
         Command::Invoke(arguments) => block_on(invoke::run(&client()?, arguments)),
         Command::Async(arguments) => block_on(queued::run(&client()?, arguments.command)),
+        Command::Chain(arguments) => block_on(chain::run(&client()?, arguments)),
+        Command::Trigger(arguments) => block_on(trigger::run(&client()?, arguments.command)),
         Command::List(arguments) => block_on(functions::list(&client()?, &arguments)),
         Command::Logs(arguments) => block_on(logs::run(&client()?, arguments)),
         Command::Stats(arguments) => block_on(stats::run(&client()?, &arguments)),
@@ -61,6 +70,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Logout => login::logout(&unknown()?),
         Command::Secret(arguments) => block_on(secret::run(&client()?, arguments.command)),
         Command::Image(command) => block_on(image::run(&client()?, command)),
+        Command::Bench { command } => bench::run(&gateway, command),
         Command::Info(arguments) => info(&arguments),
         Command::Completion { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "spore", &mut std::io::stdout());
@@ -73,6 +83,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
 /// Where the gateway is, as far as the user has said.
 pub(crate) struct Gateway {
     named: Option<String>,
+    /// Where the functions are that the command is about, if not in the default namespace.
+    namespace: Option<String>,
 }
 
 impl Gateway {
@@ -85,7 +97,7 @@ impl Gateway {
     /// The same without what `spore login` has kept.
     fn unknown_client(&self, of_stack: Option<&str>) -> anyhow::Result<Client> {
         let url = self.named.as_deref().or(of_stack).unwrap_or(DEFAULT_GATEWAY);
-        Ok(Client::new(url)?)
+        Ok(Client::new(url)?.in_namespace(self.namespace.clone()))
     }
 }
 
@@ -115,12 +127,15 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 
 fn info(arguments: &crate::arguments::InfoArguments) -> anyhow::Result<ExitCode> {
     let cgroup_parent = arguments.cgroup_parent.as_deref();
+    let microvm_kernel = arguments.microvm_kernel.as_deref();
     if arguments.json {
-        print_json(&crate::unikernel::host_json(cgroup_parent)?)
+        let mut value = crate::unikernel::host_json(cgroup_parent)?;
+        value["sandboxes"] = crate::sandboxes::json(microvm_kernel);
+        print_json(&value)
     } else {
-        print(&ensure_line_end(crate::unikernel::host_description(
-            cgroup_parent,
-        )?))
+        let mut text = ensure_line_end(crate::unikernel::host_description(cgroup_parent)?);
+        text.push_str(&crate::sandboxes::description(microvm_kernel));
+        print(&text)
     }
 }
 
@@ -137,6 +152,11 @@ pub(crate) fn absolute_variable(name: &str) -> Option<PathBuf> {
     std::env::var_os(name)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
+}
+
+/// Where what can be made again is kept, if there is a place for it.
+pub(crate) fn cache_folder() -> Option<PathBuf> {
+    absolute_variable("XDG_CACHE_HOME").or_else(|| Some(absolute_variable("HOME")?.join(".cache")))
 }
 
 /// Where functions, images and runtimes are if nothing else is said.

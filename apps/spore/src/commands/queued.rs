@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::bail;
+use spore_builder::FunctionName;
 use spore_client::Client;
 use spore_client::queued::{QueuedInvocation, QueuedQuery};
 
@@ -19,7 +21,7 @@ pub(crate) async fn run(client: &Client, command: AsyncCommand) -> anyhow::Resul
             json,
         } => {
             let query = QueuedQuery {
-                function: function.map(|name| name.to_string()),
+                function: of_function(client, function)?,
                 state: dead.then_some("dead"),
                 limit: Some(limit),
             };
@@ -52,7 +54,7 @@ pub(crate) async fn run(client: &Client, command: AsyncCommand) -> anyhow::Resul
             }
             if call_ids.is_empty() {
                 let query = QueuedQuery {
-                    function: function.map(|name| name.to_string()),
+                    function: of_function(client, function)?,
                     state: dead.then_some("dead"),
                     limit: None,
                 };
@@ -62,6 +64,14 @@ pub(crate) async fn run(client: &Client, command: AsyncCommand) -> anyhow::Resul
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// The function whose invocations are meant, if those of one are.
+fn of_function(client: &Client, function: Option<FunctionName>) -> anyhow::Result<Option<String>> {
+    if function.is_none() && client.namespace().is_some() {
+        bail!("there is one queue for all namespaces: name a function of this one with --function");
+    }
+    Ok(function.map(|name| client.full_name(name.as_str())))
 }
 
 fn rows(invocations: &[QueuedInvocation], now: SystemTime) -> Vec<Vec<String>> {

@@ -123,9 +123,7 @@ fn open_program(path: &Path) -> anyhow::Result<File> {
 
 /// The image of a folder, kept in the user's cache for the next run.
 fn root_image(folder: &Path) -> anyhow::Result<File> {
-    let cache = super::absolute_variable("XDG_CACHE_HOME")
-        .or_else(|| Some(super::absolute_variable("HOME")?.join(".cache")))
-        .map(|base| base.join("spore/roots"));
+    let cache = super::cache_folder().map(|base| base.join("spore/roots"));
     // Whoever is not root can read, as a rule, only their own files, and means them to be the program's.
     let owners = if is_root() { Owners::Kept } else { Owners::Root };
     let progress = crate::output::spinner(format!("packing {}", folder.display()));

@@ -4,14 +4,14 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use anyhow::{Context, bail};
+use rustix::process::{Resource, Rlimit, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use spore_gateway::{BasicAuth, Daemon, DaemonConfig, TlsFiles};
 use spore_registry::RegistryOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::arguments::{LogLevel, ServeArguments};
+use crate::arguments::{LogLevel, RoleArgument, ServeArguments};
 
 /// Runs the daemon until SIGINT or SIGTERM.
 pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
@@ -22,27 +22,37 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         // It would be told on standard error, which is what has failed: a log on a full disk must not end a thread.
         .log_internal_errors(false)
         .init();
+    if arguments.end_with_parent {
+        end_with_parent()?;
+    }
     let data = match &arguments.data {
         Some(data) => data.clone(),
         None => super::default_data_folder()?,
     };
     let max_connections = connections_for(raise_descriptor_limit());
-    let sandbox = crate::unikernel::sandbox(
-        arguments.isolation.map(Into::into),
-        arguments.require_vm,
-        arguments.cgroup_parent.clone(),
-        &data,
-        arguments.merge_pages,
-    )?;
+    let sandbox = crate::sandboxes::sandboxes(crate::sandboxes::SandboxesOptions {
+        isolation: arguments.isolation.map(Into::into),
+        requires_virtual_machine: arguments.require_vm,
+        cgroup_parent: arguments.cgroup_parent.clone(),
+        data: &data,
+        merges_pages: arguments.merge_pages,
+        microvm_kernel: arguments.microvm_kernel.clone(),
+    })?;
     for layer in sandbox.layers() {
         if let Some(reason) = layer.missing {
             tracing::warn!(layer = layer.name, reason, "instances are confined without it");
         }
     }
+    if arguments.role == RoleArgument::Provider && arguments.trigger_folder.is_some() {
+        bail!("--trigger-folder is of no use with --role provider: triggers and the queue are the gateway's");
+    }
     let config = DaemonConfig {
+        role: arguments.role.into(),
         listen: arguments.listen,
         data: data.clone(),
         idle_timeout: arguments.idle_timeout,
+        max_waiting: arguments.max_waiting as usize,
+        trigger_folder: arguments.trigger_folder.clone(),
         ready_timeout: arguments.ready_timeout,
         max_connections,
         basic_auth: basic_auth(arguments),
@@ -51,7 +61,19 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             aliases: arguments.alias.clone(),
             mirrors: arguments.mirror.clone(),
         }),
+        queue: arguments.queue.clone(),
+        nats: arguments.nats.clone(),
+        nats_credentials: arguments.queue_credentials.clone(),
         max_queued_body_bytes: usize::try_from(arguments.async_body_limit).unwrap_or(usize::MAX),
+        max_body_bytes: arguments.body_limit,
+        max_head_bytes: u32::try_from(arguments.head_limit).unwrap_or(u32::MAX),
+        head_timeout: arguments.head_timeout,
+        body_timeout: arguments.body_timeout,
+        // An environment variable that is set to nothing counts as not set.
+        otlp_endpoint: arguments
+            .otlp_endpoint
+            .clone()
+            .filter(|endpoint| !endpoint.is_empty()),
         ..DaemonConfig::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -103,6 +125,17 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// Lets the kernel stop the daemon in order when the process that has started it ends, however that ends.
+fn end_with_parent() -> anyhow::Result<()> {
+    let parent = getppid();
+    set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+        .context("the daemon cannot be bound to its parent")?;
+    if getppid() != parent {
+        bail!("the process that has started the daemon has ended already");
+    }
+    Ok(())
 }
 
 /// Resolves with the next signal; never if there is none to wait for.

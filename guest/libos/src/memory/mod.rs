@@ -25,7 +25,7 @@ mod model;
 pub(crate) mod pages;
 pub mod ranges;
 pub(crate) mod remap;
-mod rewriting;
+pub(crate) mod rewriting;
 pub(crate) mod space;
 mod text;
 mod user;

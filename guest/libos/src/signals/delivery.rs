@@ -186,7 +186,9 @@ impl Kernel {
             return self.task().context.set_result(memory.progress);
         }
         if action.has(linux::SA_RESTART) && memory.deadline_ns.is_none() && restarts(number) {
-            return self.task().context.restart_call(call.number);
+            let goes_on_at = self.task().context.registers.rip;
+            let site = self.process.space.site_of_call(goes_on_at);
+            return self.task().context.restart_call(site, call.number);
         }
         let left_address = match number {
             nr::__NR_nanosleep => nanosleep_left,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::errno::Errno;
 use crate::kernel::Kernel;
+use crate::memory::rewriting::Rest;
 
 /// Flags that a handler does not begin with: trap, direction, resume.
 const CLEARED_FLAGS: u64 = 1 << 8 | 1 << 10 | 1 << 16;
@@ -66,9 +67,11 @@ impl Kernel {
             return Err(Errno::EFAULT);
         }
 
+        let mut registers = task.context.registers;
+        registers.rip = self.process.space.original_address(registers.rip);
         let frame = frame::build(&Contents {
             return_address: action.restorer,
-            registers: &task.context.registers,
+            registers: &registers,
             mask: task.signals.saved_mask.unwrap_or(task.signals.mask),
             stack: stack.to_bytes(stack.flags),
             fault: task.signals.fault,
@@ -128,6 +131,10 @@ impl Kernel {
         // As on Linux, a stack that is no good is passed over.
         let _ = self.set_alternate_stack(AlternateStack::from_bytes(&wish.stack), pointer);
         self.set_signal_mask(wish.mask);
+        // Standing there would raise an exception first.
+        if let Some(Rest::At(address)) = self.process.space.rest_of_rewritten(wish.registers.rip) {
+            self.task().context.registers.rip = address;
+        }
         Ok(())
     }
 

@@ -15,13 +15,13 @@ mod node;
 mod packages;
 mod python;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::layer::{Layer, LayerData, LayerDescription, Packing, Tree};
 
@@ -29,6 +29,10 @@ use crate::layer::{Layer, LayerData, LayerDescription, Packing, Tree};
 const RECIPE: u32 = 1;
 /// Longest description of a runtime that is read, in bytes.
 const DESCRIPTION_BYTES_MAX: u64 = 4 << 20;
+/// Held by whoever makes a runtime.
+const LOCK_FILE: &str = ".lock";
+/// Begins the names of files that are being written.
+const UNFINISHED_PREFIX: &str = ".unfinished-";
 
 /// The hosts that every root knows, and how names are found: what the C library reads.
 const ETC_FILES: [(&str, &str); 4] = [
@@ -223,7 +227,9 @@ impl Runtimes {
             RuntimeLanguage::Node => node::contents(&interpreter)?,
         };
         fs::create_dir_all(&self.folder).map_err(RuntimeError::file(&self.folder))?;
-        let layer_file = NamedTempFile::new_in(&self.folder).map_err(RuntimeError::file(&self.folder))?;
+        let _alone = self.lock()?;
+        self.remove_unfinished();
+        let layer_file = self.unfinished().map_err(RuntimeError::file(&self.folder))?;
         let layer = contents
             .tree
             .pack_to(Packing::Plain, layer_file.path(), progress)
@@ -251,10 +257,36 @@ impl Runtimes {
     fn note(&self, runtime: &Runtime) -> Result<(), RuntimeError> {
         let path = self.description(runtime.language);
         let failed = |error| RuntimeError::file(&path)(error);
-        let file = NamedTempFile::new_in(&self.folder).map_err(failed)?;
+        let file = self.unfinished().map_err(failed)?;
         serde_json::to_writer_pretty(file.as_file(), runtime).map_err(|error| failed(error.into()))?;
         file.persist(&path).map_err(|error| failed(error.error))?;
         Ok(())
+    }
+
+    /// Waits until nobody else makes a runtime in this folder, and lets nobody until the file is dropped.
+    fn lock(&self) -> Result<File, RuntimeError> {
+        let path = self.folder.join(LOCK_FILE);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
+        let locked = file.and_then(|file| file.lock().map(|()| file));
+        locked.map_err(RuntimeError::file(&path))
+    }
+
+    /// A file that gets its name when it is whole.
+    fn unfinished(&self) -> io::Result<NamedTempFile> {
+        Builder::new().prefix(UNFINISHED_PREFIX).tempfile_in(&self.folder)
+    }
+
+    /// What those have left who were killed. Whoever is at work holds the lock.
+    fn remove_unfinished(&self) {
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED_PREFIX) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     /// Layers that no function gets any more. One that cannot be removed does no harm.

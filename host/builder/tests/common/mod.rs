@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// Generous: only a hang runs into it.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Builds the function in `folder` (relative to this crate) in a temporary copy and returns the program, once a folder.
 pub(crate) fn program(folder: &str) -> PathBuf {

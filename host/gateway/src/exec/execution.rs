@@ -19,14 +19,14 @@ use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::Sleep;
 
 use crate::connection::{FunctionBodyError, FunctionLease};
-use crate::request_body::{Replay, RequestBody};
+use crate::request_body::{CallerBodyError, Replay, RequestBody};
 use crate::statistics::Recording;
 
 /// Most of the output that is read at once, in bytes.
 const PIECE_BYTES_MAX: usize = 64 << 10;
 
 type Stream = Box<dyn IngressStream>;
-type Input = Pin<Box<dyn Future<Output = Result<(), hyper::Error>> + Send>>;
+type Input = Pin<Box<dyn Future<Output = Result<(), CallerBodyError>> + Send>>;
 type Finished = Pin<Box<dyn Future<Output = EndReport> + Send>>;
 
 /// What comes next of a command.
@@ -36,7 +36,7 @@ pub(crate) enum Output {
     Finished(EndReport),
     TimedOut,
     /// The caller's body broke off.
-    BadRequestBody(hyper::Error),
+    BadRequestBody(CallerBodyError),
 }
 
 /// A command that runs. Dropped before its end, its instance is discarded.
@@ -145,6 +145,13 @@ impl Execution {
         tokio::spawn(tokio::time::timeout(self.timeout, reading));
     }
 
+    /// The answer has begun: whatever has not come of the body may take its time.
+    pub(crate) fn may_stall(&self) {
+        if let Some(replay) = &self.replay {
+            replay.may_stall();
+        }
+    }
+
     /// The means to send the body once more, before the end is noticed.
     pub(crate) fn take_replay(&mut self) -> Option<Replay> {
         self.input = None;
@@ -161,7 +168,7 @@ impl Execution {
 }
 
 /// Passes a body on until its end, or until the command reads no more.
-async fn pass_on(mut body: RequestBody, mut input: WriteHalf<Stream>) -> Result<(), hyper::Error> {
+async fn pass_on(mut body: RequestBody, mut input: WriteHalf<Stream>) -> Result<(), CallerBodyError> {
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         if input.write_all(&data).await.is_err() {
@@ -239,7 +246,7 @@ impl CommandBody {
                 let after = self.execution.timeout;
                 Some(Err(FunctionBodyError::TimedOut { after }))
             }
-            Output::BadRequestBody(source) => Some(Err(FunctionBodyError::Broken(source))),
+            Output::BadRequestBody(source) => Some(Err(FunctionBodyError::BadRequestBody(Box::new(source)))),
         })
     }
 }

@@ -100,6 +100,7 @@ pub(crate) async fn invoke(
             }
         };
         let Some(end) = end else {
+            execution.may_stall();
             let told = Box::new(move |bytes| run.told(bytes));
             let body = GatewayBody::Command(Box::new(CommandBody::new(held, execution, told)));
             return Ok(answer(
@@ -125,7 +126,9 @@ pub(crate) async fn invoke(
                 let cause = EndCause::TimedOut { after: timeout };
                 return Err(InvokeError::Ended { function, cause });
             }
-            Output::BadRequestBody(source) => return Err(InvokeError::BadRequestBody { function, source }),
+            Output::BadRequestBody(source) => {
+                return Err(InvokeError::BadRequestBody { function, source });
+            }
         };
         let (status, first_line) = match report.cause {
             EndCause::Exited { code: 0 } => (StatusCode::OK, None),

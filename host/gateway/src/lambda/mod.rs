@@ -28,7 +28,7 @@ use crate::body::{GatewayBody, StreamedBody};
 use crate::connection::{FunctionBody, FunctionBodyError};
 use crate::errors::InvokeError;
 use crate::reply::{self, Answer};
-use crate::request_body::CallerBody;
+use crate::request_body::{CallerBody, CallerBodyError};
 pub(crate) use answer::AnswerError;
 use answer::FunctionError;
 
@@ -184,7 +184,7 @@ async fn read(
 
 /// All of a body; none if it is too long. Most of what is too much is read all the same: few clients look for an answer before
 /// they have sent everything.
-async fn kept(mut body: CallerBody) -> Result<Option<Bytes>, hyper::Error> {
+async fn kept(mut body: CallerBody) -> Result<Option<Bytes>, CallerBodyError> {
     let is_too_long = |length: usize| length > PAYLOAD_BYTES_MAX;
     let mut kept = BytesMut::new();
     let mut length = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -334,6 +334,10 @@ async fn next_frame(
             FunctionBodyError::TimedOut { after } => InvokeError::Ended {
                 function,
                 cause: spore_sandbox::EndCause::TimedOut { after },
+            },
+            FunctionBodyError::BadRequestBody(source) => InvokeError::BadRequestBody {
+                function,
+                source: *source,
             },
             FunctionBodyError::Broken(_) | FunctionBodyError::Failed { .. } => {
                 InvokeError::NoAnswer { function }

@@ -8,10 +8,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::header::HeaderName;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use spore_queue::{AcceptError, Message, State};
 
+use crate::chain::{self, ChainError};
+use crate::client_body::{ClientBody, ClientBodyError};
 use crate::errors::{InvokeError, shown};
+use crate::functions::Function;
 use crate::headers::Stamps;
 use crate::invoke::{split_target, to_function};
 use crate::names::excerpt;
@@ -35,19 +37,26 @@ enum QueueingError {
     Body(#[source] Box<dyn Error + Send + Sync>),
     #[error("the invocation was not accepted")]
     Queue(#[from] AcceptError),
+    #[error(transparent)]
+    Chain(#[from] ChainError),
 }
 
 impl QueueingError {
     fn answer(&self, data: &Path) -> Answer {
         let status = match self {
-            Self::Callback(_) | Self::Body(_) => StatusCode::BAD_REQUEST,
+            Self::Chain(error) => return error.answer(),
+            Self::Body(source) => source
+                .downcast_ref::<ClientBodyError>()
+                .map_or(StatusCode::BAD_REQUEST, ClientBodyError::status),
+            Self::Callback(_) => StatusCode::BAD_REQUEST,
             Self::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Queue(AcceptError::Full(_)) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Queue(AcceptError::Record(_)) => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::Queue(AcceptError::Closed) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Queue(error) => accept_status(error),
         };
         let (status, line, retry_helps) = shown(self, status, data);
-        let is_transient = matches!(self, Self::Queue(AcceptError::Full(_) | AcceptError::Closed));
+        let is_transient = matches!(
+            self,
+            Self::Queue(AcceptError::Full(_) | AcceptError::Closed | AcceptError::Nats(_))
+        );
         let answer = reply::text(status, &line);
         if retry_helps || is_transient {
             reply::retry_soon(answer)
@@ -57,51 +66,69 @@ impl QueueingError {
     }
 }
 
-/// Accepts an invocation; the answer says so once it is on disk.
+/// What it means for a caller that the queue has not accepted something.
+pub(crate) fn accept_status(error: &AcceptError) -> StatusCode {
+    match error {
+        AcceptError::Full(_) => StatusCode::TOO_MANY_REQUESTS,
+        AcceptError::TooLong { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+        AcceptError::Record(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        AcceptError::Nats(_) | AcceptError::Closed => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+/// Accepts an invocation; the answer says so once it is kept.
 #[utoipa::path(
     post,
     path = "/async-function/{name}",
     params(("name" = String, Path, description = "NAME or NAME.NAMESPACE, and the path behind it"), ("X-Callback-Url" = Option<String>, Header, description = "Where the result is sent")),
     request_body = Vec<u8>,
     responses(
-        (status = 202, description = "The invocation is on disk, and will be run"),
+        (status = 202, description = "The invocation is kept, and will be run"),
         (status = 400, description = "The callback is not a URL, or the body broke off"),
         (status = 404, description = "There is no such function"),
+        (status = 408, description = "The body stood still"),
         (status = 413, description = "The body is too long"),
         (status = 429, description = "Too many invocations wait"),
         (status = 500, description = "It could not be written"),
-        (status = 503, description = "The daemon stops"),
+        (status = 503, description = "The daemon stops, or the NATS server that keeps the queue is away"),
         (status = 507, description = "The disk is full"),
-    )
+    ),
+    security(())
 )]
-pub(crate) async fn accept(gateway: &Gateway, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+pub(crate) async fn accept(gateway: &Gateway, mut request: Request<ClientBody>, peer: SocketAddr) -> Answer {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let stamps = Stamps::new(request.headers(), since_epoch.as_nanos());
+    let span = gateway.functions.spans.as_ref().and_then(|spans| {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        spans.request(request.headers_mut(), &method, &path)
+    });
     let (name, path) = split_target(request.uri(), "/async-function/");
     let mut answer = match gateway.functions.find(name) {
         None => InvokeError::UnknownFunction { name: excerpt(name) }.answer(),
         Some(function) => {
             let request = to_function(request, path, peer, &stamps);
             let accepted_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-            queue(gateway, function.id.key(), request, accepted_ms)
-                .await
-                .map_or_else(
-                    |error| error.answer(&gateway.data),
-                    |()| reply::empty(StatusCode::ACCEPTED),
-                )
+            queue(gateway, &function, request, accepted_ms).await.map_or_else(
+                |error| error.answer(&gateway.data),
+                |()| reply::empty(StatusCode::ACCEPTED),
+            )
         }
     };
     stamps.put(answer.headers_mut());
+    if let Some(span) = span {
+        span.answered(answer.status());
+    }
     answer
 }
 
 async fn queue(
     gateway: &Gateway,
-    function: String,
-    request: Request<Incoming>,
+    function: &Function,
+    request: Request<ClientBody>,
     accepted_ms: u64,
 ) -> Result<(), QueueingError> {
     let (head, body) = request.into_parts();
+    chain::check(&gateway.functions, function, &head.headers)?;
     let callback = head.headers.get(CALLBACK_URL).filter(|url| !url.is_empty());
     let callback = callback.map(|url| Target::parse(url.as_bytes())).transpose()?;
     let limit_bytes = gateway.functions.config.max_queued_body_bytes;
@@ -113,7 +140,7 @@ async fn queue(
     let call_id = head.headers.get(crate::headers::CALL_ID);
     let message = Message {
         call_id: call_id.map(|id| text(id.as_bytes())).unwrap_or_default(),
-        function,
+        function: function.id.key(),
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: kept(&head.headers),

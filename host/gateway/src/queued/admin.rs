@@ -11,10 +11,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, StatusCode, Uri};
-use hyper::body::Incoming;
 use serde::Serialize;
 use spore_queue::{Entry, ListQuery, State};
 
+use crate::client_body::ClientBody;
 use crate::errors::ApiError;
 use crate::names::FunctionId;
 use crate::reply::{self, Answer};
@@ -84,7 +84,7 @@ struct ShownInFull<'a> {
 pub(crate) async fn answer(
     gateway: &Gateway,
     rest: &str,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, ApiError> {
     let (method, uri) = (request.method(), request.uri());
     let Some(rest) = rest.strip_prefix('/').filter(|rest| !rest.is_empty()) else {
@@ -142,7 +142,8 @@ pub(crate) async fn cancel(gateway: &Gateway, call_id: &str) -> Result<Answer, A
     responses(
         (status = 202, description = "It is dropped"),
         (status = 404, description = "There is none"),
-    )
+    ),
+    security(())
 )]
 pub(crate) async fn cancel_by_caller(gateway: &Gateway, call_id: &str) -> Result<Answer, ApiError> {
     cancel(gateway, call_id).await
@@ -159,7 +160,11 @@ fn query(uri: &Uri) -> Result<ListQuery, ApiError> {
     };
     let count = match parameter(uri, "limit") {
         None => LISTED,
-        Some(text) => text.parse().map_err(|_| bad("limit", text.clone()))?,
+        // As large as the document says numbers may be.
+        Some(text) => match text.parse::<i64>().map(usize::try_from) {
+            Ok(Ok(count)) => count,
+            _ => return Err(bad("limit", text)),
+        },
     };
     Ok(ListQuery {
         function: function.map(|name| FunctionId::new(&name, "", uri).key()),

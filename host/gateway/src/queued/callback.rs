@@ -7,7 +7,6 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,11 +16,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_rustls::TlsConnector;
+
+use crate::tls;
 
 /// How long one attempt may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -173,7 +173,7 @@ impl Callbacks {
                 .map_err(|error| connect_error(io::Error::other(error)))?;
             let tls = self
                 .tls
-                .get_or_try_init(|| async { connector() })
+                .get_or_try_init(|| async { tls::connector() })
                 .await
                 .map_err(connect_error)?;
             let stream = tls.connect(name, stream).await.map_err(connect_error)?;
@@ -199,18 +199,6 @@ impl Callbacks {
             IpAddr::V6(ip) => ip.is_unicast_link_local(),
         }
     }
-}
-
-fn connector() -> io::Result<TlsConnector> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
 }
 
 async fn exchange<S>(target: &Target, result: &CallbackResult, stream: S) -> Result<(), CallbackError>

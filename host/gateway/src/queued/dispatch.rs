@@ -10,9 +10,9 @@ use http_body_util::{BodyExt, Limited};
 use spore_queue::{Attempt, Delivery, Message, Outcome, Verdict};
 use tokio::task::JoinSet;
 
+use crate::chain;
 use crate::errors::{InvokeError, one_line};
 use crate::headers::{CALL_ID, DURATION_SECONDS, INTERNAL, remove_hop_by_hop};
-use crate::invoke;
 use crate::queued::callback::{CallbackError, CallbackResult, Target};
 use crate::reply::Answer;
 use crate::request_body::CallerBody;
@@ -35,13 +35,17 @@ pub(crate) async fn dispatch(gateway: Arc<Gateway>, grace: Duration) {
     let mut stopping = gateway.stopping.clone();
     let mut running = JoinSet::new();
     loop {
-        let delivery = tokio::select! {
-            delivery = gateway.queue.next() => delivery,
+        let turn = tokio::select! {
+            turn = gateway.queue.next(|function| gateway.functions.find(function).is_some()) => turn,
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         while running.try_join_next().is_some() {}
         let gateway = gateway.clone();
-        running.spawn(async move { run(&gateway, delivery).await });
+        running.spawn(async move {
+            if let Some(delivery) = turn.begin().await {
+                run(&gateway, delivery).await;
+            }
+        });
     }
     let all = async { while running.join_next().await.is_some() {} };
     if tokio::time::timeout(grace, all).await.is_err() {
@@ -69,7 +73,7 @@ async fn run(gateway: &Gateway, delivery: Delivery) {
     let started = Instant::now();
     let result = match (function, request(&delivery)) {
         (Some(function), Some(request)) => {
-            let answer = invoke::answer_of(&gateway.functions, &function, request, started).await;
+            let answer = chain::answer_of(&gateway.functions, &function, request, started).await;
             collect(answer, message.callback.is_some()).await
         }
         (Some(_), None) => Ended {

@@ -8,10 +8,12 @@
 
 pub(crate) mod accept;
 pub(crate) mod admin;
+mod backlog;
 mod callback;
 mod dispatch;
 
-pub(crate) use accept::accept;
+pub(crate) use accept::{accept, accept_status};
 pub(crate) use admin::{answer, cancel_by_caller};
+pub(crate) use backlog::tell_pools;
 pub(crate) use callback::Callbacks;
 pub(crate) use dispatch::dispatch;

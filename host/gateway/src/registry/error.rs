@@ -6,6 +6,7 @@ use std::path::Path;
 use http::StatusCode;
 use spore_store::{DigestParseError, FinishError, ManifestError, RecordError};
 
+use crate::client_body::ClientBodyError;
 use crate::errors::{ApiError, shown};
 use crate::reply::{self, Answer};
 
@@ -43,7 +44,7 @@ pub(super) enum RegistryError {
     #[error("the upload could not be finished")]
     Finish(#[from] FinishError),
     #[error("the request's body could not be read")]
-    Body(#[from] hyper::Error),
+    Body(#[from] ClientBodyError),
     #[error(transparent)]
     Manifested(#[from] ApiError),
     #[error("the image could not be recorded")]
@@ -77,7 +78,8 @@ impl RegistryError {
             Self::TooLong { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::Manifested(ApiError::TooLong { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID"),
             Self::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS"),
-            Self::Body(_) | Self::Manifested(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
+            Self::Body(error) => (error.status(), "BLOB_UPLOAD_INVALID"),
+            Self::Manifested(_) => (StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID"),
             Self::Manifest(_) | Self::Finish(_) | Self::Record(_) | Self::Io(_) | Self::Lost(_) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN")
             }

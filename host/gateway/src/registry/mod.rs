@@ -15,11 +15,11 @@ use std::io::{self, Read};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use spore_store::{Digest, MAX_MANIFEST_BYTES, Selector};
 use tokio::sync::mpsc;
 
 use crate::body::GatewayBody;
+use crate::client_body::ClientBody;
 use crate::reply::{self, Answer};
 use crate::routes::{Gateway, wrong_method};
 use crate::system::read_body;
@@ -33,7 +33,7 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 const PIECE_BYTES: usize = 256 << 10;
 
 /// Answers a request to `/v2/…`.
-pub(crate) async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(gateway: &Gateway, request: Request<ClientBody>) -> Answer {
     let result = match Target::of(request.uri().path()) {
         Ok(target) => route(gateway, target, request).await,
         Err(error) => Err(error),
@@ -49,7 +49,7 @@ pub(crate) async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Ans
 async fn route(
     gateway: &Gateway,
     target: Target,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, RegistryError> {
     let method = request.method().clone();
     match (target, method) {
@@ -173,7 +173,7 @@ async fn put_manifest(
     gateway: &Gateway,
     repository: String,
     selector: Selector,
-    request: Request<Incoming>,
+    request: Request<ClientBody>,
 ) -> Result<Answer, RegistryError> {
     let media_type = media_type(request.headers());
     let bytes = read_body(request.into_body(), MAX_MANIFEST_BYTES).await?;

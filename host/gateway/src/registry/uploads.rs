@@ -1,18 +1,17 @@
 //! Blobs on their way in.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-
 use http::header::{CONTENT_RANGE, HeaderName, LOCATION, RANGE};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use spore_store::{Digest, MAX_BLOB_BYTES, Store, Upload};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::error::RegistryError;
 use super::{blocking, created, digest_parameter, header};
+use crate::client_body::ClientBody;
 use crate::reply::{self, Answer};
 use crate::routes::parameter;
 
@@ -58,7 +57,7 @@ impl Uploads {
         &self,
         store: &Arc<Store>,
         repository: String,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Result<Answer, RegistryError> {
         if let Some(answer) = mounted(store, &repository, &request).await? {
             return Ok(answer);
@@ -79,7 +78,7 @@ impl Uploads {
         &self,
         repository: String,
         id: Uuid,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Result<Answer, RegistryError> {
         let upload = self.take(id)?;
         if let Err(error) = check_range(request.headers(), upload.written_bytes()) {
@@ -98,7 +97,7 @@ impl Uploads {
         store: &Arc<Store>,
         repository: String,
         id: Uuid,
-        request: Request<Incoming>,
+        request: Request<ClientBody>,
     ) -> Result<Answer, RegistryError> {
         let digest = digest_parameter(request.uri())?.ok_or(RegistryError::DigestMissing)?;
         let upload = self.take(id)?;
@@ -133,7 +132,7 @@ impl Uploads {
 async fn mounted(
     store: &Arc<Store>,
     repository: &str,
-    request: &Request<Incoming>,
+    request: &Request<ClientBody>,
 ) -> Result<Option<Answer>, RegistryError> {
     let Some(digest) = parameter(request.uri(), "mount") else {
         return Ok(None);
@@ -163,7 +162,7 @@ fn check_range(headers: &HeaderMap, offset_bytes: u64) -> Result<(), RegistryErr
 }
 
 /// Adds the body to the upload.
-async fn receive(mut upload: Upload, mut body: Incoming) -> Result<Upload, RegistryError> {
+async fn receive(mut upload: Upload, mut body: ClientBody) -> Result<Upload, RegistryError> {
     let mut collected = Vec::new();
     loop {
         let frame = body.frame().await.transpose()?;

@@ -5,18 +5,18 @@
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use spore_gateway::{Daemon, DaemonConfig};
-use spore_sandbox::fake::{FakeFunction, FakeSandbox};
+use spore_sandbox::fake::{FakeFunction, FakeSandbox, response};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -248,4 +248,33 @@ pub fn program(segment: u32, content: &[u8]) -> Vec<u8> {
 /// What passes for a static program.
 pub fn static_program() -> Vec<u8> {
     program(1, b"code")
+}
+
+/// Headers of the requests that a function has got.
+pub type Seen = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// Keeps the headers that it gets; ends at `/crash`, and answers 500 to whatever is sent twice at most at `/again`.
+pub fn watching() -> (FakeFunction, Seen) {
+    let seen = Seen::default();
+    let kept = seen.clone();
+    let function = FakeFunction::http(move |request, control| {
+        let kept = kept.clone();
+        async move {
+            let count = {
+                let mut kept = kept.lock().expect("nobody panicked");
+                kept.push(request.headers().clone());
+                kept.len()
+            };
+            match request.uri().path() {
+                "/crash" => {
+                    control.crash("null call");
+                    std::future::pending::<()>().await;
+                    response(200, "never")
+                }
+                "/again" if count < 2 => response(500, "not yet"),
+                _ => response(200, "done"),
+            }
+        }
+    });
+    (function, seen)
 }

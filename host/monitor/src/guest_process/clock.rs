@@ -18,7 +18,7 @@ const HAS_HYPERVISOR: u32 = 1 << 31;
 const WATCHED: Duration = Duration::from_millis(2);
 
 /// Rate of the time-stamp counter, in kilohertz.
-pub(super) fn time_stamp_khz() -> u64 {
+pub fn time_stamp_khz() -> u64 {
     told_khz().unwrap_or_else(watched_khz)
 }
 

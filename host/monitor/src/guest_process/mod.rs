@@ -19,7 +19,7 @@
 //! stand still and run on; it finds nothing that is read twice.
 
 mod child;
-mod clock;
+pub(crate) mod clock;
 mod empty;
 mod end;
 mod files;

@@ -228,7 +228,8 @@ impl Jail {
         let nowhere = OpenOptions::new().write(true).open("/dev/null").ok();
         let is_told = |fact: &str| std::env::args_os().any(|argument| argument == fact);
         let is_in_user_namespace = is_told(process::IN_USER_NAMESPACE);
-        namespaces::enter(&mut report, is_told(process::IN_SHARED_NAMESPACES));
+        let (shares, is_to_be_copied) = (is_told(process::IN_SHARED_NAMESPACES), is_told(process::ZYGOTE));
+        namespaces::enter(&mut report, shares, is_to_be_copied);
         let jail = Self {
             report,
             title,
@@ -236,6 +237,17 @@ impl Jail {
             is_in_user_namespace,
         };
         (jail, opened)
+    }
+
+    /// What there is of layers so far.
+    pub(crate) fn report(&self) -> &JailReport {
+        &self.report
+    }
+
+    /// To be called in a copy of a process that has entered jail, when it is in its cgroups: enters the namespaces that are the
+    /// copy's own.
+    pub(crate) fn enter_as_copy(&mut self) {
+        namespaces::enter_own(&mut self.report);
     }
 
     /// Shows the process under this title from now on.

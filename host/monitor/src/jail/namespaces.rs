@@ -31,17 +31,17 @@ struct NoPidNamespace;
 const SHARED: UnshareFlags = UnshareFlags::NEWNET.union(UnshareFlags::NEWIPC);
 
 /// Enters namespaces and the empty root, as far as they are to be had. `shares` says that it is in the shared ones already.
-pub(super) fn enter(report: &mut JailReport, shares: bool) {
-    // The PID namespace is made with the process; its first process has the number 1.
-    let is_first = getpid().is_init();
-    report.note(
-        Layer::PidNamespace,
-        if is_first { Ok(()) } else { Err(NoPidNamespace) },
-    );
-    let missing = |flag: &UnshareFlags| !(shares && SHARED.contains(*flag));
+/// One that `is_to_be_copied` leaves those to its copies that are their own.
+pub(super) fn enter(report: &mut JailReport, shares: bool, is_to_be_copied: bool) {
+    if !is_to_be_copied {
+        note_pid_namespace(report);
+    }
+    // A process can only be born in a cgroup that its parent's namespace has.
+    let is_wanted = |flag: &UnshareFlags| !(is_to_be_copied && *flag == UnshareFlags::NEWCGROUP);
+    let missing = |flag: &UnshareFlags| is_wanted(flag) && !(shares && SHARED.contains(*flag));
     let flags = NAMESPACES.iter().map(|(_, flag)| *flag).filter(missing);
     let together = separate(flags.collect());
-    for (layer, flag) in NAMESPACES {
+    for (layer, flag) in NAMESPACES.into_iter().filter(|(_, flag)| is_wanted(flag)) {
         // Together they cost less; one by one they tell which is not to be had.
         let entered = if missing(&flag) {
             together.or_else(|_| separate(flag))
@@ -56,6 +56,21 @@ pub(super) fn enter(report: &mut JailReport, shares: bool) {
         Err(io::Error::other("it takes a mount namespace"))
     };
     report.note(Layer::EmptyRoot, root);
+}
+
+/// In a copy: what it has of its own.
+pub(super) fn enter_own(report: &mut JailReport) {
+    note_pid_namespace(report);
+    report.note(Layer::CgroupNamespace, separate(UnshareFlags::NEWCGROUP));
+}
+
+/// The PID namespace is made with the process; its first process has the number 1.
+fn note_pid_namespace(report: &mut JailReport) {
+    let is_first = getpid().is_init();
+    report.note(
+        Layer::PidNamespace,
+        if is_first { Ok(()) } else { Err(NoPidNamespace) },
+    );
 }
 
 fn separate(flags: UnshareFlags) -> Result<(), Errno> {

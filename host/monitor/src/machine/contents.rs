@@ -7,6 +7,7 @@ use rustix::fs::{fstat, ftruncate};
 use spore_abi::layout::{IMAGE_BYTES_MAX, IMAGE_GPA, LARGE_PAGE_BYTES, MODULES_GPA, PAGE_BYTES, TEXT_GPA};
 
 use super::neighbours::with_neighbours;
+use super::stock::divided;
 use super::{CR3_FLUSH_BIT, Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT, kvm_error};
 use crate::image::Image;
 use crate::memory::Region;
@@ -48,8 +49,19 @@ impl Memory<'_> {
         }
     }
 
-    /// Fills the memory of a machine, which nobody has touched.
-    fn fill(&self, ram: &Region) -> Result<(), MachineError> {
+    /// The stretches of a memory of so many bytes for which there are to be pages when the guest begins.
+    fn ahead(&self, ram_bytes: u64) -> Vec<(u64, u64)> {
+        match self {
+            Self::CopyOf { snapshot, .. } => {
+                with_neighbours(snapshot.written.as_deref().unwrap_or_default(), ram_bytes)
+            }
+            Self::Fresh | Self::Within(_) => Vec::new(),
+        }
+    }
+
+    /// Fills the memory of a machine, which nobody has touched. `ahead` as [`Memory::ahead`] has it; for some of that there
+    /// are pages in `stock`.
+    fn fill(&self, ram: &Region, ahead: &[(u64, u64)], stock: &[(u64, u64)]) -> Result<(), MachineError> {
         match self {
             Self::Fresh => Ok(()),
             Self::Within(file) => {
@@ -66,16 +78,20 @@ impl Memory<'_> {
                 if snapshot.extents.len() > SNAPSHOT_EXTENTS_MAX {
                     return Err(MachineError::Snapshot("it consists of too many parts"));
                 }
-                for &(start, length) in &snapshot.extents {
-                    let length = usize::try_from(length)
-                        .map_err(|_| MachineError::Snapshot("a part of it is beyond its end"))?;
-                    ram.overlay(*file, start, start, length)
-                        .map_err(MachineError::Memory)?;
+                let beyond = |_| MachineError::Snapshot("a part of it is beyond its end");
+                for (start, length, is_in_stock) in divided(&snapshot.extents, stock) {
+                    let length = usize::try_from(length).map_err(beyond)?;
+                    let filled = if is_in_stock {
+                        ram.fill(*file, start, start, length)
+                    } else {
+                        ram.overlay(*file, start, start, length)
+                    };
+                    filled.map_err(MachineError::Memory)?;
                 }
-                let written = snapshot.written.as_deref().unwrap_or_default();
-                for (start, length) in with_neighbours(written, ram.length()) {
-                    let length = usize::try_from(length).unwrap_or_default();
-                    ram.populate(start, length);
+                for (start, length, is_in_stock) in divided(ahead, stock) {
+                    if !is_in_stock {
+                        ram.populate(start, usize::try_from(length).unwrap_or_default());
+                    }
                 }
                 Ok(())
             }
@@ -102,7 +118,10 @@ impl Machine {
             let is_copied = matches!(memory, Memory::CopyOf { .. }) && !is_reset;
             self.map_program(program, is_copied && program_bytes <= COPIED_PROGRAM_BYTES_MAX)?;
         }
-        memory.fill(&self.ram)?;
+        let ahead = memory.ahead(ram_bytes);
+        // What is reset finds out by itself what is its own.
+        let stock = self.take_stock(if is_reset { &[] } else { &ahead })?;
+        memory.fill(&self.ram, &ahead, &stock)?;
         if let (true, Some(text)) = (memory.hides_image(), text) {
             self.put_text(text)?;
         }

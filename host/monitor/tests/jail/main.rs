@@ -9,17 +9,24 @@ use libtest_mimic::{Arguments, Trial};
 
 mod attempts;
 mod calls;
+mod copies;
 mod prisoner;
 
 fn main() -> ExitCode {
-    if std::env::args_os()
-        .nth(1)
-        .is_some_and(|argument| argument == "monitor")
-    {
-        return prisoner::main();
+    let words: Vec<_> = std::env::args().collect();
+    if words.get(1).is_some_and(|word| word == "monitor") {
+        let is_real =
+            words[0].starts_with(copies::EXECUTED_TITLE) || words.iter().any(|word| word == "zygote");
+        return if is_real {
+            spore_monitor::main()
+        } else {
+            prisoner::main()
+        };
     }
     let arguments = Arguments::from_args();
-    let trials = [calls::trials(), attempts::trials()].into_iter().flatten();
+    let trials = [calls::trials(), attempts::trials(), copies::trials()]
+        .into_iter()
+        .flatten();
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
 

@@ -101,6 +101,9 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         command,
         memory_bytes,
         isolation,
+        // There are snapshots of Spore's own unikernels only.
+        sandbox: _,
+        unikernel: _,
         processor_millis,
         ready_timeout: _,
     } = spec;

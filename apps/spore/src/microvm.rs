@@ -1,0 +1,85 @@
+//! Wiring of microVMs and of unikernels that others have built: the only place that names their crate.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use spore_sandbox::Sandbox;
+use spore_sandbox_vmm::{
+    Accelerator, ForeignSandbox, Found, MicrovmOptions, MicrovmSandbox, foreign_accelerator, launcher,
+};
+
+/// What the data folder has of these sandboxes.
+const FOLDER: &str = "microvm";
+const FOREIGN_FOLDER: &str = "foreign";
+
+/// Whether this process is to become a virtual machine.
+pub(crate) fn is_launcher(subcommand: &std::ffi::OsStr) -> bool {
+    subcommand == launcher::SUBCOMMAND
+}
+
+/// Becomes a virtual machine; called before any thread exists.
+pub(crate) fn launcher_main() -> ExitCode {
+    launcher::main(std::env::args_os().skip(2))
+}
+
+/// The sandbox, or why there is none and what to do. A kernel that is named and cannot be used is told on the daemon's log too.
+pub(crate) fn sandbox(
+    kernel: Option<PathBuf>,
+    cgroup_parent: Option<PathBuf>,
+    data: &Path,
+) -> Result<Arc<dyn Sandbox>, String> {
+    let is_named = kernel.is_some();
+    match MicrovmSandbox::new(&options(kernel, cgroup_parent), data.join(FOLDER)) {
+        Ok(sandbox) => {
+            if matches!(sandbox.accelerator(), Accelerator::Emulation { .. }) {
+                tracing::debug!(
+                    "microVMs are emulated in software, for there is no hardware virtualisation here"
+                );
+            }
+            Ok(Arc::new(sandbox))
+        }
+        Err(error) => {
+            let reason = format!("{:#}", anyhow::Error::new(error));
+            if is_named {
+                tracing::warn!(reason, "there are no microVMs");
+            }
+            Err(reason)
+        }
+    }
+}
+
+/// What microVMs are made of here, or why there are none and what to do.
+pub(crate) fn description(kernel: Option<&Path>) -> Result<String, String> {
+    let found = Found::look(&options(kernel.map(Path::to_owned), None));
+    let found = found.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Ok(format!(
+        "QEMU, {}, kernel {}",
+        found.accelerator(),
+        found.kernel_release()
+    ))
+}
+
+/// The sandbox of unikernels that others have built, or why there is none and what to do.
+pub(crate) fn foreign(cgroup_parent: Option<&Path>, data: &Path) -> Result<Arc<dyn Sandbox>, String> {
+    match ForeignSandbox::new(cgroup_parent, data.join(FOREIGN_FOLDER)) {
+        Ok(sandbox) => Ok(Arc::new(sandbox)),
+        Err(error) => Err(format!("{:#}", anyhow::Error::new(error))),
+    }
+}
+
+/// What those are run by here, or why there is nothing and what to do.
+pub(crate) fn foreign_description() -> Result<String, String> {
+    let accelerator = foreign_accelerator().map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Ok(format!("QEMU, {accelerator}"))
+}
+
+/// Kernels are where distributions put them, and where `scripts/microvm-kernel` does.
+fn options(kernel: Option<PathBuf>, cgroup_parent: Option<PathBuf>) -> MicrovmOptions {
+    let cache = crate::commands::cache_folder().map(|folder| folder.join("spore/kernel/boot"));
+    MicrovmOptions {
+        kernel,
+        kernel_folders: [PathBuf::from("/boot")].into_iter().chain(cache).collect(),
+        cgroup_parent,
+    }
+}

@@ -1,0 +1,179 @@
+//! The process that becomes QEMU: it gives up what QEMU does not need, and then executes it.
+//!
+//! The daemon starts it from its own binary, from a thread that is in namespaces without a network, with the channel, the
+//! control socket and the console as standard input, output and error.
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, ExitCode};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+use rustix::io::Errno;
+use rustix::process::{
+    Resource, Rlimit, Signal, geteuid, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
+};
+
+/// The hidden subcommand that runs [`main`].
+pub const SUBCOMMAND: &str = "microvm";
+/// What follows each list in the arguments.
+pub(crate) const END_OF_LIST: &str = "--";
+/// What QEMU itself consists of, and what it asks of the kernel.
+const OWN_FILES: [&str; 9] = [
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/nix/store",
+    "/proc",
+    "/sys/devices/system",
+];
+/// Devices that it may write to.
+const DEVICES: [&str; 4] = ["/dev/kvm", "/dev/null", "/dev/zero", "/dev/urandom"];
+/// Descriptors that QEMU may have open.
+const DESCRIPTORS_MAX: u64 = 256;
+/// The console is a pipe, and the root is read-only: there is no file to be written to.
+const FILE_BYTES_MAX: u64 = 0;
+
+/// Becomes the program that the arguments name: the daemon's process number, the doors of its cgroup,
+/// [`END_OF_LIST`], the files that it reads, [`END_OF_LIST`], the program, its arguments. Called before any thread exists.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let error = become_program(arguments.into_iter());
+    // The daemon reads it, as what a console says last.
+    eprintln!("the virtual machine cannot be started: {error}");
+    ExitCode::FAILURE
+}
+
+fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+    let missing = || std::io::Error::other("the daemon has not said what is to be run");
+    let daemon = arguments
+        .next()
+        .and_then(|number| number.into_string().ok()?.parse::<i32>().ok());
+    let is_listed = |argument: &OsString| argument != END_OF_LIST;
+    let doors: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
+    let files: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
+    let Some((daemon, program)) = daemon.zip(arguments.next()) else {
+        return missing();
+    };
+    for door in doors {
+        // 0 stands for the process that writes.
+        if let Err(error) = std::fs::write(&door, "0") {
+            return std::io::Error::new(error.kind(), format!("entering {}: {error}", door.display()));
+        }
+    }
+    if let Err(error) = give_up(daemon) {
+        return error.into();
+    }
+    match restrict(&files) {
+        Err(error) => return std::io::Error::other(error),
+        Ok(status) => {
+            if let Some(reason) = refusal(status, geteuid().is_root()) {
+                return std::io::Error::other(reason);
+            }
+        }
+    }
+    Command::new(program).args(arguments).env_clear().exec()
+}
+
+/// Gives up all files but these, QEMU's own and its devices (landlock(7)), as far as the kernel can do that.
+/// Processes outside it cannot signal then.
+fn restrict(files: &[OsString]) -> Result<RulesetStatus, RulesetError> {
+    // Newer ones would refuse what QEMU asks of the devices.
+    const NEWEST: ABI = ABI::V4;
+    let reading = AccessFs::from_read(NEWEST);
+    let files = files.iter().map(std::path::Path::new);
+    let readable = OWN_FILES.iter().map(std::path::Path::new).chain(files);
+    let status = Ruleset::default()
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(ABI::V6))?
+        .create()?
+        // What is not there needs no rule.
+        .add_rules(path_beneath_rules(readable, reading))?
+        .add_rules(path_beneath_rules(DEVICES, reading | AccessFs::WriteFile))?
+        .restrict_self()?;
+    Ok(status.ruleset)
+}
+
+/// Why QEMU is not to be started, if it is not: root may write to this machine's files even without any capability.
+fn refusal(status: RulesetStatus, is_root: bool) -> Option<&'static str> {
+    (is_root && status == RulesetStatus::NotEnforced).then_some(
+        "the kernel has no Landlock (it came with Linux 5.13), without which QEMU is not run as root: boot with \
+         `lsm=landlock,...`, or run the daemon as a user of its own",
+    )
+}
+
+/// Why QEMU is not confined by Landlock, if it is not.
+pub(crate) fn without_landlock() -> Option<String> {
+    let tried = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V1))
+        .and_then(Ruleset::create);
+    tried.err().map(|error| error.to_string())
+}
+
+/// Gives up capabilities, the chance to get others, and life after the daemon.
+fn give_up(daemon: i32) -> Result<(), Errno> {
+    // It is that of the thread that has started this process, which lives as long as the daemon wants it.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid().map(|parent| parent.as_raw_nonzero().get()) != Some(daemon) {
+        // It was gone before.
+        return Err(Errno::SRCH);
+    }
+    for capability in CapabilitySet::all().iter() {
+        match remove_capability_from_bounding_set(capability) {
+            // A kernel that does not know it; a user who has none to lose.
+            Ok(()) | Err(Errno::INVAL | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    clear_ambient_capability_set()?;
+    let none = CapabilitySet::empty();
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: none,
+            permitted: none,
+            inheritable: none,
+        },
+    )?;
+    set_no_new_privs(true)?;
+    for (resource, wanted) in [
+        (Resource::Core, 0),
+        (Resource::Fsize, FILE_BYTES_MAX),
+        (Resource::Nofile, DESCRIPTORS_MAX),
+    ] {
+        // A limit that is lower already is kept.
+        let maximum = getrlimit(resource).maximum;
+        let value = Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
+        setrlimit(
+            resource,
+            Rlimit {
+                current: value,
+                maximum: value,
+            },
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_starts_nothing_without_landlock() {
+        assert!(refusal(RulesetStatus::NotEnforced, true).is_some());
+        assert_eq!(refusal(RulesetStatus::NotEnforced, false), None);
+        assert_eq!(refusal(RulesetStatus::PartiallyEnforced, true), None);
+        assert_eq!(refusal(RulesetStatus::FullyEnforced, true), None);
+    }
+}

@@ -1,0 +1,92 @@
+//! The contract of sandboxes (`host/sandbox`), kind by kind: the same programs, the same daemon, the same questions. What
+//! runc does is what the tests were written against, so that a test is not made of what one sandbox happens to do.
+//!
+//! Each test is there once for each kind, `KIND::NAME`. A kind that this machine does not have is shown as ignored, with
+//! the reason that `spore info` gives. `SPORE_BIN` names the binary to test; `SPORE_TEST_ISOLATION` the form of unikernels.
+
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+use spore_test_harness::daemon::binary;
+use spore_test_harness::{program, unikernels_can_run};
+
+mod ends;
+mod foreign;
+mod leftovers;
+mod life;
+mod limits;
+mod traffic;
+
+/// The kinds, whether this machine has them or not.
+const KINDS: [&str; 6] = ["unikernel", "runc", "crun", "gvisor", "microvm", "foreign"];
+
+/// One test: its name, and its code, which is told the kind and panics if something is wrong.
+type Test = (&'static str, fn(&'static str));
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let missing = missing();
+    let suites = [
+        life::TESTS,
+        traffic::TESTS,
+        ends::TESTS,
+        limits::TESTS,
+        leftovers::TESTS,
+    ]
+    .concat();
+    let trials = KINDS
+        .iter()
+        .flat_map(|kind| suites.iter().map(|test| trial(kind, *test, missing.get(*kind))))
+        .chain([trial("foreign", foreign::READINESS, missing.get("foreign"))]);
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    program::remove_built();
+    conclusion.exit_code()
+}
+
+fn trial(kind: &'static str, (name, run): Test, missing: Option<&String>) -> Trial {
+    let trial = Trial::test(format!("{kind}::{name}"), move || {
+        run(kind);
+        Ok(())
+    });
+    let unasked = foreign::NOT_FOR_UNIKERNELS
+        .iter()
+        .find(|(unasked, _)| *unasked == name && kind == "foreign");
+    let reason = missing
+        .cloned()
+        .or_else(|| unasked.map(|(_, reason)| (*reason).to_owned()));
+    match reason {
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+        None => trial,
+    }
+}
+
+/// Why each kind that is not here is not here, as the binary says.
+fn missing() -> BTreeMap<String, String> {
+    let output = Command::new(binary()).args(["info", "--json"]).output();
+    let output = output.expect("the spore binary can be run");
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let reason = |kind: &str| {
+        let states = info["sandboxes"].as_array();
+        let state = states.and_then(|states| states.iter().find(|state| state["name"] == kind));
+        match state {
+            Some(state) if state["available"] == true => None,
+            Some(state) => Some(
+                state["reason"]
+                    .as_str()
+                    .unwrap_or("it cannot be had here")
+                    .to_owned(),
+            ),
+            None => Some("`spore info` says nothing of it".to_owned()),
+        }
+    };
+    let mut missing: BTreeMap<_, _> = KINDS
+        .iter()
+        .filter_map(|kind| Some(((*kind).to_owned(), reason(kind)?)))
+        .collect();
+    if !unikernels_can_run() {
+        let reason = "unikernels cannot be run here in the form that is asked for".to_owned();
+        missing.insert("unikernel".to_owned(), reason);
+    }
+    missing
+}
