@@ -46,6 +46,8 @@ pub enum Kind {
     Clock = 7,
     /// To init: all was said, the program is to be started.
     Start = 8,
+    /// To init: who the program runs as: the numbers of the user, of its group and of its further groups, 32 bits each.
+    User = 9,
     /// To init: a connection to the program's port is to be made.
     Open = 16,
     /// Bytes of a stream.
@@ -75,7 +77,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Argument,
         Self::Variable,
         Self::Directory,
@@ -84,6 +86,7 @@ impl Kind {
         Self::Settings,
         Self::Clock,
         Self::Start,
+        Self::User,
         Self::Open,
         Self::Data,
         Self::Close,

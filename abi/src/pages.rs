@@ -35,16 +35,21 @@ pub struct BootPage {
     pub argument_count: u32,
     /// Number of strings after these that belong to `envp`.
     pub environment_count: u32,
-    /// Length of the start block, in bytes: arguments, environment, the working directory as the last string, and the
-    /// secrets.
+    /// Length of the start block, in bytes: arguments, environment, the working directory as the last string, further
+    /// groups, and the secrets.
     pub start_block_bytes: u32,
     /// Bits of [`boot_flags`].
     pub flags: u32,
     /// Length of the secrets at the end of the start block, in bytes. Each is the length of its name and that of its value
     /// (two little-endian 32-bit numbers), the name, and the value.
     pub secrets_bytes: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// Number of the user that the program runs as.
+    pub user: u32,
+    /// Number of its group.
+    pub group: u32,
+    /// How many further groups it has, at most [`MORE_GROUPS_MAX`]: little-endian 32-bit numbers in the start block, before the
+    /// secrets.
+    pub more_groups_count: u32,
     /// Extended state components that the processor saves with `xsave` (the value of XCR0).
     pub extended_state_mask: u64,
     /// Bytes that `xsave` writes for these components.
@@ -52,6 +57,9 @@ pub struct BootPage {
     /// Fresh randomness for this instance.
     pub seed: [u8; 32],
 }
+
+/// Most further groups of a program.
+pub const MORE_GROUPS_MAX: usize = 1024;
 
 /// Bits of [`BootPage::flags`].
 pub mod boot_flags {
@@ -351,7 +359,7 @@ pub struct ImageHeader {
 pub const IMAGE_MAGIC: u64 = u64::from_le_bytes(*b"SPOREIMG");
 
 const _: () = assert!(
-    size_of::<BootPage>() == 128,
+    size_of::<BootPage>() == 136,
     "BootPage changed: raise ABI_VERSION"
 );
 const _: () = assert!(size_of::<HostSlot>() == 16 && size_of::<GuestSlot>() == 16);

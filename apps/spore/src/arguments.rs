@@ -501,6 +501,9 @@ pub(crate) struct DeployArguments {
     /// Directory of the root file system in which the program starts [default: /]
     #[arg(long, value_name = "DIR", requires = "rootfs")]
     pub(crate) workdir: Option<String>,
+    /// Who the program runs as: names of the root file system's /etc/passwd and /etc/group, or numbers [default: root]
+    #[arg(long, value_name = "USER[:GROUP]", requires = "rootfs")]
+    pub(crate) user: Option<String>,
     /// Image that is stored in the daemon, or that it pulls
     #[arg(long, value_name = "REFERENCE", conflicts_with_all = ["binary", "rootfs", "port"])]
     pub(crate) image: Option<String>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use spore_monitor::probe::probe_forms;
 use spore_monitor::protocol::IsolationChoice;
-pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, MemorySource, RootKind, StartRequest};
+pub(crate) use spore_monitor::protocol::{Cause, End, LogOrigin, MemorySource, RootKind, StartRequest, User};
 use spore_sandbox::{Isolation, Layer, Sandbox};
 use spore_sandbox_unikernel::{Merging, SandboxOptions, merging};
 pub(crate) use spore_sandbox_unikernel::{RunError, reaches_loopback, runtime_api_variable};

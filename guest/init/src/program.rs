@@ -5,14 +5,15 @@ use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use rustix::mount::MountFlags;
-use rustix::process::{Pid, WaitOptions, wait};
+use rustix::process::{Gid, Pid, Uid, WaitOptions, wait};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use spore_abi::microvm::{CONTENT_BYTES_MAX, Ending, Kind};
 
 use crate::channel::Channel;
@@ -76,6 +77,43 @@ impl Limit {
     }
 }
 
+/// Starts a command as the user of the settings. The kernel keeps users by thread, so this takes a thread that becomes that
+/// user and ends.
+fn spawn_as(settings: &Settings, mut command: Command) -> io::Result<Child> {
+    let (user, group) = (Uid::from_raw(settings.user), Gid::from_raw(settings.group));
+    let groups: Vec<Gid> = settings
+        .more_groups
+        .iter()
+        .map(|group| Gid::from_raw(*group))
+        .collect();
+    std::thread::scope(|scope| {
+        let start = move || {
+            set_thread_groups(&groups)?;
+            set_thread_res_gid(group, group, group)?;
+            set_thread_res_uid(user, user, user)?;
+            command.spawn()
+        };
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, start)?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that starts it has failed")))
+    })
+}
+
+/// Lets the program open its own output by name (`/dev/stdout`), as container runtimes do.
+fn own_output(child: &Child, settings: &Settings) -> io::Result<()> {
+    let (user, group) = (Some(settings.user), Some(settings.group));
+    if let Some(output) = &child.stdout {
+        std::os::unix::fs::fchown(output, user, group)?;
+    }
+    if let Some(errors) = &child.stderr {
+        std::os::unix::fs::fchown(errors, user, group)?;
+    }
+    Ok(())
+}
+
 /// The program that was started.
 pub(crate) struct Program {
     pid: Pid,
@@ -99,7 +137,8 @@ impl Program {
             .iter()
             .map(|(name, value)| (text(name), text(value)));
         limit.enter("cgroup.procs")?;
-        let child = Command::new(path)
+        let mut command = Command::new(path);
+        command
             .arg0(OsStr::from_bytes(name))
             .args(arguments.iter().map(text))
             .env_clear()
@@ -107,14 +146,15 @@ impl Program {
             .current_dir(OsStr::from_bytes(&settings.directory))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn();
+            .stderr(Stdio::piped());
+        let child = spawn_as(settings, command);
         let is_back = limit.enter("../cgroup.procs");
         let mut child = child.map_err(|error| {
             let name = String::from_utf8_lossy(name).into_owned();
             io::Error::new(error.kind(), format!("{name} cannot be started: {error}"))
         })?;
         is_back?;
+        own_output(&child, settings)?;
         let pumps = Arc::new(AtomicUsize::new(0));
         if let Some(output) = child.stdout.take() {
             pump(output, Kind::Output, &pumps, channel)?;

@@ -36,6 +36,8 @@ pub(crate) fn enter(settings: &Settings) -> io::Result<()> {
         mount_at(DEVICE, "/lower", "erofs", MountFlags::RDONLY, None)?;
         mount_at("upper", "/upper", "tmpfs", MountFlags::empty(), Some(&size))?;
         make_folder("/upper/files")?;
+        // The root itself, like everything else in the image, belongs to whoever runs the program.
+        std::os::unix::fs::chown("/upper/files", Some(settings.user), Some(settings.group))?;
         make_folder("/upper/work")?;
         let layers = c"lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work";
         mount_at("overlay", ROOT, "overlay", MountFlags::empty(), Some(layers))?;
@@ -43,7 +45,9 @@ pub(crate) fn enter(settings: &Settings) -> io::Result<()> {
         let size = CString::new(format!("size={},mode=755", settings.memory_bytes))?;
         mount_at("root", ROOT, "tmpfs", MountFlags::empty(), Some(&size))?;
         copy_program(settings.program_bytes)?;
+        std::os::unix::fs::chown(ROOT, Some(settings.user), Some(settings.group))?;
         make_folder("/system/tmp")?;
+        rustix::fs::chmod("/system/tmp", Mode::from_raw_mode(0o1777)).map_err(context("opening /tmp"))?;
     }
     mount_inside()?;
     put_secrets(settings)?;

@@ -12,6 +12,10 @@ pub(crate) struct Settings {
     pub(crate) arguments: Vec<Vec<u8>>,
     pub(crate) environment: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) directory: Vec<u8>,
+    /// Who the program runs as: numbers of the user, its group, and its further groups.
+    pub(crate) user: u32,
+    pub(crate) group: u32,
+    pub(crate) more_groups: Vec<u32>,
     pub(crate) secrets: Vec<(Vec<u8>, Vec<u8>)>,
     pub(crate) port: u16,
     /// Limit of the program's memory, in bytes.
@@ -37,6 +41,16 @@ impl Settings {
                     settings.environment.push((name, value));
                 }
                 Kind::Directory => settings.directory = content,
+                Kind::User => {
+                    let (numbers, rest) = content.as_chunks::<4>();
+                    let numbers: Vec<u32> =
+                        numbers.iter().map(|number| u32::from_le_bytes(*number)).collect();
+                    let ([user, group, more_groups @ ..], []) = (numbers.as_slice(), rest) else {
+                        return Err(bad());
+                    };
+                    (settings.user, settings.group) = (*user, *group);
+                    settings.more_groups = more_groups.to_vec();
+                }
                 Kind::Secret => settings.secrets.push((content, Vec::new())),
                 Kind::SecretPart => {
                     let (_, value) = settings.secrets.last_mut().ok_or_else(bad)?;

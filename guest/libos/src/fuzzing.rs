@@ -178,6 +178,7 @@ pub fn start_block(block: &[u8], arguments: u32, environment: u32) -> bool {
         virtual_object: 0,
         signal_frame_bytes: 0,
         random: [0; 16],
+        identity: &crate::process::Identity::new(0, 0, Vec::new()),
         processor_features: 0,
     };
     let built = stack::build(&contents, STACK_TOP);

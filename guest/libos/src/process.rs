@@ -34,8 +34,8 @@ pub(crate) const LIMITS: usize = 16;
 /// User and group numbers: real, effective, saved, of the file system.
 pub(crate) type Ids = [u32; 4];
 
-/// Who the process acts for. There is nothing to protect from anyone here: programs that change it find it changed,
-/// and that is all.
+/// Who the process acts for. There is nothing to protect from anyone here: programs that change it find it changed, what they
+/// make from then on belongs to that user, and that is all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) users: Ids,
@@ -49,13 +49,14 @@ pub(crate) struct Identity {
 const CONTAINER_CAPABILITIES: u64 = 0xa804_25fb;
 
 impl Identity {
-    /// Root, as in an ordinary container.
-    pub(crate) fn root() -> Self {
+    /// A user with its groups; root has what it has in an ordinary container.
+    pub(crate) fn new(user: u32, group: u32, more_groups: Vec<u32>) -> Self {
+        let capabilities = if user == 0 { CONTAINER_CAPABILITIES } else { 0 };
         Self {
-            users: [0; 4],
-            groups: [0; 4],
-            more_groups: Vec::new(),
-            capabilities: [CONTAINER_CAPABILITIES, CONTAINER_CAPABILITIES, 0],
+            users: [user; 4],
+            groups: [group; 4],
+            more_groups,
+            capabilities: [capabilities, capabilities, 0],
         }
     }
 }
@@ -140,7 +141,7 @@ impl Process {
             signals,
             timers: ProcessTimers::default(),
             file_mode_mask: 0o022,
-            identity: Identity::root(),
+            identity: Identity::new(0, 0, Vec::new()),
             settings: Settings::default(),
             limits: limits(),
             run_ticks: 0,

@@ -124,14 +124,32 @@ impl Kernel {
         now >= self.slice.ends_at && !self.ready.is_empty()
     }
 
+    /// Has the running process read who it is, and own the files that it makes.
+    fn announce_process(&self) {
+        Identity::Process.set(u64::from(self.process.id));
+        Identity::Parent.set(u64::from(self.process.parent));
+        self.announce_user();
+    }
+
+    /// The same after a change of its user or group.
+    pub(crate) fn announce_user(&self) {
+        let identity = &self.process.identity;
+        let [user, effective_user, _, files_user] = identity.users;
+        let [group, effective_group, _, files_group] = identity.groups;
+        Identity::User.set(user.into());
+        Identity::EffectiveUser.set(effective_user.into());
+        Identity::Group.set(group.into());
+        Identity::EffectiveGroup.set(effective_group.into());
+        self.tree.volume.owner.set((files_user, files_group));
+    }
+
     /// Runs a task until it waits, yields or ends.
     fn run_task(&mut self, task: TaskId) {
         self.current = task;
         let process = self.task().process;
         self.switch_process_to(process);
         self.switch_processor_to(task);
-        Identity::Process.set(u64::from(self.process.id));
-        Identity::Parent.set(u64::from(self.process.parent));
+        self.announce_process();
         Identity::Task.set(u64::from(task));
         self.process
             .signals

@@ -11,11 +11,17 @@ pub enum Identity {
     Parent,
     /// Number of the task.
     Task,
-    /// User and group, real and effective: there is one.
-    Owner,
+    /// Number of its user.
+    User,
+    /// That which its rights go by.
+    EffectiveUser,
+    /// Number of its group.
+    Group,
+    /// That which its rights go by.
+    EffectiveGroup,
 }
 
-static VALUES: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
+static VALUES: [AtomicU64; 7] = [const { AtomicU64::new(0) }; 7];
 
 impl Identity {
     fn place(self) -> &'static AtomicU64 {
@@ -23,7 +29,10 @@ impl Identity {
             Self::Process => &VALUES[0],
             Self::Parent => &VALUES[1],
             Self::Task => &VALUES[2],
-            Self::Owner => &VALUES[3],
+            Self::User => &VALUES[3],
+            Self::EffectiveUser => &VALUES[4],
+            Self::Group => &VALUES[5],
+            Self::EffectiveGroup => &VALUES[6],
         }
     }
 

@@ -98,6 +98,7 @@ impl LayeredImage {
             entrypoint: settings.entrypoint.clone(),
             environment: &settings.environment,
             working_directory: &settings.working_directory,
+            user: None,
             port: settings.port,
         })?;
         let config = Blob::new(MediaType::ImageConfig, config);
@@ -139,6 +140,7 @@ impl Image {
             entrypoint: vec![PROGRAM_PATH.to_owned()],
             environment: &settings.environment,
             working_directory: "/",
+            user: None,
             port: settings.port,
         });
         let config = config.map_err(ImageError::Configuration)?;
@@ -209,6 +211,7 @@ pub(crate) struct Configuration<'a> {
     pub(crate) entrypoint: Vec<String>,
     pub(crate) environment: &'a [(String, String)],
     pub(crate) working_directory: &'a str,
+    pub(crate) user: Option<&'a str>,
     pub(crate) port: u16,
 }
 
@@ -218,12 +221,13 @@ pub(crate) fn configuration(settings: &Configuration<'_>) -> Result<Vec<u8>, oci
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
-    let config = ConfigBuilder::default()
+    let mut config = ConfigBuilder::default()
         .entrypoint(settings.entrypoint.clone())
         .env(environment)
         .exposed_ports(vec![format!("{}/tcp", settings.port)])
         .working_dir(settings.working_directory.to_owned())
         .build()?;
+    config.set_user(settings.user.map(str::to_owned));
     let root = RootFsBuilder::default()
         .typ("layers".to_owned())
         .diff_ids(settings.layers.to_vec())

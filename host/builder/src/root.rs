@@ -26,6 +26,8 @@ pub struct RootSettings {
     pub entrypoint: Vec<String>,
     /// Directory in which it starts.
     pub working_directory: String,
+    /// Who it runs as, `USER[:GROUP]`, by name or number; none for the superuser.
+    pub user: Option<String>,
     /// TCP port on which it listens.
     pub port: u16,
 }
@@ -89,6 +91,7 @@ impl RootImage {
             entrypoint: settings.entrypoint.clone(),
             environment: &[],
             working_directory: &settings.working_directory,
+            user: settings.user.as_deref(),
             port: settings.port,
         });
         let config = Blob::new(MediaType::ImageConfig, config.map_err(RootError::Configuration)?);

@@ -214,6 +214,7 @@ fn pack(folder: &Path) -> RootImage {
     let settings = RootSettings {
         entrypoint: vec!["/bin/run".into(), "two words".into()],
         working_directory: "/srv".into(),
+        user: Some("app:video".into()),
         port: 9000,
     };
     RootImage::from_folder(folder, &settings, &mut |_| {}).unwrap()
@@ -253,6 +254,7 @@ fn a_folder_becomes_a_layer_whose_digests_are_right() {
         serde_json::json!(["/bin/run", "two words"])
     );
     assert_eq!(config["config"]["WorkingDir"], "/srv");
+    assert_eq!(config["config"]["User"], "app:video");
 
     let unpacked = tempfile::tempdir().unwrap();
     let mut archive = tar::Archive::new(&plain[..]);

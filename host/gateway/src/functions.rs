@@ -793,6 +793,7 @@ fn template(
         arguments: program.arguments,
         environment,
         working_directory: program.working_directory,
+        user: program.user,
         secrets: Vec::new(),
         rewrites_calls: settings.rewrites_calls,
         is_cloned: settings.is_cloned,

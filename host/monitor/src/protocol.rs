@@ -140,6 +140,8 @@ pub struct StartRequest {
     pub environment: Vec<String>,
     /// Directory in which the program starts; `/` unless the image says otherwise.
     pub working_directory: String,
+    /// Who the program runs as in its guest.
+    pub user: User,
     /// What the program finds as read-only files in `/var/openfaas/secrets`.
     pub secrets: Vec<Secret>,
     /// TCP port on which the function listens.
@@ -169,6 +171,17 @@ pub struct StartRequest {
     pub is_reset: bool,
     /// Whether a guest process may use Syscall User Dispatch where the kernel has it; else the seccomp list catches calls.
     pub uses_dispatch: bool,
+}
+
+/// A user of a guest, which means nothing outside of it. The superuser by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Its number.
+    pub id: u32,
+    /// The number of its group.
+    pub group: u32,
+    /// Those of its further groups, at most [`spore_abi::pages::MORE_GROUPS_MAX`].
+    pub more_groups: Vec<u32>,
 }
 
 /// A file that only the program is to know.

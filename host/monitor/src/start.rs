@@ -17,7 +17,7 @@ use spore_abi::layout::{
     BOOT_PAGE_GPA, FREE_GPA, GUEST_PAGE_GPA, HOST_PAGE_GPA, MODULES_BYTES_MAX, PAGE_TABLES_GPA,
     RAM_BYTES_MAX, START_BLOCK_BYTES, START_BLOCK_GPA,
 };
-use spore_abi::pages::{BOOT_MAGIC, BootPage, GuestPage, HostPage, boot_flags};
+use spore_abi::pages::{BOOT_MAGIC, BootPage, GuestPage, HostPage, MORE_GROUPS_MAX, boot_flags};
 use spore_abi::process::form;
 use zerocopy::FromZeros;
 
@@ -437,7 +437,16 @@ fn write_shared_pages(
         block.extend_from_slice(text.as_bytes());
         block.push(0);
     }
-    let strings_bytes = block.len();
+    let more_groups = &start.user.more_groups;
+    if more_groups.len() > MORE_GROUPS_MAX {
+        return Err(StartError::BadProgram(format!(
+            "its user has more than {MORE_GROUPS_MAX} groups"
+        )));
+    }
+    for group in more_groups {
+        block.extend_from_slice(&group.to_le_bytes());
+    }
+    let before_secrets_bytes = block.len();
     for Secret { name, value } in &start.secrets {
         block.extend_from_slice(&(name.len() as u32).to_le_bytes());
         block.extend_from_slice(&(value.len() as u32).to_le_bytes());
@@ -465,8 +474,10 @@ fn write_shared_pages(
         environment_count: start.environment.len() as u32,
         start_block_bytes: block.len() as u32,
         flags: flags(start),
-        secrets_bytes: (block.len() - strings_bytes) as u32,
-        reserved: 0,
+        secrets_bytes: (block.len() - before_secrets_bytes) as u32,
+        user: start.user.id,
+        group: start.user.group,
+        more_groups_count: more_groups.len() as u32,
         extended_state_mask: machine.extended_state().mask,
         extended_state_bytes: machine.extended_state().bytes,
         seed: seed()?,

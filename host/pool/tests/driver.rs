@@ -16,6 +16,7 @@ impl LogSink for NoLog {
 fn template(program: &str) -> InstanceSpec {
     InstanceSpec {
         working_directory: "/".into(),
+        user: spore_sandbox::User::default(),
         secrets: Vec::new(),
         rewrites_calls: true,
         is_cloned: false,

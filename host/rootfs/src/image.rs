@@ -45,6 +45,23 @@ pub enum Owners {
     Kept,
     /// The superuser owns everything.
     Root,
+    /// One user owns everything.
+    User {
+        /// Its number.
+        id: u32,
+        /// The number of its group.
+        group: u32,
+    },
+}
+
+impl Owners {
+    fn options(self) -> Vec<String> {
+        match self {
+            Self::Kept => Vec::new(),
+            Self::Root => vec!["--all-root".to_owned()],
+            Self::User { id, group } => vec![format!("--force-uid={id}"), format!("--force-gid={group}")],
+        }
+    }
 }
 
 /// Why no image was made.
@@ -88,7 +105,7 @@ pub fn make_image(folder: &Path, target: &Path, owners: Owners) -> Result<(), Im
     command
         .args(LAYOUT)
         .arg(UUID)
-        .args((owners == Owners::Root).then_some("--all-root"))
+        .args(owners.options())
         .args([absolute(target).as_os_str(), absolute(folder).as_os_str()])
         .env("SOURCE_DATE_EPOCH", SOURCE_DATE_EPOCH)
         .env("LC_ALL", "C")

@@ -68,7 +68,7 @@ pub(crate) fn configuration(
         "hostname": "localhost",
         "process": {
             "terminal": false,
-            "user": { "uid": 0, "gid": 0 },
+            "user": { "uid": spec.user.id, "gid": spec.user.group, "additionalGids": spec.user.more_groups },
             "args": spec.arguments,
             "env": environment,
             "cwd": spec.working_directory,

@@ -212,6 +212,7 @@ mod tests {
             arguments: vec!["f".into()],
             environment: Vec::new(),
             working_directory: "/".into(),
+            user: spore_sandbox::User::default(),
             secrets: Vec::new(),
             rewrites_calls: false,
             is_cloned: false,

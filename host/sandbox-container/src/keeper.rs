@@ -15,7 +15,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -140,6 +140,9 @@ impl Keeper {
         for folder in [LOWER, UPPER, WORK, ROOT, SECRETS] {
             fs::create_dir(place.join(folder))?;
         }
+        // The root itself, like everything else in the image, belongs to whoever runs the program.
+        let (user, group) = self.request.owner;
+        chown(place.join(UPPER), Some(user), Some(group))?;
         let lower = match &self.request.lower {
             Lower::Image(image) => {
                 let lower = place.join(LOWER);

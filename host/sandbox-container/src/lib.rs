@@ -253,6 +253,7 @@ impl ContainerSandbox {
             place: place.clone(),
             lower,
             written_bytes_max: (spec.memory_bytes / WRITTEN_PART).max(1 << 20),
+            owner: (spec.user.id, spec.user.group),
             configuration: config::configuration(spec, family, place, cgroup.as_deref()),
             secrets: spec
                 .secrets

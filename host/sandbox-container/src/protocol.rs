@@ -17,6 +17,8 @@ pub(crate) struct Request {
     pub(crate) lower: Lower,
     /// Most that the container can write to its root, in bytes.
     pub(crate) written_bytes_max: u64,
+    /// User and group that the root belongs to.
+    pub(crate) owner: (u32, u32),
     /// The container's configuration, as JSON.
     pub(crate) configuration: String,
     /// Names and values of files.

@@ -271,6 +271,11 @@ fn start_request(
         arguments: spec.arguments.clone(),
         environment: environment(spec),
         working_directory: spec.working_directory.clone(),
+        user: protocol::User {
+            id: spec.user.id,
+            group: spec.user.group,
+            more_groups: spec.user.more_groups.clone(),
+        },
         secrets: spec
             .secrets
             .iter()
@@ -742,6 +747,7 @@ mod tests {
             arguments: vec!["f".into()],
             environment: vec![("KEY".into(), "v".repeat(value_bytes))],
             working_directory: "/".into(),
+            user: spore_sandbox::User::default(),
             secrets: Vec::new(),
             rewrites_calls: true,
             is_cloned: false,

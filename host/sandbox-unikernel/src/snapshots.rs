@@ -394,6 +394,7 @@ mod tests {
             arguments: Vec::new(),
             environment: Vec::new(),
             working_directory: "/".to_owned(),
+            user: spore_sandbox::User::default(),
             secrets: Vec::new(),
             rewrites_calls: true,
             is_cloned: true,

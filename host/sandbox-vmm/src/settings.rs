@@ -20,6 +20,13 @@ pub(crate) fn frames(spec: &InstanceSpec, program_bytes: u64) -> Result<Vec<Fram
         frames.push(Frame::new(Kind::Variable, 0, format!("{name}={value}")));
     }
     frames.push(Frame::new(Kind::Directory, 0, spec.working_directory.as_bytes()));
+    let user = [spec.user.id, spec.user.group];
+    let user: Vec<u8> = user
+        .iter()
+        .chain(&spec.user.more_groups)
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
+    frames.push(Frame::new(Kind::User, 0, user));
     for secret in &spec.secrets {
         frames.push(Frame::new(Kind::Secret, 0, secret.name.as_bytes()));
         let parts = secret.value.chunks(CONTENT_BYTES_MAX);

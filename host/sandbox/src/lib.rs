@@ -74,6 +74,8 @@ pub struct InstanceSpec {
     pub environment: Vec<(String, String)>,
     /// Directory in which the program starts, an absolute path inside the sandbox.
     pub working_directory: String,
+    /// Who the program runs as inside the sandbox.
+    pub user: User,
     /// What the function finds as read-only files in [`SECRETS_DIRECTORY`], by name.
     pub secrets: Vec<Secret>,
     /// Whether a sandbox that catches system calls may change the program's code to do so at less cost.
@@ -115,6 +117,20 @@ impl InstanceSpec {
         }
     }
 }
+
+/// Who a program runs as, by the numbers of its image. The superuser by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct User {
+    /// Number of the user.
+    pub id: u32,
+    /// Number of its group.
+    pub group: u32,
+    /// Numbers of its further groups, at most [`MORE_GROUPS_MAX`].
+    pub more_groups: Vec<u32>,
+}
+
+/// Most further groups of a [`User`]: what the library OS keeps.
+pub const MORE_GROUPS_MAX: usize = 1024;
 
 /// What a program does when it is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -150,6 +150,7 @@ mod tests {
             arguments: Vec::new(),
             environment: Vec::new(),
             working_directory: "/".to_owned(),
+            user: crate::User::default(),
             secrets: Vec::new(),
             rewrites_calls: true,
             is_cloned: false,

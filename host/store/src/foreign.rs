@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use oci_spec::image::{Config, ImageConfiguration, ImageManifest};
 use spore_rootfs::{Owners, make_image};
-use spore_sandbox::{ForeignUnikernel, Root};
+use spore_sandbox::{ForeignUnikernel, Root, User};
 use tempfile::NamedTempFile;
 
 use crate::Digest;
@@ -77,6 +77,7 @@ impl ImageStore {
             environment: environment(&config),
             port: port(&config)?,
             working_directory: working_directory(&config),
+            user: User::default(),
             unikernel: Some(unikernel),
         })
     }

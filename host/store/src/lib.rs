@@ -48,6 +48,7 @@ mod reference;
 mod secrets;
 mod unikernels;
 mod unpack;
+mod users;
 
 use std::fs::{File, TryLockError};
 use std::io;

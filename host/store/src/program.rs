@@ -17,7 +17,7 @@ use std::path::Path;
 use oci_spec::image::{Arch, Config, ImageConfiguration, ImageIndex, ImageManifest, Os};
 use rustix::io::Errno;
 use spore_rootfs::{ImageError, Owners, make_image};
-use spore_sandbox::{ForeignUnikernel, Root};
+use spore_sandbox::{ForeignUnikernel, Root, User};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
@@ -30,6 +30,7 @@ use crate::manifests::{choose_platform, platforms};
 use crate::protocol::Protocol;
 use crate::unikernels::{self, URUNC_FILE, Unikernel};
 use crate::unpack::{LayerError, Unpacker};
+use crate::users::{self, Account};
 
 /// The root in a folder that layers were unpacked into.
 pub(crate) const UNPACKED_ROOT: &str = "root";
@@ -57,6 +58,8 @@ pub struct Program {
     pub port: u16,
     /// The image's working directory.
     pub working_directory: String,
+    /// Who the program runs as.
+    pub user: User,
     /// What of the root is what, if it is another project's unikernel ([`ImageStore::derive_unikernel`]).
     pub unikernel: Option<ForeignUnikernel>,
 }
@@ -125,6 +128,16 @@ pub enum DeriveError {
         "the image has neither an entry point nor a command, nor a bootstrap for AWS Lambda in /var/runtime, /var/task or /opt"
     )]
     NoEntrypoint,
+    /// The user that the image names is not known in it.
+    #[error(
+        "the image is to run as the user `{named}`, and {what}: name one that its /etc/passwd and /etc/group have, or a number"
+    )]
+    NoUser {
+        /// The user as written.
+        named: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A port is not a number.
     #[error("the image exposes `{port}`, which is not a port")]
     BadPort {
@@ -181,8 +194,10 @@ impl ImageStore {
             .filter(|command| !command.is_empty())
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
+        let named_user = users::named(&config);
+        let is_known = |_: &_| named_user.is_none() || Account::read(&folder).is_some();
         // What cannot be looked at is made again, or that says why not.
-        let (root, root_digest) = match self.intact_root(&folder).ok().flatten() {
+        let (root, root_digest) = match self.intact_root(&folder).ok().flatten().filter(is_known) {
             Some(found) => {
                 if protocol == Protocol::Exec && !matches!(found.0, Root::Program(_)) {
                     self.check_command(&manifest.content, &config, &command, &folder)?;
@@ -198,9 +213,20 @@ impl ImageStore {
                 derived
             }
         };
+        let account = match named_user {
+            Some(_) => Account::read(&folder).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?,
+            None => Account::superuser(),
+        };
+        let user = account.user();
         let mut environment = environment(&config);
-        if !matches!(root, Root::Program(_)) && environment.iter().all(|(name, _)| name != "PATH") {
+        let is_unset = |environment: &[(String, String)], wanted| {
+            !matches!(root, Root::Program(_)) && environment.iter().all(|(name, _)| name != wanted)
+        };
+        if is_unset(&environment, "PATH") {
             environment.insert(0, ("PATH".to_owned(), DEFAULT_PATH.to_owned()));
+        }
+        if let Some(home) = account.home.filter(|_| is_unset(&environment, "HOME")) {
+            environment.push(("HOME".to_owned(), home));
         }
         Ok(Program {
             root,
@@ -210,6 +236,7 @@ impl ImageStore {
             environment,
             port: port(&config)?,
             working_directory: working_directory(&config),
+            user,
             unikernel: None,
         })
     }
@@ -293,6 +320,10 @@ impl ImageStore {
         entry: Option<String>,
         folder: &Path,
     ) -> Result<(Root, Digest), DeriveError> {
+        // All files of such an image belong to its user, and a base belongs to images of others too.
+        if users::named(config).is_some() {
+            return self.derive_whole(manifest, config, command, entry, folder);
+        }
         match self.derive_layered(manifest, config, command, folder) {
             Ok(stored) => return Ok(stored),
             // What is wrong with the image, if anything is, comes out below.
@@ -350,6 +381,9 @@ impl ImageStore {
             }
             found => found?,
         };
+        let account = users::named(config)
+            .map(|named| Account::find(named, |path| unpacker.open_file(path).ok()))
+            .transpose()?;
         let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
         let stored = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
@@ -362,10 +396,14 @@ impl ImageStore {
             unpacker.make_folder(&working_directory(config))?;
             unpacker.finish();
             let file = NamedTempFile::new_in(&self.uploads)?;
-            make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), Owners::Root)?;
+            let owners = account.as_ref().map_or(Owners::Root, Account::owners);
+            make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), owners)?;
             let digest = store(file, folder, FILE_SYSTEM_FILE, None)?;
             (Root::FileSystem(folder.join(FILE_SYSTEM_FILE)), digest)
         };
+        if let Some(account) = account {
+            account.write(folder, &self.uploads)?;
+        }
         say_skipped(folder, unpacker.skipped);
         sync_directory(&self.derived)?;
         remove_unpacked(unpacked);

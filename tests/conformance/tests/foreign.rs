@@ -25,6 +25,10 @@ pub(crate) const NOT_FOR_UNIKERNELS: &[(&str, &str)] = &[
         "it runs no Linux programs",
     ),
     (
+        "a_program_runs_as_the_user_of_its_image",
+        "it runs no Linux programs",
+    ),
+    (
         "a_program_that_cannot_be_started_is_told",
         "it has no working directory",
     ),

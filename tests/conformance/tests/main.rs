@@ -17,6 +17,7 @@ mod leftovers;
 mod life;
 mod limits;
 mod traffic;
+mod users;
 
 /// The kinds, whether this machine has them or not.
 const KINDS: [&str; 6] = ["unikernel", "runc", "crun", "gvisor", "microvm", "foreign"];
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         ends::TESTS,
         limits::TESTS,
         leftovers::TESTS,
+        users::TESTS,
     ]
     .concat();
     let trials = KINDS

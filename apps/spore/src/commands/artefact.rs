@@ -133,6 +133,8 @@ pub(super) struct Start<'a> {
     pub(super) entrypoint: &'a str,
     /// Directory in which it starts.
     pub(super) working_directory: &'a str,
+    /// Who it runs as.
+    pub(super) user: Option<&'a str>,
 }
 
 /// Packs a root file system and pushes it; the image's digest.
@@ -156,6 +158,7 @@ pub(super) async fn push_root(
     let root = RootSettings {
         entrypoint,
         working_directory,
+        user: start.user.map(str::to_owned),
         port: port(settings),
     };
     let bar = crate::output::byte_bar(survey.bytes, format!("packing {}", folder.display()));

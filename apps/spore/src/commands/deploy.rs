@@ -54,6 +54,7 @@ pub(crate) async fn run(gateway: &Gateway, arguments: &DeployArguments) -> anyho
             let start = Start {
                 entrypoint: entrypoint(arguments)?,
                 working_directory: arguments.workdir.as_deref().unwrap_or("/"),
+                user: arguments.user.as_deref(),
             };
             let digest = push_root(&client, &settings, folder, &start).await?;
             let image = format!("{}@{digest}", settings.name);

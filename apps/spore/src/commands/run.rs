@@ -13,7 +13,7 @@ use spore_rootfs::{Owners, cached_image};
 
 use crate::arguments::{ProtocolArgument, RunArguments};
 use crate::output::print_error;
-use crate::unikernel::{self, Cause, End, LogOrigin, MemorySource, RootKind, RunError, StartRequest};
+use crate::unikernel::{self, Cause, End, LogOrigin, MemorySource, RootKind, RunError, StartRequest, User};
 
 /// Exit status for errors of ours, as other tools that run programs in sandboxes have it.
 const OWN_FAILURE: u8 = 125;
@@ -55,6 +55,7 @@ fn start(arguments: RunArguments) -> anyhow::Result<u8> {
         arguments: arguments.command,
         environment,
         working_directory: arguments.workdir,
+        user: User::default(),
         secrets: Vec::new(),
         port: arguments.port.unwrap_or(DEFAULT_PORT),
         command: None,

@@ -23,6 +23,14 @@ const SAVED: usize = 2;
 const FILES: usize = 3;
 
 pub(super) fn serve(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
+    let result = serve_one(kernel, number, arguments);
+    if result.is_some() {
+        kernel.announce_user();
+    }
+    result
+}
+
+fn serve_one(kernel: &mut Kernel, number: u32, arguments: Arguments) -> Option<CallResult> {
     let [first, second, third, ..] = arguments.map(|argument| argument as u32);
     let identity = &mut kernel.process.identity;
     let is_root = identity.users[EFFECTIVE] == 0;

@@ -220,7 +220,10 @@ fn identity(number: u32) -> Option<Identity> {
         nr::__NR_getpid => Some(Identity::Process),
         nr::__NR_getppid => Some(Identity::Parent),
         nr::__NR_gettid => Some(Identity::Task),
-        nr::__NR_getuid | nr::__NR_geteuid | nr::__NR_getgid | nr::__NR_getegid => Some(Identity::Owner),
+        nr::__NR_getuid => Some(Identity::User),
+        nr::__NR_geteuid => Some(Identity::EffectiveUser),
+        nr::__NR_getgid => Some(Identity::Group),
+        nr::__NR_getegid => Some(Identity::EffectiveGroup),
         _ => None,
     }
 }

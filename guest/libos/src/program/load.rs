@@ -322,6 +322,7 @@ pub(crate) fn place_stack(
         virtual_object: segments.virtual_object,
         signal_frame_bytes: boot.extended_state_bytes.saturating_add(SIGNAL_FRAME_BYTES),
         random,
+        identity: &kernel.process.identity,
         processor_features: processor::features(),
     };
     let built = stack::build(&contents, STACK_TOP);

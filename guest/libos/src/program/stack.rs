@@ -10,6 +10,8 @@ use linux_raw_sys::auxvec::{
 };
 use spore_abi::layout::PAGE_BYTES;
 
+use crate::process::Identity;
+
 /// AT_HWCAP2 bit: programs may use the FSGSBASE instructions.
 const HWCAP2_FSGSBASE: u64 = 1 << 1;
 
@@ -30,6 +32,8 @@ pub(crate) struct Contents<'a> {
     /// What a signal needs on the stack, in bytes.
     pub(crate) signal_frame_bytes: u64,
     pub(crate) random: [u8; 16],
+    /// Who the program runs as.
+    pub(crate) identity: &'a Identity,
     /// Feature bits of CPUID leaf 1 (edx).
     pub(crate) processor_features: u64,
 }
@@ -69,6 +73,8 @@ pub(crate) fn build(contents: &Contents<'_>, top: u64) -> Built {
     words.push(0);
     words.extend((first_environment..offsets.len()).map(address));
     words.push(0);
+    let [user, effective_user, ..] = contents.identity.users.map(u64::from);
+    let [group, effective_group, ..] = contents.identity.groups.map(u64::from);
     let vector = [
         (AT_PHDR, contents.headers_address),
         (AT_PHENT, 56),
@@ -77,10 +83,10 @@ pub(crate) fn build(contents: &Contents<'_>, top: u64) -> Built {
         (AT_BASE, contents.interpreter_base),
         (AT_FLAGS, 0),
         (AT_ENTRY, contents.entry),
-        (AT_UID, 0),
-        (AT_EUID, 0),
-        (AT_GID, 0),
-        (AT_EGID, 0),
+        (AT_UID, user),
+        (AT_EUID, effective_user),
+        (AT_GID, group),
+        (AT_EGID, effective_group),
         (AT_SECURE, 0),
         (AT_RANDOM, strings_base + random_offset),
         (AT_HWCAP, contents.processor_features),
@@ -129,6 +135,7 @@ mod tests {
                 virtual_object: 0,
                 signal_frame_bytes: 2048,
                 random: [7; 16],
+                identity: &Identity::new(1000, 50, Vec::new()),
                 processor_features: 4,
             };
             let Built {
@@ -152,6 +159,14 @@ mod tests {
             assert_eq!((text(word(4)), word(6)), (&b"A=1"[..], 0));
             assert_eq!(text(word(5)).len(), extra);
             assert_eq!((word(7), word(8)), (u64::from(AT_PHDR), 2));
+            let pairs: Vec<(u64, u64)> = auxiliary
+                .chunks(16)
+                .map(|pair| {
+                    let half = |at: usize| u64::from_le_bytes(pair[at..at + 8].try_into().unwrap());
+                    (half(0), half(8))
+                })
+                .collect();
+            assert!(pairs.contains(&(AT_UID.into(), 1000)) && pairs.contains(&(AT_EGID.into(), 50)));
             assert_eq!(auxiliary, bytes[56..56 + auxiliary.len()]);
         }
     }

@@ -91,6 +91,7 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         arguments,
         environment,
         working_directory,
+        user,
         secrets,
         rewrites_calls,
         is_cloned,
@@ -121,6 +122,12 @@ fn configuration(spec: &InstanceSpec) -> Digest {
         hasher.text(value);
     }
     hasher.text(working_directory);
+    hasher.number(user.id.into());
+    hasher.number(user.group.into());
+    hasher.number(user.more_groups.len() as u64);
+    user.more_groups
+        .iter()
+        .for_each(|group| hasher.number((*group).into()));
     hasher.number(secrets.len() as u64);
     for secret in secrets {
         hasher.text(&secret.name);

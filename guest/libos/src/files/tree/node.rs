@@ -84,14 +84,15 @@ impl Node {
     /// A node in memory.
     pub(crate) fn new(volume: &Rc<Volume>, device: Device, mode: u32, body: Body, share: Share) -> Rc<Self> {
         let now_ns = now_ns();
+        let (uid, gid) = volume.owner.get();
         Rc::new(Self {
             number: volume.next_number(),
             device,
             body,
             volume: Rc::clone(volume),
             mode: Cell::new(mode),
-            uid: Cell::new(0),
-            gid: Cell::new(0),
+            uid: Cell::new(uid),
+            gid: Cell::new(gid),
             links: Cell::new(if mode & S_IFMT == S_IFDIR { 2 } else { 1 }),
             accessed_ns: Cell::new(now_ns),
             modified_ns: Cell::new(now_ns),

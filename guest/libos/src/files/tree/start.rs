@@ -10,7 +10,7 @@ use core::cell::RefCell;
 
 use linux_raw_sys::general::{S_IFCHR, S_IFDIR, S_IFREG, S_ISVTX};
 use spore_abi::layout::{FREE_GPA, START_BLOCK_BYTES};
-use spore_abi::pages::{BootPage, boot_flags};
+use spore_abi::pages::{BootPage, MORE_GROUPS_MAX, boot_flags};
 use spore_machine::{reserved, shared};
 
 use super::directory::Directory;
@@ -26,6 +26,7 @@ use crate::files::{generated, generation};
 use crate::kernel::Kernel;
 use crate::memory::frames::SharedFrames;
 use crate::network::names::network_files;
+use crate::process::Identity;
 use crate::task::ReadyQueue;
 
 /// Least that nodes may take of the library OS's memory, in bytes.
@@ -173,6 +174,21 @@ fn secrets(block: &[u8], secrets_bytes: u32) -> Vec<(&[u8], &[u8])> {
     core::iter::from_fn(|| next(&mut rest)).collect()
 }
 
+/// The further groups of the program, before the secrets.
+fn more_groups(block: &[u8], secrets_bytes: u32, count: u32) -> Vec<u32> {
+    let end = block.len().saturating_sub(secrets_bytes as usize);
+    let count = (count as usize).min(MORE_GROUPS_MAX);
+    let (groups, _) = block[end.saturating_sub(count * 4)..end].as_chunks();
+    groups.iter().map(|group| u32::from_le_bytes(*group)).collect()
+}
+
+/// The program is from now on whom the image names.
+fn become_user(kernel: &mut Kernel, boot: &BootPage) {
+    let groups = more_groups(&start_block(boot), boot.secrets_bytes, boot.more_groups_count);
+    kernel.process.identity = Identity::new(boot.user, boot.group, groups);
+    kernel.announce_user();
+}
+
 /// Puts the function's secrets where programs look for them, as files that nobody can change.
 fn place_secrets(kernel: &mut Kernel, boot: &BootPage) -> Result<(), Errno> {
     if boot.secrets_bytes == 0 {
@@ -234,6 +250,7 @@ pub(crate) fn furnish(kernel: &mut Kernel, boot: &BootPage) -> Result<(), Errno>
         provide(kernel, path, &contents, replaces)?;
     }
     place_secrets(kernel, boot)?;
+    become_user(kernel, boot);
     if !working.is_empty() {
         make_directories(kernel, &working, 0o755)?;
         let found = walk(kernel, &root, &working, Follow::All)?;
@@ -369,6 +386,20 @@ mod tests {
     fn record(name: &[u8], value: &[u8]) -> Vec<u8> {
         let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
         [&length(name)[..], &length(value), name, value].concat()
+    }
+
+    #[test]
+    fn groups_are_found_before_the_secrets() {
+        let secret = record(b"key", b"value");
+        let groups: Vec<u8> = [7_u32, 1000]
+            .iter()
+            .flat_map(|group| group.to_le_bytes())
+            .collect();
+        let block = [b"program\0/\0", groups.as_slice(), secret.as_slice()].concat();
+        let secrets_bytes = secret.len() as u32;
+        assert!(more_groups(&block, secrets_bytes, 0).is_empty());
+        assert_eq!(more_groups(&block, secrets_bytes, 2), [7, 1000]);
+        assert!(more_groups(&block, u32::MAX, u32::MAX).is_empty());
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(crate) struct Volume {
     pub(crate) frames: SharedFrames,
     pub(crate) notify: Hub,
     pub(crate) locks: Locks,
+    /// User and group that nodes belong to which are made now.
+    pub(crate) owner: Cell<(u32, u32)>,
     last_number: Cell<u64>,
     /// Memory of the library OS that nodes may take and that they take.
     bytes_max: usize,
@@ -83,6 +85,7 @@ impl Volume {
             frames: SharedFrames::clone(frames),
             notify: Hub::default(),
             locks: Locks::new(ready),
+            owner: Cell::default(),
             last_number: Cell::new(FIRST_NUMBER),
             bytes_max,
             bytes_taken: Rc::default(),
