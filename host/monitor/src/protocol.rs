@@ -55,7 +55,7 @@ pub enum Request {
     /// more where [`Snapshot::text_bytes`] is not 0.
     Start {
         /// What to run.
-        instance: StartRequest,
+        instance: Box<StartRequest>,
         /// How to be confined.
         jail: JailRequest,
     },

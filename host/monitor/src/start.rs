@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
                     memory: attachments.next(),
                     text: attachments.next(),
                 };
-                break (instance, jail, files);
+                break (*instance, jail, files);
             }
             (Request::Probe { user }, _) => return probe(waiting.into_rights(), user, &control),
             _ => return ExitCode::FAILURE,

@@ -118,6 +118,7 @@ impl Launch {
 
 /// The encoded request that starts an instance.
 pub(crate) fn encode(instance: StartRequest, jail: JailRequest) -> Result<Vec<u8>, StartError> {
+    let instance = Box::new(instance);
     let packet = postcard::to_stdvec(&Request::Start { instance, jail })
         .map_err(|error| host_error("encoding the request")(io::Error::other(error)))?;
     if packet.len() > PACKET_BYTES_MAX {

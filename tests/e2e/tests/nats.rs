@@ -65,7 +65,12 @@ fn without_the_server_nothing_is_accepted_and_nothing_lost() {
         let answer = daemon.get("/system/async");
         answer.status == StatusCode::OK && answer.json().as_array().is_some_and(Vec::is_empty)
     };
-    assert!(wait_until(TIMEOUT, is_empty), "{}", daemon.log());
+    assert!(
+        wait_until(TIMEOUT, is_empty),
+        "{}\n{}",
+        daemon.get("/system/async").text(),
+        daemon.log()
+    );
     assert_eq!(callbacks.count("early"), 1);
 }
 
