@@ -88,6 +88,8 @@ struct Subject {
     lone_us: Vec<f64>,
     /// Requests in a second of each round.
     rates: Vec<f64>,
+    /// Median of each round with all connections, in microseconds.
+    loaded_us: Vec<f64>,
 }
 
 fn compare() {
@@ -116,6 +118,7 @@ fn compare() {
         path,
         lone_us: Vec::new(),
         rates: Vec::new(),
+        loaded_us: Vec::new(),
     };
     let mut subjects = [
         subject("direct", instance, "/"),
@@ -130,24 +133,29 @@ fn compare() {
         let mut order = [0, 1, 2];
         fastrand::shuffle(&mut order);
         for at in order {
-            let (lone, rate) = (lone(&subjects[at]), load(&subjects[at]));
+            let (lone, (rate, loaded)) = (lone(&subjects[at]), load(&subjects[at]));
             subjects[at].lone_us.push(lone);
             subjects[at].rates.push(rate);
+            subjects[at].loaded_us.push(loaded);
         }
     }
     for subject in &subjects {
         println!(
-            "{:8} one connection: p50 {:6.1} us    {CONNECTIONS} connections: {:8.0} requests/s",
+            "{:8} one connection: p50 {:6.1} us    {CONNECTIONS} connections: p50 {:6.1} us, {:8.0} requests/s",
             subject.name,
             median(&subject.lone_us),
+            median(&subject.loaded_us),
             median(&subject.rates),
         );
     }
     let [direct, plain, gateway] = &subjects;
     println!(
-        "the gateway adds {:.1} us to a lone request, the proxy {:.1} us; throughput: {:.2} of the proxy's",
+        "the gateway adds {:.1} us to a lone request, the proxy {:.1} us; with {CONNECTIONS} connections {:.1} us and {:.1} us; \
+         throughput: {:.2} of the proxy's",
         median(&gateway.lone_us) - median(&direct.lone_us),
         median(&plain.lone_us) - median(&direct.lone_us),
+        median(&gateway.loaded_us) - median(&direct.loaded_us),
+        median(&plain.loaded_us) - median(&direct.loaded_us),
         median(&gateway.rates) / median(&plain.rates),
     );
 }
@@ -222,29 +230,31 @@ fn lone(subject: &Subject) -> f64 {
     median(&times)
 }
 
-/// Requests in a second by several connections.
-fn load(subject: &Subject) -> f64 {
+/// Requests in a second by several connections, each of which asks as soon as it has its answer, and the median of these
+/// requests, in microseconds.
+fn load(subject: &Subject) -> (f64, f64) {
     let start = Instant::now();
-    let total: usize = std::thread::scope(|scope| {
+    let times: Vec<f64> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..CONNECTIONS)
             .map(|_| {
                 scope.spawn(|| {
                     let mut client = Client::open(subject);
-                    let mut count = 0;
+                    let mut times = Vec::new();
                     while start.elapsed() < LOAD {
+                        let asked = Instant::now();
                         client.ask();
-                        count += 1;
+                        times.push(asked.elapsed().as_secs_f64() * 1e6);
                     }
-                    count
+                    times
                 })
             })
             .collect();
         callers
             .into_iter()
-            .map(|caller| caller.join().expect("it was answered"))
-            .sum()
+            .flat_map(|caller| caller.join().expect("it was answered"))
+            .collect()
     });
-    total as f64 / start.elapsed().as_secs_f64()
+    (times.len() as f64 / start.elapsed().as_secs_f64(), median(&times))
 }
 
 /// As many threads as the daemon has on a machine of two processors.
