@@ -80,6 +80,12 @@ pub(crate) fn set_clock(clock_ns: u64) -> io::Result<()> {
     clock_settime(ClockId::Realtime, time).map_err(context("setting the clock"))
 }
 
+/// Lets everybody listen on any port: there is nobody else, and container runtimes do it too.
+pub(crate) fn open_low_ports() {
+    // Without it only the superuser may, as programs are told.
+    let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+}
+
 /// The loopback device is up when the kernel has taken the message (rtnetlink(7)).
 pub(crate) fn bring_loopback_up() -> io::Result<()> {
     const LENGTH: usize = 32;

@@ -62,6 +62,7 @@ fn start(settings: &Settings, channel: &Arc<Channel>) -> Result<Arc<Program>, (K
     let broken = |error| (Kind::Broken, error);
     machine::set_clock(settings.clock_ns).map_err(broken)?;
     machine::bring_loopback_up().map_err(broken)?;
+    machine::open_low_ports();
     let limit = program::Limit::new(settings.memory_bytes).map_err(broken)?;
     root::enter(settings).map_err(broken)?;
     Program::start(settings, limit, channel).map_err(|error| (Kind::Failed, error))

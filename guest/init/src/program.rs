@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, PipeReader, PipeWriter, Read};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -102,16 +102,11 @@ fn spawn_as(settings: &Settings, mut command: Command) -> io::Result<Child> {
     })
 }
 
-/// Lets the program open its own output by name (`/dev/stdout`), as container runtimes do.
-fn own_output(child: &Child, settings: &Settings) -> io::Result<()> {
-    let (user, group) = (Some(settings.user), Some(settings.group));
-    if let Some(output) = &child.stdout {
-        std::os::unix::fs::fchown(output, user, group)?;
-    }
-    if let Some(errors) = &child.stderr {
-        std::os::unix::fs::fchown(errors, user, group)?;
-    }
-    Ok(())
+/// A pipe for output that the program may also open by name (`/dev/stdout`): it belongs to it, as with container runtimes.
+fn pipe_of(settings: &Settings) -> io::Result<(PipeReader, PipeWriter)> {
+    let (from, to) = io::pipe()?;
+    std::os::unix::fs::fchown(&to, Some(settings.user), Some(settings.group))?;
+    Ok((from, to))
 }
 
 /// The program that was started.
@@ -136,6 +131,8 @@ impl Program {
             .environment
             .iter()
             .map(|(name, value)| (text(name), text(value)));
+        let (output, output_end) = pipe_of(settings)?;
+        let (errors, errors_end) = pipe_of(settings)?;
         limit.enter("cgroup.procs")?;
         let mut command = Command::new(path);
         command
@@ -145,23 +142,18 @@ impl Program {
             .envs(variables)
             .current_dir(OsStr::from_bytes(&settings.directory))
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stdout(Stdio::from(output_end))
+            .stderr(Stdio::from(errors_end));
         let child = spawn_as(settings, command);
         let is_back = limit.enter("../cgroup.procs");
-        let mut child = child.map_err(|error| {
+        let child = child.map_err(|error| {
             let name = String::from_utf8_lossy(name).into_owned();
             io::Error::new(error.kind(), format!("{name} cannot be started: {error}"))
         })?;
         is_back?;
-        own_output(&child, settings)?;
         let pumps = Arc::new(AtomicUsize::new(0));
-        if let Some(output) = child.stdout.take() {
-            pump(output, Kind::Output, &pumps, channel)?;
-        }
-        if let Some(errors) = child.stderr.take() {
-            pump(errors, Kind::Errors, &pumps, channel)?;
-        }
+        pump(output, Kind::Output, &pumps, channel)?;
+        pump(errors, Kind::Errors, &pumps, channel)?;
         let pid = Pid::from_child(&child);
         Ok(Arc::new(Self { pid, limit, pumps }))
     }

@@ -44,7 +44,7 @@ pub(crate) fn enter(settings: &Settings) -> io::Result<()> {
     } else {
         let size = CString::new(format!("size={},mode=755", settings.memory_bytes))?;
         mount_at("root", ROOT, "tmpfs", MountFlags::empty(), Some(&size))?;
-        copy_program(settings.program_bytes)?;
+        copy_program(settings)?;
         std::os::unix::fs::chown(ROOT, Some(settings.user), Some(settings.group))?;
         make_folder("/system/tmp")?;
         rustix::fs::chmod("/system/tmp", Mode::from_raw_mode(0o1777)).map_err(context("opening /tmp"))?;
@@ -58,13 +58,15 @@ pub(crate) fn enter(settings: &Settings) -> io::Result<()> {
     chdir("/").map_err(context("entering the root"))
 }
 
-fn copy_program(bytes: u64) -> io::Result<()> {
+fn copy_program(settings: &Settings) -> io::Result<()> {
+    let bytes = settings.program_bytes;
     let path = format!("{ROOT}{PROGRAM}");
     let mut target = File::create(&path)?;
     let copied = io::copy(&mut File::open(DEVICE)?.take(bytes), &mut target)?;
     if copied != bytes {
         return Err(io::Error::other("the program is shorter than it should be"));
     }
+    std::os::unix::fs::fchown(&target, Some(settings.user), Some(settings.group))?;
     rustix::fs::fchmod(&target, Mode::from_raw_mode(0o755)).map_err(context("making the program executable"))
 }
 

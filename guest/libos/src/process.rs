@@ -120,6 +120,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
+    /// What others on a unix socket are told of it: its number, user and group.
+    pub(crate) fn credentials(&self) -> [u32; 3] {
+        [self.id, self.identity.users[1], self.identity.groups[1]]
+    }
+
     /// The program, with an address space in which nothing is mapped yet.
     pub(crate) fn first(
         space: AddressSpace,

@@ -128,7 +128,11 @@ impl Keeper {
     fn isolate(&self) -> io::Result<()> {
         rustix::thread::unshare(UnshareFlags::NEWNS | UnshareFlags::NEWNET)?;
         mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
-        network::set_loopback_up()
+        network::set_loopback_up()?;
+        // Everybody may listen on any port of a network that is its own, as with other container runtimes. Where it cannot be
+        // said only the superuser may, as programs are told.
+        let _ = fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+        Ok(())
     }
 
     /// Mounts the root below the place, and writes what belongs beside it.

@@ -382,7 +382,7 @@ impl ImageStore {
             found => found?,
         };
         let account = users::named(config)
-            .map(|named| Account::find(named, |path| unpacker.open_file(path).ok()))
+            .map(|named| Account::find(named, |path| unpacker.open_if_there(path)))
             .transpose()?;
         let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
         let stored = if is_static && unpacker.holds_only(&program)? {

@@ -221,6 +221,18 @@ impl Unpacker {
         }
     }
 
+    /// The same for one that need not be there.
+    pub(crate) fn open_if_there(&self, path: &str) -> io::Result<Option<File>> {
+        match self.open(path.as_bytes(), OFlags::RDONLY | OFlags::NONBLOCK) {
+            Ok(file) => {
+                let file = File::from(file);
+                Ok(file.metadata()?.is_file().then_some(file))
+            }
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Whether `file` is all that the image holds besides folders.
     pub(crate) fn holds_only(&self, file: &File) -> io::Result<bool> {
         let wanted = rustix::fs::fstat(file)?.st_ino;

@@ -1,7 +1,7 @@
 //! The user that an image names, as `/etc/passwd` and `/etc/group` of the image have it.
 //!
-//! What is written is `USER`, `USER:GROUP`, or nothing, each a name or a number (the OCI image specification, `config.User`); names
-//! go before numbers, as with Docker. A user that is named alone has the group that `/etc/passwd` gives it, and those in which
+//! What is written is `USER`, `USER:GROUP`, or nothing, each a name or a number (the OCI image specification, `config.User`); what
+//! looks like a number is one, as with Docker. A user that is named alone has the group that `/etc/passwd` gives it, and those in which
 //! `/etc/group` lists it. A number need not be in either file.
 
 use std::fs::{self, File};
@@ -54,14 +54,18 @@ impl Account {
     }
 
     /// The account of the user that is written `named`, in files that `open` opens.
-    pub(crate) fn find(named: &str, open: impl Fn(&str) -> Option<File>) -> Result<Self, DeriveError> {
-        let text = |path| {
+    pub(crate) fn find(
+        named: &str,
+        open: impl Fn(&str) -> io::Result<Option<File>>,
+    ) -> Result<Self, DeriveError> {
+        let text = |path| -> io::Result<String> {
             let mut bytes = Vec::new();
-            // What cannot be read is not there.
-            let _ = open(path).map(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
-            String::from_utf8_lossy(&bytes).into_owned()
+            if let Some(file) = open(path)? {
+                file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+            }
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let account = Self::of(named, &text(PASSWD_FILE), &text(GROUP_FILE));
+        let account = Self::of(named, &text(PASSWD_FILE)?, &text(GROUP_FILE)?);
         account.map_err(|what| DeriveError::NoUser {
             named: named.to_owned(),
             what,
@@ -74,6 +78,7 @@ impl Account {
             Some((user, group)) => (user, Some(group)),
             None => (named, None),
         };
+        let user = if user.is_empty() { "0" } else { user };
         let found = entry(passwd, user, 2);
         let id = id_of(&found, user, "user", PASSWD_FILE)?;
         // The name that goes with a number counts too.
@@ -97,12 +102,13 @@ impl Account {
         let home = found
             .as_ref()
             .and_then(|fields| fields.get(5))
-            .filter(|home| home.starts_with('/'));
+            .filter(|home| home.starts_with('/'))
+            .unwrap_or(&"/");
         Ok(Self {
             id,
             group,
             more_groups,
-            home: home.map(|home| (*home).to_owned()),
+            home: Some((*home).to_owned()),
         })
     }
 
@@ -143,15 +149,15 @@ fn number(text: &str) -> Option<u32> {
         .filter(|&number| is_plain && number <= NUMBER_MAX)
 }
 
-/// The fields of the line (passwd(5), group(5)) that has this name, or else this number at `place`.
+/// The fields of the line (passwd(5), group(5)) that has this number at `place`; of what is no number, that has this name.
 fn entry<'a>(file: &'a str, wanted: &str, place: usize) -> Option<Vec<&'a str>> {
     let lines = || file.lines().map(|line| line.split(':').collect::<Vec<_>>());
-    let by_name = lines().find(|fields| fields.len() > place && fields[0] == wanted);
-    let is_number = |fields: &Vec<&str>| {
-        let found = fields.get(place).and_then(|field| number(field));
-        found.is_some() && found == number(wanted)
-    };
-    by_name.or_else(|| lines().find(is_number))
+    match number(wanted) {
+        Some(wanted) => {
+            lines().find(|fields| fields.get(place).and_then(|field| number(field)) == Some(wanted))
+        }
+        None => lines().find(|fields| fields.len() > place && fields[0] == wanted),
+    }
 }
 
 /// The number of who was looked for.
@@ -209,8 +215,9 @@ mod tests {
             "the name that goes with it"
         );
         assert_eq!(numbers("1000"), (1000, 0, vec![]), "in no file");
-        assert_eq!(account("1000").unwrap().home, None);
-        assert_eq!(numbers("42"), (7, 7, vec![]), "a name");
+        assert_eq!(account("1000").unwrap().home.as_deref(), Some("/"));
+        assert_eq!(numbers("42"), (42, 0, vec![]), "what looks like a number is one");
+        assert_eq!(numbers("7"), (7, 7, vec![]));
     }
 
     #[test]
@@ -219,6 +226,7 @@ mod tests {
         assert_eq!(numbers("app:5000"), (100, 5000, vec![]));
         assert_eq!(numbers("app:"), numbers("app"));
         assert_eq!(numbers("0:app"), (0, 101, vec![]));
+        assert_eq!(numbers(":app"), (0, 101, vec![]));
     }
 
     #[test]
@@ -229,11 +237,11 @@ mod tests {
             ("broken", "/etc/passwd gives the user broken no number"),
             ("4294967295", "/etc/passwd has no user 4294967295"),
             ("+1", "/etc/passwd has no user +1"),
-            (":", "/etc/passwd has no user "),
+            (":nogroup", "/etc/group has no group nogroup"),
         ] {
             assert_eq!(account(named).unwrap_err(), what);
         }
-        let error = Account::find("app", |_| None).unwrap_err();
+        let error = Account::find("app", |_| Ok(None)).unwrap_err();
         assert!(
             error.to_string().contains("/etc/passwd has no user app"),
             "{error}"

@@ -51,7 +51,9 @@ fn user_of_image(kind: &'static str) {
     let files = "/data/file 1234:1235, writable\n/data/new 1234:1235\n/new 1234:1235\n";
     assert_eq!(
         answer(&daemon, "named"),
-        format!("1234 1234 1235 1235, groups 44, home /home/app\n{files}/dev/stdout opened\nagain 1234\n")
+        format!(
+            "1234 1234 1235 1235, groups 44, home /home/app\n{files}/dev/stdout opened\nport 80 bound\npeer 1234:1235\nagain 1234\n"
+        )
     );
     assert!(deploy("numbered", &["--user", "1234:50"]).status.success());
     let answered = answer(&daemon, "numbered");

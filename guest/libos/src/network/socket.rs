@@ -233,7 +233,7 @@ impl File for Socket {
 
     fn write(&self, kernel: &mut Kernel, buffers: &mut Buffers) -> Result<u64, Errno> {
         let mut outgoing = Outgoing {
-            sender: [kernel.process.id, 0, 0],
+            sender: kernel.process.credentials(),
             ..Outgoing::default()
         };
         self.protocol.send(kernel, &self.common, buffers, &mut outgoing)

@@ -196,7 +196,7 @@ fn returned(socket: &Socket, incoming: &Incoming, flags: u32) -> u64 {
 }
 
 fn sender(kernel: &Kernel) -> [u32; 3] {
-    [kernel.process.id, 0, 0]
+    kernel.process.credentials()
 }
 
 pub(in super::super) fn sendto(kernel: &mut Kernel, arguments: Arguments) -> CallResult {

@@ -187,6 +187,10 @@ fn become_user(kernel: &mut Kernel, boot: &BootPage) {
     let groups = more_groups(&start_block(boot), boot.secrets_bytes, boot.more_groups_count);
     kernel.process.identity = Identity::new(boot.user, boot.group, groups);
     kernel.announce_user();
+    if boot.flags & boot_flags::ROOT_IS_EROFS == 0 {
+        // Else the image says whose it is.
+        kernel.tree.root.node.set_owner(Some(boot.user), Some(boot.group));
+    }
 }
 
 /// Puts the function's secrets where programs look for them, as files that nobody can change.

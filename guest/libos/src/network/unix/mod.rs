@@ -108,7 +108,7 @@ pub(crate) fn socket_pair(kernel: &Kernel, form: Form) -> [Socket; 2] {
             *unix.state.borrow_mut() = State::Connected(ends[side].clone());
         }
         *unix.remote.borrow_mut() = Some(Name::Unnamed);
-        unix.peer_credentials.set([kernel.process.id, 0, 0]);
+        unix.peer_credentials.set(kernel.process.credentials());
         unix
     });
     let [first, second] = sockets;
@@ -253,7 +253,7 @@ impl Unix {
         waiting.push_back(Waiting {
             end: far,
             client: self.shared.name.borrow().clone(),
-            credentials: [kernel.process.id, 0, 0],
+            credentials: kernel.process.credentials(),
         });
         drop(listening);
         *self.state.borrow_mut() = State::Connected(near);
@@ -357,7 +357,7 @@ impl Protocol for Unix {
             Some((_, known)) => *known = backlog,
             None => *waiting = Some((VecDeque::new(), backlog)),
         }
-        self.shared.credentials.set([kernel.process.id, 0, 0]);
+        self.shared.credentials.set(kernel.process.credentials());
         *state = State::Listening;
         Ok(())
     }
