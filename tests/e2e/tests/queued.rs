@@ -107,6 +107,9 @@ fn results_are_sent_to_who_asked_for_them(place: &Place) {
     assert_eq!(header("x-function-name").as_deref(), Some("httpd.openfaas-fn"));
     assert_eq!(header("x-retry").as_deref(), Some("0"));
     assert!(header("x-duration-seconds").is_some_and(|text| text.parse::<f64>().is_ok()));
+    // An answer without a body has a length too.
+    send(&daemon, &callbacks, "empty", "/echo", "");
+    assert!(callbacks.wait_for("empty", TIMEOUT).body.is_empty());
     // A client's own mistake is an answer like any other.
     send(&daemon, &callbacks, "two", "/status?code=404", "");
     let received = callbacks.wait_for("two", TIMEOUT);

@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, HOST, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
@@ -214,6 +214,9 @@ where
     let mut request = Request::new(Full::new(result.body.clone()));
     *request.method_mut() = Method::POST;
     *request.headers_mut() = result.headers.clone();
+    // Of an empty result too: receivers may insist on a length (RFC 9110, section 8.6).
+    let length = HeaderValue::from(result.body.len());
+    request.headers_mut().insert(CONTENT_LENGTH, length);
     let path = target.uri.path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| Uri::from_static("/"), Uri::from);
     let authority = target.uri.authority().map_or("", |authority| authority.as_str());
