@@ -1,6 +1,6 @@
 /*
  * A function that tells who it is and whose files are whose: user and group, real and effective; further groups, and HOME; owners
- * of a file of its image, of which it says whether it can be written to, and of two that it makes; whether it can open its
+ * of its root, of a file of its image, of which it says whether it can be written to, and of two that it makes; whether it can open its
  * output by name; whether it may listen on port 80; who the far end of a pair of sockets is; and its user
  * again, asked for so often that the call site is rewritten.
  */
@@ -33,6 +33,8 @@ static int show(char *text, size_t room)
 		used += snprintf(text + used, room - used, " %u", groups[i]);
 	const char *home = getenv("HOME");
 	used += snprintf(text + used, room - used, ", home %s\n", home ? home : "none");
+	used += show_owner(text + used, room - used, "/");
+	used += snprintf(text + used, room - used, "\n");
 	used += show_owner(text + used, room - used, "/data/file");
 	int file = open("/data/file", O_RDWR);
 	used += snprintf(text + used, room - used, ", %s\n", file >= 0 ? "writable" : strerror(errno));

@@ -100,6 +100,10 @@ pub struct Inode {
     pub(crate) number: u64,
     /// Type and permission bits.
     pub mode: u16,
+    /// The user that it belongs to.
+    pub user: u32,
+    /// The group that it belongs to.
+    pub group: u32,
     /// Names that lead to it.
     pub links: u32,
     /// Length of its contents, in bytes.
@@ -249,6 +253,8 @@ impl<B: Blocks> Image<B> {
         let inode = Inode {
             number,
             mode: u16_at(&bytes, 4),
+            user: u32::from(u16_at(&bytes, 24)),
+            group: u32::from(u16_at(&bytes, 26)),
             links: u32::from(u16_at(&bytes, 6)),
             bytes: u64::from(u32_at(&bytes, 8)),
             modified_s: u64_at(&self.superblock, TIME_AT),
@@ -262,6 +268,8 @@ impl<B: Blocks> Image<B> {
             return Ok(inode);
         }
         Ok(Inode {
+            user: u32_at(&bytes, 24),
+            group: u32_at(&bytes, 28),
             links: u32_at(&bytes, 44),
             bytes: u64_at(&bytes, 8),
             modified_s: u64_at(&bytes, 32),

@@ -3,21 +3,23 @@
 //! ```text
 //!   a file system      derived/HEX/root.erofs                 mounted as it is
 //!   base and head      containers/images/DIGEST/root.erofs    one piece of both: the kernel mounts one file
-//!   a program alone    containers/images/DIGEST/root          a folder with the program, which can be executed there
+//!   a program alone    containers/images/DIGEST/root          a folder with the program, which can be executed there;
+//!                                                             everything in it belongs to the program's user
 //! ```
 //!
-//! DIGEST is that of the function's root. What no function has any more is removed after the daemon has said what is deployed,
-//! unless a container has it yet: a folder is looked up file by file for as long as it runs.
+//! DIGEST is that of the function's root, with the program's path and user where it is alone. What no function has any more is
+//! removed after the daemon has said what is deployed, unless a container has it yet: a folder is looked up file by file for as
+//! long as it runs.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use spore_sandbox::{InstanceSpec, Root, SandboxKind};
+use spore_sandbox::{InstanceSpec, Root, SandboxKind, User};
 
 use crate::protocol::Lower;
 
@@ -77,6 +79,11 @@ impl Images {
                     fs::set_permissions(&temporary, Permissions::from_mode(0o1777))?;
                     fs::copy(program, &copy)?;
                     fs::set_permissions(&copy, Permissions::from_mode(0o755))?;
+                    let root = folder.join("root");
+                    let above = copy.ancestors().take_while(|path| path.starts_with(&root));
+                    for path in above.chain([temporary.as_path()]) {
+                        chown(path, Some(spec.user.id), Some(spec.user.group))?;
+                    }
                     // What has its name is taken for whole, also after a power failure.
                     File::open(&copy)?.sync_all()
                 })?;
@@ -151,12 +158,14 @@ fn remove(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Its digest; a program may be found at other paths.
+/// Its digest; a program may be found at other paths, and be another user's.
 fn name(spec: &InstanceSpec) -> String {
     let digest = hex::encode(spec.root_digest.unwrap_or_default());
     match (&spec.root, program_path(spec)) {
         (Root::Program(_), Ok(path)) => {
-            format!("{digest}-{}", hex::encode(path.as_os_str().as_encoded_bytes()))
+            let path = hex::encode(path.as_os_str().as_encoded_bytes());
+            let User { id, group, .. } = spec.user;
+            format!("{digest}-{path}-{id}-{group}")
         }
         _ => digest,
     }
@@ -183,7 +192,7 @@ fn program_path(spec: &InstanceSpec) -> io::Result<PathBuf> {
     }
     // The name of a file, in hexadecimal digits, is at most 255 bytes long.
     match relative.as_os_str().len() {
-        1..=90 => Ok(relative),
+        1..=80 => Ok(relative),
         _ => Err(bad("its name is empty or too long")),
     }
 }

@@ -15,12 +15,15 @@ use std::io;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use oci_spec::image::ImageManifest;
 use redb::{ReadableTable, TableError};
 
 use crate::images::{ImageStore, MANIFESTS, ManifestError, TAGS};
 use crate::layered::split;
 use crate::manifests::{AnyManifest, choose_platform, digest_of};
+use crate::program::DeriveError;
 use crate::reference::Selector;
+use crate::users;
 use crate::{Digest, RecordError, Store};
 
 /// Why images could not be removed.
@@ -252,7 +255,8 @@ impl ImageStore {
                     let parts = std::iter::once(manifest.config()).chain(manifest.layers());
                     all.extend(parts.filter_map(digest_of));
                     // Nothing else has this digest.
-                    all.extend(split(&manifest).map(|split| split.layers));
+                    let user = self.named_user(&manifest)?;
+                    all.extend(split(&manifest, user.as_deref()).map(|split| split.layers));
                 }
                 // A blob that is no manifest, or a long one.
                 Ok(None) | Err(ManifestError::Invalid(_)) => {}
@@ -262,6 +266,18 @@ impl ImageStore {
             }
         }
         Ok(all)
+    }
+
+    /// The user that the configuration of an image names; none also of one that is not there, or is none: nothing is made of it.
+    fn named_user(&self, manifest: &ImageManifest) -> io::Result<Option<String>> {
+        match self.any_configuration(manifest) {
+            Ok(configuration) => {
+                let config = configuration.config().as_ref();
+                Ok(config.and_then(users::named).map(str::to_owned))
+            }
+            Err(DeriveError::Io(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
     }
 
     /// What a stored image lacks, as digests: the image for this platform has to be whole, the others of an index need not.

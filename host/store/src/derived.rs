@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   derived/HEX/         program | root.erofs | head.erofs, and seal.json      HEX: digest of the image's manifest
-//!   derived/bases/HEX/   root.erofs, and seal.json                             HEX: of the layers that it is made of
+//!   derived/bases/HEX/   root.erofs, and seal.json                             HEX: of the layers that it is made of, and its user
 //! ```
 //!
-//! The seal tells a file's length, time and digest, and of a head what its base is: what is not as it was made is made again.
+//! The seal tells a file's length, time and digest, of a head what its base is, and who the program runs as that all of its
+//! files belong to: what is not as it was made is made again.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -20,6 +21,7 @@ use tempfile::NamedTempFile;
 use crate::Digest;
 use crate::files::persist;
 use crate::images::ImageStore;
+use crate::users::Account;
 
 /// Names of what is derived from an image: one of them.
 pub(crate) const PROGRAM_FILE: &str = "program";
@@ -38,15 +40,33 @@ struct Seal {
     bytes: u64,
     modified_seconds: i64,
     modified_nanoseconds: i64,
+    #[serde(flatten)]
+    bond: Bond,
+}
+
+/// What a derived file goes with.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bond {
     /// Of a head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    base: Option<BaseName>,
+    pub(crate) base: Option<BaseName>,
+    /// Of what belongs to a user that its image names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) account: Option<Account>,
+}
+
+/// What was derived from an image.
+pub(crate) struct Derived {
+    pub(crate) root: Root,
+    pub(crate) digest: Digest,
+    /// Who its program runs as, if its image names somebody.
+    pub(crate) account: Option<Account>,
 }
 
 /// The base that a head belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BaseName {
-    /// Of the layers that it is made of: the name of its folder.
+    /// Of the layers that it is made of, and of the user that it belongs to if one is named: the name of its folder.
     pub(crate) layers: Digest,
     /// Of its file.
     pub(crate) digest: Digest,
@@ -71,8 +91,8 @@ impl ImageStore {
         all.collect()
     }
 
-    /// What was derived in this folder earlier, if it is there and undamaged, with its digest.
-    pub(crate) fn intact_root(&self, folder: &Path) -> io::Result<Option<(Root, Digest)>> {
+    /// What was derived in this folder earlier, if it is there and undamaged.
+    pub(crate) fn intact_root(&self, folder: &Path) -> io::Result<Option<Derived>> {
         let path = |name| folder.join(name);
         let mut failed = None;
         for (name, root) in [
@@ -80,7 +100,13 @@ impl ImageStore {
             (FILE_SYSTEM_FILE, Root::FileSystem(path(FILE_SYSTEM_FILE))),
         ] {
             match sealed_digest(&path(name), folder, &self.uploads) {
-                Ok(Some((digest, None))) => return Ok(Some((root, digest))),
+                Ok(Some((digest, Bond { base: None, account }))) => {
+                    return Ok(Some(Derived {
+                        root,
+                        digest,
+                        account,
+                    }));
+                }
                 Ok(_) => {}
                 // That one cannot be looked at is not to be hidden by others that are not there.
                 Err(error) if error.kind() != io::ErrorKind::NotFound => failed = Some(error),
@@ -88,7 +114,13 @@ impl ImageStore {
             }
         }
         match sealed_digest(&path(HEAD_FILE), folder, &self.uploads) {
-            Ok(Some((head, Some(base)))) => {
+            Ok(Some((
+                head,
+                Bond {
+                    base: Some(base),
+                    account,
+                },
+            ))) => {
                 let base_folder = self.base_folder(base.layers);
                 let base_file = base_folder.join(FILE_SYSTEM_FILE);
                 let found = sealed_digest(&base_file, &base_folder, &self.uploads)?;
@@ -97,22 +129,26 @@ impl ImageStore {
                     base: base_file,
                     head: path(HEAD_FILE),
                 };
-                Ok(is_same.then(|| (root, layered_digest(base, head))))
+                Ok(is_same.then(|| Derived {
+                    root,
+                    digest: layered_digest(base, head),
+                    account,
+                }))
             }
             Ok(_) => failed.map_or(Ok(None), Err),
             Err(error) => Err(failed.unwrap_or(error)),
         }
     }
 
-    /// The digest of a base's file, if it is there and undamaged.
-    pub(crate) fn intact_base(&self, layers: Digest) -> io::Result<Option<Digest>> {
+    /// The digest of a base's file, if it is there and undamaged, and whose it is if somebody is named.
+    pub(crate) fn intact_base(&self, layers: Digest) -> io::Result<Option<(Digest, Option<Account>)>> {
         let folder = self.base_folder(layers);
         let found = if_there(sealed_digest(
             &folder.join(FILE_SYSTEM_FILE),
             &folder,
             &self.uploads,
         ))?;
-        Ok(found.flatten().map(|(digest, _)| digest))
+        Ok(found.flatten().map(|(digest, bond)| (digest, bond.account)))
     }
 }
 
@@ -128,12 +164,7 @@ pub(crate) fn derived_file(folder: &Path) -> Option<(&'static str, u64)> {
 }
 
 /// Puts a file into the folder of what is derived, and beside it what tells later whether it is the same. Its digest.
-pub(crate) fn store(
-    file: NamedTempFile,
-    folder: &Path,
-    name: &str,
-    base: Option<BaseName>,
-) -> io::Result<Digest> {
+pub(crate) fn store(file: NamedTempFile, folder: &Path, name: &str, bond: Bond) -> io::Result<Digest> {
     file.as_file().set_permissions(Permissions::from_mode(0o444))?;
     fs::create_dir_all(folder)?;
     // A root is as large as a runtime: it is read while it is on its way to the disk.
@@ -148,7 +179,7 @@ pub(crate) fn store(
     let path = folder.join(name);
     persist(file, &path)?;
     let seal = Seal {
-        base,
+        bond,
         ..Seal::of(&File::open(&path)?, digest)?
     };
     seal.write(folder, &uploads)?;
@@ -160,19 +191,15 @@ pub(crate) fn store(
 }
 
 /// The digest of a file, if it is the one that the seal in its folder is about. It is read only if it was written since: what
-/// changes by itself is the file system's to find. Also the base that it belongs to.
-fn sealed_digest(
-    path: &Path,
-    folder: &Path,
-    uploads: &Path,
-) -> io::Result<Option<(Digest, Option<BaseName>)>> {
+/// changes by itself is the file system's to find. Also what it goes with.
+fn sealed_digest(path: &Path, folder: &Path, uploads: &Path) -> io::Result<Option<(Digest, Bond)>> {
     let file = File::open(path)?;
     let seal = Seal::read(folder)?;
     let now = Seal {
-        base: seal.base,
+        bond: seal.bond.clone(),
         ..Seal::of(&file, seal.digest)?
     };
-    let found = Some((seal.digest, seal.base));
+    let found = Some((seal.digest, seal.bond.clone()));
     if now == seal {
         return Ok(found);
     }
@@ -200,7 +227,7 @@ pub(crate) fn is_sealed(folder: &Path) -> io::Result<Option<bool>> {
 
 /// Whether what was made in this folder has no base.
 pub(crate) fn is_whole(folder: &Path) -> bool {
-    Seal::read(folder).is_ok_and(|seal| seal.base.is_none())
+    Seal::read(folder).is_ok_and(|seal| seal.bond.base.is_none())
 }
 
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
@@ -219,7 +246,7 @@ impl Seal {
             bytes: metadata.len(),
             modified_seconds: metadata.mtime(),
             modified_nanoseconds: metadata.mtime_nsec(),
-            base: None,
+            bond: Bond::default(),
         })
     }
 

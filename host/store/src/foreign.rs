@@ -14,7 +14,7 @@ use spore_sandbox::{ForeignUnikernel, Root, User};
 use tempfile::NamedTempFile;
 
 use crate::Digest;
-use crate::derived::{FILE_SYSTEM_FILE, store};
+use crate::derived::{Bond, Derived, FILE_SYSTEM_FILE, store};
 use crate::files::sync_directory;
 use crate::images::ImageStore;
 use crate::program::{
@@ -56,12 +56,16 @@ impl ImageStore {
         unikernel.ready = ready(&manifest.content, &configuration);
         let found = self.intact_root(&folder).ok().flatten();
         let (root, root_digest) = match found {
-            Some((root @ Root::FileSystem(_), digest)) => (root, digest),
+            Some(Derived {
+                root: root @ Root::FileSystem(_),
+                digest,
+                ..
+            }) => (root, digest),
             _ => {
                 unpacker.finish();
                 let file = NamedTempFile::new_in(&self.uploads)?;
                 make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), Owners::Root)?;
-                let digest = store(file, &folder, FILE_SYSTEM_FILE, None)?;
+                let digest = store(file, &folder, FILE_SYSTEM_FILE, Bond::default())?;
                 (Root::FileSystem(folder.join(FILE_SYSTEM_FILE)), digest)
             }
         };

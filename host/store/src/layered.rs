@@ -23,7 +23,7 @@ use tempfile::NamedTempFile;
 
 use crate::Digest;
 use crate::archive::{self, Bounds, Entry};
-use crate::derived::{BaseName, FILE_SYSTEM_FILE, HEAD_FILE, is_whole, layered_digest, store};
+use crate::derived::{BaseName, Bond, Derived, FILE_SYSTEM_FILE, HEAD_FILE, is_whole, layered_digest, store};
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::sync_directory;
 use crate::images::ImageStore;
@@ -32,6 +32,7 @@ use crate::program::{
     DeriveError, UNPACKED_ROOT, candidates, remove_unpacked, say_skipped, working_directory,
 };
 use crate::unikernels::{self, URUNC_FILE};
+use crate::users::{self, Account};
 
 /// Longest that the layers of a head are together, in bytes as they are stored; less than those of the base in any case.
 const HEAD_BYTES_MAX: u64 = 16 << 20;
@@ -50,6 +51,8 @@ pub(crate) enum NotLayered {
     NoSplit,
     #[error("what was made of it before is a whole")]
     IsWhole,
+    #[error("its last layers make its user another one")]
+    OtherUser,
     #[error("its base cannot be made")]
     Base(#[from] DeriveError),
     #[error("its base cannot be made")]
@@ -77,9 +80,9 @@ pub(crate) struct Split {
     pub(crate) layers: Digest,
 }
 
-/// Where an image is split, if it is: as low as the rest is small. Depends on the manifest alone, so that it is known which
-/// bases are in use.
-pub(crate) fn split(manifest: &ImageManifest) -> Option<Split> {
+/// Where an image is split whose configuration names this user (see [`users::named`]), if it is: as low as the rest is small.
+/// Depends on manifest and configuration alone, so that it is known which bases are in use. What belongs to a user is a base of its own.
+pub(crate) fn split(manifest: &ImageManifest, user: Option<&str>) -> Option<Split> {
     let sizes: Vec<u64> = manifest.layers().iter().map(|layer| layer.size()).collect();
     let sum = |sizes: &[u64]| sizes.iter().fold(0_u64, |sum, size| sum.saturating_add(*size));
     let is_good = |&count: &usize| {
@@ -88,7 +91,8 @@ pub(crate) fn split(manifest: &ImageManifest) -> Option<Split> {
     };
     let count = (1..sizes.len()).find(is_good)?;
     let digests: Option<Vec<Digest>> = manifest.layers()[..count].iter().map(digest_of).collect();
-    let lines: String = digests?.iter().map(|digest| format!("{digest}\n")).collect();
+    let mut lines: String = digests?.iter().map(|digest| format!("{digest}\n")).collect();
+    lines.extend(user.map(|user| format!("user {user}\n")));
     Some(Split {
         count,
         layers: Digest::of(lines.as_bytes()),
@@ -119,13 +123,14 @@ impl ImageStore {
         config: &oci_spec::image::Config,
         command: &str,
         folder: &Path,
-    ) -> Result<(Root, Digest), NotLayered> {
-        let split = split(manifest).ok_or(NotLayered::NoSplit)?;
+    ) -> Result<Derived, NotLayered> {
+        let user = users::named(config);
+        let split = split(manifest, user).ok_or(NotLayered::NoSplit)?;
         // Functions that are deployed know it by this name.
         if is_whole(folder) {
             return Err(NotLayered::IsWhole);
         }
-        let (base_path, digest) = self.base(manifest, split)?;
+        let (base_path, base_digest, owner) = self.base(manifest, split, user)?;
         let base_file = File::open(&base_path)?;
         let file = NamedTempFile::new_in(&self.uploads)?;
         let mut head = Head::new(&base_file, file.as_file())?;
@@ -141,41 +146,67 @@ impl ImageStore {
         head.finish()?;
         let image = Parts::open(&base_file, file.as_file())?;
         check(&image, &candidates(config, command))?;
+        let account = user.map(|user| account(&image, user)).transpose()?;
+        // The last layers may say who that is in another way.
+        if account.as_ref().map(Account::owners) != owner.as_ref().map(Account::owners) {
+            return Err(NotLayered::OtherUser);
+        }
         let base = BaseName {
             layers: split.layers,
-            digest,
+            digest: base_digest,
         };
-        let head_digest = store(file, folder, HEAD_FILE, Some(base))?;
+        let bond = Bond {
+            base: Some(base),
+            account: account.clone(),
+        };
+        let head_digest = store(file, folder, HEAD_FILE, bond)?;
         sync_directory(&self.derived)?;
         say_skipped(folder, skipped);
         let root = Root::Layered {
             base: base_path,
             head: folder.join(HEAD_FILE),
         };
-        Ok((root, layered_digest(base, head_digest)))
+        Ok(Derived {
+            root,
+            digest: layered_digest(base, head_digest),
+            account,
+        })
     }
 
-    /// The file of a base, made if it is not there, and its digest. Who asks meanwhile waits.
-    fn base(&self, manifest: &ImageManifest, split: Split) -> Result<(PathBuf, Digest), NotLayered> {
+    /// The file of a base, made if it is not there, its digest, and whose it is if somebody is named. Who asks meanwhile waits.
+    fn base(
+        &self,
+        manifest: &ImageManifest,
+        split: Split,
+        user: Option<&str>,
+    ) -> Result<(PathBuf, Digest, Option<Account>), NotLayered> {
         let turn = self.making.turn(split.layers);
         let _turn = lock(&turn);
         let folder = self.base_folder(split.layers);
         let path = folder.join(FILE_SYSTEM_FILE);
         // What cannot be looked at is made again, or that says why not.
-        if let Some(digest) = self.intact_base(split.layers).ok().flatten() {
-            return Ok((path, digest));
+        if let Some((digest, account)) = self.intact_base(split.layers).ok().flatten() {
+            return Ok((path, digest, account));
         }
         let (unpacked, mut unpacker) = self.unpack(manifest, 0..split.count)?;
+        let account = user
+            .map(|user| Account::find(user, |path| unpacker.open_if_there(path)))
+            .transpose()?;
         unpacker.finish();
         let file = NamedTempFile::new_in(&self.uploads)?;
-        make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), Owners::Root)?;
+        let owners = account.as_ref().map_or(Owners::Root, Account::owners);
+        make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), owners)?;
         fs::create_dir_all(&folder)?;
-        let digest = store(file, &folder, FILE_SYSTEM_FILE, None)?;
+        let bond = Bond {
+            base: None,
+            account: account.clone(),
+        };
+        let digest = store(file, &folder, FILE_SYSTEM_FILE, bond)?;
         folder.parent().map_or(Ok(()), sync_directory)?;
         sync_directory(&self.derived)?;
         say_skipped(&folder, unpacker.skipped);
         remove_unpacked(unpacked);
-        Ok((path, digest))
+        Ok((path, digest, account))
     }
 }
 
@@ -194,6 +225,16 @@ pub(crate) fn change(entry: &Entry) -> Change<'_> {
         modified_s: entry.modified_s,
         modified_ns: entry.modified_ns,
     }
+}
+
+/// Who the user is that is written `user`, in an image.
+fn account(image: &Image<Parts<'_>>, user: &str) -> Result<Account, NotLayered> {
+    let open = |path: &str| match image.find(path.as_bytes()) {
+        Ok(found) => Ok(found.filter(Inode::is_file).map(|file| image.reader(file))),
+        Err(ReadError::Io(error)) => Err(error),
+        Err(unknown) => Err(io::Error::new(io::ErrorKind::InvalidData, unknown)),
+    };
+    Ok(Account::find(user, open)?)
 }
 
 /// Whether the program is there, can run, and needs a root file system.

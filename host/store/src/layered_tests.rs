@@ -70,6 +70,9 @@ fn layer(numbers: &mut Numbers, hides: bool) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+/// Number of the user that everything belongs to, and of its group.
+const OWNER: (u32, u32) = (70_000, 5);
+
 /// What is at each path: mode, time, names and content.
 type Seen = BTreeMap<Vec<u8>, (u16, u64, u32, u32, Vec<u8>)>;
 
@@ -77,6 +80,12 @@ fn seen<B: Blocks>(image: &Image<B>) -> Seen {
     let mut all = Seen::new();
     let mut open = vec![(Vec::new(), image.root().unwrap())];
     while let Some((path, inode)) = open.pop() {
+        assert_eq!(
+            (inode.user, inode.group),
+            OWNER,
+            "{}",
+            String::from_utf8_lossy(&path)
+        );
         let mut content = Vec::new();
         if inode.is_file() {
             image.reader(inode).read_to_end(&mut content).unwrap();
@@ -123,7 +132,15 @@ fn whole(layers: &[Vec<u8>], folder: Option<&str>) -> Option<NamedTempFile> {
     }
     unpacker.finish();
     let file = NamedTempFile::new().unwrap();
-    make_image(&root, file.path(), Owners::Root).unwrap();
+    make_image(
+        &root,
+        file.path(),
+        Owners::User {
+            id: OWNER.0,
+            group: OWNER.1,
+        },
+    )
+    .unwrap();
     Some(file)
 }
 
@@ -190,7 +207,7 @@ fn base_and_head_are_what_the_whole_is() {
 
 #[test]
 fn an_image_is_split_as_low_as_the_rest_is_small() {
-    let split_of = |sizes: &[u64]| {
+    let manifest_of = |sizes: &[u64]| -> ImageManifest {
         let layer = |(number, size): (usize, &u64)| {
             let digest = Digest::of(&[number as u8]).to_string();
             serde_json::json!({"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": digest, "size": size})
@@ -200,8 +217,9 @@ fn an_image_is_split_as_low_as_the_rest_is_small() {
             "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(b"").to_string(), "size": 1,
         });
         let manifest = serde_json::json!({"schemaVersion": 2, "config": config, "layers": layers});
-        split(&serde_json::from_value(manifest).unwrap())
+        serde_json::from_value(manifest).unwrap()
     };
+    let split_of = |sizes: &[u64]| split(&manifest_of(sizes), None);
     let count = |sizes: &[u64]| split_of(sizes).map(|split| split.count);
     let mib = |count: u64| count << 20;
     assert_eq!(count(&[mib(40), 5000, 800]), Some(1));
@@ -219,4 +237,8 @@ fn an_image_is_split_as_low_as_the_rest_is_small() {
         "the base is the same"
     );
     assert_ne!(split_of(&[mib(40), 1]), split_of(&[mib(40), mib(40), 2]));
+    let of_user = |user| split(&manifest_of(&[mib(40), 1]), Some(user)).unwrap();
+    assert_ne!(of_user("app").layers, split_of(&[mib(40), 1]).unwrap().layers);
+    assert_ne!(of_user("app").layers, of_user("web").layers);
+    assert_eq!(of_user("app"), of_user("app"));
 }

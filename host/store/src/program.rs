@@ -22,7 +22,7 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::Digest;
 use crate::commands::{Checked, no_command};
-use crate::derived::{FILE_SYSTEM_FILE, PROGRAM_FILE, store};
+use crate::derived::{Bond, Derived, FILE_SYSTEM_FILE, PROGRAM_FILE, store};
 use crate::elf::{ElfError, Needs, check_program};
 use crate::files::sync_directory;
 use crate::images::{ImageStore, MAX_MANIFEST_BYTES};
@@ -195,11 +195,11 @@ impl ImageStore {
             .ok_or(DeriveError::NoEntrypoint)?
             .clone();
         let named_user = users::named(&config);
-        let is_known = |_: &_| named_user.is_none() || Account::read(&folder).is_some();
+        let is_known = |found: &Derived| named_user.is_some() == found.account.is_some();
         // What cannot be looked at is made again, or that says why not.
-        let (root, root_digest) = match self.intact_root(&folder).ok().flatten().filter(is_known) {
+        let derived = match self.intact_root(&folder).ok().flatten().filter(is_known) {
             Some(found) => {
-                if protocol == Protocol::Exec && !matches!(found.0, Root::Program(_)) {
+                if protocol == Protocol::Exec && !matches!(found.root, Root::Program(_)) {
                     self.check_command(&manifest.content, &config, &command, &folder)?;
                 }
                 found
@@ -213,16 +213,21 @@ impl ImageStore {
                 derived
             }
         };
-        let account = match named_user {
-            Some(_) => Account::read(&folder).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?,
-            None => Account::superuser(),
-        };
+        let Derived {
+            root,
+            digest: root_digest,
+            account,
+        } = derived;
+        let account = account.unwrap_or_else(|| match root {
+            // There is no file that says where its folder is.
+            Root::Program(_) => Account::superuser("/"),
+            Root::FileSystem(_) | Root::Layered { .. } => Account::superuser("/root"),
+        });
         let user = account.user();
         let mut environment = environment(&config);
-        let is_unset = |environment: &[(String, String)], wanted| {
-            !matches!(root, Root::Program(_)) && environment.iter().all(|(name, _)| name != wanted)
-        };
-        if is_unset(&environment, "PATH") {
+        let is_unset =
+            |environment: &[(String, String)], wanted| environment.iter().all(|(name, _)| name != wanted);
+        if !matches!(root, Root::Program(_)) && is_unset(&environment, "PATH") {
             environment.insert(0, ("PATH".to_owned(), DEFAULT_PATH.to_owned()));
         }
         if let Some(home) = account.home.filter(|_| is_unset(&environment, "HOME")) {
@@ -319,11 +324,7 @@ impl ImageStore {
         command: &str,
         entry: Option<String>,
         folder: &Path,
-    ) -> Result<(Root, Digest), DeriveError> {
-        // All files of such an image belong to its user, and a base belongs to images of others too.
-        if users::named(config).is_some() {
-            return self.derive_whole(manifest, config, command, entry, folder);
-        }
+    ) -> Result<Derived, DeriveError> {
         match self.derive_layered(manifest, config, command, folder) {
             Ok(stored) => return Ok(stored),
             // What is wrong with the image, if anything is, comes out below.
@@ -365,7 +366,7 @@ impl ImageStore {
         command: &str,
         entry: Option<String>,
         folder: &Path,
-    ) -> Result<(Root, Digest), DeriveError> {
+    ) -> Result<Derived, DeriveError> {
         let (unpacked, mut unpacker) = self.unpack(manifest, 0..manifest.layers().len())?;
         if let Some(unikernel) = unpacker
             .open_file(URUNC_FILE)
@@ -385,11 +386,15 @@ impl ImageStore {
             .map(|named| Account::find(named, |path| unpacker.open_if_there(path)))
             .transpose()?;
         let is_static = check_needs(&unpacker, command, program.try_clone()?)?;
-        let stored = if is_static && unpacker.holds_only(&program)? {
+        let bond = Bond {
+            base: None,
+            account: account.clone(),
+        };
+        let (root, digest) = if is_static && unpacker.holds_only(&program)? {
             let mut file = NamedTempFile::new_in(&self.uploads)?;
             (&program).rewind()?;
             io::copy(&mut &program, file.as_file_mut())?;
-            let digest = store(file, folder, PROGRAM_FILE, None)?;
+            let digest = store(file, folder, PROGRAM_FILE, bond)?;
             (Root::Program(folder.join(PROGRAM_FILE)), digest)
         } else {
             // As a container would: an image need not hold the folder that it names.
@@ -398,16 +403,17 @@ impl ImageStore {
             let file = NamedTempFile::new_in(&self.uploads)?;
             let owners = account.as_ref().map_or(Owners::Root, Account::owners);
             make_image(&unpacked.path().join(UNPACKED_ROOT), file.path(), owners)?;
-            let digest = store(file, folder, FILE_SYSTEM_FILE, None)?;
+            let digest = store(file, folder, FILE_SYSTEM_FILE, bond)?;
             (Root::FileSystem(folder.join(FILE_SYSTEM_FILE)), digest)
         };
-        if let Some(account) = account {
-            account.write(folder, &self.uploads)?;
-        }
         say_skipped(folder, unpacker.skipped);
         sync_directory(&self.derived)?;
         remove_unpacked(unpacked);
-        Ok(stored)
+        Ok(Derived {
+            root,
+            digest,
+            account,
+        })
     }
 }
 

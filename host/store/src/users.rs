@@ -4,21 +4,15 @@
 //! looks like a number is one, as with Docker. A user that is named alone has the group that `/etc/passwd` gives it, and those in which
 //! `/etc/group` lists it. A number need not be in either file.
 
-use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
 
 use oci_spec::image::Config;
 use serde::{Deserialize, Serialize};
 use spore_rootfs::Owners;
 use spore_sandbox::{MORE_GROUPS_MAX, User};
-use tempfile::NamedTempFile;
 
-use crate::files::persist;
 use crate::program::DeriveError;
 
-/// What tells who the program of an image runs as, beside the root that belongs to that user.
-const ACCOUNT_FILE: &str = "account.json";
 const PASSWD_FILE: &str = "/etc/passwd";
 const GROUP_FILE: &str = "/etc/group";
 /// Longest of these files, in bytes; what is behind that is not read.
@@ -46,17 +40,17 @@ pub(crate) struct Account {
 
 impl Account {
     /// That of a program whose image names nobody else.
-    pub(crate) fn superuser() -> Self {
+    pub(crate) fn superuser(home: &str) -> Self {
         Self {
-            home: Some("/root".to_owned()),
+            home: Some(home.to_owned()),
             ..Self::default()
         }
     }
 
     /// The account of the user that is written `named`, in files that `open` opens.
-    pub(crate) fn find(
+    pub(crate) fn find<F: Read>(
         named: &str,
-        open: impl Fn(&str) -> io::Result<Option<File>>,
+        open: impl Fn(&str) -> io::Result<Option<F>>,
     ) -> Result<Self, DeriveError> {
         let text = |path| -> io::Result<String> {
             let mut bytes = Vec::new();
@@ -127,18 +121,6 @@ impl Account {
             group: self.group,
             more_groups: self.more_groups.clone(),
         }
-    }
-
-    /// That of the image whose root is in `folder`; none if it is not known.
-    pub(crate) fn read(folder: &Path) -> Option<Self> {
-        let bytes = fs::read(folder.join(ACCOUNT_FILE)).ok()?;
-        serde_json::from_slice(&bytes).ok()
-    }
-
-    pub(crate) fn write(&self, folder: &Path, uploads: &Path) -> io::Result<()> {
-        let mut file = NamedTempFile::new_in(uploads)?;
-        serde_json::to_writer(&mut file, self)?;
-        persist(file, &folder.join(ACCOUNT_FILE))
     }
 }
 
@@ -241,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(account(named).unwrap_err(), what);
         }
-        let error = Account::find("app", |_| Ok(None)).unwrap_err();
+        let error = Account::find("app", |_| Ok(None::<io::Empty>)).unwrap_err();
         assert!(
             error.to_string().contains("/etc/passwd has no user app"),
             "{error}"

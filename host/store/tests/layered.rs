@@ -56,9 +56,14 @@ impl Place {
     }
 
     fn image(&self, name: &str, layers: &[&[u8]]) -> Digest {
+        self.image_of("", name, layers)
+    }
+
+    /// One that names a user.
+    fn image_of(&self, user: &str, name: &str, layers: &[&[u8]]) -> Digest {
         let configuration = json!({
             "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []},
-            "config": {"Entrypoint": ["run", "code"], "WorkingDir": "/function"},
+            "config": {"Entrypoint": ["run", "code"], "WorkingDir": "/function", "User": user},
         });
         let configuration = configuration.to_string();
         let descriptor = |kind: &str, bytes: &[u8]| {
@@ -122,6 +127,78 @@ fn images_of_one_runtime_share_its_file_system() {
         fs::read_dir(place.folder.path().join("uploads")).unwrap().count(),
         0
     );
+}
+
+#[test]
+fn images_of_one_runtime_and_user_share_a_file_system_that_belongs_to_that_user() {
+    let place = Place::new();
+    let base = runtime(1);
+    let passwd = |line: &str| archive(&[("etc/passwd", line.as_bytes())]);
+    let base = [
+        &base[..base.len() - 1024],
+        &passwd("app:x:100:101::/home/app:/bin/sh\n"),
+    ]
+    .concat();
+    let code = archive(&[("function/code", b"code")]);
+    let other = archive(&[("function/code", b"other")]);
+    let one = place.derive(place.image_of("app", "one", &[&base, &code]));
+    let two = place.derive(place.image_of("app", "two", &[&base, &other]));
+    let nobody = place.derive(place.image("nobody", &[&base, &code]));
+    assert_eq!(one.0, two.0);
+    assert_ne!(one.0, nobody.0, "whose files are another's");
+    assert_eq!(place.bases(), 2);
+    for (derived, owner) in [(&one, (100, 101)), (&nobody, (0, 0))] {
+        let files = [&derived.0, &derived.1].map(|path| fs::File::open(path).unwrap());
+        let image = spore_rootfs::head::Parts::open(&files[0], &files[1]).unwrap();
+        for path in ["/", "/function", "/function/code", "/usr/bin/run", "/etc/passwd"] {
+            let found = image.find(path.as_bytes()).unwrap().unwrap();
+            assert_eq!((found.user, found.group), owner, "{path}");
+        }
+    }
+    // It is known again, and so is who that is.
+    let user = |name| {
+        let tag = Selector::Tag("latest".to_owned());
+        let image = place.store.images.resolve(name, &tag).unwrap().unwrap();
+        let program = place
+            .store
+            .images
+            .derive_program(image, &BTreeMap::new())
+            .unwrap();
+        assert!(
+            program
+                .environment
+                .contains(&("HOME".to_owned(), "/home/app".to_owned()))
+        );
+        (
+            program.user.id,
+            program.user.group,
+            matches!(program.root, Root::Layered { .. }),
+        )
+    };
+    assert_eq!(user("one"), (100, 101, true));
+    assert_eq!(place.store.check_images().unwrap().problems, Vec::<String>::new());
+    // The head makes that user another one, to whom nothing of the base belongs.
+    let changed = [
+        &code[..code.len() - 1024],
+        &passwd("app:x:200:201::/home/app:/bin/sh\n"),
+    ]
+    .concat();
+    place.image_of("app", "three", &[&base, &changed]);
+    assert_eq!(user("three"), (200, 201, false));
+
+    // The base stays for as long as somebody has it.
+    let remove = |name: &str| {
+        place
+            .store
+            .remove_image(name, &Selector::Tag("latest".to_owned()))
+            .unwrap()
+    };
+    remove("one");
+    assert!(two.0.exists());
+    for name in ["three", "two", "nobody"] {
+        remove(name);
+    }
+    assert_eq!(place.bases(), 0);
 }
 
 #[test]

@@ -48,7 +48,7 @@ fn user_of_image(kind: &'static str) {
     };
 
     assert!(deploy("named", &["--user", "app"]).status.success());
-    let files = "/data/file 1234:1235, writable\n/data/new 1234:1235\n/new 1234:1235\n";
+    let files = "/ 1234:1235\n/data/file 1234:1235, writable\n/data/new 1234:1235\n/new 1234:1235\n";
     assert_eq!(
         answer(&daemon, "named"),
         format!(
@@ -58,15 +58,32 @@ fn user_of_image(kind: &'static str) {
     assert!(deploy("numbered", &["--user", "1234:50"]).status.success());
     let answered = answer(&daemon, "numbered");
     assert!(
-        answered.starts_with("1234 1234 50 50, groups, home /home/app\n/data/file 1234:50, writable\n"),
+        answered.starts_with(
+            "1234 1234 50 50, groups, home /home/app\n/ 1234:50\n/data/file 1234:50, writable\n"
+        ),
         "{answered}"
     );
     assert!(deploy("superuser", &[]).status.success());
     let answered = answer(&daemon, "superuser");
     assert!(
-        answered.starts_with("0 0 0 0, groups, home /root\n/data/file 0:0, writable\n"),
+        answered.starts_with("0 0 0 0, groups, home /root\n/ 0:0\n/data/file 0:0, writable\n"),
         "{answered}"
     );
+
+    // A program that is all of its image.
+    for name in ["data", "etc"] {
+        fs::remove_dir_all(root.join(name)).expect("a folder");
+    }
+    let missing = "No such file or directory";
+    let none = format!("/data/file: {missing}, {missing}\n/data/new: {missing}\n");
+    assert!(deploy("alone", &["--user", "1234:50"]).status.success());
+    let answered = answer(&daemon, "alone");
+    let expected = format!("1234 1234 50 50, groups, home /\n/ 1234:50\n{none}/new 1234:50\n");
+    assert!(answered.starts_with(&expected), "{answered}");
+    assert!(deploy("only", &[]).status.success());
+    let answered = answer(&daemon, "only");
+    let expected = format!("0 0 0 0, groups, home /\n/ 0:0\n{none}/new 0:0\n");
+    assert!(answered.starts_with(&expected), "{answered}");
 
     let refused = deploy("nobody", &["--user", "nobody"]);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -58,7 +58,10 @@ impl Head<'_> {
     pub fn finish(mut self) -> Result<u64, Reason> {
         let root_number = self.base.root;
         let root_at = (root_number * INODE_UNIT_BYTES) as usize;
-        if !self.base.root()?.is_plain_extended || root_at + EXTENDED_BYTES > BLOCK {
+        let base_root = self.base.root()?;
+        // All files of an image belong to one user.
+        let owner = (base_root.user, base_root.group);
+        if !base_root.is_plain_extended || root_at + EXTENDED_BYTES > BLOCK {
             let what = "where its root is";
             return Err(Reason::Base(ReadError::Unknown { what }));
         }
@@ -91,6 +94,7 @@ impl Head<'_> {
             };
             let inode = inode_bytes(
                 &other.attributes,
+                owner,
                 layout,
                 other.links,
                 bytes,
@@ -112,6 +116,7 @@ impl Head<'_> {
             };
             let inode = inode_bytes(
                 attributes,
+                owner,
                 layout,
                 planned.links(),
                 bytes,
@@ -292,9 +297,10 @@ fn blocks<'e, 't>(entries: &'e [Entry<'t>]) -> Vec<&'e [Entry<'t>]> {
     blocks
 }
 
-/// An inode in its long form, owned by the superuser.
+/// An inode in its long form.
 fn inode_bytes(
     attributes: &Attributes,
+    (user, group): (u32, u32),
     layout: u16,
     links: u32,
     bytes: u64,
@@ -307,6 +313,8 @@ fn inode_bytes(
     put(&mut inode, 8, &bytes.to_le_bytes());
     put(&mut inode, 16, &(block as u32).to_le_bytes());
     put(&mut inode, 20, &(serial as u32).to_le_bytes());
+    put(&mut inode, 24, &user.to_le_bytes());
+    put(&mut inode, 28, &group.to_le_bytes());
     put(&mut inode, 32, &attributes.modified_s.to_le_bytes());
     put(&mut inode, 40, &attributes.modified_ns.to_le_bytes());
     put(&mut inode, 44, &links.to_le_bytes());
