@@ -14,7 +14,7 @@ use crate::memory::{OutOfRange, Region};
 use crate::protocol::{Isolation, ProcessorState};
 use crate::reset::NotReset;
 use crate::tables;
-use crate::written::PageMap;
+use crate::written::{PageMap, STRETCHES_MAX};
 
 /// A guest in one of its forms.
 pub(crate) enum Form {
@@ -160,10 +160,15 @@ impl Form {
     }
 
     /// The stretches (start and length) of its memory that a copy has needed of its own so far; nothing where that is not
-    /// known. A virtual machine's are seen in the page map.
-    pub(crate) fn needed(&self, page_map: Option<&PageMap>) -> Result<Vec<(u64, u64)>, FormError> {
+    /// known. A virtual machine's are seen in the page map, and what it has only read in its page tables.
+    pub(crate) fn needed(&mut self, page_map: Option<&PageMap>) -> Result<Vec<(u64, u64)>, FormError> {
         Ok(match (self, page_map) {
-            (Self::VirtualMachine(machine), Some(page_map)) => page_map.own_stretches(&machine.ram),
+            (Self::VirtualMachine(machine), Some(page_map)) => {
+                let own = page_map.own_stretches(&machine.ram);
+                let mut needed = machine.needed(own);
+                needed.truncate(STRETCHES_MAX);
+                needed
+            }
             (Self::VirtualMachine(_), None) => Vec::new(),
             (Self::Process(process), _) => process.copied()?,
         })

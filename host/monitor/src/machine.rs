@@ -31,9 +31,11 @@ mod neighbours;
 mod reset;
 mod stock;
 mod stub;
+mod touched;
 
 pub(crate) use contents::Memory;
 use reset::Pristine;
+use touched::Unaccessed;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
 const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
@@ -127,6 +129,8 @@ pub(crate) struct Machine {
     pristine: Option<Pristine>,
     /// Stretches of its memory that the host has found pages for, which nobody has touched.
     stock: Vec<(u64, u64)>,
+    /// Of a copy that tells what it has needed.
+    unaccessed: Option<Unaccessed>,
     kick: ImmediateExit,
     pub(crate) extended_state: ExtendedState,
     features: Features,
@@ -203,6 +207,7 @@ impl Machine {
             snapshot_text: None,
             pristine: None,
             stock: Vec::new(),
+            unaccessed: None,
             kick,
             extended_state,
             features: description.features.clone(),

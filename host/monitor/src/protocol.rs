@@ -118,7 +118,7 @@ pub struct Preparation {
 }
 
 /// Memory that a virtual machine has ahead at most, before it is known whose it will be, in bytes.
-pub const STOCK_BYTES_MAX: u64 = 1 << 20;
+pub const STOCK_BYTES_MAX: u64 = 8 << 20;
 
 /// How a monitor process is to be confined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// How many wait even if none was ever taken.
 pub(crate) const READY_MIN: usize = 2;
 /// How many wait at most.
-const READY_MAX: usize = 32;
+pub(crate) const READY_MAX: usize = 32;
 /// How long a process that was taken counts.
 const WHILE: Duration = Duration::from_secs(10);
 

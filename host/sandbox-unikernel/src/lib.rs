@@ -14,6 +14,7 @@
 //! [`run_once`] does without all that: it runs a program in the foreground, with no daemon.
 
 mod actor;
+mod calm;
 mod channel;
 mod command;
 mod confinement;
@@ -63,6 +64,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use actor::{Actor, Command, Readiness, Tellers};
+use calm::Calm;
 use channel::{Channel, is_gone};
 use confinement::Confinement;
 pub use confinement::layers;
@@ -73,7 +75,7 @@ pub use merging::{Merging, merging};
 pub use once::{RunError, run_once};
 use snapshot_files::{Filing, SnapshotFiles};
 use snapshots::{Resident, Snapshots};
-use supply::{Monitor, Supply, Taken, Wanted};
+use supply::{Monitor, Stock, Supply, Taken, Wanted};
 use watched::Watched;
 
 /// How often one virtual machine is reset: so that whatever builds up in it or around it goes with it now and then.
@@ -106,6 +108,7 @@ pub struct UnikernelSandbox {
     merges_pages: bool,
     confinement: Confinement,
     supply: Arc<Supply>,
+    calm: Arc<Calm>,
     snapshots: Snapshots,
     /// None where nothing of them is kept.
     snapshot_files: Option<Arc<SnapshotFiles>>,
@@ -200,6 +203,7 @@ impl UnikernelSandbox {
             merges_pages: options.merges_pages,
             confinement,
             supply: Arc::new(supply),
+            calm: Arc::new(Calm::new()),
             snapshots: Snapshots::default(),
             snapshot_files,
         })
@@ -335,6 +339,7 @@ impl Sandbox for UnikernelSandbox {
         spec: InstanceSpec,
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
+        self.calm.note_start();
         let resident = if spec.is_cloned {
             self.snapshot(&spec, &log).await?
         } else {
@@ -478,14 +483,15 @@ impl UnikernelSandbox {
         let stock = match origin {
             // What is reset has no use for one.
             Origin::Clone(resident) if !spec.is_reset => resident.stock(),
-            _ => Vec::new(),
+            _ => Stock::default(),
         };
-        let refill = self.supply.refill(wanted, stock);
+        let refill = self.supply.refill(wanted, Arc::clone(&stock));
         let Monitor {
             launch,
             group,
             made_for,
-        } = self.supply.take(wanted).await?;
+            ..
+        } = self.supply.take(wanted, &stock).await?;
         let shell_taken = Instant::now();
         let jail = JailRequest {
             title: format!("spore-monitor {} {}", spec.function, spec.instance),
@@ -552,6 +558,7 @@ impl UnikernelSandbox {
             resets_left: AtomicU32::new(if can_be_reset { RESETS_MAX } else { 0 }),
             control,
             commands,
+            calm: Arc::clone(&self.calm),
             opened,
             stages,
             finished,
@@ -596,6 +603,7 @@ struct UnikernelInstance {
     process_id: u32,
     control: Arc<Channel>,
     commands: mpsc::Sender<Command>,
+    calm: Arc<Calm>,
     /// How often it may still be reset.
     resets_left: AtomicU32,
     /// Streams that were opened; the end report is about the newest.
@@ -690,6 +698,9 @@ impl Instance for UnikernelInstance {
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {
+        if reason == StopReason::NotNeeded && self.end.borrow().is_none() {
+            self.calm.wait().await;
+        }
         // A full or closed queue means that it is being stopped already.
         let _ = self.commands.try_send(Command::Stop(reason));
         self.ended().await

@@ -24,6 +24,7 @@ use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
 
 use crate::snapshot_files::{Contents, Filing};
+use crate::supply::Stock;
 use crate::texts::Texts;
 
 /// How many snapshots are kept; beyond that the one that was made first goes.
@@ -56,6 +57,7 @@ pub(crate) struct Resident {
     text: Option<Arc<Text>>,
     /// What copies write to while they give their first answer, when one has.
     written: OnceLock<Vec<(u64, u64)>>,
+    stock: OnceLock<Stock>,
     filing: Filing,
 }
 
@@ -169,6 +171,7 @@ impl Resident {
             entries,
             text,
             written: OnceLock::new(),
+            stock: OnceLock::new(),
             filing,
         })
     }
@@ -190,16 +193,18 @@ impl Resident {
 
     /// The first of what copies write to, if that is known: as much of it as is made ready before it is known whose copy
     /// it is for.
-    pub(crate) fn stock(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn stock(&self) -> Stock {
+        let Some(written) = self.written.get() else {
+            return Stock::default();
+        };
         let mut bytes = 0;
-        let written = self.written.get().into_iter().flatten().copied();
-        written
-            .take_while(|(_, length)| {
-                let is_room = bytes < STOCK_BYTES_MAX;
-                bytes += length;
-                is_room
-            })
-            .collect()
+        let is_room = |(_, length): &(u64, u64)| {
+            let is_room = bytes < STOCK_BYTES_MAX;
+            bytes += length;
+            is_room
+        };
+        let stock = || written.iter().copied().take_while(is_room).collect();
+        Arc::clone(self.stock.get_or_init(stock))
     }
 
     /// What a monitor needs to know to make a copy.

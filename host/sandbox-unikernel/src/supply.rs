@@ -26,7 +26,7 @@ use spore_monitor::{Processor, protocol};
 use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
-use crate::demand::{Demand, READY_MIN};
+use crate::demand::{Demand, READY_MAX, READY_MIN};
 use crate::launch::{self, Launch};
 use crate::source::{Needs, Source};
 use crate::watched::Watched;
@@ -52,7 +52,12 @@ pub(crate) struct Monitor {
     pub(crate) group: Option<Group>,
     /// What its cgroup is limited to, and what its machine is like.
     pub(crate) made_for: Wanted,
+    stock: Stock,
 }
+
+/// Stretches of a guest's memory for which a shell finds pages ahead; see [`protocol::Preparation::stock`]. Those of one snapshot
+/// are one.
+pub(crate) type Stock = Arc<[(u64, u64)]>;
 
 /// What a monitor process is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +90,16 @@ impl Wanted {
     }
 }
 
+/// How well a shell with this stock serves a copy that has use for that one. What it has no use for is given back, and that takes
+/// time.
+fn stock_fit(stock: &Stock, wanted: &Stock) -> u8 {
+    match () {
+        () if Arc::ptr_eq(stock, wanted) => 2,
+        () if stock.is_empty() => 1,
+        () => 0,
+    }
+}
+
 /// A monitor process that has been taken. Dropping it ends the process, then removes its cgroup.
 pub(crate) struct Taken {
     pub(crate) process: Watched,
@@ -102,7 +117,7 @@ impl Drop for Taken {
 
 enum Order {
     /// One of this kind was taken, for a copy that writes to these stretches of its memory, as far as that is known.
-    Refill(Wanted, Vec<(u64, u64)>),
+    Refill(Wanted, Stock),
     /// Make one now.
     Make(Wanted, oneshot::Sender<Result<Monitor, StartError>>),
     /// The processes of this group are gone.
@@ -140,7 +155,8 @@ impl Supply {
                 memory_bytes: FIRST_WANTED.0,
                 processor_millis: FIRST_WANTED.1,
             },
-            stock: Vec::new(),
+            stock: Stock::default(),
+            asked: VecDeque::new(),
             default: isolation,
             demand: Demand::default(),
         };
@@ -160,10 +176,10 @@ impl Supply {
         })
     }
 
-    /// A monitor process that waits for its first request, made for this if there is one. Whoever takes one has called
-    /// [`Supply::refill`] before.
-    pub(crate) async fn take(&self, wanted: Wanted) -> Result<Monitor, StartError> {
-        if let Some(monitor) = self.take_ready(&wanted) {
+    /// A monitor process that waits for its first request, made for this, and with this stock, if there is one. Whoever takes one
+    /// has called [`Supply::refill`] before.
+    pub(crate) async fn take(&self, wanted: Wanted, stock: &Stock) -> Result<Monitor, StartError> {
+        if let Some(monitor) = self.take_ready(&wanted, stock) {
             return Ok(monitor);
         }
         let (sender, receiver) = oneshot::channel();
@@ -180,18 +196,21 @@ impl Supply {
     /// Another one is made in place of the one that is about to be taken, when this is dropped: when that one has got its first
     /// request, since to wake the thread takes time that its caller waits for; and whatever comes of it. The next one is
     /// likely to be wanted for the same: `stock` is what its guest will write to.
-    pub(crate) fn refill(&self, wanted: Wanted, stock: Vec<(u64, u64)>) -> Refill<'_> {
+    pub(crate) fn refill(&self, wanted: Wanted, stock: Stock) -> Refill<'_> {
         Refill {
             supply: self,
             order: Some(Order::Refill(wanted, stock)),
         }
     }
 
-    fn take_ready(&self, wanted: &Wanted) -> Option<Monitor> {
+    fn take_ready(&self, wanted: &Wanted, stock: &Stock) -> Option<Monitor> {
         loop {
             let mut ready = locked(&self.ready);
             let fits = ready.iter().enumerate().rev();
-            let fits = fits.filter_map(|(index, monitor)| Some((wanted.fit(&monitor.made_for)?, index)));
+            let fits = fits.filter_map(|(index, monitor)| {
+                let fit = wanted.fit(&monitor.made_for)?;
+                Some(((fit, stock_fit(&monitor.stock, stock)), index))
+            });
             // The last of the best is the one that waits longest.
             let (_, index) = fits.max_by_key(|&(fit, _)| fit)?;
             let monitor = ready.remove(index)?;
@@ -260,7 +279,9 @@ struct Maker {
     /// What the next ones are made for.
     next: Wanted,
     /// What their guests will likely write to.
-    stock: Vec<(u64, u64)>,
+    stock: Stock,
+    /// What shells were taken for that have not been made again yet.
+    asked: VecDeque<(Wanted, Stock)>,
     /// What functions get that ask for nothing in particular.
     default: Isolation,
     demand: Demand,
@@ -288,13 +309,17 @@ impl Maker {
                     // Made ahead is only what most functions ask for.
                     if wanted.isolation == self.default {
                         self.next = wanted;
-                        self.stock = stock;
+                        self.stock = Arc::clone(&stock);
+                        self.asked.push_back((wanted, stock));
+                        if self.asked.len() > READY_MAX {
+                            self.asked.pop_front();
+                        }
                     }
                     is_complete = false;
                 }
                 Ok(Order::Make(wanted, answer)) => {
                     // Whoever asked may have given up: then it waits for the next one.
-                    if let Err(Ok(monitor)) = answer.send(self.make(&mut source, wanted, &[])) {
+                    if let Err(Ok(monitor)) = answer.send(self.make(&mut source, wanted, Stock::default())) {
                         locked(&self.ready).push_back(monitor);
                     }
                 }
@@ -312,7 +337,9 @@ impl Maker {
     fn refill(&mut self, source: &mut Source) -> bool {
         let enough = self.demand.ready(Instant::now());
         if locked(&self.ready).len() < enough {
-            match self.make(source, self.next, &self.stock.clone()) {
+            let asked = self.asked.pop_front();
+            let (wanted, stock) = asked.unwrap_or_else(|| (self.next, Arc::clone(&self.stock)));
+            match self.make(source, wanted, stock) {
                 Ok(monitor) => locked(&self.ready).push_back(monitor),
                 // Whoever wants one hears of it.
                 Err(_) => return true,
@@ -333,12 +360,7 @@ impl Maker {
     }
 
     /// Makes one. One with a stock takes longer, so only those have one that nobody waits for.
-    fn make(
-        &mut self,
-        source: &mut Source,
-        wanted: Wanted,
-        stock: &[(u64, u64)],
-    ) -> Result<Monitor, StartError> {
+    fn make(&mut self, source: &mut Source, wanted: Wanted, stock: Stock) -> Result<Monitor, StartError> {
         self.made += 1;
         let groups = self.groups.as_ref();
         let group = groups
@@ -347,12 +369,13 @@ impl Maker {
             .map_err(launch::host_error("making a cgroup"))?;
         let started = wanted
             .limit(group.as_ref())
-            .and_then(|()| self.start(source, wanted, stock, group.as_ref()));
+            .and_then(|()| self.start(source, wanted, &stock, group.as_ref()));
         match started {
             Ok(launch) => Ok(Monitor {
                 launch,
                 group,
                 made_for: wanted,
+                stock,
             }),
             Err(error) => {
                 if let Some(group) = group {

@@ -137,6 +137,10 @@ impl Machine {
                     self.show_text(*text, snapshot.text_bytes)?;
                 }
                 self.set_state(&snapshot.processor)?;
+                if snapshot.written.is_none() && !is_reset {
+                    // Without it, only what is written to is known.
+                    let _ = self.forget_accesses();
+                }
             }
             Memory::Fresh | Memory::Within(_) => {
                 if text.is_none() {
