@@ -19,6 +19,9 @@ use redb::{ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::RecordError;
 
+/// A file that is shorter than this, in bytes, stays as it is.
+const COMPACTED_BYTES_MIN: u64 = 16 << 20;
+
 /// For nobody but the daemon's user.
 const FILE_MODE: u32 = 0o600;
 
@@ -67,11 +70,30 @@ impl Open {
             if !database.check_integrity()? {
                 tracing::warn!(path = %path.display(), "the database was damaged and has repaired itself");
             }
+            if let Err(error) = give_back(&mut database, path) {
+                tracing::warn!(path = %path.display(), %error, "what the database does not need any more could not be given back");
+            }
             let identity = identity(path);
             Ok(Self { database, identity })
         });
         catch_unwind(opening).unwrap_or(Err(DatabaseOpenError::Damaged))
     }
+}
+
+/// Makes the file shorter if it is long and mostly empty: what was removed leaves pages that only the database uses again.
+fn give_back(database: &mut redb::Database, path: &Path) -> Result<(), redb::Error> {
+    let file_bytes = fs::metadata(path)?.len();
+    if file_bytes < COMPACTED_BYTES_MIN {
+        return Ok(());
+    }
+    let transaction = database.begin_write()?;
+    let stats = transaction.stats()?;
+    transaction.abort()?;
+    let used_bytes = stats.allocated_pages().saturating_mul(stats.page_size() as u64);
+    if used_bytes < file_bytes / 2 {
+        database.compact()?;
+    }
+    Ok(())
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
@@ -184,5 +206,52 @@ impl Database {
         RecordError::Damaged {
             path: self.path.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::TableDefinition;
+
+    use super::*;
+
+    const TABLE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("test");
+
+    #[test]
+    fn room_that_is_not_needed_is_given_back_at_the_next_opening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.redb");
+        let opened = || Database::open(&path).unwrap_or_else(|_| panic!("it is a database"));
+        let length = || fs::metadata(&path).unwrap().len();
+        let value = vec![7; 1 << 20];
+        let database = opened();
+        for number in 0..40 {
+            let insert = |transaction: &WriteTransaction| {
+                transaction.open_table(TABLE)?.insert(number, value.as_slice())?;
+                Ok(())
+            };
+            database.write(insert).unwrap();
+        }
+        drop(database);
+        let long = length();
+        assert!(long > 40 << 20);
+        let database = opened();
+        assert!(length() > 40 << 20, "all of it is needed");
+        let remove = |transaction: &WriteTransaction| {
+            let mut table = transaction.open_table(TABLE)?;
+            for number in 1..40 {
+                table.remove(number)?;
+            }
+            Ok(())
+        };
+        database.write(remove).unwrap();
+        drop(database);
+        let database = opened();
+        assert!(length() < 16 << 20, "{} after {long}", length());
+        let read = |transaction: &ReadTransaction| {
+            let found = transaction.open_table(TABLE)?.get(0)?;
+            Ok(found.map(|found| found.value().to_vec()))
+        };
+        assert_eq!(database.read(read).unwrap(), Some(value));
     }
 }

@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = with_tools![
     daemons_share_a_queue_and_take_over: ["nats-server"],
     what_the_server_does_not_take_is_refused: ["nats-server"],
     messages_of_others_are_left_alone: ["nats-server"],
+    messages_that_nobody_can_read_are_removed: ["nats-server"],
     the_server_may_ask_for_credentials: ["nats-server"],
 ];
 
@@ -152,6 +153,49 @@ fn messages_of_others_are_left_alone() {
     daemon.start_again();
     send(&daemon, &callbacks, "two", "/echo", "x");
     callbacks.wait_for("two", TIMEOUT);
+}
+
+fn messages_that_nobody_can_read_are_removed() {
+    let server = server();
+    let mut daemon = daemon(&server, &[]);
+    let callbacks = Callbacks::start();
+    let unreadable = |key: &str| {
+        let headers = b"NATS/1.0\r\nSpore-Call: \xff\xfe\r\n\r\n";
+        server.publish_with(&format!("spore.queue.call.{key}"), headers, b"x");
+    };
+    let removed = |daemon: &Daemon| daemon.log().matches("so it is removed").count();
+    // While the stream is followed, and while nobody does.
+    unreadable("first");
+    assert!(wait_until(TIMEOUT, || removed(&daemon) >= 1), "{}", daemon.log());
+    let accepted = |daemon: &Daemon, call_id| {
+        let answer = send(daemon, &callbacks, call_id, "/echo", "x");
+        answer.status == StatusCode::ACCEPTED
+    };
+    assert!(
+        wait_until(TIMEOUT, || accepted(&daemon, "one")),
+        "{}",
+        daemon.log()
+    );
+    callbacks.wait_for("one", TIMEOUT);
+    daemon.kill();
+    unreadable("second");
+    unreadable("third");
+    daemon.start_again();
+    assert!(
+        wait_until(TIMEOUT, || accepted(&daemon, "two")),
+        "{}",
+        daemon.log()
+    );
+    callbacks.wait_for("two", TIMEOUT);
+    assert!(wait_until(TIMEOUT, || listed(&daemon, "").is_empty()));
+    daemon.kill();
+    daemon.start_again();
+    assert!(
+        wait_until(TIMEOUT, || accepted(&daemon, "three")),
+        "{}",
+        daemon.log()
+    );
+    callbacks.wait_for("three", TIMEOUT);
 }
 
 fn the_server_may_ask_for_credentials() {

@@ -57,13 +57,23 @@ impl NatsServer {
 
     /// Publishes a message on a subject, as any client.
     pub fn publish(&self, subject: &str, body: &[u8]) {
+        self.send(&format!("PUB {subject} {}", body.len()), body);
+    }
+
+    /// Publishes one with these headers, of which the line with the version is one.
+    pub fn publish_with(&self, subject: &str, headers: &[u8], body: &[u8]) {
+        let content = [headers, body].concat();
+        self.send(
+            &format!("HPUB {subject} {} {}", headers.len(), content.len()),
+            &content,
+        );
+    }
+
+    fn send(&self, command: &str, content: &[u8]) {
         let mut stream = TcpStream::connect(self.address).expect("it listens");
-        let mut message = format!(
-            "CONNECT {{\"verbose\":false}}\r\nPUB {subject} {}\r\n",
-            body.len()
-        )
-        .into_bytes();
-        message.extend_from_slice(body);
+        let hello = "CONNECT {\"verbose\":false,\"headers\":true}\r\n";
+        let mut message = format!("{hello}{command}\r\n").into_bytes();
+        message.extend_from_slice(content);
         message.extend_from_slice(b"\r\nPING\r\n");
         stream.write_all(&message).expect("it reads");
         // Its answer says that it has taken what came before.

@@ -28,8 +28,9 @@ const FOREIGN_TOLD: usize = 10;
 /// Follows the stream until the task is ended. `read` becomes true with the first whole reading.
 pub(super) async fn follow(shared: Arc<Shared>, read: watch::Sender<bool>) {
     let mut told = None;
+    let mut progress = Progress::default();
     loop {
-        match follow_once(&shared, &read).await {
+        match follow_once(&shared, &read, &mut progress).await {
             Ok(()) => told = None,
             Err(error) => {
                 let line = crate::one_line(&error);
@@ -46,11 +47,32 @@ pub(super) async fn follow(shared: Arc<Shared>, read: watch::Sender<bool>) {
     }
 }
 
+/// How far the stream was read.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Number of the last message that was read; 0 before the first.
+    sequence: u64,
+    /// The reading was not ended by this daemon.
+    is_interrupted: bool,
+}
+
 /// Follows it until it is to be read again.
-async fn follow_once(shared: &Shared, read: &watch::Sender<bool>) -> Result<(), NatsError> {
+async fn follow_once(
+    shared: &Shared,
+    read: &watch::Sender<bool>,
+    progress: &mut Progress,
+) -> Result<(), NatsError> {
     let mut interruptions = shared.stream.connection().interruptions();
     interruptions.mark_unchanged();
     shared.stream.make().await?;
+    if progress.is_interrupted {
+        // It may be what was to come next that has ended the connection.
+        shared.stream.remove_unreadable(progress.sequence).await?;
+    }
+    *progress = Progress {
+        sequence: 0,
+        is_interrupted: true,
+    };
     // Before the reading, so that nothing is missed between.
     let (mut gone, mut beats) = shared.stream.told().await?;
     shared.stream.beat(&shared.me.daemon).await;
@@ -73,6 +95,7 @@ async fn follow_once(shared: &Shared, read: &watch::Sender<bool>) -> Result<(), 
         tokio::select! {
             next = reading.next() => {
                 let (received, sequence) = next?;
+                progress.sequence = sequence;
                 if let Err(error) = take(shared, &received, sequence) {
                     foreign += 1;
                     tell_foreign(foreign, &received, sequence, &error);
@@ -91,10 +114,12 @@ async fn follow_once(shared: &Shared, read: &watch::Sender<bool>) -> Result<(), 
             // What was deleted before it came is not told of.
             () = tokio::time::sleep(RECOUNT_PAUSE), if !is_whole => shared.stream.recount(&mut reading).await?,
             _ = interruptions.changed() => return Ok(()),
-            () = shared.resync.notified() => return Ok(()),
-            () = &mut read_again => return Ok(()),
+            () = shared.resync.notified() => break,
+            () = &mut read_again => break,
         }
     }
+    progress.is_interrupted = false;
+    Ok(())
 }
 
 /// The next message that was told.

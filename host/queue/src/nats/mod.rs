@@ -14,6 +14,7 @@ mod follower;
 mod index;
 mod record;
 mod stream;
+mod unreadable;
 
 use std::io;
 use std::path::{Path, PathBuf};

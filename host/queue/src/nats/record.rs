@@ -105,6 +105,11 @@ impl Subjects {
         format!("{}.state.{key}", self.prefix)
     }
 
+    /// All of the stream's, and what is told.
+    pub(super) fn all(&self) -> String {
+        format!("{}.>", self.prefix)
+    }
+
     /// Where daemons tell each other, without a copy in the stream, that an invocation is gone.
     pub(super) fn gone(&self) -> String {
         format!("{}.told.gone", self.prefix)

@@ -97,6 +97,14 @@ impl Stream {
         self.connection.is_there()
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
     pub(super) fn connection(&self) -> &Connection {
         &self.connection
     }
@@ -384,7 +392,7 @@ impl Calls<'_> {
     }
 }
 
-fn is_absent(code: ErrorCode) -> bool {
+pub(super) fn is_absent(code: ErrorCode) -> bool {
     code == ErrorCode::NO_MESSAGE_FOUND || code == ErrorCode::SEQUENCE_NOT_FOUND
 }
 
