@@ -20,6 +20,7 @@ use crate::launch::describe_loss;
 use crate::snapshots::Resident;
 use crate::stages;
 use crate::supply::Taken;
+use crate::turns::Turn;
 use crate::words::event;
 
 /// How long a monitor may take to report after it was asked to stop.
@@ -73,6 +74,8 @@ pub(crate) struct Actor {
     read: Option<(u32, u64)>,
     /// It has given an answer.
     has_answered: bool,
+    /// Until then.
+    turn: Option<Turn>,
 }
 
 impl Actor {
@@ -84,6 +87,7 @@ impl Actor {
         log_channel: Channel,
         log: Arc<dyn LogSink>,
         opened: Arc<AtomicU32>,
+        turn: Turn,
     ) -> Self {
         let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Platform];
         Self {
@@ -100,6 +104,7 @@ impl Actor {
             opened,
             read: None,
             has_answered: false,
+            turn: Some(turn),
         }
     }
 
@@ -129,6 +134,7 @@ impl Actor {
                         Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
                             self.has_answered = true;
+                            self.turn = None;
                             if let Some(resident) = &self.resident {
                                 resident.filing().answered(resident);
                             }

@@ -34,6 +34,7 @@ mod source;
 mod stages;
 mod supply;
 mod texts;
+mod turns;
 mod watched;
 mod words;
 
@@ -76,6 +77,7 @@ pub use once::{RunError, run_once};
 use snapshot_files::{Filing, SnapshotFiles};
 use snapshots::{Resident, Snapshots};
 use supply::{Monitor, Stock, Supply, Taken, Wanted};
+use turns::Turns;
 use watched::Watched;
 
 /// How often one virtual machine is reset: so that whatever builds up in it or around it goes with it now and then.
@@ -109,6 +111,7 @@ pub struct UnikernelSandbox {
     confinement: Confinement,
     supply: Arc<Supply>,
     calm: Arc<Calm>,
+    turns: Turns,
     snapshots: Snapshots,
     /// None where nothing of them is kept.
     snapshot_files: Option<Arc<SnapshotFiles>>,
@@ -204,6 +207,7 @@ impl UnikernelSandbox {
             confinement,
             supply: Arc::new(supply),
             calm: Arc::new(Calm::new()),
+            turns: Turns::of_this_machine(),
             snapshots: Snapshots::default(),
             snapshot_files,
         })
@@ -474,6 +478,7 @@ impl UnikernelSandbox {
         origin: &Origin,
         log: Arc<dyn LogSink>,
     ) -> Result<(UnikernelInstance, Readiness), StartError> {
+        let turn = self.turns.take().await;
         let begun = Instant::now();
         let wanted = Wanted {
             isolation: self.form(spec.isolation).unwrap_or(self.default),
@@ -545,6 +550,7 @@ impl UnikernelSandbox {
             log_channel,
             log,
             Arc::clone(&opened),
+            turn,
         );
         let tellers = Tellers {
             stages: stages_sender,
