@@ -557,6 +557,9 @@ pub(crate) struct DeployArguments {
     /// Most instances at a time
     #[arg(long, value_name = "N")]
     pub(crate) max: Option<u32>,
+    /// Instances that wait, ready, for requests that have not come yet, beyond those that are busy
+    #[arg(long, value_name = "N")]
+    pub(crate) ahead: Option<u32>,
     /// Fail if there is a function of that name
     #[arg(long)]
     pub(crate) no_replace: bool,

@@ -51,6 +51,8 @@ pub struct Scale {
     pub min: Option<u32>,
     /// Most instances at a time.
     pub max: Option<u32>,
+    /// Instances that wait for requests that have not come yet, beyond those that are busy.
+    pub ahead: Option<u32>,
 }
 
 /// The settings of one function, with what follows from its folder filled in.
@@ -270,7 +272,7 @@ mod tests {
             "name = \"a-b\"\nlang = \"c\"\nmemory = \"64Mi\"\ntimeout = \"3s\"\nport = 9000\n\
              allow_egress = [\"db:5432\"]\nsyscall_rewriting = false\nsnapshot = true\nisolation = \"process\"\nsandbox = \"crun\"\n\
              isolation_per_request = true\nsecrets = [\"key\"]\n\
-             [scale]\nmin = 1\nmax = 2\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
+             [scale]\nmin = 1\nmax = 2\nahead = 1\n[env]\nA = \"b=c\"\n[labels]\nl = \"1\"\n[annotations]\nn = \"2\"\n",
         );
         let settings = load(folder.path()).unwrap();
         assert_eq!(settings.name.as_str(), "a-b");
@@ -287,7 +289,8 @@ mod tests {
             settings.scale,
             Scale {
                 min: Some(1),
-                max: Some(2)
+                max: Some(2),
+                ahead: Some(1),
             }
         );
         assert_eq!(settings.secrets, ["key"]);

@@ -40,6 +40,7 @@ const PROPORTION: &str = "com.openfaas.scale.target-proportion";
 const ZERO: &str = "com.openfaas.scale.zero";
 const ZERO_DURATION: &str = "com.openfaas.scale.zero-duration";
 const DOWN_WINDOW: &str = "com.openfaas.scale.down.window";
+const AHEAD: &str = "dev.spore.ahead";
 const CONCURRENCY: &str = "dev.spore.concurrency";
 const MAX_WAITING: &str = "dev.spore.max-waiting";
 const MAX_INFLIGHT: &str = "dev.spore.max-inflight";
@@ -59,6 +60,8 @@ pub(crate) enum ScalingError {
     },
     #[error("{MIN} is {min}, more than {MAX}, which is {max}")]
     MinAboveMax { min: u32, max: u32 },
+    #[error("{AHEAD} is {ahead}, more than {MAX}, which is {max}")]
+    AheadAboveMax { ahead: u32, max: u32 },
     #[error(
         "{CONCURRENCY} is {concurrency}, but each invocation of the function has an instance of its own (isolation per \
          request, or a command): leave one of both out"
@@ -127,6 +130,20 @@ impl Scale {
         if one_invocation && concurrency > 1 {
             return Err(ScalingError::SharedAndAlone { concurrency });
         }
+        let ahead = number(
+            annotations,
+            AHEAD,
+            0,
+            u32::MAX,
+            "a number of instances, 0 or more",
+        )?;
+        let ahead = ahead.unwrap_or(0);
+        if ahead > max_instances {
+            return Err(ScalingError::AheadAboveMax {
+                ahead,
+                max: max_instances,
+            });
+        }
         let waiting = number(
             annotations,
             MAX_WAITING,
@@ -140,6 +157,7 @@ impl Scale {
                 max_instances,
                 max_waiting: waiting.map_or(config.max_waiting, |waiting| waiting as usize),
                 idle_timeout,
+                ahead,
                 one_invocation,
                 concurrency,
                 scaling: Scaling {

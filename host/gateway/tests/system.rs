@@ -237,7 +237,7 @@ async fn instance_gets_what_image_and_deployment_say() {
         .deploy(json!({ "image": image, "envVars": { "COLOUR": "red", "X": "y" }, "limits": limits }))
         .await;
     let (_, text) = fixture.get("/function/hello").await;
-    let environment = r#"[("COLOUR", "red"), ("PORT", "9000"), ("OPENFAAS_NAME", "hello"), ("OPENFAAS_NAMESPACE", "openfaas-fn"), ("X", "y")]"#;
+    let environment = r#"[("COLOUR", "red"), ("HOME", "/"), ("PORT", "9000"), ("OPENFAAS_NAME", "hello"), ("OPENFAAS_NAMESPACE", "openfaas-fn"), ("X", "y")]"#;
     let expected = format!(
         r#"["/function", "--fast"] {environment} 9000 67108864 {}"#,
         static_program().len()

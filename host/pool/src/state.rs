@@ -33,7 +33,8 @@
 //!    is only after an invocation that ended well; and as many wait idle as were busy at a time
 //!    within the idle timeout, as far as the maximum allows and starts do not fail. What is missing is started when no
 //!    request waits or is served, so as not to disturb it, but [`AHEAD_DELAY`] later at the latest, and at once if the
-//!    latest request had to wait for its start.
+//!    latest request had to wait for its start. So it is with [`PoolLimits::ahead`] instances of any pool that is neither
+//!    asleep nor scaled to none.
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
 //!    what the load asks for ([`crate::Scaling::target`]), rule 7, and what [`Input::PreBoot`] asks for once; while instances
 //!    keep failing, only after a pause. What the minimum or the load asks for is started [`STARTS_MAX`] at a time.
@@ -73,6 +74,8 @@ pub struct PoolLimits {
     pub max_waiting: usize,
     /// How long an instance stays idle before it is removed. Zero: an instance serves one invocation only.
     pub idle_timeout: Duration,
+    /// Instances that wait idle for requests that have not come yet, beyond those that are busy, as far as the maximum allows.
+    pub ahead: u32,
     /// Whether an instance is reset, or stopped, after each invocation, and the next ones are started ahead of demand.
     pub one_invocation: bool,
     /// Most requests that an instance serves at a time; zero counts as one.
@@ -737,7 +740,7 @@ impl PoolState {
 
     /// Decides how many instances are to be there for requests that have not come yet.
     fn look_ahead(&mut self, now: Duration) {
-        self.ahead = if self.limits.one_invocation && self.keeps_idle() && !self.closed {
+        let demanded = if self.limits.one_invocation && self.keeps_idle() && !self.closed {
             let level = self.busy_current - self.surplus;
             self.demand.set(now, level, self.limits.idle_timeout);
             self.demand.peak()
@@ -745,6 +748,9 @@ impl PoolState {
             self.demand = Demand::default();
             0
         };
+        let is_wanted = !self.closed && !self.is_asleep && self.scaled != Some(0);
+        let set = if is_wanted { self.limits.ahead as usize } else { 0 };
+        self.ahead = demanded.max(set);
     }
 
     /// The instance that is to be removed next, unless the minimum or demand keeps it.

@@ -48,6 +48,7 @@ const LIMITS: PoolLimits = PoolLimits {
     max_instances: 2,
     max_waiting: 1,
     idle_timeout: Duration::from_secs(60),
+    ahead: 0,
     one_invocation: false,
     concurrency: 1,
     scaling: Scaling {

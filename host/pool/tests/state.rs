@@ -382,6 +382,7 @@ fn simulated_day_answers_every_request() {
             random.u64(0..120),
         );
         let mut model = Model::new(PoolLimits {
+            ahead: seed as u32 % 3,
             one_invocation: seed % 2 == 1,
             concurrency: 1 + seed as u32 / 4 * 3,
             scaling: Scaling {

@@ -30,6 +30,7 @@ const ISOLATION_ANNOTATION: &str = "dev.spore.isolation";
 /// Annotation that names the kind of sandbox of the instances.
 const SANDBOX_ANNOTATION: &str = "dev.spore.sandbox";
 /// Annotation that is `true` if each instance is to serve one invocation only.
+const AHEAD_ANNOTATION: &str = "dev.spore.ahead";
 pub(super) const PER_REQUEST_ANNOTATION: &str = "dev.spore.isolation-per-request";
 /// Annotation that says how it gets its invocations.
 const PROTOCOL_ANNOTATION: &str = "dev.spore.protocol";
@@ -233,6 +234,7 @@ fn with_flags(mut settings: FunctionSettings, arguments: &DeployArguments) -> Fu
     settings.port = arguments.port.or(settings.port);
     settings.scale.min = arguments.min.or(settings.scale.min);
     settings.scale.max = arguments.max.or(settings.scale.max);
+    settings.scale.ahead = arguments.ahead.or(settings.scale.ahead);
     settings.environment.extend(arguments.env.iter().cloned());
     settings.labels.extend(arguments.label.iter().cloned());
     settings.annotations.extend(arguments.annotation.iter().cloned());
@@ -297,6 +299,9 @@ fn deployment(settings: &FunctionSettings, image: String) -> FunctionDeployment 
     if let Some(sandbox) = &settings.sandbox {
         annotations.insert(SANDBOX_ANNOTATION.to_owned(), sandbox.clone());
     }
+    if let Some(ahead) = settings.scale.ahead {
+        annotations.insert(AHEAD_ANNOTATION.to_owned(), ahead.to_string());
+    }
     if let Some(per_request) = settings.isolation_per_request {
         annotations.insert(PER_REQUEST_ANNOTATION.to_owned(), per_request.to_string());
     }
@@ -341,6 +346,7 @@ mod tests {
         settings.scale = Scale {
             min: Some(0),
             max: Some(7),
+            ahead: Some(2),
         };
         settings.allow_egress = vec!["db:5432".into(), "10.0.0.0/8".into()];
         settings.syscall_rewriting = Some(false);
@@ -361,7 +367,7 @@ mod tests {
                 "annotations": {
                     "dev.spore.timeout": "3s", "dev.spore.allow-egress": "db:5432,10.0.0.0/8",
                     "dev.spore.syscall-rewriting": "false", "dev.spore.isolation": "process",
-                    "dev.spore.sandbox": "runc",
+                    "dev.spore.sandbox": "runc", "dev.spore.ahead": "2",
                     "dev.spore.snapshot": "true", "dev.spore.isolation-per-request": "true",
                 },
                 "secrets": ["key"], "limits": {"memory": "64Mi", "cpu": "500m"}, "requests": {"cpu": "100m"},

@@ -32,13 +32,15 @@ pub(crate) enum Step {
 
 pub(crate) fn limits() -> impl Strategy<Value = PoolLimits> {
     let numbers = (0u32..3, 1u32..6, 0usize..5, prop_oneof![Just(0u64), 1u64..90]);
+    let ahead = prop_oneof![2 => Just(0u32), 1 => 1u32..4];
     let concurrency = prop_oneof![Just(1u32), 0u32..5];
-    (numbers, any::<bool>(), concurrency, scaling()).prop_map(
-        |((min, max, waiting, idle), one_invocation, concurrency, scaling)| PoolLimits {
+    (numbers, ahead, any::<bool>(), concurrency, scaling()).prop_map(
+        |((min, max, waiting, idle), ahead, one_invocation, concurrency, scaling)| PoolLimits {
             min_instances: min,
             max_instances: max,
             max_waiting: waiting,
             idle_timeout: Duration::from_secs(idle),
+            ahead,
             one_invocation,
             concurrency,
             scaling,
@@ -237,15 +239,21 @@ impl Model {
 
     /// How many instances are to wait for requests that have not come yet, if the maximum allows it.
     fn ahead(&self) -> usize {
+        let is_wanted = !self.closed && !self.is_asleep && self.scaled != Some(0);
+        let set = if is_wanted { self.limits.ahead as usize } else { 0 };
         if !self.looks_ahead() {
-            return 0;
+            return set;
         }
         let lately = self
             .levels
             .iter()
             .filter(|(until, _)| *until + self.limits.idle_timeout > self.now);
         let level = self.busy_current() - self.surplus.len();
-        lately.map(|(_, level)| *level).chain([level]).max().unwrap_or(0)
+        lately
+            .map(|(_, level)| *level)
+            .chain([level, set])
+            .max()
+            .unwrap_or(0)
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
@@ -655,6 +663,7 @@ pub(crate) fn fixed_limits(min: u32, max: u32, waiting: usize, idle_seconds: u64
         max_instances: max,
         max_waiting: waiting,
         idle_timeout: Duration::from_secs(idle_seconds),
+        ahead: 0,
         one_invocation: false,
         concurrency: 1,
         scaling: Scaling::default(),
