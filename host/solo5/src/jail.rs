@@ -78,3 +78,51 @@ pub(crate) fn enter(processor: RawFd) -> Result<(), JailError> {
     )?;
     Ok(seccompiler::apply_filter(&BpfProgram::try_from(filter)?)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::fs::File;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, ExitStatus};
+
+    /// What a process in jail is to try.
+    const TASK: &str = "SPORE_TEST_JAILED";
+
+    /// Not a test by itself: a process in jail, which has the tests' binary too.
+    #[test]
+    #[ignore = "the other test runs it, in a process of its own"]
+    fn jailed() {
+        let Ok(task) = std::env::var(TASK) else {
+            return;
+        };
+        enter(-1).unwrap();
+        match task.as_str() {
+            "memory" => assert_eq!(vec![1_u8; 1 << 20].len(), 1 << 20),
+            "file" => drop(File::open("/dev/null")),
+            "socket" => drop(std::os::unix::net::UnixStream::pair()),
+            "process" => drop(Command::new("/bin/true").status()),
+            "thread" => drop(std::thread::spawn(|| {}).join()),
+            _ => {}
+        }
+        // What libtest does when a test has ended is not on the list.
+        // SAFETY: it ends the process, in which nobody waits for anything.
+        unsafe { libc::_exit(0) }
+    }
+
+    fn tried(task: &str) -> ExitStatus {
+        let program = std::env::current_exe().unwrap();
+        let mut command = Command::new(program);
+        command.args(["--exact", "jail::tests::jailed", "--ignored"]);
+        command.env(TASK, task).output().unwrap().status
+    }
+
+    #[test]
+    fn what_is_not_on_the_list_ends_the_process() {
+        assert!(tried("memory").success());
+        for task in ["file", "socket", "process", "thread"] {
+            assert_eq!(tried(task).signal(), Some(libc::SIGSYS), "{task}");
+        }
+    }
+}
