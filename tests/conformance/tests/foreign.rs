@@ -209,23 +209,20 @@ struct Image<'a> {
 
 impl<'a> Image<'a> {
     fn of(kind: &str) -> Self {
-        let qemu = Self {
-            hvt: None,
-            ..Self::hvt("", PathBuf::new())
-        };
         match kind {
             "foreign-hvt" => Self::hvt("rumprun", program::build_solo5()),
-            _ => Self {
-                kernel: program::build_unikernel(),
-                ..qemu
-            },
+            _ => Self::new(program::build_unikernel(), None),
         }
     }
 
     fn hvt(framework: &'a str, kernel: PathBuf) -> Self {
+        Self::new(kernel, Some(framework))
+    }
+
+    fn new(kernel: PathBuf, hvt: Option<&'a str>) -> Self {
         Self {
             kernel,
-            hvt: Some(framework),
+            hvt,
             arguments: &["httpd", "second-argument"],
             port: "8080",
             labels: &[],
