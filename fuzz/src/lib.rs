@@ -1,9 +1,9 @@
 //! One fuzz target for each input that somebody else has made.
 //!
 //! ```text
-//!   image publisher ──> layers, images, elf, erofs  caller ──> http
+//!   image publisher ──> layers, images, elf, erofs, solo5     caller ──> http
 //!   registry ──> images
-//!   guest ──> rings, egress, http, lambda (its answers), microvm     daemon, monitor, store ──> messages, boot, command
+//!   guest ──> rings, egress, http, lambda (its answers), microvm, solo5     daemon, monitor, store ──> messages, boot, command
 //!   disk ──> snapshots, heads                     whoever deploys ──> triggers
 //!   whoever replays a load ──> traces
 //! ```
@@ -26,6 +26,7 @@ mod messages;
 mod microvm;
 mod rings;
 mod snapshots;
+mod solo5;
 mod traces;
 mod triggers;
 
@@ -144,6 +145,12 @@ pub const TARGETS: &[Target] = &[
         run: snapshots::run,
         seeds: snapshots::seeds,
         is_slow: false,
+    },
+    Target {
+        name: "solo5",
+        run: solo5::run,
+        seeds: solo5::seeds,
+        is_slow: true,
     },
     Target {
         name: "traces",

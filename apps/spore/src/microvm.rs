@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use spore_sandbox::Sandbox;
 use spore_sandbox_vmm::{
-    Accelerator, ForeignSandbox, Found, MicrovmOptions, MicrovmSandbox, foreign_accelerator, launcher,
+    Accelerator, ForeignMeans, ForeignSandbox, Found, MicrovmOptions, MicrovmSandbox, launcher,
 };
 
 /// What the data folder has of these sandboxes.
@@ -70,8 +70,8 @@ pub(crate) fn foreign(cgroup_parent: Option<&Path>, data: &Path) -> Result<Arc<d
 
 /// What those are run by here, or why there is nothing and what to do.
 pub(crate) fn foreign_description() -> Result<String, String> {
-    let accelerator = foreign_accelerator().map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
-    Ok(format!("QEMU, {accelerator}"))
+    let means = ForeignMeans::look().map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
+    Ok(means.to_string())
 }
 
 /// Kernels are where distributions put them, and where `scripts/microvm-kernel` does.

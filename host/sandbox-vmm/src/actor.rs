@@ -84,7 +84,8 @@ impl Actor {
             }
             End::Lost => {
                 details = sayings.details();
-                let summary = status.map_or_else(|error| error.to_string(), describe);
+                let summary =
+                    status.map_or_else(|error| error.to_string(), |status| describe("QEMU", status));
                 EndCause::SandboxFailed { summary }
             }
         };

@@ -12,6 +12,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use spore_solo5::{CRASHED, FAILED};
+
 use crate::qmp::{self, Message};
 
 /// Lines of the console that are kept.
@@ -60,7 +62,10 @@ impl Sayings {
     pub(crate) fn details(&self) -> Vec<String> {
         let mut said = self.said();
         said.end_line();
-        let events = said.event.iter().map(|event| format!("QEMU: {event}"));
+        // What the tender tells is said in other words already.
+        let is_qemu = |event: &&String| ![CRASHED, FAILED].iter().any(|name| event.starts_with(name));
+        let events = said.event.iter().filter(is_qemu);
+        let events = events.map(|event| format!("QEMU: {event}"));
         let failures = said.failure.iter().map(|failure| format!("QEMU: {failure}"));
         let console = said.console.iter().map(|line| format!("console: {line}"));
         events.chain(failures).chain(console).collect()
@@ -177,7 +182,10 @@ fn answer(waiting: &mut VecDeque<oneshot::Sender<Result<Value, String>>>, result
 
 /// Keeps events that tell of an end.
 fn note(sayings: &Sayings, name: &str, data: &Value) {
-    if matches!(name, "SHUTDOWN" | "RESET" | "GUEST_PANICKED" | "STOP") {
+    if matches!(
+        name,
+        "SHUTDOWN" | "RESET" | "GUEST_PANICKED" | "STOP" | CRASHED | FAILED
+    ) {
         let reason = data.get("reason").and_then(Value::as_str).unwrap_or_default();
         let mut said = sayings.said();
         // Who panics switches the machine off next.

@@ -1,4 +1,5 @@
-//! The process that becomes QEMU: it gives up what QEMU does not need, and then executes it.
+//! The process that becomes QEMU: it gives up what QEMU does not need, and then executes it. The tender of Solo5's unikernels begins in the
+//! same way; it is part of this binary, and nothing is executed.
 //!
 //! The daemon starts it from its own binary, from a thread that is in namespaces without a network, with the channel, the
 //! control socket and the console as standard input, output and error.
@@ -46,13 +47,15 @@ const FILE_BYTES_MAX: u64 = 0;
 /// Becomes the program that the arguments name: the daemon's process number, the doors of its cgroup,
 /// [`END_OF_LIST`], the files that it reads, [`END_OF_LIST`], the program, its arguments. Called before any thread exists.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let error = become_program(arguments.into_iter());
-    // The daemon reads it, as what a console says last.
-    eprintln!("the virtual machine cannot be started: {error}");
-    ExitCode::FAILURE
+    become_program(arguments.into_iter()).unwrap_or_else(|error| {
+        // The daemon reads it, as what a console says last.
+        eprintln!("the virtual machine cannot be started: {error}");
+        ExitCode::FAILURE
+    })
 }
 
-fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Error {
+/// Returns only if the program has not been executed, or was this one.
+fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Result<ExitCode> {
     let missing = || std::io::Error::other("the daemon has not said what is to be run");
     let daemon = arguments
         .next()
@@ -61,26 +64,24 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Err
     let doors: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
     let files: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
     let Some((daemon, program)) = daemon.zip(arguments.next()) else {
-        return missing();
+        return Err(missing());
     };
     for door in doors {
         // 0 stands for the process that writes.
         if let Err(error) = std::fs::write(&door, "0") {
-            return std::io::Error::new(error.kind(), format!("entering {}: {error}", door.display()));
+            let text = format!("entering {}: {error}", door.display());
+            return Err(std::io::Error::new(error.kind(), text));
         }
     }
-    if let Err(error) = give_up(daemon) {
-        return error.into();
+    give_up(daemon)?;
+    let status = restrict(&files).map_err(std::io::Error::other)?;
+    if let Some(reason) = refusal(status, geteuid().is_root()) {
+        return Err(std::io::Error::other(reason));
     }
-    match restrict(&files) {
-        Err(error) => return std::io::Error::other(error),
-        Ok(status) => {
-            if let Some(reason) = refusal(status, geteuid().is_root()) {
-                return std::io::Error::other(reason);
-            }
-        }
+    if program == spore_solo5::PROGRAM {
+        return Ok(spore_solo5::main(arguments));
     }
-    Command::new(program).args(arguments).env_clear().exec()
+    Err(Command::new(program).args(arguments).env_clear().exec())
 }
 
 /// Gives up all files but these, QEMU's own and its devices (landlock(7)), as far as the kernel can do that.
@@ -106,7 +107,7 @@ fn restrict(files: &[OsString]) -> Result<RulesetStatus, RulesetError> {
 /// Why QEMU is not to be started, if it is not: root may write to this machine's files even without any capability.
 fn refusal(status: RulesetStatus, is_root: bool) -> Option<&'static str> {
     (is_root && status == RulesetStatus::NotEnforced).then_some(
-        "the kernel has no Landlock (it came with Linux 5.13), without which QEMU is not run as root: boot with \
+        "the kernel has no Landlock (it came with Linux 5.13), without which no such machine is run as root: boot with \
          `lsm=landlock,...`, or run the daemon as a user of its own",
     )
 }

@@ -45,7 +45,7 @@ use spore_sandbox::{
     StartError, StartStages, UnsupportedError,
 };
 
-pub use foreign::{ForeignSandbox, foreign_accelerator};
+pub use foreign::{ForeignMeans, ForeignSandbox};
 use found::Files;
 pub use found::{Found, MicrovmError, MicrovmOptions};
 use instance::Booting;
@@ -168,7 +168,7 @@ impl MicrovmSandbox {
         read.extend([described, &files.kernel, &files.initramfs].map(Path::to_owned));
         let wanted = Wanted {
             program: self.found.qemu.clone(),
-            arguments: machine.arguments(),
+            arguments: machine.arguments().into_iter().map(Into::into).collect(),
             group: self.group(spec).map_err(host_error("making a cgroup"))?,
             files: read,
         };

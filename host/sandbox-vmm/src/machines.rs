@@ -1,8 +1,9 @@
-//! QEMU processes: one thread starts them all, and each is held by its handle.
+//! Processes of QEMU, and of the tender: one thread starts them all, and each is held by its handle.
 //!
 //! The kernel ends a process when the *thread* that has started it ends; so that thread lives as long as the sandbox does. It is
 //! in namespaces in which there is no network, and so is what it starts.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, PipeReader, pipe};
 use std::os::fd::OwnedFd;
@@ -56,8 +57,9 @@ pub(crate) struct Launch {
 /// What is to be started.
 #[derive(Debug)]
 pub(crate) struct Wanted {
+    /// QEMU's path, or what the launcher knows the tender by.
     pub(crate) program: PathBuf,
-    pub(crate) arguments: Vec<String>,
+    pub(crate) arguments: Vec<OsString>,
     /// Its cgroup, which goes with it; none where there can be none.
     pub(crate) group: Option<OwnGroup>,
     /// The files that it reads.
@@ -194,11 +196,11 @@ impl Drop for Process {
     }
 }
 
-/// What is said of a machine that has ended by itself.
-pub(crate) fn describe(status: ExitStatus) -> String {
+/// What is said of a machine that has ended by itself, by what runs it.
+pub(crate) fn describe(monitor: &str, status: ExitStatus) -> String {
     match status.signal() {
-        Some(signal) => format!("QEMU was ended by signal {signal}"),
-        None => format!("QEMU has ended ({status})"),
+        Some(signal) => format!("{monitor} was ended by signal {signal}"),
+        None => format!("{monitor} has ended ({status})"),
     }
 }
 

@@ -179,6 +179,8 @@ pub struct ForeignUnikernel {
     pub initrd: Option<String>,
     /// The file that is its disk.
     pub disk: Option<String>,
+    /// Where the file system of the disk is to be, if the image tells it.
+    pub disk_folder: Option<String>,
     /// A request, as method and path, that it answers with a success when it is ready; none if it is when its port is open.
     pub ready: Option<String>,
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   kernel   urunc `binary`; Unikraft `kernel.image`, else unikraft/bin/kernel
 //!   initrd   urunc `initrd`; Unikraft `initrd.image`, else unikraft/bin/initrd if it is there
-//!   disk     urunc `block`
+//!   disk     urunc `block`; `blkMntPoint` is where its file system is to be
 //! ```
 
 use std::collections::BTreeMap;
@@ -126,6 +126,7 @@ fn parts(described: &Unikernel, unpacker: &Unpacker) -> Result<ForeignUnikernel,
         kernel,
         initrd,
         disk,
+        disk_folder: setting("blkMntPoint"),
         ready: None,
     })
 }

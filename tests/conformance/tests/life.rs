@@ -8,7 +8,7 @@ use spore_test_harness::client::ask_at_once;
 use spore_test_harness::daemon::Daemon;
 use spore_test_harness::{program, wait_until};
 
-use crate::{Test, foreign};
+use crate::{Test, foreign, sandbox};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_function_lives_from_its_deployment_to_its_removal", life),
@@ -39,7 +39,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn short_timeout(kind: &str) -> [&'static str; 2] {
     [
         "--timeout",
-        if matches!(kind, "microvm" | "foreign") {
+        if matches!(sandbox(kind), "microvm" | "foreign") {
             "25s"
         } else {
             "2s"
@@ -54,9 +54,9 @@ pub(crate) fn deploy(daemon: &Daemon, kind: &str, name: &str, options: &[&str]) 
 
 /// Deploys one of the test programs; of others' unikernels, one that acts as it does.
 pub(crate) fn deploy_program(daemon: &Daemon, kind: &str, name: &str, program: &str, options: &[&str]) {
-    let options = [&["--sandbox", kind], options].concat();
-    match kind {
-        "foreign" => foreign::deploy(daemon, name, program, &options),
+    let options = [&["--sandbox", sandbox(kind)], options].concat();
+    match sandbox(kind) {
+        "foreign" => foreign::deploy(daemon, kind, name, program, &options),
         _ => daemon.deploy(name, &program::build(program), &options),
     }
 }
@@ -83,8 +83,11 @@ pub(crate) fn replicas(daemon: &Daemon, name: &str) -> u64 {
 fn life(kind: &'static str) {
     let daemon = Daemon::start();
     deploy(&daemon, kind, "web", &[]);
-    assert_eq!(daemon.get("/system/function/web").json()["sandbox"], kind);
-    assert!(daemon.spore_ok(&["list"]).contains(kind));
+    assert_eq!(
+        daemon.get("/system/function/web").json()["sandbox"],
+        sandbox(kind)
+    );
+    assert!(daemon.spore_ok(&["list"]).contains(sandbox(kind)));
     assert!(answer(&daemon, "web").contains("hello from"));
     assert_eq!(replicas(&daemon, "web"), 1);
     daemon.spore_ok(&["remove", "web"]);
@@ -226,7 +229,8 @@ fn refusals(kind: &'static str) {
     let daemon = Daemon::start();
     let path = program::build("httpd");
     let path = path.to_str().expect("UTF-8");
-    let source = match kind {
+    let kind_name = sandbox(kind);
+    let source = match kind_name {
         // Its image is there from then on.
         "foreign" => {
             deploy(&daemon, kind, "web", &[]);
@@ -240,15 +244,21 @@ fn refusals(kind: &'static str) {
         (&["--fprocess", "/httpd"], "commands"),
         (&["--allow-egress", "127.0.0.1:9"], "egress"),
     ] {
-        let options = [&["deploy", "asks"], &source[..], &["--sandbox", kind], option].concat();
+        let options = [
+            &["deploy", "asks"],
+            &source[..],
+            &["--sandbox", kind_name],
+            option,
+        ]
+        .concat();
         let output = daemon.spore(&options);
         if output.status.success() {
-            assert_eq!(daemon.get("/system/function/asks").json()["sandbox"], kind);
+            assert_eq!(daemon.get("/system/function/asks").json()["sandbox"], kind_name);
             continue;
         }
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            errors.contains(&format!("`{kind}`")) && errors.contains(word),
+            errors.contains(&format!("`{kind_name}`")) && errors.contains(word),
             "{errors}"
         );
         assert!(errors.contains("unikernel"), "it says what to do: {errors}");

@@ -20,7 +20,16 @@ mod traffic;
 mod users;
 
 /// The kinds, whether this machine has them or not.
-const KINDS: [&str; 6] = ["unikernel", "runc", "crun", "gvisor", "microvm", "foreign"];
+const KINDS: [&str; 7] = [
+    "unikernel",
+    "runc",
+    "crun",
+    "gvisor",
+    "microvm",
+    "foreign",
+    // The same kind, with unikernels for Solo5's hvt instead of QEMU.
+    "foreign-hvt",
+];
 
 /// One test: its name, and its code, which is told the kind and panics if something is wrong.
 type Test = (&'static str, fn(&'static str));
@@ -40,7 +49,12 @@ fn main() -> ExitCode {
     let trials = KINDS
         .iter()
         .flat_map(|kind| suites.iter().map(|test| trial(kind, *test, missing.get(*kind))))
-        .chain([trial("foreign", foreign::READINESS, missing.get("foreign"))]);
+        .chain(["foreign", "foreign-hvt"].map(|kind| trial(kind, foreign::READINESS, missing.get(kind))))
+        .chain(
+            foreign::HVT
+                .iter()
+                .map(|test| trial("foreign-hvt", *test, missing.get("foreign-hvt"))),
+        );
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     program::remove_built();
     conclusion.exit_code()
@@ -51,16 +65,18 @@ fn trial(kind: &'static str, (name, run): Test, missing: Option<&String>) -> Tri
         run(kind);
         Ok(())
     });
-    let unasked = foreign::NOT_FOR_UNIKERNELS
-        .iter()
-        .find(|(unasked, _)| *unasked == name && kind == "foreign");
     let reason = missing
         .cloned()
-        .or_else(|| unasked.map(|(_, reason)| (*reason).to_owned()));
+        .or_else(|| foreign::unasked(kind, name).map(str::to_owned));
     match reason {
         Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
         None => trial,
     }
+}
+
+/// The kind of sandbox by the name that deployments have for it.
+pub(crate) fn sandbox(kind: &str) -> &str {
+    kind.split_once('-').map_or(kind, |(sandbox, _)| sandbox)
 }
 
 /// Why each kind that is not here is not here, as the binary says.
@@ -70,7 +86,7 @@ fn missing() -> BTreeMap<String, String> {
     let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let reason = |kind: &str| {
         let states = info["sandboxes"].as_array();
-        let state = states.and_then(|states| states.iter().find(|state| state["name"] == kind));
+        let state = states.and_then(|states| states.iter().find(|state| state["name"] == sandbox(kind)));
         match state {
             Some(state) if state["available"] == true => None,
             Some(state) => Some(
@@ -86,6 +102,9 @@ fn missing() -> BTreeMap<String, String> {
         .iter()
         .filter_map(|kind| Some(((*kind).to_owned(), reason(kind)?)))
         .collect();
+    for (kind, reason) in foreign::missing() {
+        missing.insert(kind.to_owned(), reason.to_owned());
+    }
     if !unikernels_can_run() {
         let reason = "unikernels cannot be run here in the form that is asked for".to_owned();
         missing.insert("unikernel".to_owned(), reason);

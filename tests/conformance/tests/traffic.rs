@@ -49,7 +49,7 @@ fn logs(kind: &'static str) {
         let log = daemon.spore_ok(&["logs", "web", "--tail", "1000"]);
         let count = |source: &str| log.lines().filter(|line| line.contains(source)).count();
         // What unikernels write goes to one console.
-        count("stdout") >= 50 && (count("stderr") >= 50 || kind == "foreign")
+        count("stdout") >= 50 && (count("stderr") >= 50 || crate::sandbox(kind) == "foreign")
     };
     assert!(
         wait_until(PATIENCE, is_whole),

@@ -23,20 +23,34 @@ pub fn build_dynamic(name: &str) -> PathBuf {
 
 /// Builds `tests/programs/foreign`, a small unikernel that is none of Spore's, and returns the kernel.
 pub fn build_unikernel() -> PathBuf {
-    const NAME: &str = "spore-test-foreign";
+    build_kernel("foreign", "spore-test-foreign")
+}
+
+/// Builds `tests/programs/solo5`, the same for Solo5's hvt, and returns the kernel.
+pub fn build_solo5() -> PathBuf {
+    build_kernel("solo5", "spore-test-solo5")
+}
+
+/// Builds the kernel of this name from a folder of `tests/programs`, or returns what was built before.
+fn build_kernel(folder: &str, name: &str) -> PathBuf {
     let mut built = BUILT.lock().expect("no build panicked");
     let built = built.get_or_insert_default();
-    if let Some(program) = built.get(NAME) {
+    if let Some(program) = built.get(name) {
         return program.clone();
     }
     // Kept from run to run, as other builds of cargo are.
-    let folder = target_directory().join("test-unikernel");
+    let target = target_directory().join("test-unikernel");
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .args(["build", "--release", "--locked", "--manifest-path"])
-        .arg(repository().join("tests/programs/foreign/Cargo.toml"))
+        .arg(
+            repository()
+                .join("tests/programs")
+                .join(folder)
+                .join("Cargo.toml"),
+        )
         .arg("--target-dir")
-        .arg(&folder)
+        .arg(&target)
         // It is built alike whatever the host build is, and without registers that it does not save.
         .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-cpu=x86-64")
         .env_remove("RUSTFLAGS")
@@ -50,8 +64,8 @@ pub fn build_unikernel() -> PathBuf {
     let status = command.status();
     let status = status.unwrap_or_else(|error| panic!("cargo cannot be run: {error}"));
     assert!(status.success(), "{command:?} failed");
-    let program = folder.join("release").join(NAME);
-    built.insert(NAME.to_owned(), program.clone());
+    let program = target.join("release").join(name);
+    built.insert(name.to_owned(), program.clone());
     program
 }
 

@@ -1,7 +1,7 @@
 //! Owns a machine with a unikernel: takes what it writes, carries its frames, and ends it.
 //!
 //! ```text
-//!   running ──QEMU gone, cable broken, stop, handle dropped──> ending ──process gone, control and console at their ends──> ended
+//!   running ──process gone, cable broken, stop, handle dropped──> ending ──process gone, control and console at their ends──> ended
 //! ```
 //!
 //! A unikernel that switches its machine off has exited; one that resets it has crashed.
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spore_sandbox::{EndCause, EndReport, StopReason};
+use spore_solo5::{CRASHED, FAILED};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
@@ -23,8 +24,29 @@ use crate::control::Sayings;
 use crate::log::Log;
 use crate::machines::{Process, describe};
 
+/// Who tells how a guest has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Teller {
+    /// QEMU.
+    Qemu {
+        /// Whether the guest has a port by which it tells how it ended.
+        has_exit_port: bool,
+    },
+    /// The tender of Solo5's unikernels.
+    Tender,
+}
+
+impl Teller {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Qemu { .. } => "QEMU",
+            Self::Tender => "the tender",
+        }
+    }
+}
+
 const READ_BYTES: usize = 16 << 10;
-/// How long QEMU may take to end by itself once its sockets are closed, and its last words to arrive.
+/// How long a process may take to end by itself once its sockets are closed, and its last words to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What an actor has.
@@ -37,8 +59,7 @@ pub(crate) struct Actor {
     pub(crate) sayings: Sayings,
     /// Ends with what QEMU says.
     pub(crate) control: JoinHandle<()>,
-    /// Whether the guest has a port by which it tells how it ended.
-    pub(crate) has_exit_port: bool,
+    pub(crate) teller: Teller,
     /// Why it is to be stopped; ends when the handle is dropped.
     pub(crate) stops: mpsc::Receiver<StopReason>,
     pub(crate) ended: watch::Sender<Option<EndReport>>,
@@ -62,7 +83,7 @@ impl Actor {
             mut log,
             sayings,
             control,
-            has_exit_port,
+            teller,
             mut stops,
             ended,
         } = self;
@@ -106,9 +127,12 @@ impl Actor {
             End::Cause(cause) => cause,
             End::Gone => {
                 let code = status.as_ref().ok().and_then(std::process::ExitStatus::code);
-                let told = cause(sayings.shutdown().as_deref(), code.filter(|_| has_exit_port));
+                let told = cause(teller, sayings.shutdown().as_deref(), code);
                 told.unwrap_or_else(|| EndCause::SandboxFailed {
-                    summary: status.map_or_else(|error| error.to_string(), describe),
+                    summary: status.map_or_else(
+                        |error| error.to_string(),
+                        |status| describe(teller.name(), status),
+                    ),
                 })
             }
         };
@@ -137,22 +161,38 @@ fn hear(log: &mut Log, sayings: &Sayings, bytes: &[u8]) {
     log.push_output(bytes);
 }
 
-/// How a guest ended, by QEMU's last event, or by its status where the guest has a port for that; none if neither tells.
-fn cause(event: Option<&str>, code: Option<i32>) -> Option<EndCause> {
+/// How a guest ended, by the last event, or by the status of the process where the guest has a port for that; none if neither tells.
+fn cause(teller: Teller, event: Option<&str>, code: Option<i32>) -> Option<EndCause> {
     let crashed = |summary: &str| {
         Some(EndCause::Crashed {
             summary: summary.to_owned(),
         })
     };
+    if let Some((CRASHED, reason)) = event.and_then(|event| event.split_once(' ')) {
+        return crashed(reason);
+    }
+    if let Some((FAILED, reason)) = event.and_then(|event| event.split_once(' ')) {
+        return Some(EndCause::SandboxFailed {
+            summary: reason.to_owned(),
+        });
+    }
     match event {
-        Some("SHUTDOWN guest-shutdown") => Some(EndCause::Exited { code: 0 }),
+        Some("SHUTDOWN guest-shutdown") => {
+            // The tender's status is its guest's.
+            let code = code.filter(|_| teller == Teller::Tender);
+            Some(EndCause::Exited {
+                code: code.unwrap_or(0) as u8,
+            })
+        }
         Some("SHUTDOWN guest-reset") => crashed("the unikernel has reset its machine, as after a fault"),
         Some("SHUTDOWN guest-panic" | "GUEST_PANICKED ") => crashed("the unikernel has panicked"),
         Some(_) => None,
         // The value that is written is doubled, and 1 is added.
-        None => code.filter(|code| code & 1 == 1).map(|code| EndCause::Exited {
-            code: (code >> 1) as u8,
-        }),
+        None => code
+            .filter(|code| teller == (Teller::Qemu { has_exit_port: true }) && code & 1 == 1)
+            .map(|code| EndCause::Exited {
+                code: (code >> 1) as u8,
+            }),
     }
 }
 
@@ -179,7 +219,8 @@ mod tests {
 
     #[test]
     fn ends_are_told_apart() {
-        let text = |event, code| cause(event, code).map(|cause| cause.to_string());
+        let port = Teller::Qemu { has_exit_port: true };
+        let text = |event, code| cause(port, event, code).map(|cause| cause.to_string());
         assert_eq!(
             text(Some("SHUTDOWN guest-shutdown"), None).unwrap(),
             "the function exited with status 0"
@@ -199,5 +240,17 @@ mod tests {
         assert_eq!(text(None, Some(0)), None);
         assert_eq!(text(None, None), None);
         assert_eq!(text(Some("SHUTDOWN host-signal"), Some(1)), None);
+        let portless = Teller::Qemu { has_exit_port: false };
+        assert_eq!(cause(portless, None, Some(7)), None);
+        let tender = |event, code| cause(Teller::Tender, event, code).map(|cause| cause.to_string());
+        assert_eq!(
+            tender(Some("SHUTDOWN guest-shutdown"), Some(7)).unwrap(),
+            "the function exited with status 7"
+        );
+        let crashed = tender(Some("UNIKERNEL_CRASHED it is gone"), Some(1)).unwrap();
+        assert_eq!(crashed, "the function crashed: it is gone");
+        let failed = tender(Some("TENDER_FAILED no KVM"), Some(1)).unwrap();
+        assert_eq!(failed, "the sandbox failed: no KVM");
+        assert_eq!(tender(None, Some(7)), None);
     }
 }

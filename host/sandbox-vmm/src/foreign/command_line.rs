@@ -8,10 +8,13 @@
 //!   Hermit     -ip ADDRESS -mask MASK -gateway GATEWAY env=NAME=VALUE -- ARGUMENTS
 //!   MirageOS   --ipv4=ADDRESS/PREFIX --ipv4-gateway=GATEWAY ARGUMENTS
 //!   Mewz       ip=ADDRESS/PREFIX gateway=GATEWAY
+//!   Rumprun    {"cmdline":"ARGUMENTS","env":"NAME=VALUE",...,"net":{...},"blk":{...}}
 //! ```
 
 use std::fmt;
 use std::net::Ipv4Addr;
+
+use super::means::Monitor;
 
 /// Longest command line, in bytes: what most frameworks have room for.
 const BYTES_MAX: usize = 4096;
@@ -27,16 +30,18 @@ pub(crate) enum Framework {
     Hermit,
     Mirage,
     Mewz,
+    Rumprun,
 }
 
 impl Framework {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Unikraft,
         Self::Nanos,
         Self::Osv,
         Self::Hermit,
         Self::Mirage,
         Self::Mewz,
+        Self::Rumprun,
     ];
 
     /// The name that images have for it.
@@ -48,6 +53,7 @@ impl Framework {
             Self::Hermit => "hermit",
             Self::Mirage => "mirage",
             Self::Mewz => "mewz",
+            Self::Rumprun => "rumprun",
         }
     }
 
@@ -62,7 +68,15 @@ impl Framework {
     pub(crate) const fn exit_port(self) -> Option<u16> {
         match self {
             Self::Nanos | Self::Mewz => Some(0x501),
-            Self::Unikraft | Self::Osv | Self::Hermit | Self::Mirage => None,
+            Self::Unikraft | Self::Osv | Self::Hermit | Self::Mirage | Self::Rumprun => None,
+        }
+    }
+
+    /// Whether there are unikernels of it for a monitor.
+    pub(crate) const fn is_for(self, monitor: Monitor) -> bool {
+        match monitor {
+            Monitor::Qemu => !matches!(self, Self::Rumprun),
+            Monitor::Tender => matches!(self, Self::Mirage | Self::Rumprun),
         }
     }
 
@@ -82,6 +96,7 @@ impl fmt::Display for Framework {
             Self::Hermit => "Hermit",
             Self::Mirage => "MirageOS",
             Self::Mewz => "Mewz",
+            Self::Rumprun => "Rumprun",
         })
     }
 }
@@ -110,6 +125,8 @@ pub(crate) struct Words<'a> {
     pub(crate) arguments: &'a [String],
     pub(crate) environment: &'a [(String, String)],
     pub(crate) has_initrd: bool,
+    /// Where the file system of its disk is to be, if it has a disk.
+    pub(crate) disk_folder: Option<&'a str>,
 }
 
 /// Why there is no such command line.
@@ -169,6 +186,7 @@ pub(crate) fn command_line(framework: Framework, words: &Words<'_>) -> Result<St
             network.into_iter().chain(arguments()?).collect()
         }
         Framework::Mewz => vec![format!("ip={guest}/{prefix}"), format!("gateway={gateway}")],
+        Framework::Rumprun => vec![rumprun(words, variables()?, &arguments()?)?],
     };
     let line = parts.join(" ");
     match line.len() > BYTES_MAX {
@@ -210,6 +228,34 @@ fn unikraft(
         );
     }
     Ok(with_arguments(parts, arguments))
+}
+
+/// Rumprun reads what looks like JSON, with one name for all variables, and without escapes.
+fn rumprun(words: &Words<'_>, variables: Vec<String>, arguments: &[String]) -> Result<String, NoCommandLine> {
+    let Addresses {
+        guest,
+        gateway,
+        prefix,
+    } = words.addresses;
+    let mut parts = vec![format!("\"cmdline\":\"{}\"", arguments.join(" "))];
+    parts.extend(variables.iter().map(|pair| format!("\"env\":\"{pair}\"")));
+    parts.push(format!(
+        "\"net\":{{\"if\":\"ukvmif0\",\"cloner\":\"True\",\"type\":\"inet\",\"method\":\"static\",\"addr\":\"{guest}\",\
+         \"mask\":\"{prefix}\",\"gw\":\"{gateway}\"}}"
+    ));
+    if let Some(folder) = words.disk_folder {
+        if !is_plain(folder, false) {
+            return Err(NoCommandLine::NoForm {
+                what: format!("the folder `{}` of its disk", shown(folder)),
+                framework: Framework::Rumprun,
+                takes_blanks: false,
+            });
+        }
+        parts.push(format!(
+            "\"blk\":{{\"source\":\"etfs\",\"path\":\"/dev/ld0a\",\"fstype\":\"blk\",\"mountpoint\":\"{folder}\"}}"
+        ));
+    }
+    Ok(format!("{{{}}}", parts.join(",")))
 }
 
 /// What comes behind `--` is the program's.
@@ -255,7 +301,7 @@ fn written(framework: Framework, arguments: &[String]) -> Result<Vec<String>, No
 }
 
 fn variable(framework: Framework, name: &str, value: &str) -> Result<String, NoCommandLine> {
-    let takes_blanks = framework == Framework::Unikraft;
+    let takes_blanks = matches!(framework, Framework::Unikraft | Framework::Rumprun);
     let pair = format!("{name}={value}");
     // Unikraft's lists end with the first bracket, in quotes too; what comes behind it would be lost.
     let ends_list = framework == Framework::Unikraft && pair.contains(']');
@@ -306,6 +352,7 @@ mod tests {
             arguments: &arguments,
             environment: &environment,
             has_initrd: true,
+            disk_folder: Some("/data"),
         };
         command_line(framework, &words).map_err(|error| error.to_string())
     }
@@ -331,6 +378,12 @@ mod tests {
             "--ipv4=10.0.0.2/24 --ipv4-gateway=10.0.0.1 /app -p 80"
         );
         assert_eq!(told(Framework::Mewz), "ip=10.0.0.2/24 gateway=10.0.0.1");
+        assert_eq!(
+            told(Framework::Rumprun),
+            "{\"cmdline\":\"/app -p 80\",\"env\":\"A=b\",\"net\":{\"if\":\"ukvmif0\",\"cloner\":\"True\",\"type\":\"inet\",\
+             \"method\":\"static\",\"addr\":\"10.0.0.2\",\"mask\":\"24\",\"gw\":\"10.0.0.1\"},\"blk\":{\"source\":\"etfs\",\
+             \"path\":\"/dev/ld0a\",\"fstype\":\"blk\",\"mountpoint\":\"/data\"}}"
+        );
     }
 
     #[test]
@@ -363,6 +416,7 @@ mod tests {
             (Framework::Unikraft, "a", "\" ] -- /other"),
             (Framework::Unikraft, "a", "[1]"),
             (Framework::Osv, "a", "b --ip=eth0,10.0.0.9,255.0.0.0"),
+            (Framework::Rumprun, "a", "b\",\"net\":{}"),
         ] {
             let error = line(framework, None, &[argument], &[("KEY", value)]).unwrap_err();
             assert!(error.contains("`KEY`") && !error.contains(value), "{error}");
@@ -373,6 +427,8 @@ mod tests {
             (Framework::Mirage, "a\tb"),
             (Framework::Hermit, "it's"),
             (Framework::Mirage, ""),
+            (Framework::Rumprun, "a b"),
+            (Framework::Rumprun, "\"}"),
         ] {
             assert!(
                 line(framework, None, &[argument], &[]).is_err(),
@@ -407,6 +463,6 @@ mod tests {
                 Some(framework)
             );
         }
-        assert_eq!(Framework::from_name("rumprun"), None);
+        assert_eq!(Framework::from_name("includeos"), None);
     }
 }

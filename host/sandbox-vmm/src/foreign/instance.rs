@@ -10,7 +10,7 @@ use spore_sandbox::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::actor::{self, Actor};
+use super::actor::{self, Actor, Teller};
 use super::network::{Network, Stream};
 use super::ready::{self, Probe};
 use crate::control::{Control, Sayings};
@@ -41,7 +41,7 @@ impl ForeignInstance {
         network: Network,
         spec: &InstanceSpec,
         log: Arc<dyn LogSink>,
-        has_exit_port: bool,
+        teller: Teller,
         stages: StartStages,
     ) -> std::io::Result<Self> {
         let (stop, stops) = mpsc::channel(1);
@@ -57,7 +57,7 @@ impl ForeignInstance {
             log: actor::log(log, &spec.instance),
             sayings,
             control: task,
-            has_exit_port,
+            teller,
             stops,
             ended: told,
         };

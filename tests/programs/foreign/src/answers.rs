@@ -62,7 +62,7 @@ impl<'a> State<'a> {
                 }
                 exchange.text("slept\n")
             }
-            "/exit" => machine::power_off(),
+            "/exit" => machine::exit(exchange.number("code").unwrap_or(0) as u8),
             // The first 4 GiB are mapped, so that an address is taken that cannot be.
             "/null" => {
                 // SAFETY: it is not: no such address can be, and the machine resets, as is asked for.
@@ -127,5 +127,5 @@ fn die(mut exchange: Exchange<'_>) -> Result<(), Gone> {
     exchange.head(Some(count * 2))?;
     exchange.write(&alloc::vec![b'x'; count])?;
     exchange.flush();
-    machine::power_off()
+    machine::exit(0)
 }

@@ -32,27 +32,33 @@ pub struct Exchange<'a> {
 /// Serves for ever.
 pub fn serve(network: &mut Network, settings: &Settings) -> ! {
     let mut state = answers::State::new(settings);
+    let mut heads: Vec<_> = network.connections.iter().map(|_| Vec::new()).collect();
     loop {
         network.turn(true);
         for index in 0..network.connections.len() {
             let connection = network.connections[index];
             let socket = network.socket(connection);
+            let head = &mut heads[index];
             if !socket.can_recv() {
                 if socket.state() == tcp::State::CloseWait {
                     socket.close();
                 }
+                if !socket.is_open() {
+                    head.clear();
+                }
                 continue;
             }
-            let head = socket.recv(|bytes| match head(bytes) {
-                Some(length) => (length, Some(bytes[..length].to_vec())),
-                None => (0, None),
-            });
-            let Ok(Some(head)) = head else {
-                if socket.recv_queue() >= HEAD_BYTES_MAX {
+            let mut is_whole = false;
+            while !is_whole && socket.can_recv() && head.len() < HEAD_BYTES_MAX {
+                is_whole = take(socket, head);
+            }
+            if !is_whole {
+                if head.len() >= HEAD_BYTES_MAX {
                     socket.abort();
                 }
                 continue;
-            };
+            }
+            let head = core::mem::take(head);
             let answered = match parse(&head) {
                 Some((path, query, body_bytes)) => {
                     let network = &mut *network;
@@ -71,6 +77,22 @@ pub fn serve(network: &mut Network, settings: &Settings) -> ! {
             }
         }
     }
+}
+
+/// Takes what is there of a head, in one piece: at the end of the socket's room, the rest is at its beginning. Whether it is whole.
+fn take(socket: &mut tcp::Socket<'_>, taken: &mut Vec<u8>) -> bool {
+    let before = taken.len();
+    let is_whole = socket.recv(|bytes| {
+        taken.extend_from_slice(bytes);
+        match head(taken) {
+            Some(length) => {
+                taken.truncate(length);
+                (length - before, true)
+            }
+            None => (bytes.len(), false),
+        }
+    });
+    is_whole.unwrap_or(false)
 }
 
 /// Length of the head, if all of it is there.

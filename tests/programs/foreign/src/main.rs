@@ -13,6 +13,7 @@ mod answers;
 // What the compiler calls is the same everywhere.
 #[path = "../../../../guest/image/src/bytes.rs"]
 mod bytes;
+mod card;
 mod command_line;
 mod console;
 mod http;
@@ -43,7 +44,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
         told.free.len()
     );
     match settings.variable("START") {
-        Some("exit") => machine::power_off(),
+        Some("exit") => machine::exit(0),
         Some("sleep") => loop {
             machine::wait();
         },
