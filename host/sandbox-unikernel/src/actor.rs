@@ -20,7 +20,6 @@ use crate::launch::describe_loss;
 use crate::snapshots::Resident;
 use crate::stages;
 use crate::supply::Taken;
-use crate::turns::Turn;
 use crate::words::event;
 
 /// How long a monitor may take to report after it was asked to stop.
@@ -74,8 +73,6 @@ pub(crate) struct Actor {
     read: Option<(u32, u64)>,
     /// It has given an answer.
     has_answered: bool,
-    /// Until then.
-    turn: Option<Turn>,
 }
 
 impl Actor {
@@ -87,7 +84,6 @@ impl Actor {
         log_channel: Channel,
         log: Arc<dyn LogSink>,
         opened: Arc<AtomicU32>,
-        turn: Turn,
     ) -> Self {
         let sources = [LogSource::Stdout, LogSource::Stderr, LogSource::Platform];
         Self {
@@ -104,7 +100,6 @@ impl Actor {
             opened,
             read: None,
             has_answered: false,
-            turn: Some(turn),
         }
     }
 
@@ -134,7 +129,7 @@ impl Actor {
                         Some(Event::Connect(_)) if resetting.is_some() => {}
                         Some(Event::Answered(milestones)) => {
                             self.has_answered = true;
-                            self.turn = None;
+                            self.monitor.turn = None;
                             if let Some(resident) = &self.resident {
                                 resident.filing().answered(resident);
                             }

@@ -512,6 +512,7 @@ impl UnikernelSandbox {
             process: Watched::new(launch.process),
             group,
             supply: Arc::clone(&self.supply),
+            turn: Some(turn),
         };
         if made_for != wanted {
             wanted.limit(taken.group.as_ref())?;
@@ -550,7 +551,6 @@ impl UnikernelSandbox {
             log_channel,
             log,
             Arc::clone(&opened),
-            turn,
         );
         let tellers = Tellers {
             stages: stages_sender,

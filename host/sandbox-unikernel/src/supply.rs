@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 use crate::demand::{Demand, READY_MAX, READY_MIN};
 use crate::launch::{self, Launch};
 use crate::source::{Needs, Source};
+use crate::turns::Turn;
 use crate::watched::Watched;
 use spore_cgroups::{Group, Groups};
 
@@ -106,6 +107,8 @@ pub(crate) struct Taken {
     pub(crate) group: Option<Group>,
     /// The process ends with the supply at the latest.
     pub(crate) supply: Arc<Supply>,
+    /// Until the first answer.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl Drop for Taken {

@@ -140,7 +140,7 @@ mod tests {
     fn memory(entries: &[(u64, u64)]) -> Region {
         let ram = Region::anonymous(64 << 12, 4096).unwrap();
         for level in 0..3 {
-            ram.write(level * PAGE_BYTES, (level + 1) * PAGE_BYTES | TABLE)
+            ram.write(level * PAGE_BYTES, ((level + 1) * PAGE_BYTES) | TABLE)
                 .unwrap();
         }
         for &(index, entry) in entries {

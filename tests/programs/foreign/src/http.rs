@@ -35,10 +35,9 @@ pub fn serve(network: &mut Network, settings: &Settings) -> ! {
     let mut heads: Vec<_> = network.connections.iter().map(|_| Vec::new()).collect();
     loop {
         network.turn(true);
-        for index in 0..network.connections.len() {
+        for (index, head) in heads.iter_mut().enumerate() {
             let connection = network.connections[index];
             let socket = network.socket(connection);
-            let head = &mut heads[index];
             if !socket.can_recv() {
                 if socket.state() == tcp::State::CloseWait {
                     socket.close();
