@@ -35,6 +35,7 @@ mod touched;
 
 pub(crate) use contents::Memory;
 use reset::Pristine;
+use stock::Places;
 use touched::Unaccessed;
 
 /// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`, which kvm-ioctls has for other architectures only.
@@ -129,6 +130,8 @@ pub(crate) struct Machine {
     pristine: Option<Pristine>,
     /// Stretches of its memory that the host has found pages for, which nobody has touched.
     stock: Vec<(u64, u64)>,
+    /// Places that the guest knows for files that it is to be shown.
+    places: Places,
     /// Of a copy that tells what it has needed.
     unaccessed: Option<Unaccessed>,
     kick: ImmediateExit,
@@ -207,6 +210,7 @@ impl Machine {
             snapshot_text: None,
             pristine: None,
             stock: Vec::new(),
+            places: Places::default(),
             unaccessed: None,
             kick,
             extended_state,
@@ -235,6 +239,17 @@ impl Machine {
         // SAFETY: the regions are mappings of this length that live as long as the machine (field order), and the slots
         // do not overlap (asserted in spore_abi::layout).
         unsafe { self.virtual_machine.set_user_memory_region(region) }.map_err(kvm_error("map memory"))
+    }
+
+    /// Takes a region of ours from the guest again.
+    fn unmap(&self, slot: u32, guest_phys_addr: u64) -> Result<(), MachineError> {
+        let nothing = kvm_userspace_memory_region {
+            slot,
+            guest_phys_addr,
+            ..Default::default()
+        };
+        // SAFETY: a slot without a length is none any more (KVM API, KVM_SET_USER_MEMORY_REGION).
+        unsafe { self.virtual_machine.set_user_memory_region(nothing) }.map_err(kvm_error("take memory back"))
     }
 
     /// Number of the processor's descriptor.

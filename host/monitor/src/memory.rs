@@ -139,20 +139,30 @@ impl Region {
         if let [part] = parts.as_slice() {
             return Self::file(part.file, part.bytes as usize);
         }
-        let length = parts.iter().map(|part| part.bytes).sum::<u64>() as usize;
+        let mut region = Self::reserved(parts.iter().map(|part| part.bytes).sum::<u64>() as usize)?;
+        region.take_module(root)?;
+        Ok(region)
+    }
+
+    /// A place for a root module of that length, in which nothing is to be written.
+    pub(crate) fn reserved(length: usize) -> io::Result<Self> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
         let base = unsafe { mmap_anonymous(ptr::null_mut(), length, ProtFlags::READ, flags) }?;
-        let region = Self {
+        Ok(Self {
             start: base.cast(),
             length,
             mapping: (base, length),
-            is_file: true,
-        };
+            is_file: false,
+        })
+    }
+
+    /// Puts a root module of its length into a place that was reserved.
+    pub(crate) fn take_module(&mut self, root: &RootFiles) -> io::Result<()> {
         let mut at = 0;
-        for part in parts {
+        for part in root.parts() {
             let bytes = part.bytes as usize;
-            let place = region.place(at, bytes).map_err(io::Error::other)?;
+            let place = self.place(at, bytes).map_err(io::Error::other)?;
             let flags = MapFlags::PRIVATE | MapFlags::FIXED;
             // SAFETY: the range lies within our own mapping, to which no reference exists yet. Files that are cut short
             // meanwhile are as in `file`.
@@ -168,19 +178,31 @@ impl Region {
             }?;
             at += part.bytes;
         }
-        Ok(region)
+        if at != self.length() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // Of a file from its start to its end.
+        self.is_file = true;
+        Ok(())
     }
 
     /// A root module as a private copy, which is read and copied as it is touched.
     pub(crate) fn copied_module(root: &RootFiles) -> io::Result<Self> {
-        let whole = |bytes: u64| bytes.next_multiple_of(PAGE_BYTES) as usize;
-        let region = Self::anonymous(whole(root.bytes()), PAGE_BYTES as usize)?;
+        let bytes = root.bytes().next_multiple_of(PAGE_BYTES) as usize;
+        let region = Self::anonymous(bytes, PAGE_BYTES as usize)?;
+        region.take_copy(root)?;
+        Ok(region)
+    }
+
+    /// Puts a private copy of a root module into anonymous memory.
+    pub(crate) fn take_copy(&self, root: &RootFiles) -> io::Result<()> {
         let mut at = 0;
         for part in root.parts() {
-            region.overlay(part.file, part.offset, at, whole(part.bytes))?;
+            let bytes = part.bytes.next_multiple_of(PAGE_BYTES) as usize;
+            self.overlay(part.file, part.offset, at, bytes)?;
             at += part.bytes;
         }
-        Ok(region)
+        Ok(())
     }
 
     /// The bytes of a region that is a file; nothing of another one.

@@ -111,10 +111,28 @@ pub struct Preparation {
     pub user: Option<u32>,
     /// What the daemon knows of the processor that virtual machines have; without it the monitor asks KVM.
     pub processor: Option<Processor>,
-    /// Stretches of a virtual machine's memory (start and length, in bytes; whole pages, in order) to which its guest will
-    /// likely write, as [`Snapshot::written`] has it: the host finds pages for them now. Of more than [`STOCK_BYTES_MAX`] in
-    /// all, the first.
-    pub stock: Vec<(u64, u64)>,
+    /// What a virtual machine gets ahead.
+    pub stock: Stock,
+}
+
+/// What a virtual machine has before it is known whose it will be, of what a copy of a snapshot needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// Stretches of its memory (start and length, in bytes; whole pages, in order) that its guest will likely need, as
+    /// [`Snapshot::written`] has it: the host finds pages for them now. Of more than [`STOCK_BYTES_MAX`] in all, the first.
+    pub pages: Vec<(u64, u64)>,
+    /// Length of the root's files, in bytes, for which there is a place then; 0 for none.
+    pub program_bytes: u64,
+    /// The same of the file of [`Snapshot::text_bytes`].
+    pub text_bytes: u64,
+}
+
+impl Stock {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pages.is_empty() && self.program_bytes == 0 && self.text_bytes == 0
+    }
 }
 
 /// Memory that a virtual machine has ahead at most, before it is known whose it will be, in bytes.

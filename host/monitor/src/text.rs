@@ -77,24 +77,34 @@ pub fn lay_out_text(memory: &File, program: &RootFiles, offers: &[(u64, u64)]) -
     let bytes = entries.len() as u64 * LARGE_PAGE_BYTES;
     let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
-    map(file.as_fd(), bytes)?.collapse(0, bytes as usize);
+    let region = place(bytes)?;
+    region.overlay(file.as_fd(), 0, 0, bytes as usize)?;
+    region.collapse(0, bytes as usize);
     for (entry_gpa, entry) in entries {
         memory.write_all_at(&entry.to_ne_bytes(), entry_gpa)?;
     }
     Ok(Some(Text { file, bytes }))
 }
 
-/// Maps a file of text, of this length, so that a large page can be one of this process too.
-pub(crate) fn map(file: BorrowedFd<'_>, bytes: u64) -> io::Result<Region> {
-    let large_pages = bytes / LARGE_PAGE_BYTES;
-    let is_whole = bytes.is_multiple_of(LARGE_PAGE_BYTES) && large_pages <= TEXT_PAGES_MAX as u64;
+/// Whether this can be a file of text of this length.
+pub(crate) fn check(file: BorrowedFd<'_>, bytes: u64) -> io::Result<()> {
     let file_bytes = rustix::fs::fstat(file)?.st_size;
-    if !is_whole || u64::try_from(file_bytes) != Ok(bytes) {
+    if !is_length(bytes) || u64::try_from(file_bytes) != Ok(bytes) {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let region = Region::anonymous(bytes as usize, LARGE_PAGE_BYTES as usize)?;
-    region.overlay(file, 0, 0, bytes as usize)?;
-    Ok(region)
+    Ok(())
+}
+
+/// A place for a file of so many bytes, if there can be such a file, in which a large page can be one of this process too.
+pub(crate) fn place(bytes: u64) -> io::Result<Region> {
+    if !is_length(bytes) {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Region::anonymous(bytes as usize, LARGE_PAGE_BYTES as usize)
+}
+
+fn is_length(bytes: u64) -> bool {
+    bytes.is_multiple_of(LARGE_PAGE_BYTES) && bytes / LARGE_PAGE_BYTES <= TEXT_PAGES_MAX as u64
 }
 
 fn empty_file() -> io::Result<File> {
@@ -217,7 +227,11 @@ mod tests {
             TEXT_GPA | PRESENT | USER | TOUCHED | LARGE,
             "it can be executed"
         );
-        let region = map(text.file.as_fd(), text.bytes).unwrap();
+        check(text.file.as_fd(), text.bytes).unwrap();
+        let region = place(text.bytes).unwrap();
+        region
+            .overlay(text.file.as_fd(), 0, 0, text.bytes as usize)
+            .unwrap();
         for index in [0, 7, 9, 511] {
             assert_eq!(
                 region.read::<u8>(index * PAGE_BYTES).unwrap(),
@@ -270,7 +284,9 @@ mod tests {
         let offers = vec![(ENTRY, TABLE); TEXT_PAGES_MAX + 5];
         let text = lay_out_text(&memory, &program, &offers).unwrap().unwrap();
         assert_eq!(text.bytes, TEXT_PAGES_MAX as u64 * LARGE_PAGE_BYTES);
-        assert!(map(text.file.as_fd(), text.bytes - 1).is_err());
-        assert!(map(text.file.as_fd(), text.bytes + LARGE_PAGE_BYTES).is_err());
+        assert!(check(text.file.as_fd(), text.bytes - 1).is_err());
+        assert!(place(text.bytes - 1).is_err());
+        assert!(check(text.file.as_fd(), text.bytes + LARGE_PAGE_BYTES).is_err());
+        assert!(place((TEXT_PAGES_MAX as u64 + 1) * LARGE_PAGE_BYTES).is_err());
     }
 }

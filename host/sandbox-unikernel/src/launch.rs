@@ -9,7 +9,9 @@ use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
 use spore_monitor::Processor;
 use spore_monitor::process::{Process, Spawn, own_user};
-use spore_monitor::protocol::{Isolation, JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest};
+use spore_monitor::protocol::{
+    Isolation, JailRequest, PACKET_BYTES_MAX, Preparation, Request, StartRequest, Stock,
+};
 use spore_sandbox::StartError;
 
 use crate::channel::send_now;
@@ -93,13 +95,13 @@ impl Launch {
     }
 
     /// Lets the monitor make a virtual machine or a guest process for an instance that may use `memory_bytes`, before it is
-    /// known which one that will be. `processor` is that of virtual machines, if it is known, `stock` as [`Preparation::stock`] has it; `text` is the library OS's.
+    /// known which one that will be. `processor` is that of virtual machines, if it is known; `text` is the library OS's.
     pub(crate) fn prepare(
         &self,
         isolation: Isolation,
         memory_bytes: u64,
         processor: Option<Processor>,
-        stock: &[(u64, u64)],
+        stock: &Stock,
         text: BorrowedFd<'_>,
     ) -> Result<(), StartError> {
         let preparation = Preparation {
@@ -107,7 +109,7 @@ impl Launch {
             memory_bytes,
             user: own_user(self.process.id()),
             processor,
-            stock: stock.to_vec(),
+            stock: stock.clone(),
         };
         let packet = postcard::to_stdvec(&Request::Prepare(preparation))
             .map_err(|error| host_error("encoding a request")(io::Error::other(error)))?;

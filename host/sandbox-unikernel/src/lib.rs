@@ -28,6 +28,7 @@ mod memory;
 mod merging;
 mod once;
 mod processor;
+mod room;
 mod snapshot_files;
 mod snapshots;
 mod source;
@@ -381,7 +382,7 @@ enum Origin {
 
 impl Origin {
     /// What a monitor is told of it, the files that go with that, and the snapshot of which the instance is a copy.
-    fn parts(&self) -> (MemorySource, Vec<BorrowedFd<'_>>, Option<Arc<Resident>>) {
+    fn parts(&self, has_room: bool) -> (MemorySource, Vec<BorrowedFd<'_>>, Option<Arc<Resident>>) {
         match self {
             Self::Boot(root) => (MemorySource::Fresh, root.files().collect(), None),
             Self::BootWithin(root, file) => {
@@ -389,7 +390,7 @@ impl Origin {
                 (MemorySource::Captured, files, None)
             }
             Self::Clone(resident) => {
-                let memory = MemorySource::Cloned(Box::new(resident.snapshot()));
+                let memory = MemorySource::Cloned(Box::new(resident.snapshot(has_room)));
                 (memory, resident.files(), Some(Arc::clone(resident)))
             }
         }
@@ -485,9 +486,10 @@ impl UnikernelSandbox {
             memory_bytes: spec.memory_bytes,
             processor_millis: spec.processor_millis,
         };
+        let has_room = self.supply.room.is_plenty();
         let stock = match origin {
             // What is reset has no use for one.
-            Origin::Clone(resident) if !spec.is_reset => resident.stock(),
+            Origin::Clone(resident) if !spec.is_reset && has_room => resident.stock(),
             _ => Stock::default(),
         };
         let refill = self.supply.refill(wanted, Arc::clone(&stock));
@@ -503,7 +505,7 @@ impl UnikernelSandbox {
             user: own_user(launch.process.id()),
             required: self.confinement.jail.active(),
         };
-        let (memory, files, resident) = origin.parts();
+        let (memory, files, resident) = origin.parts(has_room);
         let is_clone = resident.is_some();
         let can_be_reset = is_clone && spec.is_reset && wanted.isolation == Isolation::VirtualMachine;
         let request = start_request(spec, jail, memory, self.merges_pages);

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, fstat, seek};
 use rustix::io::Errno;
 use spore_monitor::features::Features;
-use spore_monitor::protocol::{Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, STOCK_BYTES_MAX, Snapshot};
+use spore_monitor::protocol::{
+    self, Captured, ProcessorState, SNAPSHOT_EXTENTS_MAX, STOCK_BYTES_MAX, Snapshot,
+};
 use spore_monitor::{RootFiles, Text};
 use spore_sandbox::{InstanceSpec, Isolation, StartError};
 use tokio::sync::OnceCell;
@@ -191,11 +193,15 @@ impl Resident {
         root.chain([self.file.as_fd()]).chain(text).collect()
     }
 
-    /// The first of what copies write to, if that is known: as much of it as is made ready before it is known whose copy
-    /// it is for.
+    /// What is made ready before it is known whose copy it is for: of what copies need, the first, if that is known.
     pub(crate) fn stock(&self) -> Stock {
+        let places = protocol::Stock {
+            pages: Vec::new(),
+            program_bytes: self.root.bytes(),
+            text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
+        };
         let Some(written) = self.written.get() else {
-            return Stock::default();
+            return Arc::new(places);
         };
         let mut bytes = 0;
         let is_room = |(_, length): &(u64, u64)| {
@@ -203,17 +209,23 @@ impl Resident {
             bytes += length;
             is_room
         };
-        let stock = || written.iter().copied().take_while(is_room).collect();
+        let stock = || {
+            Arc::new(protocol::Stock {
+                pages: written.iter().copied().take_while(is_room).collect(),
+                ..places
+            })
+        };
         Arc::clone(self.stock.get_or_init(stock))
     }
 
-    /// What a monitor needs to know to make a copy.
-    pub(crate) fn snapshot(&self) -> Snapshot {
+    /// What a monitor needs to know to make a copy. Without room it gets nothing ahead.
+    pub(crate) fn snapshot(&self, has_room: bool) -> Snapshot {
+        let written = self.written.get();
         Snapshot {
             extents: self.extents.clone(),
             processor: self.processor.clone(),
             text_bytes: self.text.as_ref().map_or(0, |text| text.bytes),
-            written: self.written.get().cloned(),
+            written: written.map(|written| if has_room { written.clone() } else { Vec::new() }),
         }
     }
 

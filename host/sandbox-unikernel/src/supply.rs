@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use crate::demand::{Demand, READY_MAX, READY_MIN};
 use crate::launch::{self, Launch};
+use crate::room::Room;
 use crate::source::{Needs, Source};
 use crate::turns::Turn;
 use crate::watched::Watched;
@@ -56,9 +57,8 @@ pub(crate) struct Monitor {
     stock: Stock,
 }
 
-/// Stretches of a guest's memory for which a shell finds pages ahead; see [`protocol::Preparation::stock`]. Those of one snapshot
-/// are one.
-pub(crate) type Stock = Arc<[(u64, u64)]>;
+/// What a shell has ahead. All copies of a snapshot have one.
+pub(crate) type Stock = Arc<protocol::Stock>;
 
 /// What a monitor process is to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,8 @@ pub(crate) struct Supply {
     ready: Ready,
     orders: Option<Sender<Order>>,
     thread: Option<JoinHandle<()>>,
+    /// Whether what it makes may have more than it needs.
+    pub(crate) room: Arc<Room>,
 }
 
 impl Supply {
@@ -147,7 +149,9 @@ impl Supply {
         let text = spore_monitor::text_file()?;
         let ready = Ready::default();
         let (orders, queue) = channel();
+        let room = Arc::new(Room::new());
         let maker = Maker {
+            room: Arc::clone(&room),
             groups,
             ready: Arc::clone(&ready),
             text,
@@ -176,6 +180,7 @@ impl Supply {
             ready,
             orders: Some(orders),
             thread: Some(thread),
+            room,
         })
     }
 
@@ -272,6 +277,7 @@ fn locked(ready: &Ready) -> MutexGuard<'_, VecDeque<Monitor>> {
 
 /// What the thread has.
 struct Maker {
+    room: Arc<Room>,
     groups: Option<Groups>,
     ready: Ready,
     /// The library OS's code, which all guests share.
@@ -309,6 +315,7 @@ impl Maker {
             match order {
                 Ok(Order::Refill(wanted, stock)) => {
                     self.demand.note(Instant::now());
+                    self.room.look();
                     // Made ahead is only what most functions ask for.
                     if wanted.isolation == self.default {
                         self.next = wanted;
@@ -393,7 +400,7 @@ impl Maker {
         &self,
         source: &mut Source,
         wanted: Wanted,
-        stock: &[(u64, u64)],
+        stock: &Stock,
         group: Option<&Group>,
     ) -> Result<Launch, StartError> {
         let launch = source.start(READY_TITLE, group)?;

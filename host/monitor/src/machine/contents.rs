@@ -18,7 +18,7 @@ use crate::{tables, text};
 /// How much of the programs' memory, from its start, the host backs with small pages.
 const SMALL_PAGES_BYTES: u64 = 12 << 20;
 /// How long a program's file is at most that copies get whole, in memory of their own.
-const COPIED_PROGRAM_BYTES_MAX: u64 = 128 << 10;
+pub(super) const COPIED_PROGRAM_BYTES_MAX: u64 = 128 << 10;
 
 /// Where the memory of a machine comes from; see [`crate::protocol::MemorySource`].
 pub(crate) enum Memory<'a> {
@@ -99,6 +99,11 @@ impl Memory<'_> {
     }
 }
 
+/// How the guest is shown a program's file.
+pub(super) fn program_flags(is_copied: bool) -> u32 {
+    if is_copied { 0 } else { KVM_MEM_READONLY }
+}
+
 impl Machine {
     /// Gives the machine its contents: memory with the last `frames_bytes` of it for programs, the image, and a program.
     /// `text` is the file from which [`Machine::put_text`] has taken the image's code already. `is_reset`: it is to be put
@@ -117,6 +122,9 @@ impl Machine {
         if let Some(program) = program {
             let is_copied = matches!(memory, Memory::CopyOf { .. }) && !is_reset;
             self.map_program(program, is_copied && program_bytes <= COPIED_PROGRAM_BYTES_MAX)?;
+        }
+        if !matches!(memory, Memory::CopyOf { snapshot, .. } if snapshot.text_bytes > 0) {
+            self.take_place_of_text(0)?;
         }
         let ahead = memory.ahead(ram_bytes);
         // What is reset finds out by itself what is its own.
@@ -159,17 +167,29 @@ impl Machine {
     /// KVM looks for no neighbours in what is read-only. A guest that makes itself a way to write to its copy changes
     /// nothing but that, which is no more memory than the file has; but nobody puts it back.
     fn map_program(&mut self, program: &RootFiles, is_copied: bool) -> Result<(), MachineError> {
-        let (region, flags) = if is_copied {
-            let region = Region::copied_module(program).map_err(MachineError::Memory)?;
-            region.populate(0, region.length() as usize);
-            (region, 0)
-        } else {
-            (
-                Region::module(program).map_err(MachineError::Memory)?,
-                KVM_MEM_READONLY,
-            )
+        let bytes = program.bytes().next_multiple_of(PAGE_BYTES);
+        let region = match self.take_place_of_program(bytes, is_copied)? {
+            Some(mut region) => {
+                let taken = match is_copied {
+                    true => region.take_copy(program),
+                    false => region.take_module(program),
+                };
+                taken.map_err(MachineError::Memory)?;
+                region
+            }
+            None => {
+                let region = match is_copied {
+                    true => Region::copied_module(program),
+                    false => Region::module(program),
+                };
+                let region = region.map_err(MachineError::Memory)?;
+                self.map(PROGRAM_SLOT, MODULES_GPA, &region, program_flags(is_copied))?;
+                region
+            }
         };
-        self.map(PROGRAM_SLOT, MODULES_GPA, &region, flags)?;
+        if is_copied {
+            region.populate(0, region.length() as usize);
+        }
         self.program = Some(region);
         Ok(())
     }
@@ -186,9 +206,18 @@ impl Machine {
 
     /// Shows the guest the large pages of text that a snapshot has.
     fn show_text(&mut self, text: Option<BorrowedFd<'_>>, bytes: u64) -> Result<(), MachineError> {
-        let text = text.ok_or(MachineError::Snapshot("the file of its text is missing"))?;
-        let region = text::map(text, bytes).map_err(MachineError::Memory)?;
-        self.map(TEXT_SLOT, TEXT_GPA, &region, KVM_MEM_READONLY)?;
+        let file = text.ok_or(MachineError::Snapshot("the file of its text is missing"))?;
+        text::check(file, bytes).map_err(MachineError::Memory)?;
+        let region = match self.take_place_of_text(bytes)? {
+            Some(region) => region,
+            None => {
+                let region = text::place(bytes).map_err(MachineError::Memory)?;
+                self.map(TEXT_SLOT, TEXT_GPA, &region, KVM_MEM_READONLY)?;
+                region
+            }
+        };
+        let shown = region.overlay(file, 0, 0, bytes as usize);
+        shown.map_err(MachineError::Memory)?;
         self.snapshot_text = Some(region);
         Ok(())
     }

@@ -4,18 +4,33 @@
 //! copies of a snapshot write to is known, and they are nearly the same for all, since most are the library OS's. So a shell
 //! finds pages for those ahead, and a start only fills them.
 
-use spore_abi::layout::PAGE_BYTES;
+use kvm_bindings::KVM_MEM_READONLY;
+use spore_abi::layout::{MODULES_BYTES_MAX, MODULES_GPA, PAGE_BYTES, TEXT_GPA};
 
+use super::contents::{COPIED_PROGRAM_BYTES_MAX, program_flags};
 use super::neighbours::with_neighbours;
-use super::{Machine, MachineError};
-use crate::protocol::STOCK_BYTES_MAX;
+use super::{Machine, MachineError, PROGRAM_SLOT, TEXT_SLOT};
+use crate::memory::Region;
+use crate::protocol::{STOCK_BYTES_MAX, Stock};
+use crate::text;
+
+/// Places that a guest knows, in which there is nothing yet. To show a guest a place makes KVM wait until nobody looks at what it
+/// had before, some 0.1 ms; what is in there it finds as it needs it.
+#[derive(Default)]
+pub(super) struct Places {
+    /// For a program's file, and whether that is to be copied.
+    program: Option<(Region, bool)>,
+    /// For text in large pages.
+    text: Option<Region>,
+}
 
 impl Machine {
-    /// Finds pages for stretches as [`crate::protocol::Preparation::stock`] has them. To be called once, of a machine that
-    /// nobody has touched.
-    pub(crate) fn lay_in_stock(&mut self, wanted: &[(u64, u64)]) {
+    /// Gets what a copy will likely need. To be called once, of a machine that nobody has touched. What cannot be had is not
+    /// there, as if nobody had asked for it.
+    pub(crate) fn lay_in_stock(&mut self, wanted: &Stock) {
+        self.places = self.make_places(wanted);
         let mut left_bytes = STOCK_BYTES_MAX;
-        for (start, length) in with_neighbours(wanted, self.ram.length()) {
+        for (start, length) in with_neighbours(&wanted.pages, self.ram.length()) {
             let length = length.min(left_bytes);
             if length == 0 || !start.is_multiple_of(PAGE_BYTES) || !length.is_multiple_of(PAGE_BYTES) {
                 break;
@@ -24,6 +39,57 @@ impl Machine {
                 .populate(start, usize::try_from(length).unwrap_or_default());
             self.stock.push((start, length));
             left_bytes -= length;
+        }
+    }
+
+    fn make_places(&self, wanted: &Stock) -> Places {
+        let mut places = Places::default();
+        let program_bytes = wanted
+            .program_bytes
+            .checked_next_multiple_of(PAGE_BYTES)
+            .unwrap_or(0);
+        if (1..=MODULES_BYTES_MAX).contains(&program_bytes) {
+            let is_copied = program_bytes <= COPIED_PROGRAM_BYTES_MAX;
+            let region = match is_copied {
+                true => Region::anonymous(program_bytes as usize, PAGE_BYTES as usize),
+                false => Region::reserved(program_bytes as usize),
+            };
+            let flags = program_flags(is_copied);
+            let shown = region.ok().filter(|region| {
+                let shown = self.map(PROGRAM_SLOT, MODULES_GPA, region, flags);
+                shown.is_ok()
+            });
+            places.program = shown.map(|region| (region, is_copied));
+        }
+        if wanted.text_bytes > 0 {
+            let region = text::place(wanted.text_bytes);
+            places.text = region.ok().filter(|region| {
+                let shown = self.map(TEXT_SLOT, TEXT_GPA, region, KVM_MEM_READONLY);
+                shown.is_ok()
+            });
+        }
+        places
+    }
+
+    /// The place for a program of this length, if there is one. One for another is taken from the guest.
+    pub(super) fn take_place_of_program(
+        &mut self,
+        bytes: u64,
+        is_copied: bool,
+    ) -> Result<Option<Region>, MachineError> {
+        match self.places.program.take() {
+            Some((region, for_copy)) if for_copy == is_copied && region.length() == bytes => Ok(Some(region)),
+            Some(_other) => self.unmap(PROGRAM_SLOT, MODULES_GPA).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// The place for text of this length, if there is one. One for another is taken from the guest.
+    pub(super) fn take_place_of_text(&mut self, bytes: u64) -> Result<Option<Region>, MachineError> {
+        match self.places.text.take() {
+            Some(region) if region.length() == bytes => Ok(Some(region)),
+            Some(_other) => self.unmap(TEXT_SLOT, TEXT_GPA).map(|()| None),
+            None => Ok(None),
         }
     }
 
