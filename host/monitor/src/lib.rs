@@ -25,7 +25,7 @@
 //! * `text`: program text of a snapshot in large pages;
 //! * `form`: what virtual machine and guest process have in common; `guest_process`: the latter;
 //! * `run`: the loop above; `streams` and `log` (with `spore_allowance`): what it serves; `kick`: the tick;
-//! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies write to, and how they begin again;
+//! * `capture`, `written`, `reset`: how an instance becomes a snapshot, what copies need, and how they begin again;
 //! * `report`: registers and symbols for a fault;
 //! * [`process`]: starts a monitor process; `zygote`: one of which others are copies; [`jail`]: what confines it once the guest runs;
 //! * [`probe`]: what this host's KVM can do and what it costs; [`identity`]: what snapshots depend on.

@@ -250,8 +250,8 @@ pub struct Snapshot {
     /// Length of the file of its text, in bytes: whole large pages, which the guest finds read-only at
     /// [`spore_abi::layout::TEXT_GPA`]. 0 if there is none.
     pub text_bytes: u64,
-    /// The stretches to which copies write while they give their first answer. Where that is not known yet, the copy says
-    /// so with [`Event::Written`].
+    /// The stretches that copies need while they give their first answer: those that they write to, and in a virtual machine those
+    /// that they read too. Where that is not known yet, the copy says so with [`Event::Written`].
     pub written: Option<Vec<(u64, u64)>>,
 }
 
@@ -349,7 +349,7 @@ pub enum Event {
     Captured(Box<Captured>),
     /// The program is ready, but no snapshot can be made of it, and why; one line. It goes on.
     NotCaptured(String),
-    /// A copy of a snapshot has given its first answer, and has written to these stretches of its memory (start and
+    /// A copy of a snapshot has given its first answer, and has needed these stretches of its memory (start and
     /// length, in bytes).
     Written(Vec<(u64, u64)>),
     /// The guest wants to connect to the outside. It waits for [`Request::Connected`].

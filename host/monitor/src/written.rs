@@ -1,7 +1,7 @@
 //! Which pages of its memory a guest has written to: the host kernel knows (proc_pid_pagemap(5)).
 //!
-//! The first copy of a snapshot tells the daemon when it has given its first answer; every later copy gets memory for
-//! these pages ahead, all at once, rather than at a fault for each.
+//! The first copy of a snapshot tells the daemon when it has given its first answer, with what it has only read
+//! (`machine/touched.rs`); every later copy gets memory for these pages ahead, all at once, rather than at a fault for each.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -165,7 +165,8 @@ impl PageMap {
     }
 }
 
-fn add(stretches: &mut Vec<(u64, u64)>, start: u64, length: u64) {
+/// Adds a stretch behind those that are there.
+pub(crate) fn add(stretches: &mut Vec<(u64, u64)>, start: u64, length: u64) {
     match stretches.last_mut() {
         Some((last, so_far)) if *last + *so_far == start => *so_far += length,
         _ => stretches.push((start, length)),

@@ -57,7 +57,7 @@ pub(crate) struct Resident {
     entries: Vec<(u64, u64)>,
     /// Its text in large pages, if there is any.
     text: Option<Arc<Text>>,
-    /// What copies write to while they give their first answer, when one has.
+    /// What copies need while they give their first answer ([`Snapshot::written`]), when one has.
     written: OnceLock<Vec<(u64, u64)>>,
     stock: OnceLock<Stock>,
     filing: Filing,
@@ -229,7 +229,7 @@ impl Resident {
         }
     }
 
-    /// Takes what a monitor says that its guest has written to. It may be wrong: then copies are slower or larger, within
+    /// Takes what a monitor says that its guest has needed. It may be wrong: then copies are slower or larger, within
     /// bounds.
     pub(crate) fn note_written(self: &Arc<Self>, stretches: &[(u64, u64)]) {
         if self.set_written(stretches) {

@@ -203,7 +203,7 @@ impl Supply {
 
     /// Another one is made in place of the one that is about to be taken, when this is dropped: when that one has got its first
     /// request, since to wake the thread takes time that its caller waits for; and whatever comes of it. The next one is
-    /// likely to be wanted for the same: `stock` is what its guest will write to.
+    /// likely to be wanted for the same: `stock` is what its guest will need.
     pub(crate) fn refill(&self, wanted: Wanted, stock: Stock) -> Refill<'_> {
         Refill {
             supply: self,
@@ -287,7 +287,7 @@ struct Maker {
     made: u64,
     /// What the next ones are made for.
     next: Wanted,
-    /// What their guests will likely write to.
+    /// What their guests will likely need.
     stock: Stock,
     /// What shells were taken for that have not been made again yet.
     asked: VecDeque<(Wanted, Stock)>,

@@ -9,14 +9,15 @@
 //! they are cleared before it runs, and read when it has given its answer. Tables are a guest's, and hostile: whatever they
 //! say, only tables within the memory are looked at, each once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use spore_abi::layout::PAGE_BYTES;
 
-use super::{CR3_FLUSH_BIT, Machine};
+use super::Machine;
 use crate::memory::{OutOfRange, Region};
 use crate::tables::{LARGE, PRESENT};
+use crate::written::add;
 
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
@@ -34,7 +35,7 @@ pub(super) struct Unaccessed(BTreeMap<u64, u64>);
 impl Machine {
     /// Begins to find out what the guest reads.
     pub(super) fn forget_accesses(&mut self) -> Result<(), OutOfRange> {
-        let top = self.special.cr3 & FRAME & !CR3_FLUSH_BIT;
+        let top = self.special.cr3 & FRAME;
         let mut known = BTreeMap::new();
         for (table, level) in tables(&self.ram, top)? {
             known.insert(table, digest(&self.ram, table)?);
@@ -68,7 +69,7 @@ fn needed(
     before: &Unaccessed,
     own: &[(u64, u64)],
 ) -> Result<Vec<(u64, u64)>, OutOfRange> {
-    let mut pages = std::collections::BTreeSet::new();
+    let mut pages = BTreeSet::new();
     for &(start, length) in own {
         pages.extend((start..start.saturating_add(length)).step_by(PAGE_BYTES as usize));
     }
@@ -92,10 +93,7 @@ fn needed(
     }
     let mut stretches: Vec<(u64, u64)> = Vec::new();
     for page in pages {
-        match stretches.last_mut() {
-            Some((start, length)) if *start + *length == page => *length += PAGE_BYTES,
-            _ => stretches.push((page, PAGE_BYTES)),
-        }
+        add(&mut stretches, page, PAGE_BYTES);
     }
     Ok(stretches)
 }

@@ -5,7 +5,7 @@
 //!   extended    the extended registers, in 32-bit words
 //!   offers      of text for large pages: address of an entry and of its table, as the guest has said
 //!   stretches   start and length in the memory, of everything that is not zero; in order, whole pages
-//!   written     start and length, of what copies write to while they give their first answer
+//!   written     start and length, of what copies need while they give their first answer
 //!   pages       the bytes of the stretches, one after the other, up to the end of the file
 //! ```
 //!
