@@ -43,9 +43,11 @@ function beforeSnapshot(callback) {
   beforeSnapshotCallbacks.push(callback);
 }
 
+const becomesSnapshot = process.env.SPORE_INITIALIZATION === 'snapshot';
+
 // Calls what is to be called before the snapshot, if one is made: for a server, before it listens.
 async function runBeforeSnapshot() {
-  if (process.env.SPORE_INITIALIZATION === 'snapshot') {
+  if (becomesSnapshot) {
     for (const callback of beforeSnapshotCallbacks) {
       await callback();
     }
@@ -137,4 +139,4 @@ function start() {
 
 start();
 
-module.exports = { afterRestore, beforeSnapshot, runBeforeSnapshot };
+module.exports = { afterRestore, becomesSnapshot, beforeSnapshot, runBeforeSnapshot };

@@ -28,6 +28,11 @@ module.exports = async (event) => {
 
 /// Both servers, as far as this machine has the interpreters; at least one.
 fn with_servers(test: impl Fn(&Server)) {
+    with_servers_in(&[], |_, server| test(server));
+}
+
+/// The same, with these in their environment; `test` is told the interpreter.
+fn with_servers_in(variables: &[(&str, &str)], test: impl Fn(&str, &Server)) {
     let sdk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sdk");
     let languages = [
         ("python3", "python/server.py", "handler.py", PYTHON_HANDLER),
@@ -46,8 +51,9 @@ fn with_servers(test: impl Fn(&Server)) {
         std::fs::write(folder.path().join(file), code).unwrap();
         let server = sdk.join(server);
         let words: [&OsStr; 3] = [program.as_os_str(), server.as_os_str(), folder.path().as_os_str()];
-        let environment = [("PATH", path.to_str().unwrap()), ("PYTHONDONTWRITEBYTECODE", "1")];
-        test(&Server::start_command(&words, &environment));
+        let mut environment = vec![("PATH", path.to_str().unwrap()), ("PYTHONDONTWRITEBYTECODE", "1")];
+        environment.extend(variables);
+        test(interpreter, &Server::start_command(&words, &environment));
     }
 }
 
@@ -111,5 +117,18 @@ fn an_idle_connection_keeps_nobody_out() {
             let other = server.exchange(b"GET /other HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
             assert_eq!(body_of(&other), "GET /other 0 None");
         }
+    });
+}
+
+#[test]
+fn a_server_in_node_practises_one_request_before_its_snapshot_and_no_other() {
+    let practice = b"GET /.spore/practice HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let handled = "GET /.spore/practice 0 None";
+    with_servers(|server| assert_eq!(body_of(&server.exchange(practice)), handled));
+    with_servers_in(&[("SPORE_INITIALIZATION", "snapshot")], |interpreter, server| {
+        let first = server.exchange(practice);
+        assert_eq!(status_of(&first), 200, "{first}");
+        assert_eq!(body_of(&first) == handled, interpreter != "node", "{first}");
+        assert_eq!(body_of(&server.exchange(practice)), handled, "it is the function's again");
     });
 }

@@ -12,10 +12,12 @@ pub(super) const SDK_FILES: &[(&str, &str)] = &[
     ("spore.js", include_str!("../../../../sdk/node/spore.js")),
 ];
 pub(super) const ENTRYPOINT: [&str; 2] = ["/usr/bin/node", "/spore/server.js"];
-pub(super) const ENVIRONMENT: [(&str, &str); 3] = [
+pub(super) const ENVIRONMENT: [(&str, &str); 4] = [
     ("PATH", "/usr/local/bin:/usr/bin:/bin"),
     ("HOME", "/root"),
     ("NODE_ENV", "production"),
+    // What server.js answers once by itself, so that clones have compiled what that takes.
+    ("SPORE_BEFORE_SNAPSHOT", "/.spore/practice"),
 ];
 
 /// Oldest release that is taken: what the SDK is written for.
