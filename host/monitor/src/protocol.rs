@@ -133,6 +133,13 @@ impl Stock {
     pub fn is_empty(&self) -> bool {
         self.pages.is_empty() && self.program_bytes == 0 && self.text_bytes == 0
     }
+
+    /// Memory that whoever has it takes for it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let pages = self.pages.iter().map(|&(_, length)| length);
+        pages.fold(0, u64::saturating_add).min(STOCK_BYTES_MAX)
+    }
 }
 
 /// Memory that a virtual machine has ahead at most, before it is known whose it will be, in bytes.

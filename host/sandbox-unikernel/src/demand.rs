@@ -1,4 +1,7 @@
-//! How many monitor processes should wait: as many as were taken within a while, between bounds.
+//! How many monitor processes should wait, and when the next one is to be made: pure.
+//!
+//! As many wait as were taken within a while, between bounds. When nothing happens for a while, some more are made, as many as
+//! take little of the machine's memory: a burst finds them, and so do starts one after the other, beside which none is made.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,18 +9,52 @@ use std::time::{Duration, Instant};
 /// How many wait even if none was ever taken.
 pub(crate) const READY_MIN: usize = 2;
 /// How many wait at most.
-pub(crate) const READY_MAX: usize = 32;
+pub(crate) const READY_MAX: usize = 64;
 /// How long a process that was taken counts.
 const WHILE: Duration = Duration::from_secs(10);
+/// How long the start of an instance has the machine for itself before the next process is made ready, unless the start
+/// after that would have to wait for it.
+const REFILL_DELAY: Duration = Duration::from_millis(20);
+/// For how long no process must have been taken before more are made than are needed.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often those are ended that wait in vain.
+const SHRINK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Which part of the machine's memory processes may take that nobody needs: one of so many.
+const SPARE_SHARE: u64 = 512;
+/// What one takes by itself, in bytes: kernel memory, and pages of its own.
+const SPARE_BYTES: u64 = 1 << 20;
+
+/// What is to be done when no order comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// One more is made, after this time.
+    Make(Duration),
+    /// It is looked again whether some wait in vain, after this time.
+    Look(Duration),
+    /// Nothing.
+    Wait,
+}
 
 /// The times at which processes were taken.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
     /// In order; more than [`READY_MAX`] change nothing.
     taken: VecDeque<Instant>,
+    /// How many may wait that nobody needs.
+    spare: usize,
 }
 
 impl Demand {
+    /// Nobody has taken one; for a machine with so much memory, in bytes.
+    pub(crate) fn new(memory_bytes: u64) -> Self {
+        let spare = memory_bytes / SPARE_SHARE / SPARE_BYTES;
+        Self {
+            taken: VecDeque::new(),
+            spare: usize::try_from(spare).map_or(READY_MAX, |spare| spare.min(READY_MAX)),
+        }
+    }
+
     /// One was taken.
     pub(crate) fn note(&mut self, now: Instant) {
         if self.taken.len() == READY_MAX {
@@ -26,8 +63,8 @@ impl Demand {
         self.taken.push_back(now);
     }
 
-    /// How many should wait.
-    pub(crate) fn ready(&mut self, now: Instant) -> usize {
+    /// How many are needed.
+    fn needed(&mut self, now: Instant) -> usize {
         while self
             .taken
             .front()
@@ -37,26 +74,87 @@ impl Demand {
         }
         self.taken.len().max(READY_MIN)
     }
+
+    /// How many may wait. `is_plenty`: the machine has memory to spare.
+    pub(crate) fn enough(&mut self, now: Instant, is_plenty: bool) -> usize {
+        let spare = if is_plenty { self.spare } else { 0 };
+        self.needed(now).max(spare)
+    }
+
+    /// What is next, while `count` wait.
+    pub(crate) fn next(&mut self, count: usize, now: Instant, is_plenty: bool) -> Next {
+        if count < READY_MIN {
+            return Next::Make(Duration::ZERO);
+        }
+        if count < self.needed(now) {
+            return Next::Make(REFILL_DELAY);
+        }
+        if count < self.enough(now, is_plenty) {
+            let quiet = self.taken.back().map_or(QUIET, |&at| now.duration_since(at));
+            return Next::Make(REFILL_DELAY.max(QUIET.saturating_sub(quiet)));
+        }
+        let settled = if is_plenty { self.spare.max(READY_MIN) } else { READY_MIN };
+        match count > settled {
+            true => Next::Look(SHRINK_PAUSE),
+            false => Next::Wait,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const GIB: u64 = 1 << 30;
+
     #[test]
     fn as_many_wait_as_were_taken_lately() {
         let start = Instant::now();
-        let mut demand = Demand::default();
-        assert_eq!(demand.ready(start), READY_MIN);
+        let mut demand = Demand::new(0);
+        let ready = |demand: &mut Demand, after_ms| {
+            demand.enough(start + Duration::from_millis(after_ms), true)
+        };
+        assert_eq!(ready(&mut demand, 0), READY_MIN);
         for second in 0..5 {
             demand.note(start + Duration::from_secs(second));
         }
-        assert_eq!(demand.ready(start + Duration::from_secs(5)), 5);
-        assert_eq!(demand.ready(start + Duration::from_millis(12_500)), READY_MIN);
+        assert_eq!(ready(&mut demand, 5_000), 5);
+        assert_eq!(ready(&mut demand, 12_500), READY_MIN);
         for _ in 0..1000 {
             demand.note(start + Duration::from_secs(20));
         }
-        assert_eq!(demand.ready(start + Duration::from_secs(20)), READY_MAX);
-        assert_eq!(demand.ready(start + Duration::from_secs(31)), READY_MIN);
+        assert_eq!(ready(&mut demand, 20_000), READY_MAX);
+        assert_eq!(ready(&mut demand, 31_000), READY_MIN);
+    }
+
+    #[test]
+    fn some_more_wait_where_there_is_memory() {
+        let now = Instant::now();
+        for (memory_bytes, spare) in [(0, 2), (GIB, 2), (4 * GIB, 8), (24 * GIB, 48), (u64::MAX, 64)] {
+            let mut demand = Demand::new(memory_bytes);
+            assert_eq!(demand.enough(now, true), spare, "{memory_bytes}");
+            assert_eq!(demand.enough(now, false), READY_MIN);
+        }
+    }
+
+    #[test]
+    fn nobody_is_made_beside_a_start_unless_the_next_start_would_wait() {
+        let now = Instant::now();
+        let mut demand = Demand::new(4 * GIB);
+        assert_eq!(demand.next(0, now, true), Next::Make(Duration::ZERO));
+        assert_eq!(demand.next(2, now, true), Next::Make(REFILL_DELAY), "it was quiet");
+        assert_eq!(demand.next(2, now, false), Next::Wait);
+        assert_eq!(demand.next(8, now, true), Next::Wait);
+        assert_eq!(demand.next(9, now, true), Next::Look(SHRINK_PAUSE));
+        for _ in 0..4 {
+            demand.note(now);
+        }
+        assert_eq!(demand.next(1, now, true), Next::Make(Duration::ZERO));
+        assert_eq!(demand.next(3, now, true), Next::Make(REFILL_DELAY));
+        assert_eq!(demand.next(4, now, true), Next::Make(QUIET));
+        let later = now + Duration::from_millis(700);
+        assert_eq!(demand.next(4, later, true), Next::Make(Duration::from_millis(300)));
+        assert_eq!(demand.next(4, later, false), Next::Look(SHRINK_PAUSE), "the need passes");
+        assert_eq!(demand.next(4, now + 2 * WHILE, true), Next::Make(REFILL_DELAY));
     }
 }

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Where the kernel tells (proc_meminfo(5)).
+const MEMORY_FILE: &str = "/proc/meminfo";
 /// How long an answer of the kernel holds.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -16,14 +18,22 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Room {
     is_plenty: AtomicBool,
     asked: Mutex<Option<Instant>>,
+    memory_bytes: u64,
 }
 
 impl Room {
     pub(crate) fn new() -> Self {
+        let told = fs::read_to_string(MEMORY_FILE).unwrap_or_default();
         Self {
-            is_plenty: AtomicBool::new(true),
+            is_plenty: AtomicBool::new(is_plenty(&told).unwrap_or(true)),
             asked: Mutex::new(None),
+            memory_bytes: kilobytes(&told, "MemTotal").unwrap_or(0).saturating_mul(1 << 10),
         }
+    }
+
+    /// All memory of the machine, in bytes; 0 where the kernel does not tell.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
     }
 
     /// Whether there is memory to spare; where the kernel does not tell, there is.
@@ -38,21 +48,23 @@ impl Room {
             return;
         }
         *asked = Some(Instant::now());
-        let told = fs::read_to_string("/proc/meminfo").ok();
+        let told = fs::read_to_string(MEMORY_FILE).ok();
         let is_plenty = told.and_then(|told| is_plenty(&told)).unwrap_or(true);
         self.is_plenty.store(is_plenty, Ordering::Relaxed);
     }
 }
 
-/// Whether half of all memory is available (proc_meminfo(5)).
+/// Whether half of all memory is available.
 fn is_plenty(told: &str) -> Option<bool> {
-    let kilobytes = |name: &str| -> Option<u64> {
-        let line = told
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().strip_suffix("kB")?.trim().parse().ok()
-    };
-    Some(kilobytes("MemAvailable")? >= kilobytes("MemTotal")? / 2)
+    Some(kilobytes(told, "MemAvailable")? >= kilobytes(told, "MemTotal")? / 2)
+}
+
+/// A figure of [`MEMORY_FILE`].
+fn kilobytes(told: &str, name: &str) -> Option<u64> {
+    let line = told
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
 #[cfg(test)]
@@ -74,7 +86,7 @@ mod tests {
     #[test]
     fn the_kernel_is_asked_now_and_then() {
         let room = Room::new();
-        assert!(room.is_plenty(), "nobody has asked");
+        assert!(room.memory_bytes() > 0);
         room.look();
         let said = room.is_plenty();
         room.is_plenty.store(!said, Ordering::Relaxed);

@@ -19,14 +19,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use spore_monitor::jail::Layer;
 use spore_monitor::{Processor, protocol};
 use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
-use crate::demand::{Demand, READY_MAX, READY_MIN};
+use crate::demand::{Demand, Next, READY_MAX};
 use crate::launch::{self, Launch};
 use crate::room::Room;
 use crate::source::{Needs, Source};
@@ -38,11 +38,8 @@ use spore_cgroups::{Group, Groups};
 const PROCESSES_MAX: u32 = 4;
 /// The title of one that waits.
 const READY_TITLE: &str = "spore-monitor ready";
-/// How long the start of an instance has the machine for itself before the next process is made ready, unless the start
-/// after that would have to wait for it.
-const REFILL_DELAY: Duration = Duration::from_millis(20);
-/// How often those are ended that wait in vain.
-const SHRINK_PAUSE: Duration = Duration::from_secs(1);
+/// Which part of the machine's memory may be stock of processes that wait: one of so many.
+const STOCK_SHARE: u64 = 256;
 
 /// What the first ones are made for, before any function has asked: memory in bytes, thousandths of a processor.
 const FIRST_WANTED: (u64, u32) = (128 << 20, 1000);
@@ -150,6 +147,7 @@ impl Supply {
         let ready = Ready::default();
         let (orders, queue) = channel();
         let room = Arc::new(Room::new());
+        let memory_bytes = room.memory_bytes();
         let maker = Maker {
             room: Arc::clone(&room),
             groups,
@@ -165,7 +163,8 @@ impl Supply {
             stock: Stock::default(),
             asked: VecDeque::new(),
             default: isolation,
-            demand: Demand::default(),
+            demand: Demand::new(memory_bytes),
+            stock_bytes_max: memory_bytes / STOCK_SHARE,
         };
         let thread = std::thread::Builder::new()
             .name("monitors".into())
@@ -294,23 +293,20 @@ struct Maker {
     /// What functions get that ask for nothing in particular.
     default: Isolation,
     demand: Demand,
+    /// How much stock there may be in all that wait.
+    stock_bytes_max: u64,
 }
 
 impl Maker {
     fn run(mut self, mut source: Source, queue: &Receiver<Order>) {
-        let mut is_complete = self.refill(&mut source);
+        // No more can be had, until one is taken again.
+        let mut is_exhausted = false;
         loop {
-            let count = locked(&self.ready).len();
-            let order = if !is_complete {
-                queue.recv_timeout(if count < READY_MIN {
-                    Duration::ZERO
-                } else {
-                    REFILL_DELAY
-                })
-            } else if count > READY_MIN {
-                queue.recv_timeout(SHRINK_PAUSE)
-            } else {
-                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            let next = self.next();
+            let order = match next {
+                Next::Make(_) if is_exhausted => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Next::Make(pause) | Next::Look(pause) => queue.recv_timeout(pause),
+                Next::Wait => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match order {
                 Ok(Order::Refill(wanted, stock)) => {
@@ -325,7 +321,7 @@ impl Maker {
                             self.asked.pop_front();
                         }
                     }
-                    is_complete = false;
+                    is_exhausted = false;
                 }
                 Ok(Order::Make(wanted, answer)) => {
                     // Whoever asked may have given up: then it waits for the next one.
@@ -334,8 +330,11 @@ impl Maker {
                     }
                 }
                 Ok(Order::Remove(group)) => group.remove(),
-                Err(RecvTimeoutError::Timeout) if is_complete => self.shrink(),
-                Err(RecvTimeoutError::Timeout) => is_complete = self.refill(&mut source),
+                Err(RecvTimeoutError::Timeout) if matches!(next, Next::Make(_)) => {
+                    // Whoever wants one hears why there is none.
+                    is_exhausted = self.make_ready(&mut source).is_err();
+                }
+                Err(RecvTimeoutError::Timeout) => self.shrink(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -343,24 +342,31 @@ impl Maker {
         ready.into_iter().for_each(end);
     }
 
-    /// Makes one process ready; whether there are enough, or no more can be had now.
-    fn refill(&mut self, source: &mut Source) -> bool {
-        let enough = self.demand.ready(Instant::now());
-        if locked(&self.ready).len() < enough {
-            let asked = self.asked.pop_front();
-            let (wanted, stock) = asked.unwrap_or_else(|| (self.next, Arc::clone(&self.stock)));
-            match self.make(source, wanted, stock) {
-                Ok(monitor) => locked(&self.ready).push_back(monitor),
-                // Whoever wants one hears of it.
-                Err(_) => return true,
-            }
+    /// What is next while no order comes.
+    fn next(&mut self) -> Next {
+        let count = locked(&self.ready).len();
+        self.demand.next(count, Instant::now(), self.room.is_plenty())
+    }
+
+    /// Makes one process ready.
+    fn make_ready(&mut self, source: &mut Source) -> Result<(), StartError> {
+        let asked = self.asked.pop_front();
+        let (wanted, mut stock) = asked.unwrap_or_else(|| (self.next, Arc::clone(&self.stock)));
+        let waiting_bytes: u64 = locked(&self.ready)
+            .iter()
+            .map(|monitor| monitor.stock.bytes())
+            .sum();
+        if waiting_bytes.saturating_add(stock.bytes()) > self.stock_bytes_max {
+            stock = Stock::default();
         }
-        locked(&self.ready).len() >= enough
+        let monitor = self.make(source, wanted, stock)?;
+        locked(&self.ready).push_back(monitor);
+        Ok(())
     }
 
     /// Ends those that wait beyond what is needed.
     fn shrink(&mut self) {
-        let enough = self.demand.ready(Instant::now());
+        let enough = self.demand.enough(Instant::now(), self.room.is_plenty());
         let surplus: Vec<_> = {
             let mut ready = locked(&self.ready);
             let count = ready.len().saturating_sub(enough);
