@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[Test] = with_functions![
     the_command_line_scales_up_and_down,
     the_api_scales_up_and_down,
     instances_are_started_ahead_of_demand,
+    as_many_wait_ahead_as_an_author_asks_for,
     every_invocation_finds_a_booted_instance_pristine,
     every_invocation_finds_a_clone_pristine,
     labels_let_a_function_sleep_and_keep_others_awake,
@@ -138,6 +139,30 @@ fn instances_are_started_ahead_of_demand() {
         (StatusCode::OK, "warm")
     );
     until_instances(&daemon, "httpd", 0);
+}
+
+fn as_many_wait_ahead_as_an_author_asks_for() {
+    let daemon = Daemon::start_with(&["--idle-timeout", "0s"]);
+    let image = program::build("cloned");
+    daemon.deploy("cloned", &image, &["--snapshot", "--max", "3", "--ahead", "2"]);
+    let mut seen = BTreeSet::new();
+    for _ in 0..6 {
+        until_instances(&daemon, "cloned", 2);
+        let answer = daemon.get("/function/cloned");
+        let text = answer.text();
+        assert_eq!(
+            (answer.status, answer.header("x-spore-start")),
+            (StatusCode::OK, "warm"),
+            "{text}\n{}",
+            daemon.log()
+        );
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[3], "1", "it was asked before: {text}");
+        assert!(seen.insert(lines[2].to_owned()), "it has answered before: {text}");
+    }
+    daemon.deploy("cloned", &image, &["--snapshot", "--max", "3", "--ahead", "0"]);
+    until_instances(&daemon, "cloned", 0);
+    assert_eq!(daemon.get("/function/cloned").header("x-spore-start"), "cold");
 }
 
 /// Asks a function that counts 30 times, 4 at a time, and then at leisure: each instance must be asked for the first
