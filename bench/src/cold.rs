@@ -11,6 +11,10 @@ use crate::subject::{self, ColdFunction, SetUp, Subject};
 
 /// What a function is called that is booted for each invocation, beside the one that is copied.
 const BOOTED: &str = "spore, booted";
+/// What a copy is called that was asked once before the snapshot was made, by the hook that an author can name.
+const ASKED_BEFORE: &str = "spore, asked before";
+/// The variable, and a path that does no harm.
+const HOOK: &str = "SPORE_BEFORE_SNAPSHOT=/";
 /// What both are called in the process form, where the others are in virtual machines.
 const IN_PROCESS: [&str; 2] = ["spore in a process", "spore in a process, booted"];
 /// The programs besides the one in C, each with the name of its series.
@@ -60,6 +64,12 @@ pub(crate) fn of_programs(set_up: &SetUp, in_processes: Option<&SetUp>) -> Resul
             subjects.push(Box::new(ColdFunction::new(set_up, &cloned).called(copied_name)));
             subjects.push(Box::new(ColdFunction::new(set_up, &booted).called(booted_name)));
         }
+        let asked = format!("{kind}-asked");
+        let mut options = subject::annotation_options(&[NOT_KEPT, CLONED]);
+        options.extend(["--env", HOOK].map(str::to_owned));
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        runtime.deploy_with(set_up, &asked, &options);
+        subjects.push(Box::new(ColdFunction::new(set_up, &asked).called(ASKED_BEFORE)));
         subjects.push(Box::new(runtime.native_start()));
         series.push((kind, subjects));
     }
