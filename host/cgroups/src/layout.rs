@@ -3,16 +3,21 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// What is limited.
+/// What is limited, or held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Controller {
     Memory,
     Processor,
     Processes,
+    /// Whether processes run at all. In version 2 every group can be held, without a controller.
+    Freezer,
 }
 
 impl Controller {
-    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Processor, Self::Processes];
+    /// Those that limit something.
+    pub(crate) const LIMITS: [Self; 3] = [Self::Memory, Self::Processor, Self::Processes];
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Processor, Self::Processes, Self::Freezer];
 
     /// Its name in the kernel's files.
     pub(crate) fn name(self) -> &'static str {
@@ -20,6 +25,7 @@ impl Controller {
             Self::Memory => "memory",
             Self::Processor => "cpu",
             Self::Processes => "pids",
+            Self::Freezer => "freezer",
         }
     }
 }
@@ -55,17 +61,18 @@ pub(crate) struct Hierarchy {
     pub(crate) is_root: bool,
 }
 
-/// The hierarchies that have our controllers. `mounts` is `/proc/self/mountinfo`, `memberships` is `/proc/self/cgroup`,
+/// The hierarchies that have the controllers that are wanted. `mounts` is `/proc/self/mountinfo`, `memberships` is `/proc/self/cgroup`,
 /// `named` a path within each hierarchy to use instead of this process's own. `controllers_of` tells which controllers a
 /// folder of version 2 has (its file `cgroup.controllers`).
 pub(crate) fn hierarchies(
     mounts: &str,
     memberships: &str,
     named: Option<&Path>,
+    wanted: &[Controller],
     controllers_of: impl Fn(&Path) -> String,
 ) -> Vec<Hierarchy> {
     let mut found: Vec<Hierarchy> = Vec::new();
-    let mut wanted = Controller::ALL.to_vec();
+    let mut wanted = wanted.to_vec();
     // A controller that is in a hierarchy of version 1 is not in that of version 2.
     let mounts: Vec<Mount<'_>> = mounts.lines().filter_map(Mount::parse).collect();
     for version in [Version::One, Version::Two] {
@@ -184,14 +191,15 @@ mod tests {
 31 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct
 32 30 0:29 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
 33 30 0:30 / /sys/fs/cgroup/my\\040pids rw,relatime - cgroup cgroup rw,pids
-34 30 0:31 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+34 30 0:31 / /sys/fs/cgroup/freezer rw,relatime - cgroup cgroup rw,freezer
+35 30 0:32 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
 ";
     const MEMBERSHIPS: &str =
-        "8:pids:/\n4:memory:/jobs/7\n2:cpu,cpuacct:/\n1:name=systemd:/init.scope\n0::/\n";
+        "8:pids:/\n6:freezer:/\n4:memory:/jobs/7\n2:cpu,cpuacct:/\n1:name=systemd:/init.scope\n0::/\n";
 
     #[test]
     fn version_one_has_a_hierarchy_for_each_controller() {
-        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, None, |_| "hugetlb".into());
+        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::ALL, |_| "hugetlb".into());
         let parents: Vec<_> = found
             .iter()
             .map(|hierarchy| (hierarchy.parent.to_str().unwrap(), hierarchy.controllers.clone()))
@@ -202,28 +210,31 @@ mod tests {
                 ("/sys/fs/cgroup/cpu,cpuacct/", vec![Controller::Processor]),
                 ("/sys/fs/cgroup/memory/jobs/7", vec![Controller::Memory]),
                 ("/sys/fs/cgroup/my pids/", vec![Controller::Processes]),
+                ("/sys/fs/cgroup/freezer/", vec![Controller::Freezer]),
             ]
         );
+        let limits = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::LIMITS, |_| String::new());
+        assert_eq!(limits, found[..3]);
         assert!(found.iter().all(|hierarchy| hierarchy.version == Version::One));
     }
 
     #[test]
     fn version_two_has_one_for_all_and_a_container_sees_its_part() {
         let mounts = "40 30 0:31 /box /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
-        let found = hierarchies(mounts, "0::/box/init\n", None, |folder| {
+        let found = hierarchies(mounts, "0::/box/init\n", None, &Controller::ALL, |folder| {
             assert_eq!(folder, Path::new("/sys/fs/cgroup/init"));
             "cpu io memory pids\n".into()
         });
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].controllers, Controller::ALL);
+        assert_eq!(found[0].controllers, Controller::LIMITS);
         assert!(!found[0].is_root);
-        assert!(hierarchies(mounts, "0::/elsewhere\n", None, |_| "cpu".into()).is_empty());
+        assert!(hierarchies(mounts, "0::/elsewhere\n", None, &Controller::ALL, |_| "cpu".into()).is_empty());
     }
 
     #[test]
     fn a_named_parent_replaces_the_own_cgroup() {
         let parent = Some(Path::new("/functions"));
-        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, parent, |_| String::new());
+        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, parent, &Controller::LIMITS, |_| String::new());
         assert_eq!(found[1].parent, Path::new("/sys/fs/cgroup/memory/functions"));
     }
 }

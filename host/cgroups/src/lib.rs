@@ -39,6 +39,12 @@ const QUOTA_US_MIN: u64 = 1_000;
 /// What all instances together weigh when processor time is short, in processes of the daemon's kind. With the weight of
 /// one, an instance that wakes up on a busy machine waits for everybody else.
 const WEIGHT: u64 = 4;
+/// What holds a cgroup of version 1, and lets it go (cgroups(7), "freezer").
+const HOLD_FILE: &str = "freezer.state";
+const HOLD: &str = "FROZEN";
+const LET_GO: &str = "THAWED";
+/// The same in version 2.
+const HOLD_FILE_TWO: &str = "cgroup.freeze";
 /// How near to its limit a group has come that had no memory left, in bytes: the kernel hands memory out in pieces.
 const NEAR_BYTES: u64 = 1 << 20;
 /// How often, and after what pause, the removal of a cgroup is tried again whose processes have not quite gone.
@@ -106,6 +112,19 @@ pub struct Groups {
 impl Groups {
     /// Makes the daemon's folder, below its own cgroup or the one named.
     pub fn new(named: Option<&Path>) -> Result<Self, CgroupError> {
+        Self::with(named, &Controller::LIMITS)
+    }
+
+    /// The same, of cgroups that can be held ([`Group::hold`]) where the kernel has that.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Groups::new`].
+    pub fn holdable(named: Option<&Path>) -> Result<Self, CgroupError> {
+        Self::with(named, &Controller::ALL)
+    }
+
+    fn with(named: Option<&Path>, controllers: &[Controller]) -> Result<Self, CgroupError> {
         let read = |path: &str| fs::read_to_string(path).map_err(refused(Path::new(path), "read"));
         let (mounts, memberships) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let controllers_of = |folder: &Path| {
@@ -115,7 +134,7 @@ impl Groups {
             file.and_then(|file| fs::read_to_string(file).ok())
                 .unwrap_or_default()
         };
-        let mut found = hierarchies(&mounts, &memberships, named, controllers_of);
+        let mut found = hierarchies(&mounts, &memberships, named, controllers, controllers_of);
         for hierarchy in &mut found {
             // Where the daemon has moved to make room for the cgroups of another kind of instance.
             if hierarchy.version == Version::Two && hierarchy.parent.ends_with(DAEMON_FOLDER) {
@@ -167,7 +186,7 @@ impl Groups {
                 missing: Some(format!("no hierarchy has the controller `{}`", controller.name())),
             },
         };
-        Controller::ALL.map(layer).into()
+        Controller::LIMITS.map(layer).into()
     }
 
     /// What daemons may have left that are gone.
@@ -220,6 +239,7 @@ fn layer_name(controller: Controller) -> String {
         Controller::Memory => "cgroup for memory",
         Controller::Processor => "cgroup for processor time",
         Controller::Processes => "cgroup for processes",
+        Controller::Freezer => "cgroup to hold processes",
     }
     .into()
 }
@@ -236,7 +256,7 @@ pub fn missing_layers(error: &CgroupError) -> Vec<Layer> {
         name: layer_name(controller),
         missing: Some(reason.clone()),
     };
-    Controller::ALL.map(layer).into()
+    Controller::LIMITS.map(layer).into()
 }
 
 /// The folders of a daemon, one in each hierarchy, beside which those of others may lie that are gone.
@@ -251,19 +271,23 @@ impl Stale {
         };
         // Without the folder nothing is left.
         let Ok(_turn) = lock(shared) else { return true };
+        let is_alive = |name: &std::ffi::OsStr| {
+            let lock = File::open(shared.join(name));
+            lock.is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+        };
+        let folders = self.0.iter().filter_map(|folder| folder.parent());
+        let stale: Vec<PathBuf> = folders
+            .flat_map(|folder| names(folder).into_iter().map(move |name| (folder, name)))
+            .filter(|(_, name)| !is_alive(name))
+            .map(|(folder, name)| folder.join(name))
+            .collect();
+        // Containers outlive a daemon that is killed; held ones die when they are let go, which another hierarchy does.
+        for folder in &stale {
+            kill_all(folder);
+        }
         let mut is_clean = true;
-        for folder in self.0.iter().filter_map(|folder| folder.parent()) {
-            for name in names(folder) {
-                let is_alive = File::open(shared.join(&name))
-                    .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_err());
-                if is_alive {
-                    continue;
-                }
-                let stale = folder.join(&name);
-                // Containers outlive a daemon that is killed.
-                kill_all(&stale);
-                is_clean &= remove_tree(&stale).is_ok();
-            }
+        for folder in &stale {
+            is_clean &= remove_tree(folder).is_ok();
         }
         is_clean
     }
@@ -304,9 +328,15 @@ fn prepare(hierarchy: &Hierarchy, name: &str) -> Result<(), CgroupError> {
     Ok(())
 }
 
-/// Ends all processes of a cgroup and of those below it; whether there were any. They may take a moment.
+/// Ends all processes of a cgroup and of those below it; whether there were any. They may take a moment, and in version 1 held
+/// ones until this is done with the cgroup that holds them.
 pub fn kill_all(folder: &Path) -> bool {
     let mut had_any = false;
+    let holder = folder.join(HOLD_FILE);
+    if holder.exists() {
+        // A process that is held takes no signal.
+        let _ = fs::write(holder, LET_GO);
+    }
     for name in names(folder) {
         had_any |= kill_all(&folder.join(name));
     }
@@ -500,11 +530,35 @@ impl Group {
         text.trim().parse().ok()
     }
 
+    /// Holds all processes in it and below: they take no processor time until they are let go. Returns before the last one
+    /// stands still.
+    ///
+    /// # Errors
+    ///
+    /// If its cgroups have no means to ([`Groups::holdable`]), or the kernel refuses.
+    pub fn hold(&self, is_held: bool) -> io::Result<()> {
+        let has_holder = |place: &&Place| match place.version {
+            Version::One => place.controllers.contains(&Controller::Freezer),
+            Version::Two => true,
+        };
+        let place = self.places.iter().find(has_holder);
+        let place = place.ok_or(io::ErrorKind::Unsupported)?;
+        match place.version {
+            Version::One => fs::write(place.folder.join(HOLD_FILE), if is_held { HOLD } else { LET_GO }),
+            Version::Two => fs::write(
+                place.folder.join(HOLD_FILE_TWO),
+                if is_held { "1" } else { "0" },
+            ),
+        }
+    }
+
     /// Ends all processes in it and below; whether there were any. They may take a moment.
     pub fn kill(&self) -> bool {
-        let mut folders = self.places.iter().map(|place| place.folder.as_path());
-        // All are in the same processes' groups.
-        folders.next().is_some_and(kill_all)
+        let mut had_any = false;
+        for place in &self.places {
+            had_any |= kill_all(&place.folder);
+        }
+        had_any
     }
 
     /// Starts a process in the group, in which it is born. The calling thread visits the group for that in version 1: the
@@ -589,6 +643,7 @@ impl Group {
                 write("cpu.cfs_quota_us", quota_us.to_string())
             }
             (Controller::Processor, Version::Two) => write("cpu.max", format!("{quota_us} {PERIOD_US}")),
+            (Controller::Freezer, _) => Ok(()),
             (Controller::Processes, _) => write("pids.max", limit.to_string()),
         }
     }

@@ -22,7 +22,7 @@ fn version_one(folder: &Path) -> Vec<Hierarchy> {
 }
 
 fn version_two(folder: &Path) -> Vec<Hierarchy> {
-    vec![hierarchy(Version::Two, &Controller::ALL, folder)]
+    vec![hierarchy(Version::Two, &Controller::LIMITS, folder)]
 }
 
 fn text(folder: &Path, file: &str) -> String {
@@ -152,4 +152,29 @@ fn without_a_hierarchy_the_reason_is_told() {
             .iter()
             .all(|layer| layer.missing.as_deref().unwrap().contains("no hierarchy"))
     );
+}
+
+#[test]
+fn a_group_is_held_and_let_go_where_the_kernel_has_the_means() {
+    let folder = TempDir::new().unwrap();
+    let groups = Groups::within(&version_one(folder.path())).unwrap();
+    let group = groups.make("1", 4).unwrap();
+    let holder = folder_of(&group, Controller::Freezer);
+    for (is_held, expected) in [(true, "FROZEN"), (false, "THAWED"), (true, "FROZEN")] {
+        group.hold(is_held).unwrap();
+        assert_eq!(text(&holder, "freezer.state"), expected);
+    }
+    group.kill();
+    assert_eq!(text(&holder, "freezer.state"), "THAWED", "or it would not end");
+
+    let folder = TempDir::new().unwrap();
+    let groups = Groups::within(&version_two(folder.path())).unwrap();
+    let group = groups.make("1", 4).unwrap();
+    group.hold(true).unwrap();
+    assert_eq!(text(&folder_of(&group, Controller::Memory), "cgroup.freeze"), "1");
+
+    let folder = TempDir::new().unwrap();
+    let limits = &version_one(folder.path())[..3];
+    let group = Groups::within(limits).unwrap().make("1", 4).unwrap();
+    assert_eq!(group.hold(true).unwrap_err().kind(), io::ErrorKind::Unsupported);
 }

@@ -41,6 +41,8 @@ const ZERO: &str = "com.openfaas.scale.zero";
 const ZERO_DURATION: &str = "com.openfaas.scale.zero-duration";
 const DOWN_WINDOW: &str = "com.openfaas.scale.down.window";
 const AHEAD: &str = "dev.spore.ahead";
+/// After how long an idle instance is paused.
+pub(crate) const PAUSE_AFTER: &str = "dev.spore.pause-after";
 const CONCURRENCY: &str = "dev.spore.concurrency";
 const MAX_WAITING: &str = "dev.spore.max-waiting";
 const MAX_INFLIGHT: &str = "dev.spore.max-inflight";
@@ -157,6 +159,7 @@ impl Scale {
                 max_instances,
                 max_waiting: waiting.map_or(config.max_waiting, |waiting| waiting as usize),
                 idle_timeout,
+                pause_after: duration(annotations, PAUSE_AFTER, Duration::from_millis(1), Duration::MAX)?,
                 ahead,
                 one_invocation,
                 concurrency,

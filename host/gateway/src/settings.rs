@@ -16,7 +16,7 @@ use crate::fixed_request::{self, FixedRequest, NoRequest};
 use crate::lambda::EventForm;
 use crate::names::{excerpt, is_name};
 use crate::quantity::{parse_duration, parse_memory, parse_processor_millis};
-use crate::scaling::{self, Scale, ScalingError};
+use crate::scaling::{self, PAUSE_AFTER, Scale, ScalingError};
 
 /// Memory of a function that names no limit, in bytes.
 const DEFAULT_MEMORY_BYTES: u64 = 128 << 20;
@@ -74,6 +74,11 @@ pub(crate) enum SettingsError {
     Isolation { text: String },
     #[error("{SANDBOX} is `{text}`, which is none of {}", SandboxKind::ALL.map(SandboxKind::name).join(", "))]
     Sandbox { text: String },
+    #[error(
+        "{PAUSE_AFTER} is for containers: leave it out, or choose a sandbox that makes some (the function's is `{sandbox}`, whose \
+         idle instances wait without it)"
+    )]
+    NoPause { sandbox: SandboxKind },
     #[error("{PROTOCOL} is `{text}`, which is neither http nor lambda")]
     Protocol { text: String },
     #[error("{LAMBDA_EVENT} is `{text}`, which is neither http nor raw")]
@@ -164,6 +169,11 @@ impl Settings {
                 text: "0".to_owned(),
             });
         }
+        let sandbox = named(&deployment.annotations, SANDBOX, SandboxKind::from_name)
+            .map_err(|text| SettingsError::Sandbox { text })?;
+        if limits.pause_after.is_some() && !sandbox.is_container() {
+            return Err(SettingsError::NoPause { sandbox });
+        }
         let protocol = named(&deployment.annotations, PROTOCOL, Protocol::from_name)
             .map_err(|text| SettingsError::Protocol { text })?;
         if protocol == Protocol::Lambda {
@@ -186,8 +196,7 @@ impl Settings {
             fixed_request,
             memory_bytes: memory_bytes(deployment)?,
             isolation: isolation(&deployment.annotations)?,
-            sandbox: named(&deployment.annotations, SANDBOX, SandboxKind::from_name)
-                .map_err(|text| SettingsError::Sandbox { text })?,
+            sandbox,
             processor_millis: processor_millis(deployment)?,
             rewrites_calls: switch(&deployment.annotations, REWRITING)?.unwrap_or(true),
             is_cloned: switch(&deployment.annotations, CLONING)?.unwrap_or(false),

@@ -5,6 +5,7 @@
 //! own; one task of the pool sleeps until time alone changes something.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -157,9 +158,16 @@ impl<C: Send + 'static> Pool<C> {
         {
             return;
         }
-        let remaining = self.inner.lock().ready_instances();
-        for instance in remaining {
-            self.inner.stop_in_background(instance, StopReason::NotNeeded);
+        let remaining: Vec<_> = {
+            let shared = self.inner.lock();
+            shared
+                .ready()
+                .map(|(instance, rest)| (instance.clone(), rest.clone()))
+                .collect()
+        };
+        for (instance, rest) in remaining {
+            self.inner
+                .stop_in_background(instance, &rest, StopReason::NotNeeded);
         }
         if tokio::time::timeout(STOP_TIMEOUT, self.inner.until_settled())
             .await
@@ -207,11 +215,44 @@ impl<C: Send + 'static> Drop for PlaceInQueue<'_, C> {
     }
 }
 
+/// Whether an instance stands still, and whether it is to.
+///
+/// What is wanted changes under the pool's lock; what is changes after it, in whichever order that comes: each time to what is
+/// wanted by then.
+#[derive(Debug, Default)]
+struct Rest {
+    is_wanted: AtomicBool,
+    is_paused: Mutex<bool>,
+}
+
+impl Rest {
+    fn want(&self, is_wanted: bool) -> bool {
+        self.is_wanted.swap(is_wanted, Ordering::Relaxed) != is_wanted
+    }
+
+    fn settle(&self, instance: &dyn Instance) {
+        let mut is_paused = self.is_paused.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_wanted = self.is_wanted.load(Ordering::Relaxed);
+        if *is_paused == is_wanted {
+            return;
+        }
+        let outcome = if is_wanted { instance.pause() } else { instance.resume() };
+        match outcome {
+            Ok(()) => *is_paused = is_wanted,
+            Err(error) => {
+                let instance = instance.id();
+                tracing::debug!(instance, is_wanted, error = %error, "an instance is not paused or resumed");
+            }
+        }
+    }
+}
+
 /// An instance as the driver knows it.
 enum Slot<C> {
     Starting(AbortHandle),
     Ready {
         instance: Arc<dyn Instance>,
+        rest: Arc<Rest>,
         /// What ended invocations have left, at most one for each that the instance serves at a time.
         connections: Vec<C>,
         /// Why it is stopped once it serves nobody any more, if one of its invocations has failed.
@@ -256,11 +297,14 @@ impl<C: Send + 'static> Shared<C> {
     }
 
     fn ready_instances(&self) -> Vec<Arc<dyn Instance>> {
-        let ready = self.slots.values().filter_map(|slot| match slot {
+        self.ready().map(|(instance, _)| instance.clone()).collect()
+    }
+
+    fn ready(&self) -> impl Iterator<Item = (&Arc<dyn Instance>, &Arc<Rest>)> {
+        self.slots.values().filter_map(|slot| match slot {
             Slot::Starting(_) => None,
-            Slot::Ready { instance, .. } => Some(instance.clone()),
-        });
-        ready.collect()
+            Slot::Ready { instance, rest, .. } => Some((instance, rest)),
+        })
     }
 }
 
@@ -270,6 +314,8 @@ struct Effects<C: Send + 'static> {
     own: Option<Answer<C>>,
     answers: Vec<(oneshot::Sender<Answer<C>>, Answer<C>)>,
     resets: Vec<Reset<C>>,
+    /// What is to be paused or resumed.
+    rests: Vec<(Arc<dyn Instance>, Arc<Rest>)>,
     stops: Vec<(Slot<C>, StopReason)>,
 }
 
@@ -282,7 +328,18 @@ struct Reset<C> {
 }
 
 impl<C: Send + 'static> Effects<C> {
+    fn rest(&mut self, shared: &Shared<C>, id: InstanceId, is_wanted: bool) {
+        if let Some(Slot::Ready { instance, rest, .. }) = shared.slots.get(&id)
+            && rest.want(is_wanted)
+        {
+            self.rests.push((instance.clone(), rest.clone()));
+        }
+    }
+
     fn carry_out(self, inner: &Arc<Inner<C>>) {
+        for (instance, rest) in self.rests {
+            rest.settle(&*instance);
+        }
         for (waiter, answer) in self.answers {
             // A lease that comes back, because its caller has just gone, is untouched and returns to the pool.
             drop(waiter.send(answer));
@@ -295,11 +352,12 @@ impl<C: Send + 'static> Effects<C> {
                 Slot::Starting(start) => start.abort(),
                 Slot::Ready {
                     instance,
+                    rest,
                     connections,
                     discard_reason,
                 } => {
                     drop(connections);
-                    inner.stop_in_background(instance, discard_reason.unwrap_or(reason));
+                    inner.stop_in_background(instance, &rest, discard_reason.unwrap_or(reason));
                 }
             }
         }
@@ -361,6 +419,7 @@ impl<C: Send + 'static> Inner<C> {
             own: None,
             answers: Vec::new(),
             resets: Vec::new(),
+            rests: Vec::new(),
             stops: Vec::new(),
         };
         for action in actions.drain(..) {
@@ -371,6 +430,7 @@ impl<C: Send + 'static> Inner<C> {
                     request,
                     cold,
                 } => {
+                    effects.rest(shared, instance, false);
                     if let Some(lease) = self.lease(shared, instance, cold) {
                         answer(shared, &mut effects, request, Ok(lease));
                     }
@@ -379,6 +439,7 @@ impl<C: Send + 'static> Inner<C> {
                     let error = self.rejection(shared, rejection);
                     answer(shared, &mut effects, request, Err(error));
                 }
+                Action::Pause(id) => effects.rest(shared, id, true),
                 Action::Reset(id) => effects.resets.extend(self.reset(shared, id)),
                 Action::Stop(id) => effects
                     .stops
@@ -476,6 +537,7 @@ impl<C: Send + 'static> Inner<C> {
         };
         *slot = Slot::Ready {
             instance: instance.clone(),
+            rest: Arc::default(),
             connections: Vec::new(),
             discard_reason: None,
         };
@@ -555,7 +617,9 @@ impl<C: Send + 'static> Inner<C> {
         effects.carry_out(self);
     }
 
-    fn stop_in_background(self: &Arc<Self>, instance: Arc<dyn Instance>, reason: StopReason) {
+    fn stop_in_background(self: &Arc<Self>, instance: Arc<dyn Instance>, rest: &Rest, reason: StopReason) {
+        rest.want(false);
+        rest.settle(&*instance);
         self.lock().tasks += 1;
         let task = Task { inner: self.clone() };
         tokio::spawn(async move {

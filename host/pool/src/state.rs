@@ -38,8 +38,9 @@
 //! 8. Nothing is started that no request waits for beyond the minimum (or what [`Input::Scaled`] has put in its place),
 //!    what the load asks for ([`crate::Scaling::target`]), rule 7, and what [`Input::PreBoot`] asks for once; while instances
 //!    keep failing, only after a pause. What the minimum or the load asks for is started [`STARTS_MAX`] at a time.
-//! 9. With [`crate::Scaling::zero_after`] there is no instance once no request was under way for so long; until then there is
-//!    at least one.
+//! 9. An instance is paused when it has been idle for [`PoolLimits::pause_after`], once until it is given a request.
+//! 10. With [`crate::Scaling::zero_after`] there is no instance once no request was under way for so long; until then there is
+//!     at least one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -74,6 +75,8 @@ pub struct PoolLimits {
     pub max_waiting: usize,
     /// How long an instance stays idle before it is removed. Zero: an instance serves one invocation only.
     pub idle_timeout: Duration,
+    /// After how long an idle instance is paused; never if none. It is resumed when it is given a request.
+    pub pause_after: Option<Duration>,
     /// Instances that wait idle for requests that have not come yet, beyond those that are busy, as far as the maximum allows.
     pub ahead: u32,
     /// Whether an instance is reset, or stopped, after each invocation, and the next ones are started ahead of demand.
@@ -160,6 +163,8 @@ pub enum Action {
     },
     /// Reset the instance and report how it went.
     Reset(InstanceId),
+    /// Pause the instance, which is idle, until it is assigned or stopped.
+    Pause(InstanceId),
     /// Stop the instance, or give up its start or reset; it is forgotten already.
     Stop(InstanceId),
     /// Tell the request that it gets no instance.
@@ -201,6 +206,7 @@ pub struct PoolStatus {
 struct Idle {
     instance: InstanceId,
     since: Duration,
+    is_paused: bool,
 }
 
 /// A busy instance.
@@ -331,6 +337,7 @@ impl PoolState {
         self.fall_asleep(now, actions);
         self.look_ahead(now);
         self.remove_expired(now, actions);
+        self.pause_idle(now, actions);
         self.start_wanted(now, actions);
     }
 
@@ -346,7 +353,8 @@ impl PoolState {
             .map(|due| retry_at.map_or(due, |retry| due.max(retry)));
         let less_demand = self.demand.falls_at(self.limits.idle_timeout);
         let load = self.load.next_at().filter(|_| !self.closed);
-        let times = [expiry, refill, ahead, less_demand, load, self.sleeps_at()];
+        let sleep = self.sleeps_at();
+        let times = [expiry, refill, ahead, less_demand, load, sleep, self.pauses_at()];
         times.into_iter().flatten().min()
     }
 
@@ -555,7 +563,11 @@ impl PoolState {
             }
         }
         if free == 0 {
-            self.idle.push(Idle { instance, since: now });
+            self.idle.push(Idle {
+                instance,
+                since: now,
+                is_paused: false,
+            });
         }
     }
 
@@ -765,6 +777,28 @@ impl PoolState {
                 break;
             }
             actions.push(Action::Stop(self.idle.remove(0).instance));
+        }
+    }
+
+    /// When the next idle instance is to be paused.
+    fn pauses_at(&self) -> Option<Duration> {
+        let after = self.limits.pause_after?;
+        let next = self.idle.iter().find(|idle| !idle.is_paused)?;
+        Some(next.since.saturating_add(after))
+    }
+
+    fn pause_idle(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let Some(after) = self.limits.pause_after else {
+            return;
+        };
+        for idle in &mut self.idle {
+            if idle.since.saturating_add(after) > now {
+                break;
+            }
+            if !idle.is_paused {
+                idle.is_paused = true;
+                actions.push(Action::Pause(idle.instance));
+            }
         }
     }
 

@@ -48,6 +48,7 @@ const LIMITS: PoolLimits = PoolLimits {
     max_instances: 2,
     max_waiting: 1,
     idle_timeout: Duration::from_secs(60),
+    pause_after: None,
     ahead: 0,
     one_invocation: false,
     concurrency: 1,
@@ -456,4 +457,37 @@ async fn instances_are_reset_for_the_next_invocation_as_long_as_that_works() {
     assert_eq!(pool.status().starting, 1);
     pool.shutdown(Duration::from_secs(1)).await;
     assert_eq!(sandbox.live().len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_instance_stands_still_until_it_is_used_or_stopped() {
+    let sandbox = FakeSandbox::new(|_| FakeFunction::echo());
+    let limits = PoolLimits {
+        pause_after: Some(Duration::from_secs(10)),
+        ..LIMITS
+    };
+    let pool = Pool::<()>::new(
+        Arc::new(sandbox.clone()),
+        Arc::new(NoLog),
+        template("one"),
+        limits,
+    );
+    for _ in 0..3 {
+        let mut lease = pool.acquire(PATIENCE).await.expect("an instance");
+        assert_eq!(sandbox.paused(), 0);
+        lease.instance().connect().await.expect("it runs");
+        lease.finish(None);
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        assert_eq!(sandbox.paused(), 0);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(sandbox.paused(), 1);
+    }
+    let lease = pool.acquire(PATIENCE).await.expect("an instance");
+    assert_eq!(sandbox.paused(), 0);
+    drop(lease);
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!((sandbox.paused(), sandbox.started()), (1, 1), "unused, and the same");
+    // A sandbox need not know how to end one that stands still.
+    pool.shutdown(Duration::ZERO).await;
+    assert_eq!((sandbox.paused(), sandbox.live().len()), (0, 0));
 }

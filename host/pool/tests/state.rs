@@ -383,6 +383,7 @@ fn simulated_day_answers_every_request() {
         );
         let mut model = Model::new(PoolLimits {
             ahead: seed as u32 % 3,
+            pause_after: (seed % 2 == 0).then_some(Duration::from_secs(seed * 7)),
             one_invocation: seed % 2 == 1,
             concurrency: 1 + seed as u32 / 4 * 3,
             scaling: Scaling {

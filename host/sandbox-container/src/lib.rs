@@ -141,7 +141,7 @@ pub fn sandboxes(options: &ContainersOptions) -> Vec<(SandboxKind, Found)> {
 
 impl Host {
     fn new(options: &ContainersOptions, kinds: usize) -> Result<Self, String> {
-        let groups = Groups::new(options.cgroup_parent.as_deref())
+        let groups = Groups::holdable(options.cgroup_parent.as_deref())
             .map_err(|error| format!("containers need cgroups, and there are none: {}", chain(&error)))?;
         if let Some(reason) = groups.layers().into_iter().find_map(|layer| layer.missing) {
             return Err(format!("containers need cgroups: {reason}"));
@@ -525,6 +525,14 @@ impl Instance for Container {
     fn memory_bytes(&self) -> Option<u64> {
         let is_running = self.handle.end.borrow().is_none();
         is_running.then(|| self.group().memory_bytes()).flatten()
+    }
+
+    fn pause(&self) -> io::Result<()> {
+        self.group().hold(true)
+    }
+
+    fn resume(&self) -> io::Result<()> {
+        self.group().hold(false)
     }
 
     async fn stop(&self, reason: StopReason) -> EndReport {

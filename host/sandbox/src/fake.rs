@@ -208,6 +208,7 @@ pub struct FakeSandbox {
 struct Ledger {
     started: AtomicU64,
     connections: AtomicU64,
+    paused: AtomicU64,
     /// Instances and starts under way, by identifier.
     live: Mutex<BTreeMap<String, ()>>,
     stops: Mutex<Vec<StopReason>>,
@@ -225,6 +226,11 @@ impl FakeSandbox {
             behaviour: Arc::new(behaviour),
             ledger: Arc::default(),
         }
+    }
+
+    /// How many instances stand still.
+    pub fn paused(&self) -> u64 {
+        self.ledger.paused.load(Ordering::SeqCst)
     }
 
     /// How many starts were asked for, failed ones included.
@@ -423,6 +429,16 @@ impl Instance for FakeInstance {
 
     async fn start_stages(&self) -> StartStages {
         self.stages
+    }
+
+    fn pause(&self) -> std::io::Result<()> {
+        self.ledger.paused.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn resume(&self) -> std::io::Result<()> {
+        self.ledger.paused.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
     }
 
     fn can_be_reset(&self) -> bool {

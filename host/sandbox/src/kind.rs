@@ -44,6 +44,12 @@ impl SandboxKind {
         }
     }
 
+    /// Whether its instances are containers.
+    #[must_use]
+    pub const fn is_container(self) -> bool {
+        matches!(self, Self::Runc | Self::Crun | Self::Gvisor)
+    }
+
     /// The kind of this name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

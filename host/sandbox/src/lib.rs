@@ -435,6 +435,25 @@ pub trait Instance: Send + Sync {
         Err(ResetError::Unsupported)
     }
 
+    /// Lets the instance stand still: it keeps its memory and takes no processor time until [`Instance::resume`]. To be
+    /// called only while nobody uses it. Takes microseconds, and blocks.
+    ///
+    /// # Errors
+    ///
+    /// If the sandbox has no means to, or the kernel refuses. The instance runs on then.
+    fn pause(&self) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+
+    /// Ends [`Instance::pause`]; to be called before anything else of an instance that was paused.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, which it has no reason to.
+    fn resume(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Ends the instance and waits until nothing of it is left (rule 4). `reason` is written to the function's log
     /// where it is the platform's doing that the user should hear of.
     async fn stop(&self, reason: StopReason) -> EndReport;

@@ -22,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
         per_request,
     ),
     ("idle_instances_go_and_come_back", scale_to_zero),
+    ("idle_containers_are_paused_if_asked", pause),
     (
         "environment_arguments_and_port_are_those_of_the_deployment",
         environment,
@@ -225,6 +226,52 @@ fn file_system(kind: &'static str) {
 }
 
 /// Each kind does what is asked for, or says that it does not, and nothing in between.
+/// Where instances cannot be paused that is said; where they can, they do nothing meanwhile, answer after it, and end, be it with
+/// a daemon that is killed.
+fn pause(kind: &'static str) {
+    const AFTER: [&str; 2] = ["--annotation", "dev.spore.pause-after=200ms"];
+    let mut daemon = Daemon::start();
+    if !matches!(kind, "runc" | "crun" | "gvisor") {
+        let annotated = json!({ "service": "asks", "image": "none", "annotations": {
+            "dev.spore.pause-after": "200ms", "dev.spore.sandbox": sandbox(kind) } });
+        let refused = daemon.send_body(Method::POST, "/system/functions", annotated.to_string());
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text());
+        let text = refused.text();
+        assert!(
+            text.contains("containers") && text.contains(sandbox(kind)),
+            "{text}"
+        );
+        return;
+    }
+    let ticks = |daemon: &Daemon, name: &str| -> u64 {
+        let text = answer(daemon, name);
+        text.trim().parse().unwrap_or_else(|_| panic!("{text}"))
+    };
+    deploy_program(&daemon, kind, "awake", "ticking", &[]);
+    deploy_program(&daemon, kind, "paused", "ticking", &AFTER);
+    for _ in 0..2 {
+        let before = ["awake", "paused"].map(|name| ticks(&daemon, name));
+        std::thread::sleep(Duration::from_secs(3));
+        let after = ["awake", "paused"].map(|name| ticks(&daemon, name));
+        let [awake, paused] = [0, 1].map(|which| after[which] - before[which]);
+        assert!(paused * 2 < awake, "{paused} while it was paused, {awake} else");
+    }
+    assert_eq!((replicas(&daemon, "awake"), replicas(&daemon, "paused")), (1, 1));
+    std::thread::sleep(Duration::from_secs(1));
+    daemon.spore_ok(&["remove", "paused"]);
+    daemon.spore_ok(&["remove", "awake"]);
+    crate::leftovers::nothing_of(&daemon, PATIENCE);
+
+    deploy_program(&daemon, kind, "paused", "ticking", &AFTER);
+    ticks(&daemon, "paused");
+    std::thread::sleep(Duration::from_secs(1));
+    let family = daemon.descendants();
+    daemon.kill();
+    daemon.start_again();
+    let are_gone = || !family.iter().any(|process| process.is_alive());
+    assert!(wait_until(PATIENCE, are_gone), "what was paused lives on");
+}
+
 fn refusals(kind: &'static str) {
     let daemon = Daemon::start();
     let path = program::build("httpd");

@@ -33,13 +33,15 @@ pub(crate) enum Step {
 pub(crate) fn limits() -> impl Strategy<Value = PoolLimits> {
     let numbers = (0u32..3, 1u32..6, 0usize..5, prop_oneof![Just(0u64), 1u64..90]);
     let ahead = prop_oneof![2 => Just(0u32), 1 => 1u32..4];
+    let waits = (ahead, proptest::option::of(0u64..90));
     let concurrency = prop_oneof![Just(1u32), 0u32..5];
-    (numbers, ahead, any::<bool>(), concurrency, scaling()).prop_map(
-        |((min, max, waiting, idle), ahead, one_invocation, concurrency, scaling)| PoolLimits {
+    (numbers, waits, any::<bool>(), concurrency, scaling()).prop_map(
+        |((min, max, waiting, idle), (ahead, pause), one_invocation, concurrency, scaling)| PoolLimits {
             min_instances: min,
             max_instances: max,
             max_waiting: waiting,
             idle_timeout: Duration::from_secs(idle),
+            pause_after: pause.map(Duration::from_secs),
             ahead,
             one_invocation,
             concurrency,
@@ -101,6 +103,8 @@ pub(crate) struct Model {
     pub(crate) starting: BTreeMap<InstanceId, u32>,
     pub(crate) resetting: BTreeMap<InstanceId, u32>,
     pub(crate) idle: BTreeMap<InstanceId, (u32, Duration)>,
+    /// Idle instances that stand still.
+    pub(crate) paused: BTreeSet<InstanceId>,
     pub(crate) busy: BTreeMap<InstanceId, (u32, BTreeSet<RequestId>)>,
     /// Busy instances of which an invocation has failed.
     pub(crate) failed: BTreeSet<InstanceId>,
@@ -149,6 +153,7 @@ impl Model {
             starting: BTreeMap::new(),
             resetting: BTreeMap::new(),
             idle: BTreeMap::new(),
+            paused: BTreeSet::new(),
             busy: BTreeMap::new(),
             failed: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -430,6 +435,7 @@ impl Model {
         for action in others {
             self.action(input, action);
         }
+        self.paused.retain(|id| self.idle.contains_key(id));
         if let Input::Scaled(_) = input {
             let surplus = self.live().saturating_sub(self.floor());
             let busy = self.busy.iter().filter(|(_, busy)| busy.0 == self.version);
@@ -508,6 +514,10 @@ impl Model {
                 );
                 requests.insert(request);
                 self.busy.insert(instance, (version, requests));
+            }
+            Action::Pause(id) => {
+                assert!(self.idle.contains_key(&id), "only idle instances are paused");
+                assert!(self.paused.insert(id), "{id:?} is paused already");
             }
             Action::Reset(id) => {
                 assert!(self.limits.one_invocation, "nobody has asked for that");
@@ -633,6 +643,16 @@ impl Model {
                 .min();
             assert!(next.is_none_or(|next| self.state.next_deadline().is_some_and(|at| at <= next)));
         }
+        let is_due = |since: Duration| {
+            let after = self.limits.pause_after;
+            after.is_some_and(|after| since + after <= self.now)
+        };
+        for (id, (_, since)) in &self.idle {
+            assert_eq!(self.paused.contains(id), is_due(*since), "paused too early, or not");
+            let pauses = self.limits.pause_after.filter(|_| !is_due(*since));
+            let looked_at = self.state.next_deadline();
+            assert!(pauses.is_none_or(|after| looked_at.is_some_and(|at| at <= *since + after)));
+        }
         if self.limits.one_invocation {
             assert!(
                 self.idle.keys().all(|idle| !self.used.contains(idle)),
@@ -663,6 +683,7 @@ pub(crate) fn fixed_limits(min: u32, max: u32, waiting: usize, idle_seconds: u64
         max_instances: max,
         max_waiting: waiting,
         idle_timeout: Duration::from_secs(idle_seconds),
+        pause_after: None,
         ahead: 0,
         one_invocation: false,
         concurrency: 1,
