@@ -16,6 +16,13 @@
 //!
 //! Init is the guest's: the daemon believes nothing of what it sends. The daemon is trusted by it.
 
+/// What the kernel's command line has where the byte stream is no virtual serial port but a connection that init makes by vsock.
+pub const VSOCK_OPTION: &str = "spore.channel=vsock";
+/// The host's number as guests have it by vsock (vsock(7): `VMADDR_CID_HOST`).
+pub const VSOCK_HOST: u32 = 2;
+/// The port there at which the daemon waits for init.
+pub const VSOCK_PORT: u32 = 1024;
+
 /// Bytes of a frame before its content.
 pub const HEADER_BYTES: usize = 8;
 /// Longest content of a frame, in bytes.
