@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spore_abi::microvm::{Ending, Kind};
 use spore_sandbox::{EndCause, EndReport, StartError, StopReason};
@@ -19,16 +20,21 @@ use crate::control::Sayings;
 use crate::frames::{Decoder, Frame};
 use crate::log::Log;
 use crate::machines::{Process, describe};
+use crate::monitor::Monitor;
 use crate::settings;
 use crate::streams::Streams;
 
 const READ_BYTES: usize = 64 << 10;
+/// How long a monitor may take to end whose channel has ended. One whose guest has restarted does not.
+const LOST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What comes of a start.
 pub(crate) type Started = Result<(), StartError>;
 
 /// What an actor has.
 pub(crate) struct Actor {
+    /// What runs it, for people.
+    pub(crate) monitor: Monitor,
     pub(crate) process: Process,
     pub(crate) channel: OwnedReadHalf,
     pub(crate) streams: Arc<Streams>,
@@ -43,8 +49,19 @@ pub(crate) struct Actor {
     pub(crate) stops: mpsc::Receiver<StopReason>,
     pub(crate) started: Option<oneshot::Sender<Started>>,
     pub(crate) ended: watch::Sender<Option<EndReport>>,
-    /// Files that go with the machine.
-    pub(crate) files: Vec<tempfile::TempPath>,
+    /// What goes with the machine.
+    pub(crate) belongings: Belongings,
+}
+
+/// Files of a machine, which are removed when nobody needs them any more.
+#[derive(Debug, Default)]
+pub(crate) struct Belongings {
+    /// What describes the root.
+    pub(crate) _described: Option<tempfile::TempPath>,
+    /// The block device made of its root, which others may have too.
+    pub(crate) _image: Option<Arc<tempfile::TempPath>>,
+    /// Its sockets.
+    pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
 /// How it ended.
@@ -52,7 +69,7 @@ enum End {
     Cause(EndCause),
     /// The program could not be started; why.
     Failed(String),
-    /// QEMU is gone.
+    /// The monitor is gone, or the guest's end of the channel.
     Lost,
 }
 
@@ -67,13 +84,22 @@ impl Actor {
             sayings,
             started,
             ended,
-            files,
+            belongings,
+            monitor,
             ..
         } = self;
-        // It takes some milliseconds to end a process of that size.
-        let status = tokio::task::spawn_blocking(move || process.end()).await;
-        let status = status.unwrap_or_else(|error| Err(io::Error::other(error)));
-        drop(files);
+        let is_lost = matches!(end, End::Lost);
+        // It takes some milliseconds to end a process of that size, and to remove what it had.
+        let status = tokio::task::spawn_blocking(move || {
+            if is_lost {
+                // It is about to end by itself, with a status that tells why.
+                process.wait_briefly(LOST_TIMEOUT)?;
+            }
+            let status = process.end();
+            drop(belongings);
+            status
+        });
+        let status = status.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let mut details = Vec::new();
         let mut reason = None;
         let cause = match end {
@@ -84,8 +110,10 @@ impl Actor {
             }
             End::Lost => {
                 details = sayings.details();
-                let summary =
-                    status.map_or_else(|error| error.to_string(), |status| describe("QEMU", status));
+                let summary = status.map_or_else(
+                    |error| error.to_string(),
+                    |status| describe(&monitor.to_string(), status),
+                );
                 EndCause::SandboxFailed { summary }
             }
         };

@@ -1,17 +1,20 @@
-//! The microVM sandbox: a Linux guest for each instance, in a machine of QEMU (docs/microvm.md, decision 0017).
+//! The microVM sandbox: a Linux guest for each instance, in a machine of QEMU, Firecracker or Cloud Hypervisor (docs/microvm.md,
+//! decisions 0017 and 0025).
 //!
 //! ```text
-//!   MicrovmInstance (handle) ──stop──> actor ──> QEMU process: kernel ─> init (guest/init) ─> program
-//!        │                               ^  channel (a socket, a virtual serial port): frames    │
-//!        └── connect ──> streams ────────┴───────────────────────────────────────────────────────┘
+//!   MicrovmInstance (handle) ──stop──> actor ──> the monitor's process: kernel ─> init (guest/init) ─> program
+//!        │                               ^  channel (a virtual serial port, or vsock): frames          │
+//!        └── connect ──> streams ────────┴─────────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! The same image runs as in the unikernel sandbox: its root is a block device of the guest. The machine has no network, no
-//! PCI, no disk that can be written to; what it has to say goes through the channel.
+//! The same image runs as in the unikernel sandbox: its root is a block device of the guest. The machine has no network
+//! and no disk that can be written to; what it has to say goes through the channel.
 //!
 //! Unikernels that others have built are run by the same means ([`ForeignSandbox`]).
 
 mod actor;
+mod apart;
+mod api;
 mod control;
 mod cpio;
 mod disk;
@@ -20,14 +23,19 @@ mod found;
 mod frames;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod images;
 mod instance;
 mod kernel;
 pub mod launcher;
 mod log;
 mod machines;
+mod monitor;
 mod payload;
 mod qemu;
 mod qmp;
+#[cfg(test)]
+mod recorded;
+mod requests;
 mod settings;
 mod streams;
 
@@ -45,17 +53,20 @@ use spore_sandbox::{
     StartError, StartStages, UnsupportedError,
 };
 
+use actor::Belongings;
+use apart::Room;
 pub use foreign::{ForeignMeans, ForeignSandbox};
 use found::Files;
 pub use found::{Found, MicrovmError, MicrovmOptions};
-use instance::Booting;
-use machines::{Launch, Machines, OwnGroup, Wanted};
+use images::Images;
+use instance::{Booting, Opened};
+use log::Log;
+use machines::{Machines, OwnGroup, Wanted};
+pub use monitor::Monitor;
 pub use qemu::Accelerator;
-use qemu::{Disk, Machine};
+use qemu::Disk;
 
-/// Memory that QEMU takes beside the guest's, in bytes: translated code, its own, and the kernel's file.
-const QEMU_BYTES: u64 = 192 << 20;
-/// Threads that QEMU may have: for its processor, its devices, and reads of the root.
+/// Threads that a monitor may have: for its processor, its devices, and reads of the root.
 const THREADS_MAX: u32 = 100;
 /// How much more time a function gets to be ready where its processor is emulated, which makes it slower by more than that.
 const EMULATION_FACTOR: u32 = 6;
@@ -69,7 +80,8 @@ pub struct MicrovmSandbox {
     folder: PathBuf,
     /// Made for the first guest.
     files: tokio::sync::OnceCell<Files>,
-    /// Limits of what QEMU takes; why there are none.
+    images: Arc<Images>,
+    /// Limits of what a monitor takes; why there are none.
     groups: Result<Groups, CgroupError>,
     /// Cgroups that were made.
     made: AtomicU64,
@@ -89,15 +101,23 @@ impl MicrovmSandbox {
         {
             return Err(refused("to remove what was left of microVMs")(error));
         }
+        let images = Arc::new(Images::new(folder.clone()));
         let machines = Machines::start().map_err(refused("a thread for microVMs"))?;
         Ok(Self {
             found,
             machines,
             folder,
             files: tokio::sync::OnceCell::new(),
+            images,
             groups: Groups::new(options.cgroup_parent.as_deref()),
             made: AtomicU64::new(0),
         })
+    }
+
+    /// What runs the machines.
+    #[must_use]
+    pub const fn monitor(&self) -> Monitor {
+        self.found.monitor()
     }
 
     /// What executes the guests' instructions.
@@ -106,8 +126,8 @@ impl MicrovmSandbox {
         self.found.accelerator()
     }
 
-    /// The file behind the block device: the root's own, or a descriptor of two.
-    fn disk(&self, root: &Root) -> Result<Option<tempfile::TempPath>, StartError> {
+    /// The descriptor of a root of two files, for QEMU.
+    fn description(&self, root: &Root) -> Result<Option<tempfile::TempPath>, StartError> {
         let Root::Layered { base, head } = root else {
             return Ok(None);
         };
@@ -139,47 +159,116 @@ impl MicrovmSandbox {
         made.await.map_err(host_error("making the files of microVMs"))
     }
 
-    /// A cgroup with the function's limits, and what QEMU and the guest's kernel take besides.
+    /// A root's block device for the other monitors, where its file cannot be that.
+    async fn image(&self, root: &Root) -> Result<Option<Arc<tempfile::TempPath>>, StartError> {
+        let (images, root) = (Arc::clone(&self.images), root.clone());
+        let made = tokio::task::spawn_blocking(move || images.get(&root)).await;
+        let made = made.unwrap_or_else(|error| Err(io::Error::other(error)));
+        made.map_err(host_error("making the block device of a root"))
+    }
+
+    /// A cgroup with the function's limits, and what the monitor and the guest's kernel take besides.
     fn group(&self, spec: &InstanceSpec) -> io::Result<Option<OwnGroup>> {
         let Ok(groups) = &self.groups else {
             return Ok(None);
         };
         let name = format!("m{}", self.made.fetch_add(1, Ordering::Relaxed));
         let group = OwnGroup(groups.make(&name, THREADS_MAX)?);
-        let memory_bytes = qemu::guest_bytes(spec.memory_bytes).saturating_add(QEMU_BYTES);
+        let memory_bytes =
+            qemu::guest_bytes(spec.memory_bytes).saturating_add(self.found.monitor().own_bytes());
         group.0.limit(memory_bytes, spec.processor_millis)?;
         Ok(Some(group))
     }
 
-    async fn launch(&self, spec: &InstanceSpec, disk: Disk<'_>) -> Result<Launch, StartError> {
+    /// What is to be started for a function, and which files it reads.
+    fn wanted(
+        &self,
+        spec: &InstanceSpec,
+        arguments: Vec<String>,
+        files: &[&Path],
+    ) -> Result<Wanted, StartError> {
+        Ok(Wanted {
+            program: self.found.program.clone(),
+            arguments: arguments.into_iter().map(Into::into).collect(),
+            group: self.group(spec).map_err(host_error("making a cgroup"))?,
+            files: files.iter().map(|&path| path.to_owned()).collect(),
+        })
+    }
+
+    /// Starts a machine of QEMU.
+    async fn open_qemu(&self, spec: &InstanceSpec) -> Result<Opened, StartError> {
         let files = self.files().await?;
-        let machine = Machine {
+        let described = self.description(&spec.root)?;
+        let root = absolute(spec.root.path())?;
+        let base = spec.root.base().map(absolute).transpose()?;
+        let disk = match &described {
+            Some(path) => Disk::Described(path),
+            None => Disk::Plain(&root),
+        };
+        let machine = qemu::Machine {
             accelerator: self.found.accelerator(),
             kernel: &files.kernel,
             initramfs: &files.initramfs,
             disk,
             memory_bytes: spec.memory_bytes,
         };
-        let described = match disk {
-            Disk::Plain(path) | Disk::Described(path) => path,
+        let mut read = vec![root.as_path(), &files.kernel, &files.initramfs];
+        read.extend(base.as_deref());
+        read.extend(described.as_deref());
+        let wanted = self.wanted(spec, machine.arguments(), &read)?;
+        let launch = self.machines.launch(wanted).await;
+        let launch = launch.map_err(host_error("starting QEMU"))?;
+        let belongings = Belongings {
+            _described: described,
+            ..Belongings::default()
         };
-        let root = [Some(spec.root.path()), spec.root.base()].into_iter().flatten();
-        let mut read = root.map(absolute).collect::<Result<Vec<_>, _>>()?;
-        read.extend([described, &files.kernel, &files.initramfs].map(Path::to_owned));
-        let wanted = Wanted {
-            program: self.found.qemu.clone(),
-            arguments: machine.arguments().into_iter().map(Into::into).collect(),
-            group: self.group(spec).map_err(host_error("making a cgroup"))?,
-            files: read,
+        Opened::qemu(launch, belongings).map_err(host_error("using the sockets of QEMU"))
+    }
+
+    /// Starts a machine of another monitor, and waits for its guest. Whoever calls it gives up in time.
+    async fn open_apart(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Result<Opened, StartError> {
+        let monitor = self.found.monitor();
+        let files = self.files().await?;
+        let image = self.image(&spec.root).await?;
+        let root = match &image {
+            Some(path) => absolute(path)?,
+            None => absolute(spec.root.path())?,
         };
-        self.machines
-            .launch(wanted)
-            .await
-            .map_err(host_error("starting QEMU"))
+        let machine = requests::Machine {
+            kernel: &files.kernel,
+            initramfs: &files.initramfs,
+            disk: &root,
+            memory_bytes: spec.memory_bytes,
+        };
+        let mut room =
+            Room::new(&self.folder, monitor).map_err(host_error("making the sockets of a machine"))?;
+        let wanted = self.wanted(
+            spec,
+            requests::arguments(monitor),
+            // It may lie where users have put it.
+            &[&self.found.program, &root, &files.kernel, &files.initramfs],
+        )?;
+        let folder = absolute(room.path())?;
+        let inherited = room.take_inherited();
+        let launched = self.machines.launch_apart(wanted, folder, inherited).await;
+        let launched = launched.map_err(host_error("starting the monitor"))?;
+        let requests = requests::start(monitor, &machine);
+        let connected = room.connect(monitor, launched, &requests).await;
+        let connected = connected.inspect_err(|error| {
+            if let StartError::EndedEarly(report) = error {
+                let log = Log::new(Arc::clone(log), spec.instance.clone());
+                report.details.iter().for_each(|line| log.platform(line));
+            }
+        })?;
+        let belongings = Belongings {
+            _image: image,
+            ..Belongings::default()
+        };
+        Ok(Opened::apart(monitor, connected, belongings))
     }
 }
 
-/// QEMU starts in another folder.
+/// Monitors start in another folder.
 fn absolute(path: &Path) -> Result<PathBuf, StartError> {
     path.canonicalize().map_err(host_error("opening the root"))
 }
@@ -231,10 +320,15 @@ impl Sandbox for MicrovmSandbox {
         refusal(spec).map_or(Ok(()), |reason| Err(UnsupportedError(reason.to_owned())))
     }
 
+    fn retain(&self, deployed: &[InstanceSpec]) {
+        self.images.retain(deployed);
+    }
+
     fn layers(&self) -> Vec<Layer> {
+        let (monitor, accelerator) = (self.found.monitor(), self.found.accelerator());
         let own = [
             Layer {
-                name: format!("microVMs: {}", self.found.accelerator()),
+                name: format!("microVMs: {monitor}, {accelerator}"),
                 missing: None,
             },
             Layer {
@@ -271,27 +365,33 @@ impl Sandbox for MicrovmSandbox {
             Root::FileSystem(_) | Root::Layered { .. } => 0,
         };
         let settings = settings::frames(&spec, program_bytes)?;
-        // The folder is made with it.
-        self.files().await?;
-        let described = self.disk(&spec.root)?;
-        let plain = absolute(spec.root.path())?;
-        let disk = match &described {
-            Some(path) => Disk::Described(path),
-            None => Disk::Plain(&plain),
+        let ready_timeout = match self.found.accelerator() {
+            Accelerator::Kvm => spec.ready_timeout,
+            Accelerator::Emulation { .. } => spec.ready_timeout * EMULATION_FACTOR,
         };
-        let launch = self.launch(&spec, disk).await?;
         let stages = StartStages {
             begun: Some(begun),
             shell_taken: Some(Instant::now()),
             ..StartStages::default()
         };
-        let files = described.into_iter().collect();
-        let booting = Booting::new(launch, &spec, settings, files, log, stages);
-        let booting = booting.map_err(host_error("using the sockets of QEMU"))?;
-        let ready_timeout = match self.found.accelerator() {
-            Accelerator::Kvm => spec.ready_timeout,
-            Accelerator::Emulation { .. } => spec.ready_timeout * EMULATION_FACTOR,
+        let late = || StartError::NotReady {
+            after: ready_timeout,
+            awaited: spec.awaited(),
         };
-        Ok(Arc::new(booting.wait(ready_timeout, spec.awaited()).await?))
+        let opened = match self.found.monitor() {
+            Monitor::Qemu => self.open_qemu(&spec).await?,
+            _ => {
+                let opened = tokio::time::timeout(ready_timeout, self.open_apart(&spec, &log)).await;
+                opened.map_err(|_| late())??
+            }
+        };
+        let booting = Booting::new(opened, &spec, settings, log, stages);
+        let booting = booting.map_err(host_error("using the channel of the machine"))?;
+        let rest = ready_timeout.saturating_sub(begun.elapsed());
+        let started = booting.wait(rest, spec.awaited()).await;
+        Ok(Arc::new(started.map_err(|error| match error {
+            StartError::NotReady { .. } => late(),
+            error => error,
+        })?))
     }
 }

@@ -8,7 +8,7 @@ use spore_test_harness::client::ask_at_once;
 use spore_test_harness::daemon::Daemon;
 use spore_test_harness::{program, wait_until};
 
-use crate::{Test, foreign, sandbox};
+use crate::{Test, daemon, foreign, sandbox};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_function_lives_from_its_deployment_to_its_removal", life),
@@ -81,7 +81,7 @@ pub(crate) fn replicas(daemon: &Daemon, name: &str) -> u64 {
 }
 
 fn life(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     assert_eq!(
         daemon.get("/system/function/web").json()["sandbox"],
@@ -96,7 +96,7 @@ fn life(kind: &'static str) {
 }
 
 fn one_instance(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let first = answer(&daemon, "web/identity");
     for _ in 0..20 {
@@ -106,7 +106,7 @@ fn one_instance(kind: &'static str) {
 }
 
 fn several_instances(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--max", "3"]);
     let mut identities = ask_at_once(daemon.address(), "web/identity", 3, PATIENCE).expect("three answers");
     identities.sort();
@@ -120,7 +120,7 @@ fn several_instances(kind: &'static str) {
 }
 
 fn per_request(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--isolation-per-request"]);
     let mut identities: Vec<_> = (0..4).map(|_| answer(&daemon, "web/identity")).collect();
     assert_eq!(answer(&daemon, "web/count").trim(), "1");
@@ -130,7 +130,7 @@ fn per_request(kind: &'static str) {
 }
 
 fn scale_to_zero(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(
         &daemon,
         kind,
@@ -148,7 +148,7 @@ fn scale_to_zero(kind: &'static str) {
 }
 
 fn environment(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(
         &daemon,
         kind,
@@ -166,13 +166,13 @@ fn environment(kind: &'static str) {
 }
 
 fn secrets(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     for (name, value) in [("key", "hush"), ("other", "two\nlines")] {
         let body = json!({ "name": name, "value": value }).to_string();
         let made = daemon.send_body(Method::POST, "/system/secrets", body);
         assert!(made.status.is_success(), "{}", made.text());
     }
-    let options = ["--sandbox", kind, "--secret", "key", "--secret", "other"];
+    let options = ["--sandbox", sandbox(kind), "--secret", "key", "--secret", "other"];
     daemon.deploy("secrets", &program::build("secrets"), &options);
     let shown = answer(&daemon, "secrets");
     let attempts = shown
@@ -190,7 +190,7 @@ fn secrets(kind: &'static str) {
 
 /// The same server, linked against the libraries of this machine, with those.
 fn file_system(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let root = folder.path().join("root");
     let copies = [
@@ -215,7 +215,7 @@ fn file_system(kind: &'static str) {
         "--entrypoint",
         "/srv/httpd",
         "--sandbox",
-        kind,
+        sandbox(kind),
     ]);
     assert!(answer(&daemon, "rooted").contains("hello"));
     assert_eq!(
@@ -226,7 +226,7 @@ fn file_system(kind: &'static str) {
 
 /// Each kind does what is asked for, or says that it does not, and nothing in between.
 fn refusals(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let path = program::build("httpd");
     let path = path.to_str().expect("UTF-8");
     let kind_name = sandbox(kind);
