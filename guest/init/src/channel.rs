@@ -3,10 +3,11 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::sleep;
 use std::time::Duration;
 
+use rustix::net::{Shutdown, shutdown};
 use spore_abi::microvm::{
     CONTENT_BYTES_MAX, HEADER_BYTES, Header, Kind, VSOCK_HOST, VSOCK_OPTION, VSOCK_PORT,
 };
@@ -22,8 +23,15 @@ const COMMAND_LINE: &str = "/proc/cmdline";
 const LOOKS: u32 = 2000;
 const LOOK_PAUSE: Duration = Duration::from_millis(1);
 
+/// How long nobody is called after the connection was ended, so that a machine is saved which calls nobody.
+const AWAY: Duration = Duration::from_millis(20);
+
 /// Where frames to the daemon go; any thread may send.
-pub(crate) struct Channel(Mutex<File>);
+pub(crate) struct Channel {
+    /// None while there is no connection.
+    file: Mutex<Option<File>>,
+    is_back: Condvar,
+}
 
 /// Where frames of the daemon come from.
 pub(crate) struct Reader {
@@ -40,10 +48,22 @@ pub(crate) fn open() -> io::Result<(Arc<Channel>, Reader)> {
         false => OpenOptions::new().read(true).write(true).open(find()?)?,
     };
     let reader = Reader {
-        file: io::BufReader::with_capacity(CONTENT_BYTES_MAX + HEADER_BYTES, file.try_clone()?),
+        file: buffered(&file)?,
         ends: is_vsock,
     };
-    Ok((Arc::new(Channel(Mutex::new(file))), reader))
+    let channel = Channel {
+        file: Mutex::new(Some(file)),
+        is_back: Condvar::new(),
+    };
+    Ok((Arc::new(channel), reader))
+}
+
+fn buffered(file: &File) -> io::Result<io::BufReader<File>> {
+    let file = file.try_clone()?;
+    Ok(io::BufReader::with_capacity(
+        CONTENT_BYTES_MAX + HEADER_BYTES,
+        file,
+    ))
 }
 
 fn names_vsock(command_line: &str) -> bool {
@@ -95,8 +115,36 @@ impl Channel {
         let mut frame = Vec::with_capacity(HEADER_BYTES + content.len());
         frame.extend_from_slice(&header.to_bytes());
         frame.extend_from_slice(content);
-        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        file.write_all(&frame)
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.is_back.wait_while(file, |file| file.is_none());
+        let mut file = waited.unwrap_or_else(PoisonError::into_inner);
+        file.as_mut().map_or(Ok(()), |file| file.write_all(&frame))
+    }
+
+    /// Ends the connection by vsock, and makes another one, however long that takes. Its first frame says that init is there; those of other
+    /// threads wait until then.
+    pub(crate) fn reconnect(&self, reader: &mut Reader) -> io::Result<()> {
+        let old = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(old) = old {
+            shutdown(&old, Shutdown::Both)?;
+        }
+        sleep(AWAY);
+        let mut file = loop {
+            match connect() {
+                Ok(file) => break file,
+                Err(_) => sleep(LOOK_PAUSE),
+            }
+        };
+        reader.file = buffered(&file)?;
+        let here = Header {
+            kind: Kind::Here,
+            stream: 0,
+            length: 0,
+        };
+        file.write_all(&here.to_bytes())?;
+        *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
+        self.is_back.notify_all();
+        Ok(())
     }
 }
 

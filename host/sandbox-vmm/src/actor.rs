@@ -22,6 +22,7 @@ use crate::log::Log;
 use crate::machines::{Process, describe};
 use crate::monitor::Monitor;
 use crate::settings;
+use crate::snapshots::Snapshot;
 use crate::streams::Streams;
 
 const READ_BYTES: usize = 64 << 10;
@@ -51,6 +52,17 @@ pub(crate) struct Actor {
     pub(crate) ended: watch::Sender<Option<EndReport>>,
     /// What goes with the machine.
     pub(crate) belongings: Belongings,
+    /// Where the machine goes when it is ready and its guest has ended the connection, if it is to be saved.
+    pub(crate) leaves: Option<oneshot::Sender<Left>>,
+    /// The guest was told to end the connection.
+    pub(crate) is_leaving: bool,
+}
+
+/// A machine that is to be saved.
+#[derive(Debug)]
+pub(crate) struct Left {
+    _process: Process,
+    _belongings: Belongings,
 }
 
 /// Files of a machine, which are removed when nobody needs them any more.
@@ -60,6 +72,8 @@ pub(crate) struct Belongings {
     pub(crate) _described: Option<tempfile::TempPath>,
     /// The block device made of its root, which others may have too.
     pub(crate) _image: Option<Arc<tempfile::TempPath>>,
+    /// What it is a copy of, as others may be.
+    pub(crate) _snapshot: Option<Arc<Snapshot>>,
     /// Its sockets.
     pub(crate) _folder: Option<tempfile::TempDir>,
 }
@@ -71,6 +85,8 @@ enum End {
     Failed(String),
     /// The monitor is gone, or the guest's end of the channel.
     Lost,
+    /// The guest has ended the connection, as it was told.
+    Left,
 }
 
 impl Actor {
@@ -86,8 +102,21 @@ impl Actor {
             ended,
             belongings,
             monitor,
+            leaves,
             ..
         } = self;
+        if let (End::Left, Some(leaves)) = (&end, leaves) {
+            log.finish();
+            // Whoever does not want it any more drops it.
+            let _ = leaves.send(Left {
+                _process: process,
+                _belongings: belongings,
+            });
+            if let Some(started) = started {
+                let _ = started.send(Ok(()));
+            }
+            return;
+        }
         let is_lost = matches!(end, End::Lost);
         // It takes some milliseconds to end a process of that size, and to remove what it had.
         let status = tokio::task::spawn_blocking(move || {
@@ -108,7 +137,7 @@ impl Actor {
                 reason = Some(text.clone());
                 EndCause::SandboxFailed { summary: text }
             }
-            End::Lost => {
+            End::Lost | End::Left => {
                 details = sayings.details();
                 let summary = status.map_or_else(
                     |error| error.to_string(),
@@ -151,7 +180,7 @@ impl Actor {
                 count = self.channel.read(&mut bytes) => count,
             };
             let Ok(count @ 1..) = count else {
-                return End::Lost;
+                return if self.is_leaving { End::Left } else { End::Lost };
             };
             decoder.push(&bytes[..count]);
             loop {
@@ -183,12 +212,25 @@ impl Actor {
         });
     }
 
+    /// Lets the guest end the connection, once.
+    fn leave(&mut self) {
+        let Some(frames) = self.frames.upgrade().filter(|_| !self.is_leaving) else {
+            return;
+        };
+        self.is_leaving = true;
+        tokio::spawn(async move {
+            // If nobody takes it the machine is gone.
+            let _ = frames.send(Frame::new(Kind::Leave, 0, [])).await;
+        });
+    }
+
     /// Takes a frame; what ends the machine, if it does.
     fn take(&mut self, frame: Frame) -> Option<End> {
         match frame.kind {
             Kind::Here => self.tell(),
             Kind::Output => self.log.push_output(&frame.content),
             Kind::Errors => self.log.push_errors(&frame.content),
+            Kind::Ready if self.leaves.is_some() => self.leave(),
             Kind::Ready => {
                 if let Some(started) = self.started.take() {
                     // Nobody waits any more if the start was given up.

@@ -7,10 +7,11 @@
 //!
 //! The folder is the daemon's user's alone, and goes with the machine.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use spore_abi::microvm::VSOCK_PORT;
@@ -43,6 +44,8 @@ pub(crate) struct Connected {
     pub(crate) process: Process,
     pub(crate) channel: OwnedFd,
     pub(crate) sayings: Sayings,
+    /// For what else is to be asked of it.
+    pub(crate) api: Api,
     /// Goes with the machine.
     pub(crate) folder: tempfile::TempDir,
 }
@@ -50,7 +53,7 @@ pub(crate) struct Connected {
 impl Room {
     /// Makes it, with the socket at which the guest is awaited.
     pub(crate) fn new(parent: &Path, monitor: Monitor) -> io::Result<Self> {
-        let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(parent)?;
+        let folder = own_folder(parent, "machine-")?;
         let opened = File::open(folder.path())?;
         let listener = UnixListener::bind(within(&opened, &format!("{VSOCK_SOCKET}_{VSOCK_PORT}")))?;
         let inherited = match monitor {
@@ -94,18 +97,19 @@ impl Room {
         let asked = async {
             let mut api = Api::connect(&api).await?;
             for request in requests {
-                api.put(request).await?;
+                api.ask(request).await?;
             }
-            Ok(self.listener.accept().await)
+            Ok((api, self.listener.accept().await))
         };
         match unless(ended, asked).await {
-            Some(Ok(accepted)) => {
+            Some(Ok((api, accepted))) => {
                 let (stream, _) = accepted.map_err(host)?;
                 let channel = stream.into_std().map_err(host)?.into();
                 Ok(Connected {
                     process: machine.process,
                     channel,
                     sayings,
+                    api,
                     folder: self.folder,
                 })
             }
@@ -115,6 +119,14 @@ impl Room {
             )),
         }
     }
+}
+
+/// A folder that nobody else can enter: its name begins so.
+pub(crate) fn own_folder(parent: &Path, prefix: &str) -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(parent)
 }
 
 /// A name in a folder, short whatever the folder's path is.
@@ -143,10 +155,10 @@ async fn unless<T>(
     }
 }
 
-fn refused(monitor: Monitor, error: ApiError) -> StartError {
+pub(crate) fn refused(monitor: Monitor, error: ApiError) -> StartError {
     let what = match monitor {
-        Monitor::Firecracker => "starting Firecracker",
-        _ => "starting Cloud Hypervisor",
+        Monitor::Firecracker => "running a machine of Firecracker",
+        _ => "running a machine of Cloud Hypervisor",
     };
     StartError::Host {
         what,
@@ -170,5 +182,29 @@ async fn report(monitor: Monitor, mut process: Process, sayings: &Sayings) -> En
         cause: EndCause::SandboxFailed { summary },
         details: sayings.details(),
         read_bytes: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_are_in_a_folder_that_nobody_else_can_enter_however_long_its_path_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let parent = folder.path().join("f".repeat(200));
+        std::fs::create_dir(&parent).unwrap();
+        let mut room = Room::new(&parent, Monitor::CloudHypervisor).unwrap();
+        let mode = room.path().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let names = std::fs::read_dir(room.path()).unwrap();
+        let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["api", "vsock_1024"]);
+        assert!(room.take_inherited().is_some());
+        drop(room);
+        assert_eq!(std::fs::read_dir(&parent).unwrap().count(), 0);
+        let mut room = Room::new(&parent, Monitor::Firecracker).unwrap();
+        assert!(room.take_inherited().is_none());
     }
 }

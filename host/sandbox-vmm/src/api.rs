@@ -73,11 +73,13 @@ impl Api {
     }
 
     /// Makes a request, which has to succeed.
-    pub(crate) async fn put(&mut self, request: &Request) -> Result<(), ApiError> {
+    pub(crate) async fn ask(&mut self, request: &Request) -> Result<(), ApiError> {
         let what = request.what;
         let unanswered = |source| ApiError::Unanswered { what, source };
         let body = request.body.as_ref().map(Value::to_string).unwrap_or_default();
-        let message = http::Request::put(request.path)
+        let message = http::Request::builder()
+            .method(request.method.clone())
+            .uri(request.path)
             .header(HOST, "localhost")
             .header(CONTENT_TYPE, "application/json")
             .body(Full::from(body))

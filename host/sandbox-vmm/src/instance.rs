@@ -12,8 +12,9 @@ use spore_sandbox::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actor::{self, Actor, Belongings, Started};
+use crate::actor::{self, Actor, Belongings, Left, Started};
 use crate::apart::Connected;
+use crate::api::Api;
 use crate::control::{self, Control, Sayings};
 use crate::frames::Frame;
 use crate::log::Log;
@@ -53,9 +54,9 @@ impl Opened {
         })
     }
 
-    /// A machine of another monitor.
-    pub(crate) fn apart(monitor: Monitor, connected: Connected, belongings: Belongings) -> Self {
-        Self {
+    /// A machine of another monitor, and what else can be asked of that.
+    pub(crate) fn apart(monitor: Monitor, connected: Connected, belongings: Belongings) -> (Self, Api) {
+        let opened = Self {
             monitor,
             process: connected.process,
             channel: connected.channel,
@@ -65,7 +66,8 @@ impl Opened {
                 _folder: Some(connected.folder),
                 ..belongings
             },
-        }
+        };
+        (opened, connected.api)
     }
 }
 
@@ -77,13 +79,15 @@ pub(crate) struct Booting {
 }
 
 impl Booting {
-    /// Takes a machine: from now on tasks read what its guest says, which is told `settings`.
+    /// Takes a machine: from now on tasks read what its guest says, which is told `settings`. If the machine is to be saved, it goes where
+    /// `leaves` says when it is ready.
     pub(crate) fn new(
         opened: Opened,
         spec: &InstanceSpec,
         settings: Vec<Frame>,
         log: Arc<dyn LogSink>,
         stages: StartStages,
+        leaves: Option<oneshot::Sender<Left>>,
     ) -> io::Result<Self> {
         let (stop, stops) = mpsc::channel(1);
         let (started, ready) = oneshot::channel();
@@ -107,6 +111,8 @@ impl Booting {
             started: Some(started),
             ended: told,
             belongings: opened.belongings,
+            leaves,
+            is_leaving: false,
         };
         tokio::spawn(actor::write(to_guest, queue));
         tokio::spawn(actor.run());

@@ -48,8 +48,8 @@ const FILE_BYTES_MAX: u64 = 0;
 const MEMORY_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// Becomes the program that the arguments name: the daemon's process number, the doors of its cgroup,
-/// [`END_OF_LIST`], the files that it reads, [`END_OF_LIST`], the folders in which it makes sockets, [`END_OF_LIST`], the program, its
-/// arguments. Called before any thread exists.
+/// [`END_OF_LIST`], the files that it reads, [`END_OF_LIST`], the folders in which it makes sockets, [`END_OF_LIST`], where it
+/// saves its machine and the most bytes of a file there, [`END_OF_LIST`], the program, its arguments. Called before any thread exists.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     become_program(arguments.into_iter()).unwrap_or_else(|error| {
         // The daemon reads it, as what a console says last.
@@ -68,6 +68,7 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Res
     let doors: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
     let files: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
     let folders: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
+    let saves: Vec<_> = arguments.by_ref().take_while(is_listed).collect();
     let Some((daemon, program)) = daemon.zip(arguments.next()) else {
         return Err(missing());
     };
@@ -78,13 +79,13 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Res
             return Err(std::io::Error::new(error.kind(), text));
         }
     }
-    let file_bytes = if folders.is_empty() {
-        FILE_BYTES_MAX
-    } else {
-        MEMORY_FILE_BYTES_MAX
+    let file_bytes = match saves.get(1).map(|number| number.to_str()?.parse().ok()) {
+        Some(number) => number.ok_or_else(missing)?,
+        None if folders.is_empty() => FILE_BYTES_MAX,
+        None => MEMORY_FILE_BYTES_MAX,
     };
     give_up(daemon, file_bytes)?;
-    let status = restrict(&files, &folders).map_err(std::io::Error::other)?;
+    let status = restrict(&files, &folders, saves.first()).map_err(std::io::Error::other)?;
     if let Some(reason) = refusal(status, geteuid().is_root()) {
         return Err(std::io::Error::other(reason));
     }
@@ -95,11 +96,17 @@ fn become_program(mut arguments: impl Iterator<Item = OsString>) -> std::io::Res
 }
 
 /// Gives up all files but these, the monitor's own and its devices (landlock(7)), as far as the kernel can do that: in the folders
-/// sockets can be made, and nothing else. Processes outside it cannot be signalled then.
-fn restrict(files: &[OsString], folders: &[OsString]) -> Result<RulesetStatus, RulesetError> {
+/// sockets can be made, and nothing else, and where it saves its machine, files. Processes outside it cannot be signalled then.
+fn restrict(
+    files: &[OsString],
+    folders: &[OsString],
+    saves: Option<&OsString>,
+) -> Result<RulesetStatus, RulesetError> {
     // Newer ones would refuse what QEMU asks of the devices.
     const NEWEST: ABI = ABI::V4;
     let reading = AccessFs::from_read(NEWEST);
+    let saving =
+        AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::ReadFile | AccessFs::ReadDir;
     let files = files.iter().map(std::path::Path::new);
     let readable = OWN_FILES.iter().map(std::path::Path::new).chain(files);
     let status = Ruleset::default()
@@ -111,6 +118,7 @@ fn restrict(files: &[OsString], folders: &[OsString]) -> Result<RulesetStatus, R
         .add_rules(path_beneath_rules(readable, reading))?
         .add_rules(path_beneath_rules(DEVICES, reading | AccessFs::WriteFile))?
         .add_rules(path_beneath_rules(folders, AccessFs::MakeSock))?
+        .add_rules(path_beneath_rules(saves, saving))?
         .restrict_self()?;
     Ok(status.ruleset)
 }
@@ -189,26 +197,41 @@ mod tests {
         assert_eq!(refusal(RulesetStatus::FullyEnforced, true), None);
     }
 
+    /// What a thread gives up, the others keep.
+    fn confined(folders: &[OsString], saves: Option<&OsString>, attempts: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let status = restrict(&[], folders, saves).unwrap();
+                assert_ne!(status, RulesetStatus::NotEnforced);
+                attempts();
+            });
+            thread.join().unwrap();
+        });
+    }
+
     #[test]
-    fn sockets_can_be_made_in_a_folder_and_nothing_else() {
+    fn sockets_can_be_made_in_a_folder_and_files_where_machines_are_saved() {
+        use std::os::unix::net::UnixListener;
+
         if without_landlock().is_some() {
             return;
         }
-        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let paths = [folder.path().to_owned(), other.path().to_owned()];
-        // What a thread gives up, the others keep.
-        let confined = std::thread::spawn(move || {
-            let [folder, other] = paths;
-            let status = restrict(&[], &[folder.clone().into()]).unwrap();
-            assert_ne!(status, RulesetStatus::NotEnforced);
-            let bind = |path: std::path::PathBuf| std::os::unix::net::UnixListener::bind(path);
-            assert!(bind(folder.join("socket")).is_ok());
-            assert!(bind(other.join("socket")).is_err());
-            assert!(std::fs::write(folder.join("file"), "").is_err());
-            assert!(std::fs::create_dir(folder.join("folder")).is_err());
-            assert!(std::fs::remove_file(folder.join("socket")).is_err());
-            assert!(std::fs::read_dir(&folder).is_err());
+        let folders = [(); 3].map(|()| tempfile::tempdir().unwrap());
+        let [sockets, saves, other] = folders.each_ref().map(tempfile::TempDir::path);
+        confined(&[sockets.into()], None, || {
+            assert!(UnixListener::bind(sockets.join("socket")).is_ok());
+            assert!(UnixListener::bind(other.join("socket")).is_err());
+            assert!(std::fs::write(sockets.join("file"), "").is_err());
+            assert!(std::fs::create_dir(sockets.join("folder")).is_err());
+            assert!(std::fs::remove_file(sockets.join("socket")).is_err());
+            assert!(std::fs::read_dir(sockets).is_err());
         });
-        confined.join().unwrap();
+        confined(&[sockets.into()], Some(&saves.into()), || {
+            assert!(std::fs::write(saves.join("file"), "state").is_ok());
+            assert!(std::fs::write(saves.join("file"), "again").is_ok());
+            assert!(UnixListener::bind(saves.join("socket")).is_err());
+            assert!(std::os::unix::fs::symlink("/", saves.join("link")).is_err());
+            assert!(std::fs::write(sockets.join("file"), "").is_err());
+        });
     }
 }

@@ -37,6 +37,7 @@ mod qmp;
 mod recorded;
 mod requests;
 mod settings;
+mod snapshots;
 mod streams;
 
 use std::fs;
@@ -44,7 +45,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use spore_cgroups::{CgroupError, Groups, missing_layers};
@@ -54,17 +55,22 @@ use spore_sandbox::{
 };
 
 use actor::Belongings;
-use apart::Room;
+use apart::{Connected, Room};
+use api::Api;
 pub use foreign::{ForeignMeans, ForeignSandbox};
 use found::Files;
 pub use found::{Found, MicrovmError, MicrovmOptions};
+use frames::Frame;
 use images::Images;
 use instance::{Booting, Opened};
 use log::Log;
-use machines::{Machines, OwnGroup, Wanted};
+use machines::{Machines, OwnGroup, Saves, Wanted};
 pub use monitor::Monitor;
 pub use qemu::Accelerator;
 use qemu::Disk;
+use requests::Request;
+use snapshots::{Snapshot, Snapshots};
+use tokio::sync::oneshot;
 
 /// Threads that a monitor may have: for its processor, its devices, and reads of the root.
 const THREADS_MAX: u32 = 100;
@@ -81,6 +87,7 @@ pub struct MicrovmSandbox {
     /// Made for the first guest.
     files: tokio::sync::OnceCell<Files>,
     images: Arc<Images>,
+    snapshots: Snapshots,
     /// Limits of what a monitor takes; why there are none.
     groups: Result<Groups, CgroupError>,
     /// Cgroups that were made.
@@ -109,6 +116,7 @@ impl MicrovmSandbox {
             folder,
             files: tokio::sync::OnceCell::new(),
             images,
+            snapshots: Snapshots::default(),
             groups: Groups::new(options.cgroup_parent.as_deref()),
             made: AtomicU64::new(0),
         })
@@ -168,14 +176,18 @@ impl MicrovmSandbox {
     }
 
     /// A cgroup with the function's limits, and what the monitor and the guest's kernel take besides.
-    fn group(&self, spec: &InstanceSpec) -> io::Result<Option<OwnGroup>> {
+    fn group(&self, spec: &InstanceSpec, saves: bool) -> io::Result<Option<OwnGroup>> {
         let Ok(groups) = &self.groups else {
             return Ok(None);
         };
         let name = format!("m{}", self.made.fetch_add(1, Ordering::Relaxed));
         let group = OwnGroup(groups.make(&name, THREADS_MAX)?);
-        let memory_bytes =
-            qemu::guest_bytes(spec.memory_bytes).saturating_add(self.found.monitor().own_bytes());
+        let guest_bytes = qemu::guest_bytes(spec.memory_bytes);
+        // Where the folder is in memory what is saved is counted too.
+        let saved_bytes = if saves { guest_bytes } else { 0 };
+        let memory_bytes = guest_bytes
+            .saturating_add(saved_bytes)
+            .saturating_add(self.found.monitor().own_bytes());
         group.0.limit(memory_bytes, spec.processor_millis)?;
         Ok(Some(group))
     }
@@ -186,12 +198,16 @@ impl MicrovmSandbox {
         spec: &InstanceSpec,
         arguments: Vec<String>,
         files: &[&Path],
+        saves: Option<Saves>,
     ) -> Result<Wanted, StartError> {
         Ok(Wanted {
             program: self.found.program.clone(),
             arguments: arguments.into_iter().map(Into::into).collect(),
-            group: self.group(spec).map_err(host_error("making a cgroup"))?,
+            group: self
+                .group(spec, saves.is_some())
+                .map_err(host_error("making a cgroup"))?,
             files: files.iter().map(|&path| path.to_owned()).collect(),
+            saves,
         })
     }
 
@@ -215,7 +231,7 @@ impl MicrovmSandbox {
         let mut read = vec![root.as_path(), &files.kernel, &files.initramfs];
         read.extend(base.as_deref());
         read.extend(described.as_deref());
-        let wanted = self.wanted(spec, machine.arguments(), &read)?;
+        let wanted = self.wanted(spec, machine.arguments(), &read, None)?;
         let launch = self.machines.launch(wanted).await;
         let launch = launch.map_err(host_error("starting QEMU"))?;
         let belongings = Belongings {
@@ -226,7 +242,36 @@ impl MicrovmSandbox {
     }
 
     /// Starts a machine of another monitor, and waits for its guest. Whoever calls it gives up in time.
-    async fn open_apart(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Result<Opened, StartError> {
+    async fn open_apart(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+        wanted: Wanted,
+        requests: &[Request],
+    ) -> Result<Connected, StartError> {
+        let monitor = self.found.monitor();
+        let room = Room::new(&self.folder, monitor);
+        let mut room = room.map_err(host_error("making the sockets of a machine"))?;
+        let folder = absolute(room.path())?;
+        let inherited = room.take_inherited();
+        let launched = self.machines.launch_apart(wanted, folder, inherited).await;
+        let launched = launched.map_err(host_error("starting the monitor"))?;
+        let connected = room.connect(monitor, launched, requests).await;
+        connected.inspect_err(|error| {
+            if let StartError::EndedEarly(report) = error {
+                let log = Log::new(Arc::clone(log), spec.instance.clone());
+                report.details.iter().for_each(|line| log.platform(line));
+            }
+        })
+    }
+
+    /// Boots a machine of another monitor; one that is to be saved may write to a folder.
+    async fn boot(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+        saves: Option<Saves>,
+    ) -> Result<(Opened, Api, Option<Arc<tempfile::TempPath>>), StartError> {
         let monitor = self.found.monitor();
         let files = self.files().await?;
         let image = self.image(&spec.root).await?;
@@ -240,31 +285,124 @@ impl MicrovmSandbox {
             disk: &root,
             memory_bytes: spec.memory_bytes,
         };
-        let mut room =
-            Room::new(&self.folder, monitor).map_err(host_error("making the sockets of a machine"))?;
-        let wanted = self.wanted(
-            spec,
-            requests::arguments(monitor),
-            // It may lie where users have put it.
-            &[&self.found.program, &root, &files.kernel, &files.initramfs],
-        )?;
-        let folder = absolute(room.path())?;
-        let inherited = room.take_inherited();
-        let launched = self.machines.launch_apart(wanted, folder, inherited).await;
-        let launched = launched.map_err(host_error("starting the monitor"))?;
+        // The program may lie where users have put it.
+        let read = [&self.found.program, &root, &files.kernel, &files.initramfs];
+        let read = read.map(PathBuf::as_path);
+        let wanted = self.wanted(spec, requests::arguments(monitor), &read, saves)?;
         let requests = requests::start(monitor, &machine);
-        let connected = room.connect(monitor, launched, &requests).await;
-        let connected = connected.inspect_err(|error| {
-            if let StartError::EndedEarly(report) = error {
-                let log = Log::new(Arc::clone(log), spec.instance.clone());
-                report.details.iter().for_each(|line| log.platform(line));
-            }
-        })?;
+        let connected = self.open_apart(spec, log, wanted, &requests).await?;
         let belongings = Belongings {
-            _image: image,
+            _image: image.clone(),
             ..Belongings::default()
         };
-        Ok(Opened::apart(monitor, connected, belongings))
+        let (opened, api) = Opened::apart(monitor, connected, belongings);
+        Ok((opened, api, image))
+    }
+
+    /// Boots a machine, saves it when its program is ready, and ends it.
+    async fn save(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Result<Arc<Snapshot>, StartError> {
+        let monitor = self.found.monitor();
+        let settings = settings(spec)?;
+        let folder = apart::own_folder(&self.folder, "snapshot-");
+        let folder = folder.map_err(host_error("making a folder"))?;
+        let saves = Saves {
+            folder: absolute(folder.path())?,
+            file_bytes: qemu::guest_bytes(spec.memory_bytes).saturating_add(monitor.own_bytes()),
+        };
+        let requests = requests::save(monitor, &saves.folder);
+        let (opened, mut api, image) = self.boot(spec, log, Some(saves)).await?;
+        let (leaves, left) = oneshot::channel();
+        let (log, stages) = (Arc::clone(log), StartStages::default());
+        let booting = Booting::new(opened, spec, settings, log, stages, Some(leaves));
+        let booting = booting.map_err(host_error("using the channel of the machine"))?;
+        booting.wait(self.ready_timeout(spec), spec.awaited()).await?;
+        let gone = |_| io::Error::other("the machine is gone");
+        let left = left
+            .await
+            .map_err(gone)
+            .map_err(host_error("saving the machine"))?;
+        for request in requests {
+            let asked = api.ask(&request).await;
+            asked.map_err(|error| apart::refused(monitor, error))?;
+        }
+        // It takes some milliseconds to end a process of that size.
+        let ended = tokio::task::spawn_blocking(move || drop(left)).await;
+        ended
+            .map_err(io::Error::other)
+            .map_err(host_error("ending the machine"))?;
+        Ok(Arc::new(Snapshot::new(folder, image)))
+    }
+
+    /// Starts a copy of a machine that was saved.
+    async fn copy(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<Opened, StartError> {
+        let monitor = self.found.monitor();
+        let files = self.files().await?;
+        let folder = absolute(snapshot.path())?;
+        let root = absolute(snapshot.image().unwrap_or(spec.root.path()))?;
+        let read = [
+            &self.found.program,
+            &folder,
+            &root,
+            &files.kernel,
+            &files.initramfs,
+        ];
+        let read = read.map(PathBuf::as_path);
+        let wanted = self.wanted(spec, requests::arguments(monitor), &read, None)?;
+        let requests = requests::load(monitor, &folder);
+        let connected = self.open_apart(spec, log, wanted, &requests).await?;
+        let belongings = Belongings {
+            _snapshot: Some(snapshot),
+            ..Belongings::default()
+        };
+        Ok(Opened::apart(monitor, connected, belongings).0)
+    }
+
+    /// What instances like this one are copies of, if they are to be: made by the first of them.
+    async fn snapshot(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+    ) -> Result<Option<Arc<Snapshot>>, StartError> {
+        if !spec.is_cloned {
+            return Ok(None);
+        }
+        let cell = self.snapshots.cell(spec);
+        let timeout = self.ready_timeout(spec);
+        let saved = cell.get_or_try_init(|| async {
+            let saved = tokio::time::timeout(timeout, self.save(spec, log)).await;
+            saved.unwrap_or_else(|_| Err(late(spec, timeout)))
+        });
+        Ok(Some(Arc::clone(saved.await?)))
+    }
+
+    fn ready_timeout(&self, spec: &InstanceSpec) -> Duration {
+        match self.found.accelerator() {
+            Accelerator::Kvm => spec.ready_timeout,
+            Accelerator::Emulation { .. } => spec.ready_timeout * EMULATION_FACTOR,
+        }
+    }
+}
+
+/// What a guest is told that is booted.
+fn settings(spec: &InstanceSpec) -> Result<Vec<Frame>, StartError> {
+    let program_bytes = match &spec.root {
+        Root::Program(path) => fs::metadata(path)
+            .map_err(host_error("opening the program"))?
+            .len(),
+        Root::FileSystem(_) | Root::Layered { .. } => 0,
+    };
+    settings::frames(spec, program_bytes)
+}
+
+fn late(spec: &InstanceSpec, after: Duration) -> StartError {
+    StartError::NotReady {
+        after,
+        awaited: spec.awaited(),
     }
 }
 
@@ -278,7 +416,7 @@ fn host_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// Why a function cannot run in a microVM, if it cannot.
-fn refusal(spec: &InstanceSpec) -> Option<&'static str> {
+fn refusal(spec: &InstanceSpec, monitor: Monitor) -> Option<&'static str> {
     if spec.command.is_some() {
         return Some(
             "the sandbox `microvm` runs no commands: use the sandbox `unikernel`, or let the program serve HTTP",
@@ -292,9 +430,10 @@ fn refusal(spec: &InstanceSpec) -> Option<&'static str> {
             "the sandbox `microvm` has no network to the outside: leave the egress rules out, or use the sandbox `unikernel`",
         );
     }
-    if spec.is_cloned {
+    if spec.is_cloned && monitor == Monitor::Qemu {
         return Some(
-            "the sandbox `microvm` makes no copies of a snapshot: leave that out, or use the sandbox `unikernel`",
+            "the sandbox `microvm` makes no copies of a snapshot with QEMU: leave that out, use the sandbox `unikernel`, or start \
+             the daemon with another --microvm-monitor",
         );
     }
     None
@@ -317,11 +456,12 @@ impl Sandbox for MicrovmSandbox {
     }
 
     fn check(&self, spec: &InstanceSpec) -> Result<(), UnsupportedError> {
-        refusal(spec).map_or(Ok(()), |reason| Err(UnsupportedError(reason.to_owned())))
+        refusal(spec, self.found.monitor()).map_or(Ok(()), |reason| Err(UnsupportedError(reason.to_owned())))
     }
 
     fn retain(&self, deployed: &[InstanceSpec]) {
         self.images.retain(deployed);
+        self.snapshots.retain(deployed);
     }
 
     fn layers(&self) -> Vec<Layer> {
@@ -353,44 +493,39 @@ impl Sandbox for MicrovmSandbox {
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let begun = Instant::now();
-        if let Some(reason) = refusal(&spec) {
+        if let Some(reason) = refusal(&spec, self.found.monitor()) {
             return Err(StartError::BadProgram {
                 reason: reason.to_owned(),
             });
         }
-        let program_bytes = match &spec.root {
-            Root::Program(path) => fs::metadata(path)
-                .map_err(host_error("opening the program"))?
-                .len(),
-            Root::FileSystem(_) | Root::Layered { .. } => 0,
-        };
-        let settings = settings::frames(&spec, program_bytes)?;
-        let ready_timeout = match self.found.accelerator() {
-            Accelerator::Kvm => spec.ready_timeout,
-            Accelerator::Emulation { .. } => spec.ready_timeout * EMULATION_FACTOR,
-        };
+        // The folder is made with it.
+        self.files().await?;
+        let snapshot = self.snapshot(&spec, &log).await?;
         let stages = StartStages {
             begun: Some(begun),
             shell_taken: Some(Instant::now()),
             ..StartStages::default()
         };
-        let late = || StartError::NotReady {
-            after: ready_timeout,
-            awaited: spec.awaited(),
+        let (begun, timeout) = (Instant::now(), self.ready_timeout(&spec));
+        let settings = match &snapshot {
+            Some(_) => settings::seed().map_err(host_error("drawing random numbers"))?,
+            None => settings(&spec)?,
         };
-        let opened = match self.found.monitor() {
-            Monitor::Qemu => self.open_qemu(&spec).await?,
-            _ => {
-                let opened = tokio::time::timeout(ready_timeout, self.open_apart(&spec, &log)).await;
-                opened.map_err(|_| late())??
+        let open = async {
+            match snapshot {
+                Some(snapshot) => self.copy(&spec, &log, snapshot).await,
+                None if self.found.monitor() == Monitor::Qemu => self.open_qemu(&spec).await,
+                None => self.boot(&spec, &log, None).await.map(|(opened, ..)| opened),
             }
         };
-        let booting = Booting::new(opened, &spec, settings, log, stages);
+        let opened = tokio::time::timeout(timeout, open).await;
+        let opened = opened.map_err(|_| late(&spec, timeout))??;
+        let booting = Booting::new(opened, &spec, settings, log, stages, None);
         let booting = booting.map_err(host_error("using the channel of the machine"))?;
-        let rest = ready_timeout.saturating_sub(begun.elapsed());
+        let rest = timeout.saturating_sub(begun.elapsed());
         let started = booting.wait(rest, spec.awaited()).await;
         Ok(Arc::new(started.map_err(|error| match error {
-            StartError::NotReady { .. } => late(),
+            StartError::NotReady { .. } => late(&spec, timeout),
             error => error,
         })?))
     }

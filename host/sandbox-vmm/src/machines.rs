@@ -71,6 +71,16 @@ pub(crate) struct Wanted {
     pub(crate) group: Option<OwnGroup>,
     /// The files that it reads.
     pub(crate) files: Vec<PathBuf>,
+    /// Where it saves the machine, if it is to.
+    pub(crate) saves: Option<Saves>,
+}
+
+/// A folder to which a machine is saved.
+#[derive(Debug, Clone)]
+pub(crate) struct Saves {
+    pub(crate) folder: PathBuf,
+    /// Longest file there, in bytes.
+    pub(crate) file_bytes: u64,
 }
 
 /// What is to be done on the thread.
@@ -196,6 +206,13 @@ fn command(wanted: &Wanted, folder: Option<&Path>) -> Command {
         .args(&wanted.files)
         .arg(END_OF_LIST)
         .args(folder)
+        .arg(END_OF_LIST)
+        .args(wanted.saves.iter().flat_map(|saves| {
+            [
+                saves.folder.clone().into(),
+                OsString::from(saves.file_bytes.to_string()),
+            ]
+        }))
         .arg(END_OF_LIST)
         .arg(&wanted.program)
         .args(&wanted.arguments)

@@ -2,7 +2,8 @@
 //! right on machines that have neither them nor hardware virtualisation.
 //!
 //! Lines with `>` are ours, those with `<` the monitor's, without the ends of lines (CR LF), and without one at the end of a
-//! body. To record anew, with both programs and a kernel in PATH and `scripts/microvm-kernel`'s folder, and any KVM:
+//! body. To record anew, with both programs in PATH, the kernel of `scripts/microvm-kernel`, and KVM (of any kind, but for what
+//! Cloud Hypervisor saves):
 //!
 //! ```text
 //!   SPORE_RECORD=1 cargo test -p spore-sandbox-vmm recorded -- --ignored
@@ -13,14 +14,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use spore_monitor::probe::{KvmKind, probe_host};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::api::Api;
+use crate::cpio::Archive;
+use crate::kernel::Kernel;
 use crate::monitor::Monitor;
-use crate::requests::{self, Machine};
+use crate::payload;
+use crate::requests::{self, Machine, Request};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A request, and its answer.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -71,17 +76,30 @@ fn from_text(text: &str) -> Vec<Exchange> {
     exchanges
 }
 
-/// Asks for the start of a machine with a kernel of this name; why it was refused.
-async fn ask(socket: &Path, monitor: Monitor, kernel: &str) -> Result<(), String> {
+/// What was recorded, and its requests.
+const NAMES: [&str; 4] = ["start", "refusal", "save", "copy"];
+
+fn requests(monitor: Monitor, name: &str) -> Vec<Request> {
     let machine = Machine {
-        kernel: Path::new(kernel),
+        kernel: Path::new(if name == "refusal" { "none" } else { "vmlinux" }),
         initramfs: Path::new("initramfs"),
         disk: Path::new("root"),
         memory_bytes: 128 << 20,
     };
+    let saved = Path::new("saved");
+    let start = requests::start(monitor, &machine);
+    match name {
+        "save" => [start, requests::save(monitor, saved)].concat(),
+        "copy" => requests::load(monitor, saved),
+        _ => start,
+    }
+}
+
+/// Asks for all of it; why it was refused.
+async fn ask(socket: &Path, monitor: Monitor, name: &str) -> Result<(), String> {
     let mut api = Api::connect(socket).await.map_err(|error| error.to_string())?;
-    for request in requests::start(monitor, &machine) {
-        api.put(&request).await.map_err(|error| error.to_string())?;
+    for request in requests(monitor, name) {
+        api.ask(&request).await.map_err(|error| error.to_string())?;
     }
     Ok(())
 }
@@ -102,34 +120,34 @@ async fn play(listener: UnixListener, exchanges: Vec<Exchange>) {
     assert_eq!(String::from_utf8_lossy(&more), "", "more than was asked then");
 }
 
-async fn replay(monitor: Monitor, name: &str, kernel: &str) -> Result<(), String> {
+async fn replay(monitor: Monitor, name: &str) -> Result<(), String> {
     let text = fs::read_to_string(path(monitor, name)).unwrap();
     let exchanges = from_text(&text);
     assert_eq!(to_text(&exchanges), text);
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api");
     let listener = UnixListener::bind(&socket).unwrap();
-    let both = async { tokio::join!(play(listener, exchanges), ask(&socket, monitor, kernel)).1 };
+    let both = async { tokio::join!(play(listener, exchanges), ask(&socket, monitor, name)).1 };
     tokio::time::timeout(PATIENCE, both).await.unwrap()
 }
 
 #[tokio::test]
-async fn starts_are_asked_for_as_they_were_recorded() {
+async fn machines_are_asked_for_as_they_were_recorded() {
     for monitor in [Monitor::Firecracker, Monitor::CloudHypervisor] {
-        assert_eq!(replay(monitor, "start", "vmlinux").await, Ok(()), "{monitor}");
+        for name in ["start", "save", "copy"] {
+            assert_eq!(replay(monitor, name).await, Ok(()), "{monitor}, {name}");
+        }
     }
 }
 
 #[tokio::test]
 async fn reasons_of_refusals_are_told_as_they_were_recorded() {
-    let told = replay(Monitor::Firecracker, "refusal", "none").await.unwrap_err();
+    let told = replay(Monitor::Firecracker, "refusal").await.unwrap_err();
     assert_eq!(
         told,
         "it refuses its kernel (status 400): Boot source error: The kernel file cannot be opened: No such file or directory (os error 2)"
     );
-    let told = replay(Monitor::CloudHypervisor, "refusal", "none")
-        .await
-        .unwrap_err();
+    let told = replay(Monitor::CloudHypervisor, "refusal").await.unwrap_err();
     assert!(
         told.ends_with(
             "The VM could not boot: Cannot open kernel file: No such file or directory (os error 2)"
@@ -168,62 +186,67 @@ async fn listen_in(listener: UnixListener, monitor: &Path) -> Vec<Exchange> {
     }
 }
 
-/// The answers of a real monitor.
-async fn real(monitor: Monitor, kernel: &str) -> Vec<Exchange> {
-    let folder = tempfile::tempdir().unwrap();
-    let within = |name: &str| folder.path().join(name);
-    let cache = PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/spore/kernel/boot");
-    let found = crate::kernel::Kernel::find(None, &[PathBuf::from("/boot"), cache]).unwrap();
-    let unpacked = crate::payload::unpack(&fs::read(&found.path).unwrap()).unwrap();
-    fs::write(within("vmlinux"), unpacked).unwrap();
-    fs::write(within("initramfs"), crate::cpio::Archive::default().finish()).unwrap();
-    fs::write(within("root"), [0; 4096]).unwrap();
+/// The answers of a real monitor that begins in a folder.
+async fn real(folder: &Path, monitor: Monitor, name: &str) -> Vec<Exchange> {
     let program = crate::found::program(monitor).unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(within("inherited")).unwrap();
-    let stdin = match monitor {
-        Monitor::CloudHypervisor => Stdio::from(std::os::fd::OwnedFd::from(listener)),
-        _ => Stdio::null(),
+    let (inherited, ours) = (folder.join("inherited"), folder.join("ours"));
+    let (stdin, socket) = match monitor {
+        Monitor::CloudHypervisor => {
+            let listener = std::os::unix::net::UnixListener::bind(&inherited).unwrap();
+            (Stdio::from(std::os::fd::OwnedFd::from(listener)), inherited)
+        }
+        _ => (Stdio::null(), folder.join("api")),
     };
     let mut process = Command::new(program)
         .args(requests::arguments(monitor))
-        .current_dir(folder.path())
+        .current_dir(folder)
         .stdin(stdin)
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    let ours = UnixListener::bind(within("ours")).unwrap();
-    let socket = match monitor {
-        Monitor::CloudHypervisor => within("inherited"),
-        _ => within("api"),
+    let listener = UnixListener::bind(&ours).unwrap();
+    let asked = async {
+        // What comes of it is in the answers.
+        let _ = ask(&ours, monitor, name).await;
+        process.kill().unwrap();
     };
-    let ours_path = within("ours");
-    let both = async {
-        let asked = async {
-            // What comes of it is in the answers.
-            let _ = ask(&ours_path, monitor, kernel).await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            process.kill().unwrap();
-        };
-        tokio::join!(listen_in(ours, &socket), asked).0
-    };
+    let both = async { tokio::join!(listen_in(listener, &socket), asked).0 };
     let exchanges = tokio::time::timeout(PATIENCE, both).await.unwrap();
     process.wait().unwrap();
+    for name in ["ours", "inherited", "api", "vsock"] {
+        // Not each of them has all.
+        let _ = fs::remove_file(folder.join(name));
+    }
     exchanges
 }
 
 #[tokio::test]
 #[ignore = "needs firecracker and cloud-hypervisor in PATH, a kernel, and KVM of any kind"]
 async fn real_monitors_answer_as_they_were_recorded() {
+    let cache = PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/spore/kernel/boot");
+    let found = Kernel::find(None, &[PathBuf::from("/boot"), cache]).unwrap();
+    let kernel = payload::unpack(&fs::read(&found.path).unwrap()).unwrap();
+    let is_hardware = probe_host().is_ok_and(|probe| probe.kvm_kind != KvmKind::Pvm);
     for monitor in [Monitor::Firecracker, Monitor::CloudHypervisor] {
-        for (name, kernel) in [("start", "vmlinux"), ("refusal", "none")] {
-            let text = to_text(&real(monitor, kernel).await);
+        let folder = tempfile::tempdir().unwrap();
+        let within = |name: &str| folder.path().join(name);
+        fs::write(within("vmlinux"), &kernel).unwrap();
+        fs::write(within("initramfs"), Archive::default().finish()).unwrap();
+        fs::write(within("root"), [0; 4096]).unwrap();
+        fs::create_dir(within("saved")).unwrap();
+        for name in NAMES {
+            // It asks KVM for the state of nested machines, which is known to hardware virtualisation alone.
+            if monitor == Monitor::CloudHypervisor && matches!(name, "save" | "copy") && !is_hardware {
+                continue;
+            }
+            let text = to_text(&real(folder.path(), monitor, name).await);
             if std::env::var_os("SPORE_RECORD").is_some() {
                 fs::write(path(monitor, name), &text).unwrap();
             }
             assert_eq!(
                 text,
                 fs::read_to_string(path(monitor, name)).unwrap(),
-                "{monitor}"
+                "{monitor}, {name}"
             );
         }
     }

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::monitor::Monitor;
@@ -15,6 +16,9 @@ use spore_abi::microvm::VSOCK_OPTION;
 pub(crate) const API_SOCKET: &str = "api";
 /// The socket of the guest's vsock device; one that the guest connects to has `_` and the port behind it.
 pub(crate) const VSOCK_SOCKET: &str = "vsock";
+/// Files of a machine of Firecracker that was saved.
+const STATE_FILE: &str = "state";
+const MEMORY_FILE: &str = "memory";
 /// The guest's number by vsock: the first that is free. Each machine has a device of its own, so all have the same.
 const GUEST: u32 = 3;
 
@@ -30,11 +34,12 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory_bytes: u64,
 }
 
-/// A request. All of them are PUT.
+/// A request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Request {
     /// What is asked for, for people.
     pub(crate) what: &'static str,
+    pub(crate) method: Method,
     pub(crate) path: &'static str,
     pub(crate) body: Option<Value>,
 }
@@ -43,8 +48,19 @@ impl Request {
     const fn new(what: &'static str, path: &'static str, body: Value) -> Self {
         Self {
             what,
+            method: Method::PUT,
             path,
             body: Some(body),
+        }
+    }
+
+    /// One without a body.
+    const fn plain(what: &'static str, path: &'static str) -> Self {
+        Self {
+            what,
+            method: Method::PUT,
+            path,
+            body: None,
         }
     }
 }
@@ -106,7 +122,7 @@ fn firecracker(machine: &Machine<'_>) -> Vec<Request> {
 
 fn cloud_hypervisor(machine: &Machine<'_>) -> Vec<Request> {
     let machine = json!({
-        "cpus": { "boot_vcpus": 1, "max_vcpus": 1 },
+        "cpus": { "boot_vcpus": 1, "max_vcpus": 1, "nested": false },
         "memory": { "size": guest_bytes(machine.memory_bytes) },
         "payload": {
             "kernel": machine.kernel.to_string_lossy(),
@@ -122,12 +138,64 @@ fn cloud_hypervisor(machine: &Machine<'_>) -> Vec<Request> {
     });
     vec![
         Request::new("the machine", "/api/v1/vm.create", machine),
-        Request {
-            what: "its start",
-            path: "/api/v1/vm.boot",
-            body: None,
-        },
+        Request::plain("its start", "/api/v1/vm.boot"),
     ]
+}
+
+/// What stops a machine and saves it in a folder, in order.
+pub(crate) fn save(monitor: Monitor, folder: &Path) -> Vec<Request> {
+    match monitor {
+        Monitor::Firecracker => vec![
+            Request {
+                method: Method::PATCH,
+                ..Request::new("to pause the machine", "/vm", json!({ "state": "Paused" }))
+            },
+            Request::new(
+                "to save the machine",
+                "/snapshot/create",
+                json!({
+                    "snapshot_path": folder.join(STATE_FILE).to_string_lossy(),
+                    "mem_file_path": folder.join(MEMORY_FILE).to_string_lossy(),
+                }),
+            ),
+        ],
+        _ => vec![
+            Request::plain("to pause the machine", "/api/v1/vm.pause"),
+            Request::new(
+                "to save the machine",
+                "/api/v1/vm.snapshot",
+                json!({ "destination_url": url(folder) }),
+            ),
+        ],
+    }
+}
+
+/// What makes a machine of what was saved, and lets it go on.
+pub(crate) fn load(monitor: Monitor, folder: &Path) -> Vec<Request> {
+    let what = "the machine that was saved";
+    match monitor {
+        Monitor::Firecracker => vec![Request::new(
+            what,
+            "/snapshot/load",
+            json!({
+                "snapshot_path": folder.join(STATE_FILE).to_string_lossy(),
+                "mem_backend": {
+                    "backend_path": folder.join(MEMORY_FILE).to_string_lossy(),
+                    "backend_type": "File",
+                },
+                "resume_vm": true,
+            }),
+        )],
+        _ => vec![Request::new(
+            what,
+            "/api/v1/vm.restore",
+            json!({ "source_url": url(folder), "resume": true }),
+        )],
+    }
+}
+
+fn url(folder: &Path) -> String {
+    format!("file://{}", folder.to_string_lossy())
 }
 
 /// What the kernel is told. A restart by the keyboard's controller ends Firecracker; what else that controller has is not there.

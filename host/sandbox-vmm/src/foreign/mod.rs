@@ -128,6 +128,7 @@ impl ForeignSandbox {
                 .group(spec, plan.monitor)
                 .map_err(host_error("making a cgroup"))?,
             files: read.into_iter().flatten().cloned().collect(),
+            saves: None,
         };
         let launched = self.machines.launch(wanted).await;
         launched.map_err(host_error("starting the unikernel's machine"))
