@@ -38,14 +38,14 @@ pub enum MicrovmError {
     NoMonitor(Monitor),
     /// The program knows nothing but KVM, and that is not of use here.
     #[error(
-        "{monitor} needs KVM on hardware virtualisation (Intel VT-x, AMD-V), and {}: use another machine, or \
-         `--microvm-monitor qemu`, which emulates it",
-        missing.as_ref().map_or("KVM has none here".to_owned(), ToString::to_string)
+        "{monitor} needs KVM on hardware virtualisation (Intel VT-x, AMD-V), which is not here: use another machine, or \
+         `--microvm-monitor qemu`, which emulates it"
     )]
     NoHardware {
         /// The program.
         monitor: Monitor,
         /// Why KVM cannot be used; none if it can, but is of another kind.
+        #[source]
         missing: Option<ProbeError>,
     },
     /// There is no kernel, or none that will do.
