@@ -7,6 +7,9 @@
 //!   daemon ──> init   what to run (ARGUMENT … PORT), START; OPEN, DATA, CLOSE, CREDIT, RESET of streams
 //!   init ──> daemon   READY, OUTPUT, ERRORS; DATA, CLOSE, CREDIT, RESET, OVER of streams; one of ENDED, FAILED
 //!
+//!   a machine that is saved:  READY ──> LEAVE, and init ends the connection ──> init connects anew, in each copy: HERE ──>
+//!                             SEED, CLOCK, START ──> READY
+//!
 //!   a stream:  OPEN ──> DATA … ──> CLOSE (a side sends no more) ──> RESET by the daemon ──> OVER
 //!                └───────┴──> RESET by init (it has failed) ──────────────┘
 //! ```
@@ -15,6 +18,13 @@
 //! since. So neither side ever has to wait with a frame in its hand.
 //!
 //! Init is the guest's: the daemon believes nothing of what it sends. The daemon is trusted by it.
+
+/// What the kernel's command line has where the byte stream is no virtual serial port but a connection that init makes by vsock.
+pub const VSOCK_OPTION: &str = "spore.channel=vsock";
+/// The host's number as guests have it by vsock (vsock(7): `VMADDR_CID_HOST`).
+pub const VSOCK_HOST: u32 = 2;
+/// The port there at which the daemon waits for init.
+pub const VSOCK_PORT: u32 = 1024;
 
 /// Bytes of a frame before its content.
 pub const HEADER_BYTES: usize = 8;
@@ -48,6 +58,11 @@ pub enum Kind {
     Start = 8,
     /// To init: who the program runs as: the numbers of the user, of its group and of its further groups, 32 bits each.
     User = 9,
+    /// To init: bytes that nobody knows, from which the kernel is to make its random numbers anew.
+    Seed = 10,
+    /// To init: the machine is about to be saved. It ends the connection, makes another one as soon as that is to be had, says
+    /// [`Kind::Here`], and when it was told clock and seed, [`Kind::Ready`]. Only where the channel is vsock, and while no stream is open.
+    Leave = 11,
     /// To init: a connection to the program's port is to be made.
     Open = 16,
     /// Bytes of a stream.
@@ -77,7 +92,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 22] = [
+    const ALL: [Self; 24] = [
         Self::Argument,
         Self::Variable,
         Self::Directory,
@@ -87,6 +102,8 @@ impl Kind {
         Self::Clock,
         Self::Start,
         Self::User,
+        Self::Seed,
+        Self::Leave,
         Self::Open,
         Self::Data,
         Self::Close,

@@ -1,9 +1,9 @@
-//! What the guest of a microVM sends through its channel, another project's unikernel through its network card, and QEMU on its
-//! control socket.
+//! What the guest of a microVM sends through its channel, another project's unikernel through its network card, QEMU on its
+//! control socket, and other monitors on theirs; and files that are to be kernels.
 
 use std::sync::OnceLock;
 
-use spore_sandbox_vmm::fuzzing::{cable, guest, qemu};
+use spore_sandbox_vmm::fuzzing::{cable, guest, kernel, qemu, refusal};
 use tokio::runtime::Runtime;
 
 /// Tasks of streams are made and dropped; none has to run for a frame to be taken.
@@ -24,7 +24,11 @@ pub(crate) fn run(bytes: &[u8]) {
     match how & 3 {
         0 => runtime().block_on(async { guest(bytes, piece) }),
         1 => qemu(bytes, piece),
-        _ => runtime().block_on(async { cable(bytes, piece) }),
+        2 => runtime().block_on(async { cable(bytes, piece) }),
+        _ => {
+            kernel(bytes);
+            refusal(bytes);
+        }
     }
 }
 
@@ -60,9 +64,22 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         [&[0xfd][..], &messages, b"\n"].concat(),
         [&[5][..], &messages].concat(),
         [&[0xfe][..], &ethernet()].concat(),
+        [&[3][..], &kernel_file()].concat(),
+        b"\x03{\"fault_message\":\"no\"}".to_vec(),
+        b"\x03[\"Error from API\",\"no\"]".to_vec(),
     ];
     seeds.extend(frames.iter().map(|frame| [&[8][..], frame].concat()));
     seeds
+}
+
+/// A kernel's file as the kernel's build makes it, packed by LZ4 as one block of literals.
+fn kernel_file() -> Vec<u8> {
+    let packed = b"\x02\x21\x4c\x18\x05\x00\x00\x00\x40\x7fELF\x04\x00\x00\x00";
+    let mut file = vec![0; 1024];
+    file[0x1f1] = 1;
+    file[0x202..0x206].copy_from_slice(b"HdrS");
+    file[0x24c..0x250].copy_from_slice(&(packed.len() as u32).to_le_bytes());
+    [&file, &packed[..]].concat()
 }
 
 /// A question by ARP, the answer to the first packet of a stream, and one that nobody has asked for.

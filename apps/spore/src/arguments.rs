@@ -247,9 +247,8 @@ pub(crate) struct ServeArguments {
     /// Cgroup below which those of the instances go, as a path in each hierarchy [default: the daemon's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
-    /// Kernel of microVMs [default: the newest of Debian's or Ubuntu's kernels for virtual machines that is found]
-    #[arg(long, value_name = "FILE", env = "SPORE_MICROVM_KERNEL")]
-    pub(crate) microvm_kernel: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) microvm: MicrovmArguments,
     /// Let the kernel merge equal memory pages of all instances in virtual machines (ksm), to save memory
     ///
     /// An instance can then find out by timing whether another one, of any function, has a page with certain contents
@@ -881,6 +880,35 @@ pub(crate) struct LoginArguments {
     pub(crate) username: String,
 }
 
+/// What microVMs are made of.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MicrovmArguments {
+    /// What runs microVMs; Firecracker and Cloud Hypervisor need hardware virtualisation, which QEMU emulates where there is none
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAME",
+        default_value_t,
+        env = "SPORE_MICROVM_MONITOR"
+    )]
+    pub(crate) microvm_monitor: MonitorArgument,
+    /// Let Firecracker and Cloud Hypervisor try KVM without hardware virtualisation too
+    #[arg(long)]
+    pub(crate) microvm_any_kvm: bool,
+    /// Kernel of microVMs [default: the newest of Debian's or Ubuntu's kernels for virtual machines that is found]
+    #[arg(long, value_name = "FILE", env = "SPORE_MICROVM_KERNEL")]
+    pub(crate) microvm_kernel: Option<PathBuf>,
+}
+
+/// A monitor of microVMs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MonitorArgument {
+    #[default]
+    Qemu,
+    Firecracker,
+    CloudHypervisor,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InfoArguments {
     /// Print JSON
@@ -889,9 +917,8 @@ pub(crate) struct InfoArguments {
     /// Cgroup below which `spore serve` would put those of the instances [default: this process's own]
     #[arg(long, value_name = "PATH")]
     pub(crate) cgroup_parent: Option<PathBuf>,
-    /// Kernel of microVMs [default: the newest of Debian's or Ubuntu's kernels for virtual machines that is found]
-    #[arg(long, value_name = "FILE", env = "SPORE_MICROVM_KERNEL")]
-    pub(crate) microvm_kernel: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) microvm: MicrovmArguments,
 }
 
 fn parse_pair(text: &str) -> Result<(String, String), String> {

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use spore_sandbox::Sandbox;
 use spore_sandbox_vmm::{
-    Accelerator, ForeignMeans, ForeignSandbox, Found, MicrovmOptions, MicrovmSandbox, launcher,
+    Accelerator, ForeignMeans, ForeignSandbox, Found, MicrovmOptions, MicrovmSandbox, Monitor, launcher,
 };
+
+use crate::arguments::{MicrovmArguments, MonitorArgument};
 
 /// What the data folder has of these sandboxes.
 const FOLDER: &str = "microvm";
@@ -23,14 +25,15 @@ pub(crate) fn launcher_main() -> ExitCode {
     launcher::main(std::env::args_os().skip(2))
 }
 
-/// The sandbox, or why there is none and what to do. A kernel that is named and cannot be used is told on the daemon's log too.
+/// The sandbox, or why there is none and what to do. A kernel or monitor that is named and cannot be used is told on the daemon's log too.
 pub(crate) fn sandbox(
-    kernel: Option<PathBuf>,
+    arguments: &MicrovmArguments,
     cgroup_parent: Option<PathBuf>,
     data: &Path,
 ) -> Result<Arc<dyn Sandbox>, String> {
-    let is_named = kernel.is_some();
-    match MicrovmSandbox::new(&options(kernel, cgroup_parent), data.join(FOLDER)) {
+    let is_named =
+        arguments.microvm_kernel.is_some() || arguments.microvm_monitor != MonitorArgument::default();
+    match MicrovmSandbox::new(&options(arguments, cgroup_parent), data.join(FOLDER)) {
         Ok(sandbox) => {
             if matches!(sandbox.accelerator(), Accelerator::Emulation { .. }) {
                 tracing::debug!(
@@ -50,11 +53,12 @@ pub(crate) fn sandbox(
 }
 
 /// What microVMs are made of here, or why there are none and what to do.
-pub(crate) fn description(kernel: Option<&Path>) -> Result<String, String> {
-    let found = Found::look(&options(kernel.map(Path::to_owned), None));
+pub(crate) fn description(arguments: &MicrovmArguments) -> Result<String, String> {
+    let found = Found::look(&options(arguments, None));
     let found = found.map_err(|error| format!("{:#}", anyhow::Error::new(error)))?;
     Ok(format!(
-        "QEMU, {}, kernel {}",
+        "{}, {}, kernel {}",
+        found.monitor(),
         found.accelerator(),
         found.kernel_release()
     ))
@@ -75,10 +79,16 @@ pub(crate) fn foreign_description() -> Result<String, String> {
 }
 
 /// Kernels are where distributions put them, and where `scripts/microvm-kernel` does.
-fn options(kernel: Option<PathBuf>, cgroup_parent: Option<PathBuf>) -> MicrovmOptions {
+fn options(arguments: &MicrovmArguments, cgroup_parent: Option<PathBuf>) -> MicrovmOptions {
     let cache = crate::commands::cache_folder().map(|folder| folder.join("spore/kernel/boot"));
     MicrovmOptions {
-        kernel,
+        monitor: match arguments.microvm_monitor {
+            MonitorArgument::Qemu => Monitor::Qemu,
+            MonitorArgument::Firecracker => Monitor::Firecracker,
+            MonitorArgument::CloudHypervisor => Monitor::CloudHypervisor,
+        },
+        tries_any_kvm: arguments.microvm_any_kvm,
+        kernel: arguments.microvm_kernel.clone(),
         kernel_folders: [PathBuf::from("/boot")].into_iter().chain(cache).collect(),
         cgroup_parent,
     }

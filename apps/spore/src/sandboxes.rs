@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use spore_sandbox::{Availability, Isolation, Roof, Sandbox, SandboxKind};
 
+use crate::arguments::MicrovmArguments;
 use crate::{containers, microvm, unikernel};
 
 /// What `spore serve` was told about its sandboxes.
@@ -20,8 +21,8 @@ pub(crate) struct SandboxesOptions<'a> {
     pub(crate) data: &'a Path,
     /// Whether the kernel may merge equal pages of different unikernels.
     pub(crate) merges_pages: bool,
-    /// The kernel of microVMs.
-    pub(crate) microvm_kernel: Option<PathBuf>,
+    /// What microVMs are made of.
+    pub(crate) microvm: MicrovmArguments,
 }
 
 /// The sandboxes that `spore serve` uses.
@@ -34,11 +35,7 @@ pub(crate) fn sandboxes(options: SandboxesOptions<'_>) -> anyhow::Result<Arc<dyn
         options.merges_pages,
     )?;
     let requires_virtual_machine = options.requires_virtual_machine;
-    let microvm = microvm::sandbox(
-        options.microvm_kernel,
-        options.cgroup_parent.clone(),
-        options.data,
-    );
+    let microvm = microvm::sandbox(&options.microvm, options.cgroup_parent.clone(), options.data);
     let foreign = microvm::foreign(options.cgroup_parent.as_deref(), options.data);
     let containers = containers::sandboxes(options.cgroup_parent, options.data, requires_virtual_machine);
     let roof = containers
@@ -51,13 +48,13 @@ pub(crate) fn sandboxes(options: SandboxesOptions<'_>) -> anyhow::Result<Arc<dyn
 }
 
 /// Which kinds functions can name on this machine.
-fn available(microvm_kernel: Option<&Path>) -> Vec<Availability> {
+fn available(microvm: &MicrovmArguments) -> Vec<Availability> {
     let state = |kind| Availability {
         kind,
         missing: match kind {
             SandboxKind::Unikernel => unikernel::missing(),
             SandboxKind::Runc | SandboxKind::Crun | SandboxKind::Gvisor => containers::missing(kind),
-            SandboxKind::Microvm => microvm::description(microvm_kernel).err(),
+            SandboxKind::Microvm => microvm::description(microvm).err(),
             SandboxKind::Foreign => microvm::foreign_description().err(),
         },
     };
@@ -65,10 +62,10 @@ fn available(microvm_kernel: Option<&Path>) -> Vec<Availability> {
 }
 
 /// The same, for people.
-pub(crate) fn description(microvm_kernel: Option<&Path>) -> String {
+pub(crate) fn description(microvm: &MicrovmArguments) -> String {
     let mut text = "\nsandboxes that functions can name (spore deploy --sandbox)\n".to_owned();
-    for Availability { kind, missing } in available(microvm_kernel) {
-        let state = missing.map_or_else(|| present(kind, microvm_kernel), |reason| format!("no: {reason}"));
+    for Availability { kind, missing } in available(microvm) {
+        let state = missing.map_or_else(|| present(kind, microvm), |reason| format!("no: {reason}"));
         // Writing to a string does not fail.
         let _ = writeln!(text, "  {:40}{state}", kind.name());
     }
@@ -76,9 +73,9 @@ pub(crate) fn description(microvm_kernel: Option<&Path>) -> String {
 }
 
 /// What is said of a kind that is there.
-fn present(kind: SandboxKind, microvm_kernel: Option<&Path>) -> String {
+fn present(kind: SandboxKind, microvm: &MicrovmArguments) -> String {
     match kind {
-        SandboxKind::Microvm => microvm::description(microvm_kernel).map(|text| format!("yes: {text}")),
+        SandboxKind::Microvm => microvm::description(microvm).map(|text| format!("yes: {text}")),
         SandboxKind::Foreign => microvm::foreign_description().map(|text| format!("yes: {text}")),
         _ => Ok("yes".to_owned()),
     }
@@ -86,8 +83,8 @@ fn present(kind: SandboxKind, microvm_kernel: Option<&Path>) -> String {
 }
 
 /// The same, for programs.
-pub(crate) fn json(microvm_kernel: Option<&Path>) -> serde_json::Value {
-    let states = available(microvm_kernel).into_iter().map(|Availability { kind, missing }| {
+pub(crate) fn json(microvm: &MicrovmArguments) -> serde_json::Value {
+    let states = available(microvm).into_iter().map(|Availability { kind, missing }| {
         serde_json::json!({ "name": kind.name(), "available": missing.is_none(), "reason": missing })
     });
     states.collect()

@@ -11,6 +11,7 @@
 mod channel;
 mod machine;
 mod program;
+mod random;
 mod root;
 mod settings;
 mod streams;
@@ -55,7 +56,8 @@ fn run() -> io::Result<()> {
     };
     program::watch(&program, &channel)?;
     program::announce(Arc::clone(&channel), settings.port)?;
-    serve(&mut reader, Streams::new(channel, program, settings.port))
+    let streams = Streams::new(Arc::clone(&channel), program, settings.port);
+    serve(&mut reader, streams, &channel)
 }
 
 fn start(settings: &Settings, channel: &Arc<Channel>) -> Result<Arc<Program>, (Kind, io::Error)> {
@@ -69,9 +71,21 @@ fn start(settings: &Settings, channel: &Arc<Channel>) -> Result<Arc<Program>, (K
 }
 
 /// Takes frames until the daemon is gone.
-fn serve(reader: &mut Reader, mut streams: Streams) -> io::Result<()> {
+fn serve(reader: &mut Reader, mut streams: Streams, channel: &Channel) -> io::Result<()> {
     loop {
-        let (header, content) = reader.read()?;
-        streams.take(header, content);
+        match reader.read()? {
+            (header, _) if header.kind == Kind::Leave => come_back(reader, channel)?,
+            (header, content) => streams.take(header, content),
+        }
     }
+}
+
+/// Is away while the machine is saved. What comes back is that machine or any of its copies, and none of them may have the clock or the
+/// random numbers of another.
+fn come_back(reader: &mut Reader, channel: &Channel) -> io::Result<()> {
+    channel.reconnect(reader)?;
+    let settings = Settings::read(reader)?;
+    random::renew(&settings.seed)?;
+    machine::set_clock(settings.clock_ns)?;
+    channel.send(Kind::Ready, 0, &[])
 }

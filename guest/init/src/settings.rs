@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) program_bytes: u64,
     /// Nanoseconds since 1970.
     pub(crate) clock_ns: u64,
+    /// What random numbers are to be made from; nothing in a machine that was not saved.
+    pub(crate) seed: Vec<u8>,
 }
 
 impl Settings {
@@ -61,6 +63,7 @@ impl Settings {
                     settings.port = u16::try_from(numbers[0]).map_err(|_| bad())?;
                     [_, settings.memory_bytes, settings.program_bytes] = numbers;
                 }
+                Kind::Seed => settings.seed.extend_from_slice(&content),
                 Kind::Clock => [settings.clock_ns] = numbers::<1>(&content).ok_or_else(bad)?,
                 Kind::Start => return Ok(settings),
                 _ => return Err(bad()),

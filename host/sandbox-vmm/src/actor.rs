@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spore_abi::microvm::{Ending, Kind};
 use spore_sandbox::{EndCause, EndReport, StartError, StopReason};
@@ -19,16 +20,22 @@ use crate::control::Sayings;
 use crate::frames::{Decoder, Frame};
 use crate::log::Log;
 use crate::machines::{Process, describe};
+use crate::monitor::Monitor;
 use crate::settings;
+use crate::snapshots::Snapshot;
 use crate::streams::Streams;
 
 const READ_BYTES: usize = 64 << 10;
+/// How long a monitor may take to end whose channel has ended. One whose guest has restarted does not.
+const LOST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What comes of a start.
 pub(crate) type Started = Result<(), StartError>;
 
 /// What an actor has.
 pub(crate) struct Actor {
+    /// What runs it, for people.
+    pub(crate) monitor: Monitor,
     pub(crate) process: Process,
     pub(crate) channel: OwnedReadHalf,
     pub(crate) streams: Arc<Streams>,
@@ -43,8 +50,32 @@ pub(crate) struct Actor {
     pub(crate) stops: mpsc::Receiver<StopReason>,
     pub(crate) started: Option<oneshot::Sender<Started>>,
     pub(crate) ended: watch::Sender<Option<EndReport>>,
-    /// Files that go with the machine.
-    pub(crate) files: Vec<tempfile::TempPath>,
+    /// What goes with the machine.
+    pub(crate) belongings: Belongings,
+    /// Where the machine goes when it is ready and its guest has ended the connection, if it is to be saved.
+    pub(crate) leaves: Option<oneshot::Sender<Left>>,
+    /// The guest was told to end the connection.
+    pub(crate) is_leaving: bool,
+}
+
+/// A machine that is to be saved.
+#[derive(Debug)]
+pub(crate) struct Left {
+    _process: Process,
+    _belongings: Belongings,
+}
+
+/// Files of a machine, which are removed when nobody needs them any more.
+#[derive(Debug, Default)]
+pub(crate) struct Belongings {
+    /// What describes the root.
+    pub(crate) _described: Option<tempfile::TempPath>,
+    /// The block device made of its root, which others may have too.
+    pub(crate) _image: Option<Arc<tempfile::TempPath>>,
+    /// What it is a copy of, as others may be.
+    pub(crate) _snapshot: Option<Arc<Snapshot>>,
+    /// Its sockets.
+    pub(crate) _folder: Option<tempfile::TempDir>,
 }
 
 /// How it ended.
@@ -52,8 +83,10 @@ enum End {
     Cause(EndCause),
     /// The program could not be started; why.
     Failed(String),
-    /// QEMU is gone.
+    /// The monitor is gone, or the guest's end of the channel.
     Lost,
+    /// The guest has ended the connection, as it was told.
+    Left,
 }
 
 impl Actor {
@@ -67,13 +100,35 @@ impl Actor {
             sayings,
             started,
             ended,
-            files,
+            belongings,
+            monitor,
+            leaves,
             ..
         } = self;
-        // It takes some milliseconds to end a process of that size.
-        let status = tokio::task::spawn_blocking(move || process.end()).await;
-        let status = status.unwrap_or_else(|error| Err(io::Error::other(error)));
-        drop(files);
+        if let (End::Left, Some(leaves)) = (&end, leaves) {
+            log.finish();
+            // Whoever does not want it any more drops it.
+            let _ = leaves.send(Left {
+                _process: process,
+                _belongings: belongings,
+            });
+            if let Some(started) = started {
+                let _ = started.send(Ok(()));
+            }
+            return;
+        }
+        let is_lost = matches!(end, End::Lost);
+        // It takes some milliseconds to end a process of that size, and to remove what it had.
+        let status = tokio::task::spawn_blocking(move || {
+            if is_lost {
+                // It is about to end by itself, with a status that tells why.
+                process.wait_briefly(LOST_TIMEOUT)?;
+            }
+            let status = process.end();
+            drop(belongings);
+            status
+        });
+        let status = status.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let mut details = Vec::new();
         let mut reason = None;
         let cause = match end {
@@ -82,10 +137,12 @@ impl Actor {
                 reason = Some(text.clone());
                 EndCause::SandboxFailed { summary: text }
             }
-            End::Lost => {
+            End::Lost | End::Left => {
                 details = sayings.details();
-                let summary =
-                    status.map_or_else(|error| error.to_string(), |status| describe("QEMU", status));
+                let summary = status.map_or_else(
+                    |error| error.to_string(),
+                    |status| describe(&monitor.to_string(), status),
+                );
                 EndCause::SandboxFailed { summary }
             }
         };
@@ -123,7 +180,7 @@ impl Actor {
                 count = self.channel.read(&mut bytes) => count,
             };
             let Ok(count @ 1..) = count else {
-                return End::Lost;
+                return if self.is_leaving { End::Left } else { End::Lost };
             };
             decoder.push(&bytes[..count]);
             loop {
@@ -155,12 +212,25 @@ impl Actor {
         });
     }
 
+    /// Lets the guest end the connection, once.
+    fn leave(&mut self) {
+        let Some(frames) = self.frames.upgrade().filter(|_| !self.is_leaving) else {
+            return;
+        };
+        self.is_leaving = true;
+        tokio::spawn(async move {
+            // If nobody takes it the machine is gone.
+            let _ = frames.send(Frame::new(Kind::Leave, 0, [])).await;
+        });
+    }
+
     /// Takes a frame; what ends the machine, if it does.
     fn take(&mut self, frame: Frame) -> Option<End> {
         match frame.kind {
             Kind::Here => self.tell(),
             Kind::Output => self.log.push_output(&frame.content),
             Kind::Errors => self.log.push_errors(&frame.content),
+            Kind::Ready if self.leaves.is_some() => self.leave(),
             Kind::Ready => {
                 if let Some(started) = self.started.take() {
                     // Nobody waits any more if the start was given up.

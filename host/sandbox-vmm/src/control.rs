@@ -205,17 +205,16 @@ fn note(sayings: &Sayings, name: &str, data: &Value) {
     }
 }
 
-/// Reads the console on a task, which ends with it.
-pub(crate) fn listen(console: io::PipeReader, sayings: Sayings) -> io::Result<()> {
+/// Reads the console on a task, which ends with it: when the process has ended, which alone has its other end.
+pub(crate) fn listen(console: io::PipeReader, sayings: Sayings) -> io::Result<JoinHandle<()>> {
     let mut console = pipe::Receiver::from_owned_fd(console.into())?;
-    tokio::spawn(async move {
+    Ok(tokio::spawn(async move {
         let mut bytes = vec![0; READ_BYTES];
         // However it ends, there is no more to be heard.
         while let Ok(count @ 1..) = console.read(&mut bytes).await {
             sayings.hear(&bytes[..count]);
         }
-    });
-    Ok(())
+    }))
 }
 
 #[cfg(test)]

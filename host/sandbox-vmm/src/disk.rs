@@ -10,8 +10,8 @@
 use std::path::Path;
 
 /// Where the head's first page ends and the base's begin to be used, in bytes.
-const PAGE_BYTES: u64 = 4096;
-const SECTOR_BYTES: u64 = 512;
+pub(crate) const PAGE_BYTES: u64 = 4096;
+pub(crate) const SECTOR_BYTES: u64 = 512;
 
 /// Why there is no descriptor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,9 +22,13 @@ pub(crate) enum DiskError {
     Path,
 }
 
+/// Whether so many bytes can be a base's or a head's.
+pub(crate) const fn is_whole(bytes: u64) -> bool {
+    bytes >= PAGE_BYTES && bytes.is_multiple_of(PAGE_BYTES)
+}
+
 /// The descriptor of a base and a head of these lengths, in bytes.
 pub(crate) fn descriptor(base: (&Path, u64), head: (&Path, u64)) -> Result<String, DiskError> {
-    let is_whole = |bytes: u64| bytes >= PAGE_BYTES && bytes.is_multiple_of(PAGE_BYTES);
     if !is_whole(base.1) || !is_whole(head.1) {
         return Err(DiskError::NotWhole);
     }

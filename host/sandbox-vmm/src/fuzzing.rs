@@ -1,4 +1,4 @@
-//! What the fuzz target calls: what a guest and its QEMU say.
+//! What the fuzz target calls: what a guest and its monitor say, and what is to be a kernel.
 
 use spore_abi::microvm::{CONTENT_BYTES_MAX, Kind};
 use tokio::sync::mpsc;
@@ -7,6 +7,7 @@ use crate::foreign::{link, network::Network};
 use crate::frames::Decoder;
 use crate::qmp::{LINE_BYTES_MAX, Lines, Message};
 use crate::streams::Streams;
+use crate::{api, payload};
 
 /// Streams that are open while the guest's frames arrive.
 const STREAMS: u16 = 3;
@@ -52,6 +53,25 @@ pub fn qemu(bytes: &[u8], piece: usize) {
             return;
         }
     }
+}
+
+/// A file that is to be a kernel.
+///
+/// # Panics
+///
+/// If what was unpacked is none.
+pub fn kernel(bytes: &[u8]) {
+    assert!(payload::unpack(bytes).is_none_or(|kernel| payload::is_unpacked(&kernel)));
+}
+
+/// What a monitor answers to a request that it refuses.
+///
+/// # Panics
+///
+/// If the reason is longer than it may be, or no line.
+pub fn refusal(bytes: &[u8]) {
+    let reason = api::reason(bytes);
+    assert!(reason.chars().count() <= api::REASON_CHARS_MAX && !reason.contains(char::is_control));
 }
 
 /// What a guest's network card sends to the daemon's end of its cable, in pieces of a length, while a stream is being opened. To be

@@ -1,6 +1,7 @@
 //! The handle of a machine, and how a machine that was launched becomes one.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,17 +12,64 @@ use spore_sandbox::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::actor::{self, Actor, Started};
+use crate::actor::{self, Actor, Belongings, Left, Started};
+use crate::apart::Connected;
+use crate::api::Api;
 use crate::control::{self, Control, Sayings};
 use crate::frames::Frame;
 use crate::log::Log;
-use crate::machines::{self, Launch};
+use crate::machines::{self, Launch, Process};
+use crate::monitor::Monitor;
 use crate::streams::Streams;
 
 /// Frames that may wait for the guest.
 const FRAMES_MAX: usize = 64;
 /// How long QEMU may take to say how it is.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// A machine whose channel is there, and so may be its guest.
+pub(crate) struct Opened {
+    monitor: Monitor,
+    process: Process,
+    channel: OwnedFd,
+    /// QEMU's.
+    control: Option<Control>,
+    sayings: Sayings,
+    pub(crate) belongings: Belongings,
+}
+
+impl Opened {
+    /// A machine of QEMU: from now on tasks read what it says.
+    pub(crate) fn qemu(launch: Launch, belongings: Belongings) -> io::Result<Self> {
+        let sayings = Sayings::default();
+        let control = Control::start(launch.control, sayings.clone())?;
+        control::listen(launch.console, sayings.clone())?;
+        Ok(Self {
+            monitor: Monitor::Qemu,
+            process: launch.process,
+            channel: launch.channel,
+            control: Some(control),
+            sayings,
+            belongings,
+        })
+    }
+
+    /// A machine of another monitor, and what else can be asked of that.
+    pub(crate) fn apart(monitor: Monitor, connected: Connected, belongings: Belongings) -> (Self, Api) {
+        let opened = Self {
+            monitor,
+            process: connected.process,
+            channel: connected.channel,
+            control: None,
+            sayings: connected.sayings,
+            belongings: Belongings {
+                _folder: Some(connected.folder),
+                ..belongings
+            },
+        };
+        (opened, connected.api)
+    }
+}
 
 /// A machine whose guest is on its way. Dropping it ends the machine.
 pub(crate) struct Booting {
@@ -31,28 +79,27 @@ pub(crate) struct Booting {
 }
 
 impl Booting {
-    /// Takes a machine that was launched: from now on tasks read what it says. The guest is told `settings`, and `files` go with
-    /// the machine.
+    /// Takes a machine: from now on tasks read what its guest says, which is told `settings`. If the machine is to be saved, it goes where
+    /// `leaves` says when it is ready.
     pub(crate) fn new(
-        launch: Launch,
+        opened: Opened,
         spec: &InstanceSpec,
         settings: Vec<Frame>,
-        files: Vec<tempfile::TempPath>,
         log: Arc<dyn LogSink>,
         stages: StartStages,
+        leaves: Option<oneshot::Sender<Left>>,
     ) -> io::Result<Self> {
         let (stop, stops) = mpsc::channel(1);
         let (started, ready) = oneshot::channel();
         let (told, ended) = watch::channel(None);
         let (frames, queue) = mpsc::channel(FRAMES_MAX);
         let streams = Arc::new(Streams::new(frames.clone()));
-        let process_id = launch.process.id();
-        let sayings = Sayings::default();
-        let control = Control::start(launch.control, sayings.clone())?;
-        control::listen(launch.console, sayings.clone())?;
-        let (from_guest, to_guest) = actor::channel(launch.channel)?;
+        let process_id = opened.process.id();
+        let sayings = opened.sayings;
+        let (from_guest, to_guest) = actor::channel(opened.channel)?;
         let actor = Actor {
-            process: launch.process,
+            monitor: opened.monitor,
+            process: opened.process,
             channel: from_guest,
             streams: Arc::clone(&streams),
             settings,
@@ -63,7 +110,9 @@ impl Booting {
             stops,
             started: Some(started),
             ended: told,
-            files,
+            belongings: opened.belongings,
+            leaves,
+            is_leaving: false,
         };
         tokio::spawn(actor::write(to_guest, queue));
         tokio::spawn(actor.run());
@@ -74,7 +123,7 @@ impl Booting {
             stop,
             ended,
             stages,
-            control,
+            control: opened.control,
         };
         Ok(Self {
             instance,
@@ -95,7 +144,10 @@ impl Booting {
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) => Err(StartError::EndedEarly(instance.ended().await)),
             Err(_) => {
-                let status = instance.control.execute("query-status", None);
+                let status = async {
+                    let control = instance.control.as_ref()?;
+                    Some(control.execute("query-status", None).await)
+                };
                 let status = tokio::time::timeout(STATUS_TIMEOUT, status).await;
                 let details = self.sayings.details();
                 tracing::debug!(
@@ -123,7 +175,7 @@ pub(crate) struct MicrovmInstance {
     ended: watch::Receiver<Option<EndReport>>,
     stages: StartStages,
     /// Kept, so that what QEMU says is read as long as there is a handle.
-    control: Control,
+    control: Option<Control>,
 }
 
 #[async_trait]

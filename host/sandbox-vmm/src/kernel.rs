@@ -15,8 +15,6 @@ const CLOUD_SUFFIXES: [&str; 2] = ["-cloud-amd64", "-virtual"];
 const MODULE_BYTES_MAX: u64 = 64 << 20;
 /// How a compressed module may end.
 const ENDINGS: [&str; 3] = [".ko", ".ko.zst", ".ko.xz"];
-/// Drivers that a guest needs. What else these need is found in them.
-const DRIVERS: [&str; 5] = ["virtio_mmio", "virtio_console", "virtio_blk", "erofs", "overlay"];
 /// How deep the folder of modules may be.
 const DEPTH_MAX: u32 = 12;
 
@@ -88,8 +86,8 @@ impl Kernel {
         }
     }
 
-    /// The drivers that are no part of the kernel's file, each after those that it needs.
-    pub(crate) fn drivers(&self) -> Result<Vec<Module>, KernelError> {
+    /// Those of the drivers that are no part of the kernel's file, each after those that it needs.
+    pub(crate) fn drivers(&self, names: &[&str]) -> Result<Vec<Module>, KernelError> {
         let Some(folder) = &self.modules else {
             return Ok(Vec::new());
         };
@@ -97,7 +95,7 @@ impl Kernel {
         find_modules(folder, DEPTH_MAX, &mut files);
         let built_in = fs::read_to_string(folder.join("modules.builtin")).unwrap_or_default();
         let mut drivers = Vec::new();
-        for name in DRIVERS {
+        for name in names {
             self.add(name, &files, &built_in, &mut drivers)?;
         }
         Ok(drivers)
@@ -231,6 +229,8 @@ fn dependencies(module: &[u8]) -> Vec<String> {
 mod tests {
     use super::*;
 
+    const DRIVERS: &[&str] = crate::monitor::Monitor::Qemu.drivers();
+
     #[test]
     fn the_newest_kernel_is_taken() {
         let folder = tempfile::tempdir().unwrap();
@@ -282,7 +282,7 @@ mod tests {
         fs::create_dir(root.path().join("boot")).unwrap();
         File::create(root.path().join("boot/vmlinuz-1.2.3-cloud-amd64")).unwrap();
         let kernel = Kernel::find(None, &[root.path().join("boot")]).unwrap();
-        let error = kernel.drivers().unwrap_err();
+        let error = kernel.drivers(DRIVERS).unwrap_err();
         assert!(error.to_string().contains("has no driver virtio_mmio"), "{error}");
         for name in ["virtio-mmio.ko", "virtio_blk.ko", "erofs.ko", "overlay.ko"] {
             fs::write(modules.join(name), name).unwrap();
@@ -293,7 +293,7 @@ mod tests {
         )
         .unwrap();
         let names: Vec<_> = kernel
-            .drivers()
+            .drivers(DRIVERS)
             .unwrap()
             .into_iter()
             .map(|driver| driver.name)

@@ -1,4 +1,4 @@
-//! Processes of QEMU, and of the tender: one thread starts them all, and each is held by its handle.
+//! Processes of the monitors, and of the tender: one thread starts them all, and each is held by its handle.
 //!
 //! The kernel ends a process when the *thread* that has started it ends; so that thread lives as long as the sandbox does. It is
 //! in namespaces in which there is no network, and so is what it starts.
@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{self, PipeReader, pipe};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
@@ -54,22 +54,37 @@ pub(crate) struct Launch {
     pub(crate) console: PipeReader,
 }
 
+/// A machine of a monitor that makes its sockets itself, in a folder of its own.
+#[derive(Debug)]
+pub(crate) struct Apart {
+    pub(crate) process: Process,
+    pub(crate) console: PipeReader,
+}
+
 /// What is to be started.
 #[derive(Debug)]
 pub(crate) struct Wanted {
-    /// QEMU's path, or what the launcher knows the tender by.
+    /// The monitor's path, or what the launcher knows the tender by.
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
     /// Its cgroup, which goes with it; none where there can be none.
     pub(crate) group: Option<OwnGroup>,
     /// The files that it reads.
     pub(crate) files: Vec<PathBuf>,
+    /// Where it saves the machine, if it is to.
+    pub(crate) saves: Option<Saves>,
 }
 
-struct Order {
-    wanted: Wanted,
-    answer: oneshot::Sender<io::Result<Launch>>,
+/// A folder to which a machine is saved.
+#[derive(Debug, Clone)]
+pub(crate) struct Saves {
+    pub(crate) folder: PathBuf,
+    /// Longest file there, in bytes.
+    pub(crate) file_bytes: u64,
 }
+
+/// What is to be done on the thread.
+type Order = Box<dyn FnOnce() + Send>;
 
 /// Starts machines.
 #[derive(Debug)]
@@ -91,8 +106,7 @@ impl Machines {
                 // Nobody waits any more only if the sandbox was given up.
                 let _ = told.send(shared.err().map(|error| error.to_string()));
                 for order in queue {
-                    // Whoever has given up drops the machine with the answer.
-                    let _ = order.answer.send(launch(order.wanted));
+                    order();
                 }
             })?;
         let without_namespaces = how.recv().map_err(io::Error::other)?;
@@ -107,11 +121,31 @@ impl Machines {
         self.without_namespaces.as_deref()
     }
 
-    /// Starts a machine.
+    /// Starts a machine whose channel and control are sockets that it inherits.
     pub(crate) async fn launch(&self, wanted: Wanted) -> io::Result<Launch> {
+        self.run(move || launch(wanted)).await
+    }
+
+    /// Starts a machine that makes its sockets in `folder`, in which it begins; it may inherit one as its standard input.
+    pub(crate) async fn launch_apart(
+        &self,
+        wanted: Wanted,
+        folder: PathBuf,
+        inherited: Option<OwnedFd>,
+    ) -> io::Result<Apart> {
+        self.run(move || launch_apart(wanted, &folder, inherited)).await
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        start: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
         let (answer, launched) = oneshot::channel();
-        let order = Order { wanted, answer };
         let gone = || io::Error::other("the thread that starts machines is gone");
+        let order: Order = Box::new(move || {
+            // Whoever has given up drops the machine with the answer.
+            let _ = answer.send(start());
+        });
         self.orders.send(order).map_err(|_| gone())?;
         launched.await.map_err(|_| gone())?
     }
@@ -129,39 +163,73 @@ fn launch(wanted: Wanted) -> io::Result<Launch> {
     let (channel, their_channel) = sockets()?;
     let (control, their_control) = sockets()?;
     let (console, their_console) = pipe()?;
-    let doors = wanted
-        .group
-        .as_ref()
-        .map(|group| group.0.doors())
-        .unwrap_or_default();
-    let child = Command::new(OWN_EXECUTABLE)
-        .arg(SUBCOMMAND)
-        .arg(std::process::id().to_string())
-        .args(doors.inner)
-        .arg(END_OF_LIST)
-        .args(&wanted.files)
-        .arg(END_OF_LIST)
-        .arg(&wanted.program)
-        .args(&wanted.arguments)
-        .env_clear()
-        .current_dir("/")
+    let child = command(&wanted, None)
         .stdin(Stdio::from(their_channel))
         .stdout(Stdio::from(their_control))
         .stderr(Stdio::from(their_console))
         .spawn()?;
     Ok(Launch {
-        process: Process {
-            child,
-            has_ended: false,
-            _group: wanted.group,
-        },
+        process: Process::new(child, wanted.group),
         channel,
         control,
         console,
     })
 }
 
+fn launch_apart(wanted: Wanted, folder: &Path, inherited: Option<OwnedFd>) -> io::Result<Apart> {
+    let (console, their_console) = pipe()?;
+    let child = command(&wanted, Some(folder))
+        .current_dir(folder)
+        .stdin(inherited.map_or_else(Stdio::null, Stdio::from))
+        .stdout(Stdio::from(their_console.try_clone()?))
+        .stderr(Stdio::from(their_console))
+        .spawn()?;
+    Ok(Apart {
+        process: Process::new(child, wanted.group),
+        console,
+    })
+}
+
+/// The launcher, told what to become.
+fn command(wanted: &Wanted, folder: Option<&Path>) -> Command {
+    let doors = wanted
+        .group
+        .as_ref()
+        .map(|group| group.0.doors())
+        .unwrap_or_default();
+    let mut command = Command::new(OWN_EXECUTABLE);
+    command
+        .arg(SUBCOMMAND)
+        .arg(std::process::id().to_string())
+        .args(doors.inner)
+        .arg(END_OF_LIST)
+        .args(&wanted.files)
+        .arg(END_OF_LIST)
+        .args(folder)
+        .arg(END_OF_LIST)
+        .args(wanted.saves.iter().flat_map(|saves| {
+            [
+                saves.folder.clone().into(),
+                OsString::from(saves.file_bytes.to_string()),
+            ]
+        }))
+        .arg(END_OF_LIST)
+        .arg(&wanted.program)
+        .args(&wanted.arguments)
+        .env_clear()
+        .current_dir("/");
+    command
+}
+
 impl Process {
+    const fn new(child: Child, group: Option<OwnGroup>) -> Self {
+        Self {
+            child,
+            has_ended: false,
+            _group: group,
+        }
+    }
+
     /// Its number.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()

@@ -1,7 +1,7 @@
 //! The kernel within its file: what unpacks itself on an ordinary machine, unpacked beforehand.
 //!
 //! Emulated, a kernel takes a quarter of its whole start to unpack itself. The file's header (Linux: Documentation/arch/x86/boot.rst)
-//! says where the packed kernel is, an ELF file that QEMU starts by its PVH entry.
+//! says where the packed kernel is, an ELF file that QEMU starts by its PVH entry. Firecracker and Cloud Hypervisor load nothing else.
 
 use std::io::Read as _;
 
@@ -42,6 +42,11 @@ pub(crate) fn unpack(file: &[u8]) -> Option<Vec<u8>> {
         _ => return None,
     };
     kernel.starts_with(ELF).then_some(kernel)
+}
+
+/// Whether a file is such an ELF file itself.
+pub(crate) fn is_unpacked(file: &[u8]) -> bool {
+    file.starts_with(ELF)
 }
 
 /// Blocks, each after its length; the last four bytes are the length of the whole.

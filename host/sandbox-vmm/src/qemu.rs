@@ -1,10 +1,8 @@
-//! QEMU's command line. Pure, but for the search for the program.
+//! QEMU's command line. Pure.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The program.
-pub(crate) const PROGRAM: &str = "qemu-system-x86_64";
 /// Memory that the kernel and the first process take beside the function's, in bytes: some 60 MB with Debian's kernel.
 pub(crate) const KERNEL_BYTES: u64 = 72 << 20;
 /// The least memory with which Debian's kernel unpacks itself and its first file system.
@@ -54,29 +52,23 @@ pub(crate) enum Disk<'a> {
     Described(&'a Path),
 }
 
-/// The program in the folders of PATH.
-pub(crate) fn find(path: Option<&std::ffi::OsStr>) -> Option<PathBuf> {
-    let folders = std::env::split_paths(path?);
-    folders
-        .map(|folder| folder.join(PROGRAM))
-        .find(|file| file.is_file())
-}
-
 /// Memory of the whole guest, in bytes, for a function that may use `memory_bytes`.
 pub(crate) fn guest_bytes(memory_bytes: u64) -> u64 {
     let bytes = memory_bytes.saturating_add(KERNEL_BYTES).max(MEMORY_BYTES_MIN);
     bytes.checked_next_multiple_of(1 << 20).unwrap_or(bytes)
 }
 
+/// What the kernel is told, whatever runs it. quiet: each line on the emulated console costs. panic: a kernel that gives up restarts, which
+/// ends the machine. The rest is about what the machine does not have.
+pub(crate) const KERNEL_OPTIONS: &str = "console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off audit=0 \
+                                         random.trust_cpu=on edd=off 8250.nr_uarts=1 \
+                                         cryptomgr.notests rcupdate.rcu_expedited=1";
+
 /// What the kernel is told.
 fn kernel_command_line(accelerator: Accelerator) -> String {
-    // quiet: each line on the emulated console costs. panic, reboot: a kernel that gives up ends QEMU. The rest is about what
-    // the machine does not have.
-    let common = "console=ttyS0 quiet loglevel=1 panic=-1 reboot=t mitigations=off audit=0 \
-                  random.trust_cpu=on edd=off 8250.nr_uarts=1 \
-                  cryptomgr.notests rcupdate.rcu_expedited=1";
+    let common = format!("{KERNEL_OPTIONS} reboot=t");
     match accelerator {
-        Accelerator::Kvm => common.to_owned(),
+        Accelerator::Kvm => common,
         // Without the rate the kernel waits for a timer that is not there; and what it would compare the counter with runs
         // late on a busy host.
         Accelerator::Emulation { time_stamp_khz } => {

@@ -1,5 +1,7 @@
 //! What a guest is told before it starts the program.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use spore_abi::microvm::{CONTENT_BYTES_MAX, Kind};
@@ -48,6 +50,16 @@ pub(crate) fn frames(spec: &InstanceSpec, program_bytes: u64) -> Result<Vec<Fram
         return Err(StartError::BadProgram { reason });
     }
     Ok(frames)
+}
+
+/// Bytes of a seed: what Linux makes its random numbers from.
+const SEED_BYTES: usize = 32;
+
+/// What a guest is told that was saved, but for the last ones.
+pub(crate) fn seed() -> io::Result<Vec<Frame>> {
+    let mut seed = [0; SEED_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    Ok(vec![Frame::new(Kind::Seed, 0, seed)])
 }
 
 /// The last ones, made when the guest is about to be started: what time it is, and that all is said.

@@ -2,11 +2,10 @@
 
 use http::{Method, StatusCode};
 use spore_test_harness::client;
-use spore_test_harness::daemon::Daemon;
 use spore_test_harness::program;
 
-use crate::Test;
 use crate::life::{answer, deploy, deploy_program, short_timeout};
+use crate::{Test, daemon, daemon_with, sandbox};
 
 pub(crate) const TESTS: &[Test] = &[
     ("an_exit_is_told_with_its_status", exit),
@@ -19,7 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn exit(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let before = answer(&daemon, "web/identity");
     let ended = daemon.get("/function/web/exit?code=3");
@@ -31,7 +30,7 @@ fn exit(kind: &'static str) {
 
 /// The program writes to an address that is nobody's.
 fn crash(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy_program(&daemon, kind, "faults", "faults", &[]);
     assert_eq!(answer(&daemon, "faults"), "ok\n");
     let ended = daemon.get("/function/faults/null");
@@ -41,7 +40,7 @@ fn crash(kind: &'static str) {
 }
 
 fn half_a_body(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     answer(&daemon, "web");
     let request = client::request(Method::GET, "/function/web/die?after=100000");
@@ -54,7 +53,7 @@ fn half_a_body(kind: &'static str) {
 }
 
 fn hang(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &short_timeout(kind));
     let before = answer(&daemon, "web/identity");
     let hung = daemon.get("/function/web/sleep?ms=600000");
@@ -67,7 +66,7 @@ fn hang(kind: &'static str) {
 }
 
 fn ends_at_once(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy_program(&daemon, kind, "faults", "faults", &["--env", "START=exit"]);
     let ended = daemon.get("/function/faults");
     assert!(ended.status.is_server_error(), "{}", ended.text());
@@ -75,7 +74,7 @@ fn ends_at_once(kind: &'static str) {
 }
 
 fn never_ready(kind: &'static str) {
-    let daemon = Daemon::start_with(&["--ready-timeout", "2s"]);
+    let daemon = daemon_with(kind, &["--ready-timeout", "2s"]);
     deploy_program(&daemon, kind, "faults", "faults", &["--env", "START=sleep"]);
     let late = daemon.get("/function/faults");
     assert!(late.status.is_server_error(), "{}", late.text());
@@ -85,7 +84,7 @@ fn never_ready(kind: &'static str) {
 
 /// A working directory that is a file.
 fn cannot_start(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let root = folder.path().join("root");
     std::fs::create_dir_all(&root).expect("a folder");
@@ -102,7 +101,7 @@ fn cannot_start(kind: &'static str) {
         "--workdir",
         "/file",
         "--sandbox",
-        kind,
+        sandbox(kind),
     ];
     let output = daemon.spore(&options);
     if output.status.success() {

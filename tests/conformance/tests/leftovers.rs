@@ -8,8 +8,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use spore_test_harness::daemon::Daemon;
 use spore_test_harness::wait_until;
 
-use crate::Test;
 use crate::life::{PATIENCE, answer, deploy, replicas};
+use crate::{Test, daemon};
 
 pub(crate) const TESTS: &[Test] = &[
     ("nothing_is_left_of_a_daemon_that_was_stopped", stopped),
@@ -99,7 +99,7 @@ fn nothing_left(daemon: u32, data: &Path, patience: Duration) {
 }
 
 fn stopped(kind: &'static str) {
-    let mut daemon = Daemon::start();
+    let mut daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--min", "2"]);
     answer(&daemon, "web");
     let (number, data) = (daemon.pid(), daemon.data());
@@ -108,7 +108,7 @@ fn stopped(kind: &'static str) {
 }
 
 fn killed(kind: &'static str) {
-    let mut daemon = Daemon::start();
+    let mut daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--max", "3"]);
     let before = answer(&daemon, "web/identity");
     let number = daemon.pid();
@@ -149,7 +149,7 @@ fn killed(kind: &'static str) {
 }
 
 fn instance_killed(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let before = answer(&daemon, "web/identity");
     let processes: Vec<_> = daemon.descendants().into_iter().collect();

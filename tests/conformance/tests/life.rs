@@ -8,7 +8,7 @@ use spore_test_harness::client::ask_at_once;
 use spore_test_harness::daemon::Daemon;
 use spore_test_harness::{program, wait_until};
 
-use crate::{Test, foreign, sandbox};
+use crate::{Test, daemon, foreign, sandbox};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_function_lives_from_its_deployment_to_its_removal", life),
@@ -82,7 +82,7 @@ pub(crate) fn replicas(daemon: &Daemon, name: &str) -> u64 {
 }
 
 fn life(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     assert_eq!(
         daemon.get("/system/function/web").json()["sandbox"],
@@ -97,7 +97,7 @@ fn life(kind: &'static str) {
 }
 
 fn one_instance(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let first = answer(&daemon, "web/identity");
     for _ in 0..20 {
@@ -107,7 +107,7 @@ fn one_instance(kind: &'static str) {
 }
 
 fn several_instances(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--max", "3"]);
     let mut identities = ask_at_once(daemon.address(), "web/identity", 3, PATIENCE).expect("three answers");
     identities.sort();
@@ -121,7 +121,7 @@ fn several_instances(kind: &'static str) {
 }
 
 fn per_request(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &["--isolation-per-request"]);
     let mut identities: Vec<_> = (0..4).map(|_| answer(&daemon, "web/identity")).collect();
     assert_eq!(answer(&daemon, "web/count").trim(), "1");
@@ -131,7 +131,7 @@ fn per_request(kind: &'static str) {
 }
 
 fn scale_to_zero(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(
         &daemon,
         kind,
@@ -149,7 +149,7 @@ fn scale_to_zero(kind: &'static str) {
 }
 
 fn environment(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(
         &daemon,
         kind,
@@ -167,13 +167,13 @@ fn environment(kind: &'static str) {
 }
 
 fn secrets(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     for (name, value) in [("key", "hush"), ("other", "two\nlines")] {
         let body = json!({ "name": name, "value": value }).to_string();
         let made = daemon.send_body(Method::POST, "/system/secrets", body);
         assert!(made.status.is_success(), "{}", made.text());
     }
-    let options = ["--sandbox", kind, "--secret", "key", "--secret", "other"];
+    let options = ["--sandbox", sandbox(kind), "--secret", "key", "--secret", "other"];
     daemon.deploy("secrets", &program::build("secrets"), &options);
     let shown = answer(&daemon, "secrets");
     let attempts = shown
@@ -191,7 +191,7 @@ fn secrets(kind: &'static str) {
 
 /// The same server, linked against the libraries of this machine, with those.
 fn file_system(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let root = folder.path().join("root");
     let copies = [
@@ -216,7 +216,7 @@ fn file_system(kind: &'static str) {
         "--entrypoint",
         "/srv/httpd",
         "--sandbox",
-        kind,
+        sandbox(kind),
     ]);
     assert!(answer(&daemon, "rooted").contains("hello"));
     assert_eq!(
@@ -273,7 +273,7 @@ fn pause(kind: &'static str) {
 }
 
 fn refusals(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let path = program::build("httpd");
     let path = path.to_str().expect("UTF-8");
     let kind_name = sandbox(kind);

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use spore_test_harness::daemon::Daemon;
 use spore_test_harness::wait_until;
 
-use crate::Test;
 use crate::life::{PATIENCE, answer, deploy, deploy_program};
+use crate::{Test, daemon};
 
 pub(crate) const TESTS: &[Test] = &[
     ("memory_ends_with_the_limit_and_the_instance_alone", memory),
@@ -16,7 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 fn memory(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy_program(&daemon, kind, "faults", "faults", &["--memory", "64Mi"]);
     deploy(&daemon, kind, "neighbour", &[]);
     let neighbour = answer(&daemon, "neighbour/identity");
@@ -34,7 +33,7 @@ fn memory(kind: &'static str) {
 
 /// A function that computes all the time is stopped by the kernel again and again, which counts that.
 fn processor(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy_program(
         &daemon,
         kind,

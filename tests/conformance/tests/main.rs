@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
-use spore_test_harness::daemon::binary;
+use spore_test_harness::daemon::{Daemon, binary};
 use spore_test_harness::{program, unikernels_can_run};
 
 mod ends;
@@ -20,16 +20,22 @@ mod traffic;
 mod users;
 
 /// The kinds, whether this machine has them or not.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 9] = [
     "unikernel",
     "runc",
     "crun",
     "gvisor",
     "microvm",
+    // The same kind, with these as monitors instead of QEMU.
+    FIRECRACKER,
+    CLOUD_HYPERVISOR,
     "foreign",
     // The same kind, with unikernels for Solo5's hvt instead of QEMU.
     "foreign-hvt",
 ];
+
+const FIRECRACKER: &str = "firecracker";
+const CLOUD_HYPERVISOR: &str = "cloud-hypervisor";
 
 /// One test: its name, and its code, which is told the kind and panics if something is wrong.
 type Test = (&'static str, fn(&'static str));
@@ -76,16 +82,43 @@ fn trial(kind: &'static str, (name, run): Test, missing: Option<&String>) -> Tri
 
 /// The kind of sandbox by the name that deployments have for it.
 pub(crate) fn sandbox(kind: &str) -> &str {
-    kind.split_once('-').map_or(kind, |(sandbox, _)| sandbox)
+    match kind {
+        FIRECRACKER | CLOUD_HYPERVISOR => "microvm",
+        _ => kind.split_once('-').map_or(kind, |(sandbox, _)| sandbox),
+    }
+}
+
+/// What a daemon is told, so that it has the kind.
+fn options(kind: &str) -> &[&str] {
+    match kind {
+        FIRECRACKER => &["--microvm-monitor", FIRECRACKER],
+        CLOUD_HYPERVISOR => &["--microvm-monitor", CLOUD_HYPERVISOR],
+        _ => &[],
+    }
+}
+
+/// A daemon that has the kind.
+pub(crate) fn daemon(kind: &str) -> Daemon {
+    daemon_with(kind, &[])
+}
+
+/// The same with further options.
+pub(crate) fn daemon_with(kind: &str, more: &[&str]) -> Daemon {
+    Daemon::start_with(&[options(kind), more].concat())
 }
 
 /// Why each kind that is not here is not here, as the binary says.
 fn missing() -> BTreeMap<String, String> {
-    let output = Command::new(binary()).args(["info", "--json"]).output();
-    let output = output.expect("the spore binary can be run");
-    let info: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    let info = |kind: &str| -> serde_json::Value {
+        let mut command = Command::new(binary());
+        let output = command.args(["info", "--json"]).args(options(kind)).output();
+        let output = output.expect("the spore binary can be run");
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    };
+    let common = info("");
     let reason = |kind: &str| {
-        let states = info["sandboxes"].as_array();
+        let own = (!options(kind).is_empty()).then(|| info(kind));
+        let states = own.as_ref().unwrap_or(&common)["sandboxes"].as_array();
         let state = states.and_then(|states| states.iter().find(|state| state["name"] == sandbox(kind)));
         match state {
             Some(state) if state["available"] == true => None,

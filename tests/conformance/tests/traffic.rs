@@ -5,11 +5,10 @@ use std::net::{Shutdown, TcpStream};
 
 use http::{Method, StatusCode};
 use spore_test_harness::client;
-use spore_test_harness::daemon::Daemon;
 use spore_test_harness::wait_until;
 
-use crate::Test;
 use crate::life::{PATIENCE, answer, deploy, deploy_program, replicas, short_timeout};
+use crate::{Test, daemon};
 
 pub(crate) const TESTS: &[Test] = &[
     ("large_bodies_go_both_ways", large_bodies),
@@ -21,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 const LARGE_BYTES: usize = 16 << 20;
 
 fn large_bodies(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let body: Vec<u8> = (0..LARGE_BYTES).map(|index| (index * 31 % 251) as u8).collect();
     let echoed = daemon.send_body(Method::POST, "/function/web/echo", body.clone());
@@ -42,7 +41,7 @@ fn large_bodies(kind: &'static str) {
 }
 
 fn logs(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     answer(&daemon, "web/log?lines=50");
     let is_whole = || {
@@ -60,7 +59,7 @@ fn logs(kind: &'static str) {
 
 /// The program writes without an end until its invocation times out.
 fn flood(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy_program(&daemon, kind, "faults", "faults", &short_timeout(kind));
     let flooded = daemon.get("/function/faults/flood");
     assert!(flooded.status.is_server_error(), "{}", flooded.text());
@@ -69,7 +68,7 @@ fn flood(kind: &'static str) {
 }
 
 fn disconnect(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     deploy(&daemon, kind, "web", &[]);
     let before = answer(&daemon, "web/identity");
     let mut stream = TcpStream::connect(daemon.address()).expect("the gateway listens");

@@ -3,15 +3,15 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 
-use spore_test_harness::daemon::Daemon;
 use spore_test_harness::program;
 
 use crate::life::answer;
+use crate::{daemon, sandbox};
 
 pub(crate) const TESTS: &[crate::Test] = &[("a_program_runs_as_the_user_of_its_image", user_of_image)];
 
 fn user_of_image(kind: &'static str) {
-    let daemon = Daemon::start();
+    let daemon = daemon(kind);
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let root = folder.path();
     let write = |name: &str, text: &str, mode: u32| {
@@ -42,7 +42,7 @@ fn user_of_image(kind: &'static str) {
             "--entrypoint",
             "/user",
             "--sandbox",
-            kind,
+            sandbox(kind),
         ];
         daemon.spore(&[&options[..], user].concat())
     };

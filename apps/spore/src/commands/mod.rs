@@ -127,14 +127,14 @@ fn block_on(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 
 fn info(arguments: &crate::arguments::InfoArguments) -> anyhow::Result<ExitCode> {
     let cgroup_parent = arguments.cgroup_parent.as_deref();
-    let microvm_kernel = arguments.microvm_kernel.as_deref();
+    let microvm = &arguments.microvm;
     if arguments.json {
         let mut value = crate::unikernel::host_json(cgroup_parent)?;
-        value["sandboxes"] = crate::sandboxes::json(microvm_kernel);
+        value["sandboxes"] = crate::sandboxes::json(microvm);
         print_json(&value)
     } else {
         let mut text = ensure_line_end(crate::unikernel::host_description(cgroup_parent)?);
-        text.push_str(&crate::sandboxes::description(microvm_kernel));
+        text.push_str(&crate::sandboxes::description(microvm));
         print(&text)
     }
 }

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
         cgroup_parent: arguments.cgroup_parent.clone(),
         data: &data,
         merges_pages: arguments.merge_pages,
-        microvm_kernel: arguments.microvm_kernel.clone(),
+        microvm: arguments.microvm.clone(),
     })?;
     for layer in sandbox.layers() {
         if let Some(reason) = layer.missing {

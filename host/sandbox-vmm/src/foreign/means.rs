@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs::OpenOptions;
 use std::path::PathBuf;
 
-use crate::found::{MicrovmError, accelerator, qemu};
+use crate::found::{MicrovmError, accelerator, program};
+use crate::monitor;
 use crate::qemu::Accelerator;
 
 /// The monitors that such unikernels are built for, of those that there are here.
@@ -60,7 +61,7 @@ impl ForeignMeans {
     /// If there is neither QEMU nor KVM.
     pub fn look() -> Result<Self, MicrovmError> {
         let has_kvm = OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-        let qemu = match qemu() {
+        let qemu = match program(monitor::Monitor::Qemu) {
             Err(error) if !has_kvm => return Err(error),
             found => found.ok(),
         };

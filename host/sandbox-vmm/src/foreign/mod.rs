@@ -39,7 +39,7 @@ use spore_solo5::{Kernel, Settings};
 use crate::found::MicrovmError;
 use crate::machines::{Launch, Machines, OwnGroup, Wanted};
 use crate::qemu::Accelerator;
-use crate::{EMULATION_FACTOR, QEMU_BYTES, THREADS_MAX, host_error, launcher};
+use crate::{EMULATION_FACTOR, THREADS_MAX, host_error, launcher, monitor};
 use actor::Teller;
 use command_line::{Addresses, Framework, Words, command_line};
 use files::{Files, Folder};
@@ -101,7 +101,9 @@ impl ForeignSandbox {
         let name = format!("f{}", self.made.fetch_add(1, Ordering::Relaxed));
         let group = OwnGroup(groups.make(&name, THREADS_MAX)?);
         let memory_bytes = match monitor {
-            Monitor::Qemu => guest_bytes(spec.memory_bytes).saturating_add(QEMU_BYTES),
+            Monitor::Qemu => {
+                guest_bytes(spec.memory_bytes).saturating_add(monitor::Monitor::Qemu.own_bytes())
+            }
             Monitor::Tender => spore_solo5::guest_bytes(spec.memory_bytes) + TENDER_BYTES,
         };
         group.0.limit(memory_bytes, spec.processor_millis)?;
@@ -126,6 +128,7 @@ impl ForeignSandbox {
                 .group(spec, plan.monitor)
                 .map_err(host_error("making a cgroup"))?,
             files: read.into_iter().flatten().cloned().collect(),
+            saves: None,
         };
         let launched = self.machines.launch(wanted).await;
         launched.map_err(host_error("starting the unikernel's machine"))
