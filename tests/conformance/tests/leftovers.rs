@@ -31,13 +31,17 @@ fn traces(daemon: u32, data: &Path) -> Vec<String> {
         let text = |file: &str| fs::read_to_string(process.path().join(file)).unwrap_or_default();
         let is_number = process.file_name().to_string_lossy().parse::<u32>().is_ok();
         // A monitor that waits for demand belongs to no instance.
-        let is_monitor = text("cmdline").starts_with("spore-monitor ready");
+        let command = text("cmdline");
+        let is_monitor = command.starts_with("spore-monitor ready");
+        // KVM on hardware virtualisation has one for each machine, also for those that wait for demand; it ends with the machine.
+        let is_kernel_thread = command.is_empty();
         let is_ended = text("stat")
             .rsplit(')')
             .next()
             .is_some_and(|rest| rest.trim_start().starts_with('Z'));
         let groups = text("cgroup");
-        if is_number && !is_monitor && !is_ended && (groups.contains(&mark) || groups.contains(&container)) {
+        let is_of_nobody = is_monitor || is_kernel_thread || is_ended;
+        if is_number && !is_of_nobody && (groups.contains(&mark) || groups.contains(&container)) {
             traces.push(format!("process {}", process.file_name().to_string_lossy()));
         }
         if is_number
