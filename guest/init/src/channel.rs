@@ -121,31 +121,47 @@ impl Channel {
         file.as_mut().map_or(Ok(()), |file| file.write_all(&frame))
     }
 
-    /// Ends the connection by vsock, and makes another one, however long that takes. Its first frame says that init is there; those of other
-    /// threads wait until then.
-    pub(crate) fn reconnect(&self, reader: &mut Reader) -> io::Result<()> {
+    /// Says that init is there and waits, for the first time on a new connection where the channel is one by vsock: the old one ends, however
+    /// long it takes to make another. Frames of other threads wait for [`Channel::resume`].
+    pub(crate) fn leave(&self, reader: &mut Reader) -> io::Result<Away> {
         let old = self.file.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(old) = old {
-            shutdown(&old, Shutdown::Both)?;
-        }
-        sleep(AWAY);
-        let mut file = loop {
-            match connect() {
-                Ok(file) => break file,
-                Err(_) => sleep(LOOK_PAUSE),
-            }
+        let mut file = match old {
+            Some(port) if !reader.ends => port,
+            old => reconnect(old, reader)?,
         };
-        reader.file = buffered(&file)?;
         let here = Header {
             kind: Kind::Here,
             stream: 0,
             length: 0,
         };
         file.write_all(&here.to_bytes())?;
+        Ok(Away(file))
+    }
+
+    /// Lets other threads send again.
+    pub(crate) fn resume(&self, Away(file): Away) {
         *self.file.lock().unwrap_or_else(PoisonError::into_inner) = Some(file);
         self.is_back.notify_all();
-        Ok(())
     }
+}
+
+/// Where frames will go again.
+pub(crate) struct Away(File);
+
+/// Ends the connection by vsock, and makes another one.
+fn reconnect(old: Option<File>, reader: &mut Reader) -> io::Result<File> {
+    if let Some(old) = old {
+        shutdown(&old, Shutdown::Both)?;
+    }
+    sleep(AWAY);
+    let file = loop {
+        match connect() {
+            Ok(file) => break file,
+            Err(_) => sleep(LOOK_PAUSE),
+        }
+    };
+    reader.file = buffered(&file)?;
+    Ok(file)
 }
 
 impl Reader {

@@ -83,9 +83,10 @@ fn serve(reader: &mut Reader, mut streams: Streams, channel: &Channel) -> io::Re
 /// Is away while the machine is saved. What comes back is that machine or any of its copies, and none of them may have the clock or the
 /// random numbers of another.
 fn come_back(reader: &mut Reader, channel: &Channel) -> io::Result<()> {
-    channel.reconnect(reader)?;
+    let away = channel.leave(reader)?;
     let settings = Settings::read(reader)?;
     random::renew(&settings.seed)?;
     machine::set_clock(settings.clock_ns)?;
+    channel.resume(away);
     channel.send(Kind::Ready, 0, &[])
 }

@@ -63,14 +63,14 @@ pub(crate) struct Actor {
 pub(crate) struct Left {
     _process: Process,
     _belongings: Belongings,
+    /// The guest must not see its end: it is the same in all copies.
+    _channel: OwnedReadHalf,
 }
 
 /// Files of a machine, which are removed when nobody needs them any more.
 #[derive(Debug, Default)]
 pub(crate) struct Belongings {
-    /// What describes the root.
-    pub(crate) _described: Option<tempfile::TempPath>,
-    /// The block device made of its root, which others may have too.
+    /// The block device made of its root, or what describes it, which others may have too.
     pub(crate) _image: Option<Arc<tempfile::TempPath>>,
     /// What it is a copy of, as others may be.
     pub(crate) _snapshot: Option<Arc<Snapshot>>,
@@ -85,7 +85,7 @@ enum End {
     Failed(String),
     /// The monitor is gone, or the guest's end of the channel.
     Lost,
-    /// The guest has ended the connection, as it was told.
+    /// The guest has ended the connection, as it was told, or says that it waits.
     Left,
 }
 
@@ -103,6 +103,7 @@ impl Actor {
             belongings,
             monitor,
             leaves,
+            channel,
             ..
         } = self;
         if let (End::Left, Some(leaves)) = (&end, leaves) {
@@ -111,6 +112,7 @@ impl Actor {
             let _ = leaves.send(Left {
                 _process: process,
                 _belongings: belongings,
+                _channel: channel,
             });
             if let Some(started) = started {
                 let _ = started.send(Ok(()));
@@ -198,7 +200,7 @@ impl Actor {
     }
 
     /// Tells the guest what to run, once; whether it listens is its own affair.
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         let settings = std::mem::take(&mut self.settings);
         let Some(frames) = self.frames.upgrade().filter(|_| !settings.is_empty()) else {
             return;
@@ -227,6 +229,8 @@ impl Actor {
     /// Takes a frame; what ends the machine, if it does.
     fn take(&mut self, frame: Frame) -> Option<End> {
         match frame.kind {
+            // A port that is no connection is not ended. What else it has to say is said in the copies.
+            Kind::Here if self.is_leaving && self.monitor == Monitor::Qemu => return Some(End::Left),
             Kind::Here => self.tell(),
             Kind::Output => self.log.push_output(&frame.content),
             Kind::Errors => self.log.push_errors(&frame.content),

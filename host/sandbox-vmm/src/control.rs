@@ -1,12 +1,14 @@
 //! QEMU's control socket, and the console of its guest: what both said last, for the report of a machine that has failed.
 
 use std::collections::VecDeque;
-use std::io;
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
@@ -88,8 +90,8 @@ impl Said {
     }
 }
 
-/// A command for QEMU, and where its answer goes.
-type Order = (Vec<u8>, oneshot::Sender<Result<Value, String>>);
+/// A command for QEMU, what goes with it, and where its answer goes.
+type Order = (Vec<u8>, Option<OwnedFd>, oneshot::Sender<Result<Value, String>>);
 
 /// QEMU's control.
 #[derive(Debug, Clone)]
@@ -119,10 +121,22 @@ impl Control {
 
     /// Gives a command and waits for what it gives; why it was refused.
     pub(crate) async fn execute(&self, name: &str, arguments: Option<Value>) -> Result<Value, String> {
+        self.order(qmp::command(name, arguments), None).await
+    }
+
+    /// The same, with a descriptor, which QEMU has from then on.
+    pub(crate) async fn pass(&self, name: &str, arguments: Value, passed: OwnedFd) -> Result<Value, String> {
+        self.order(qmp::command(name, Some(arguments)), Some(passed))
+            .await
+    }
+
+    async fn order(&self, line: Vec<u8>, passed: Option<OwnedFd>) -> Result<Value, String> {
         let gone = || "QEMU is gone".to_owned();
         let (answer, answered) = oneshot::channel();
-        let order = (qmp::command(name, arguments), answer);
-        self.orders.send(order).await.map_err(|_| gone())?;
+        self.orders
+            .send((line, passed, answer))
+            .await
+            .map_err(|_| gone())?;
         answered.await.map_err(|_| gone())?
     }
 }
@@ -163,13 +177,32 @@ async fn carry(
                     }
                 }
             }
-            order = queue.recv() => {
-                let Some((line, answer)) = order else { return Ok(()) };
+            // Before it has greeted it refuses all but one.
+            order = queue.recv(), if has_greeted => {
+                let Some((line, passed, answer)) = order else { return Ok(()) };
                 waiting.push_back(answer);
-                to.write_all(&line).await?;
+                let sent = match passed {
+                    Some(passed) => pass(to.as_ref(), &line, passed.as_fd()).await?,
+                    None => 0,
+                };
+                to.write_all(&line[sent..]).await?;
             }
         }
     }
+}
+
+/// Sends a descriptor, and the beginning of a line with it; how much of the line.
+async fn pass(socket: &UnixStream, line: &[u8], passed: BorrowedFd<'_>) -> io::Result<usize> {
+    let send = || {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut message = SendAncillaryBuffer::new(&mut space);
+        let descriptors = [passed];
+        let has_room = message.push(SendAncillaryMessage::ScmRights(&descriptors));
+        debug_assert!(has_room, "there is room for one");
+        let parts = [IoSlice::new(line)];
+        Ok(sendmsg(socket, &parts, &mut message, SendFlags::NOSIGNAL)?)
+    };
+    socket.async_io(Interest::WRITABLE, send).await
 }
 
 /// Commands are answered in their order.
@@ -221,6 +254,8 @@ pub(crate) fn listen(console: io::PipeReader, sayings: Sayings) -> io::Result<Jo
 mod tests {
     use super::*;
 
+    const GREETING: &[u8] = b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}}}\r\n";
+
     #[test]
     fn the_last_lines_of_a_console_are_kept_and_bounded() {
         let sayings = Sayings::default();
@@ -250,8 +285,7 @@ mod tests {
         let mut theirs = UnixStream::from_std(theirs).unwrap();
         let sayings = Sayings::default();
         let _control = Control::start(ours.into(), sayings.clone()).unwrap();
-        let greeting = b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}}}\r\n";
-        theirs.write_all(&greeting.repeat(2)).await.unwrap();
+        theirs.write_all(&GREETING.repeat(2)).await.unwrap();
         // The one answer, and then the end.
         let mut bytes = Vec::new();
         theirs.read_to_end(&mut bytes).await.unwrap();
@@ -263,15 +297,49 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_descriptor_goes_with_its_command() {
+        use std::io::{Read as _, Write as _};
+
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let control = Control::start(ours.into(), Sayings::default()).unwrap();
+        let (mut from, to) = io::pipe().unwrap();
+        let qemu = tokio::task::spawn_blocking(move || {
+            (&theirs).write_all(GREETING).unwrap();
+            let mut capabilities = [0; 31];
+            (&theirs).read_exact(&mut capabilities).unwrap();
+            assert_eq!(capabilities.as_slice(), qmp::command("qmp_capabilities", None));
+            (&theirs).write_all(b"{\"return\": {}}\r\n").unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut messages = rustix::net::RecvAncillaryBuffer::new(&mut space);
+            let mut bytes = [0; 4096];
+            let parts = &mut [io::IoSliceMut::new(&mut bytes)];
+            let flags = rustix::net::RecvFlags::empty();
+            let received = rustix::net::recvmsg(&theirs, parts, &mut messages, flags).unwrap();
+            let passed = messages.drain().find_map(|message| match message {
+                rustix::net::RecvAncillaryMessage::ScmRights(mut passed) => passed.next(),
+                _ => None,
+            });
+            std::fs::File::from(passed.expect("a descriptor"))
+                .write_all(b"state")
+                .unwrap();
+            (&theirs).write_all(b"{\"return\": {}}\r\n").unwrap();
+            bytes[..received.bytes].to_vec()
+        });
+        let arguments = serde_json::json!({ "fdname": "state" });
+        control.pass("getfd", arguments.clone(), to.into()).await.unwrap();
+        assert_eq!(qemu.await.unwrap(), qmp::command("getfd", Some(arguments)));
+        let mut text = String::new();
+        from.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "state", "and nobody else has it");
+    }
+
+    #[tokio::test]
     async fn commands_are_answered_in_their_order() {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         let mut theirs = UnixStream::from_std(theirs).unwrap();
         let control = Control::start(ours.into(), Sayings::default()).unwrap();
-        theirs
-            .write_all(b"{\"QMP\": {\"version\": {\"qemu\": {\"major\": 7}}}}\r\n")
-            .await
-            .unwrap();
+        theirs.write_all(GREETING).await.unwrap();
         let qemu = async {
             let mut bytes = vec![0; 4096];
             let mut text = String::new();
@@ -285,13 +353,10 @@ mod tests {
         };
         let (text, status, refused) = tokio::join!(
             qemu,
+            // Whenever they are given, they come after the greeting is answered.
+            control.execute("query-status", None),
             async {
-                // The greeting is answered before.
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-                control.execute("query-status", None).await
-            },
-            async {
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
                 control.execute("nonsense", None).await
             }
         );

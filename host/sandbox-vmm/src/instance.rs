@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use crate::control::{self, Control, Sayings};
 use crate::frames::Frame;
 use crate::log::Log;
 use crate::machines::{self, Launch, Process};
+use crate::migration::{self, MigrationError};
 use crate::monitor::Monitor;
 use crate::streams::Streams;
 
@@ -35,6 +37,8 @@ pub(crate) struct Opened {
     /// QEMU's.
     control: Option<Control>,
     sayings: Sayings,
+    /// Whether the guest does not say that it is there, but waits for what it is told.
+    is_awaiting: bool,
     pub(crate) belongings: Belongings,
 }
 
@@ -50,8 +54,18 @@ impl Opened {
             channel: launch.channel,
             control: Some(control),
             sayings,
+            is_awaiting: false,
             belongings,
         })
+    }
+
+    /// Makes it a copy of a machine of QEMU that was saved to this file.
+    pub(crate) async fn load(mut self, path: &Path) -> Result<Self, MigrationError> {
+        if let Some(control) = &self.control {
+            migration::load(control, path).await?;
+        }
+        self.is_awaiting = true;
+        Ok(self)
     }
 
     /// A machine of another monitor, and what else can be asked of that.
@@ -62,6 +76,7 @@ impl Opened {
             channel: connected.channel,
             control: None,
             sayings: connected.sayings,
+            is_awaiting: false,
             belongings: Belongings {
                 _folder: Some(connected.folder),
                 ..belongings
@@ -97,7 +112,7 @@ impl Booting {
         let process_id = opened.process.id();
         let sayings = opened.sayings;
         let (from_guest, to_guest) = actor::channel(opened.channel)?;
-        let actor = Actor {
+        let mut actor = Actor {
             monitor: opened.monitor,
             process: opened.process,
             channel: from_guest,
@@ -114,6 +129,9 @@ impl Booting {
             leaves,
             is_leaving: false,
         };
+        if opened.is_awaiting {
+            actor.tell();
+        }
         tokio::spawn(actor::write(to_guest, queue));
         tokio::spawn(actor.run());
         let instance = MicrovmInstance {
@@ -162,6 +180,16 @@ impl Booting {
                     awaited,
                 })
             }
+        }
+    }
+}
+
+impl MicrovmInstance {
+    /// Writes a machine of QEMU, whose guest has left, to a file of `bytes_max` bytes at most.
+    pub(crate) async fn save(&self, path: &Path, bytes_max: u64) -> Result<(), MigrationError> {
+        match &self.control {
+            Some(control) => migration::save(control, path, bytes_max).await,
+            None => Ok(()),
         }
     }
 }

@@ -29,6 +29,7 @@ mod kernel;
 pub mod launcher;
 mod log;
 mod machines;
+mod migration;
 mod monitor;
 mod payload;
 mod qemu;
@@ -54,7 +55,7 @@ use spore_sandbox::{
     StartError, StartStages, UnsupportedError,
 };
 
-use actor::Belongings;
+use actor::{Belongings, Left};
 use apart::{Connected, Room};
 use api::Api;
 pub use foreign::{ForeignMeans, ForeignSandbox};
@@ -74,6 +75,8 @@ use tokio::sync::oneshot;
 
 /// Threads that a monitor may have: for its processor, its devices, and reads of the root.
 const THREADS_MAX: u32 = 100;
+/// The file of a machine of QEMU that was saved.
+const QEMU_FILE: &str = "state";
 /// How much more time a function gets to be ready where its processor is emulated, which makes it slower by more than that.
 const EMULATION_FACTOR: u32 = 6;
 
@@ -135,7 +138,7 @@ impl MicrovmSandbox {
     }
 
     /// The descriptor of a root of two files, for QEMU.
-    fn description(&self, root: &Root) -> Result<Option<tempfile::TempPath>, StartError> {
+    fn description(&self, root: &Root) -> Result<Option<Arc<tempfile::TempPath>>, StartError> {
         let Root::Layered { base, head } = root else {
             return Ok(None);
         };
@@ -154,7 +157,7 @@ impl MicrovmSandbox {
         file.write_all(text.as_bytes())
             .map_err(host_error("writing a file"))?;
         let path = file.into_temp_path();
-        Ok(Some(path))
+        Ok(Some(Arc::new(path)))
     }
 
     /// Kernel and first file system of the guests.
@@ -167,7 +170,7 @@ impl MicrovmSandbox {
         made.await.map_err(host_error("making the files of microVMs"))
     }
 
-    /// A root's block device for the other monitors, where its file cannot be that.
+    /// A root's block device for the other monitors, and for copies, where its file cannot be that.
     async fn image(&self, root: &Root) -> Result<Option<Arc<tempfile::TempPath>>, StartError> {
         let (images, root) = (Arc::clone(&self.images), root.clone());
         let made = tokio::task::spawn_blocking(move || images.get(&root)).await;
@@ -211,13 +214,20 @@ impl MicrovmSandbox {
         })
     }
 
-    /// Starts a machine of QEMU.
-    async fn open_qemu(&self, spec: &InstanceSpec) -> Result<Opened, StartError> {
+    /// Starts a machine of QEMU with the file that was made of its root, if one was; a copy waits for what it is a copy of.
+    async fn open_qemu(
+        &self,
+        spec: &InstanceSpec,
+        made: Option<Arc<tempfile::TempPath>>,
+        is_copy: bool,
+    ) -> Result<Opened, StartError> {
         let files = self.files().await?;
-        let described = self.description(&spec.root)?;
+        let file: Option<PathBuf> = made.as_ref().map(|path| path.to_path_buf());
         let root = absolute(spec.root.path())?;
         let base = spec.root.base().map(absolute).transpose()?;
-        let disk = match &described {
+        let disk = match &file {
+            // QEMU saves no machine with a disk that is described.
+            Some(path) if spec.is_cloned => Disk::Plain(path),
             Some(path) => Disk::Described(path),
             None => Disk::Plain(&root),
         };
@@ -227,18 +237,45 @@ impl MicrovmSandbox {
             initramfs: &files.initramfs,
             disk,
             memory_bytes: spec.memory_bytes,
+            is_copy,
         };
         let mut read = vec![root.as_path(), &files.kernel, &files.initramfs];
         read.extend(base.as_deref());
-        read.extend(described.as_deref());
+        read.extend(file.as_deref());
         let wanted = self.wanted(spec, machine.arguments(), &read, None)?;
         let launch = self.machines.launch(wanted).await;
         let launch = launch.map_err(host_error("starting QEMU"))?;
         let belongings = Belongings {
-            _described: described,
+            _image: made,
             ..Belongings::default()
         };
         Opened::qemu(launch, belongings).map_err(host_error("using the sockets of QEMU"))
+    }
+
+    /// Boots a machine of QEMU, saves it when its program is ready, and ends it.
+    async fn save_qemu(
+        &self,
+        spec: &InstanceSpec,
+        log: &Arc<dyn LogSink>,
+    ) -> Result<Arc<Snapshot>, StartError> {
+        let settings = settings(spec)?;
+        let folder = apart::own_folder(&self.folder, "snapshot-");
+        let folder = folder.map_err(host_error("making a folder"))?;
+        let image = self.image(&spec.root).await?;
+        let opened = self.open_qemu(spec, image.clone(), false).await?;
+        let (leaves, left) = oneshot::channel();
+        let (log, stages) = (Arc::clone(log), StartStages::default());
+        let booting = Booting::new(opened, spec, settings, log, stages, Some(leaves));
+        let booting = booting.map_err(host_error("using the channel of the machine"))?;
+        let instance = booting.wait(self.ready_timeout(spec), spec.awaited()).await?;
+        let saving = host_error("saving the machine");
+        let left = left.await.map_err(io::Error::other).map_err(&saving)?;
+        let bytes_max = qemu::guest_bytes(spec.memory_bytes).saturating_add(Monitor::Qemu.own_bytes());
+        let saved = instance.save(&folder.path().join(QEMU_FILE), bytes_max).await;
+        saved.map_err(io::Error::other).map_err(&saving)?;
+        drop(instance);
+        end(left).await?;
+        Ok(Arc::new(Snapshot::new(folder, image)))
     }
 
     /// Starts a machine of another monitor, and waits for its guest. Whoever calls it gives up in time.
@@ -302,6 +339,9 @@ impl MicrovmSandbox {
     /// Boots a machine, saves it when its program is ready, and ends it.
     async fn save(&self, spec: &InstanceSpec, log: &Arc<dyn LogSink>) -> Result<Arc<Snapshot>, StartError> {
         let monitor = self.found.monitor();
+        if monitor == Monitor::Qemu {
+            return self.save_qemu(spec, log).await;
+        }
         let settings = settings(spec)?;
         let folder = apart::own_folder(&self.folder, "snapshot-");
         let folder = folder.map_err(host_error("making a folder"))?;
@@ -325,11 +365,7 @@ impl MicrovmSandbox {
             let asked = api.ask(&request).await;
             asked.map_err(|error| apart::refused(monitor, error))?;
         }
-        // It takes some milliseconds to end a process of that size.
-        let ended = tokio::task::spawn_blocking(move || drop(left)).await;
-        ended
-            .map_err(io::Error::other)
-            .map_err(host_error("ending the machine"))?;
+        end(left).await?;
         Ok(Arc::new(Snapshot::new(folder, image)))
     }
 
@@ -341,6 +377,13 @@ impl MicrovmSandbox {
         snapshot: Arc<Snapshot>,
     ) -> Result<Opened, StartError> {
         let monitor = self.found.monitor();
+        if monitor == Monitor::Qemu {
+            let mut opened = self.open_qemu(spec, snapshot.image_file(), true).await?;
+            let path = snapshot.path().join(QEMU_FILE);
+            opened.belongings._snapshot = Some(snapshot);
+            let loaded = opened.load(&path).await.map_err(io::Error::other);
+            return loaded.map_err(host_error("loading a saved machine"));
+        }
         let files = self.files().await?;
         let folder = absolute(snapshot.path())?;
         let root = absolute(snapshot.image().unwrap_or(spec.root.path()))?;
@@ -388,6 +431,14 @@ impl MicrovmSandbox {
     }
 }
 
+/// Ends a machine that was saved, which takes some milliseconds for a process of that size.
+async fn end(left: Left) -> Result<(), StartError> {
+    let ended = tokio::task::spawn_blocking(move || drop(left)).await;
+    ended
+        .map_err(io::Error::other)
+        .map_err(host_error("ending the machine"))
+}
+
 /// What a guest is told that is booted.
 fn settings(spec: &InstanceSpec) -> Result<Vec<Frame>, StartError> {
     let program_bytes = match &spec.root {
@@ -416,7 +467,7 @@ fn host_error(what: &'static str) -> impl Fn(io::Error) -> StartError {
 }
 
 /// Why a function cannot run in a microVM, if it cannot.
-fn refusal(spec: &InstanceSpec, monitor: Monitor) -> Option<&'static str> {
+fn refusal(spec: &InstanceSpec) -> Option<&'static str> {
     if spec.command.is_some() {
         return Some(
             "the sandbox `microvm` runs no commands: use the sandbox `unikernel`, or let the program serve HTTP",
@@ -428,12 +479,6 @@ fn refusal(spec: &InstanceSpec, monitor: Monitor) -> Option<&'static str> {
     if !spec.egress.is_empty() {
         return Some(
             "the sandbox `microvm` has no network to the outside: leave the egress rules out, or use the sandbox `unikernel`",
-        );
-    }
-    if spec.is_cloned && monitor == Monitor::Qemu {
-        return Some(
-            "the sandbox `microvm` makes no copies of a snapshot with QEMU: leave that out, use the sandbox `unikernel`, or start \
-             the daemon with another --microvm-monitor",
         );
     }
     None
@@ -456,7 +501,7 @@ impl Sandbox for MicrovmSandbox {
     }
 
     fn check(&self, spec: &InstanceSpec) -> Result<(), UnsupportedError> {
-        refusal(spec, self.found.monitor()).map_or(Ok(()), |reason| Err(UnsupportedError(reason.to_owned())))
+        refusal(spec).map_or(Ok(()), |reason| Err(UnsupportedError(reason.to_owned())))
     }
 
     fn retain(&self, deployed: &[InstanceSpec]) {
@@ -493,7 +538,7 @@ impl Sandbox for MicrovmSandbox {
         log: Arc<dyn LogSink>,
     ) -> Result<Arc<dyn Instance>, StartError> {
         let begun = Instant::now();
-        if let Some(reason) = refusal(&spec, self.found.monitor()) {
+        if let Some(reason) = refusal(&spec) {
             return Err(StartError::BadProgram {
                 reason: reason.to_owned(),
             });
@@ -514,7 +559,10 @@ impl Sandbox for MicrovmSandbox {
         let open = async {
             match snapshot {
                 Some(snapshot) => self.copy(&spec, &log, snapshot).await,
-                None if self.found.monitor() == Monitor::Qemu => self.open_qemu(&spec).await,
+                None if self.found.monitor() == Monitor::Qemu => {
+                    let described = self.description(&spec.root)?;
+                    self.open_qemu(&spec, described, false).await
+                }
                 None => self.boot(&spec, &log, None).await.map(|(opened, ..)| opened),
             }
         };

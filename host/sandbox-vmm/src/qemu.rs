@@ -41,6 +41,8 @@ pub(crate) struct Machine<'a> {
     pub(crate) disk: Disk<'a>,
     /// Limit of the function's memory, in bytes.
     pub(crate) memory_bytes: u64,
+    /// Whether it waits until it is told what it is a copy of.
+    pub(crate) is_copy: bool,
 }
 
 /// The file behind the block device.
@@ -127,6 +129,9 @@ impl Machine<'_> {
         add("-display", "none".into());
         let sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
         add("-sandbox", sandbox.into());
+        if self.is_copy {
+            add("-incoming", "defer".into());
+        }
         let flags = ["-nodefaults", "-no-user-config", "-no-reboot"];
         arguments.extend(flags.map(str::to_owned));
         arguments
@@ -144,6 +149,7 @@ mod tests {
             initramfs: Path::new("/i"),
             disk,
             memory_bytes: 128 << 20,
+            is_copy: false,
         };
         machine.arguments().join(" ")
     }

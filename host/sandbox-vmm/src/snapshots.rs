@@ -32,6 +32,11 @@ impl Snapshot {
     }
 
     /// Its block device, if one was made.
+    pub(crate) fn image_file(&self) -> Option<Arc<tempfile::TempPath>> {
+        self.image.clone()
+    }
+
+    /// Where that is.
     pub(crate) fn image(&self) -> Option<&Path> {
         self.image.as_ref().map(|image| image.as_ref().as_ref())
     }

@@ -1,6 +1,7 @@
 //! From the deployment to the removal: what a function is started with, when it is started, and how many there are.
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -24,6 +25,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("idle_instances_go_and_come_back", scale_to_zero),
     ("idle_containers_are_paused_if_asked", pause),
     (
+        "copies_share_the_time_before_they_were_ready_and_no_other",
+        copies,
+    ),
+    (
         "environment_arguments_and_port_are_those_of_the_deployment",
         environment,
     ),
@@ -31,6 +36,15 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_root_file_system_is_there_with_its_libraries", file_system),
     ("what_a_kind_cannot_do_is_refused_at_the_deployment", refusals),
 ];
+
+const COPIES: &str = "copies_share_the_time_before_they_were_ready_and_no_other";
+
+/// Why a test is not asked of a kind, if it is not.
+pub(crate) fn unasked(kind: &str, name: &str) -> Option<&'static str> {
+    let is_copied = matches!(kind, "unikernel" | "microvm" | "firecracker" | "cloud-hypervisor");
+    (name == COPIES && !is_copied)
+        .then_some("its instances are not copied; that it says so another test looks at")
+}
 
 /// How long anything may take that happens by itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -270,6 +284,33 @@ fn pause(kind: &'static str) {
     daemon.start_again();
     let are_gone = || !family.iter().any(|process| process.is_alive());
     assert!(wait_until(PATIENCE, are_gone), "what was paused lives on");
+}
+
+fn copies(kind: &'static str) {
+    let daemon = Daemon::start();
+    // Each answer is another copy's.
+    let options = ["--snapshot", "--annotation", "dev.spore.idle-timeout=0s"];
+    deploy_program(&daemon, kind, "cloned", "cloned", &options);
+    let answers: Vec<_> = (0..4).map(|_| answer(&daemon, "cloned")).collect();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a time")
+        .as_secs();
+    let lines: Vec<Vec<&str>> = answers.iter().map(|text| text.lines().collect()).collect();
+    let column = |which: usize| -> BTreeSet<&str> { lines.iter().map(|lines| lines[which]).collect() };
+    assert_eq!(column(0).len(), 1, "all are copies of one: {answers:?}");
+    assert_eq!(
+        column(1).len(),
+        answers.len(),
+        "each draws numbers of its own: {answers:?}"
+    );
+    assert_eq!(
+        column(3),
+        BTreeSet::from(["1"]),
+        "each was asked once: {answers:?}"
+    );
+    let clock: u64 = lines[3][4].parse().expect("seconds");
+    assert!(now.abs_diff(clock) <= 2, "its clock is {clock}, it is {now}");
 }
 
 fn refusals(kind: &'static str) {

@@ -73,7 +73,8 @@ fn trial(kind: &'static str, (name, run): Test, missing: Option<&String>) -> Tri
     });
     let reason = missing
         .cloned()
-        .or_else(|| foreign::unasked(kind, name).map(str::to_owned));
+        .or_else(|| foreign::unasked(kind, name).map(str::to_owned))
+        .or_else(|| life::unasked(kind, name).map(str::to_owned));
     match reason {
         Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
         None => trial,
