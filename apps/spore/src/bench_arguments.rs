@@ -35,8 +35,8 @@ pub(crate) struct BenchRunArguments {
     /// Go on with the run of this folder, as it was configured
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
-    /// Targets: vm, vm-boot, process, process-boot, runc, crun, gvisor, microvm, bare; NAME:KEY=VALUE,... for a function with
-    /// these annotations; NAME=URL for one that is there; may be repeated [default: all that are installed]
+    /// Targets: vm, vm-boot, process, process-boot, runc, crun, gvisor, microvm, microvm-boot, bare; NAME:KEY=VALUE,... for
+    /// a function with these annotations; NAME=URL for one that is there; may be repeated [default: all that are installed]
     #[arg(long, value_name = "TARGET", value_parser = targets, conflicts_with = "resume")]
     pub(crate) targets: Vec<Targets>,
     /// Languages of the functions [default: all that are installed]

@@ -129,6 +129,10 @@ fn a_server_in_node_practises_one_request_before_its_snapshot_and_no_other() {
         let first = server.exchange(practice);
         assert_eq!(status_of(&first), 200, "{first}");
         assert_eq!(body_of(&first) == handled, interpreter != "node", "{first}");
-        assert_eq!(body_of(&server.exchange(practice)), handled, "it is the function's again");
+        assert_eq!(
+            body_of(&server.exchange(practice)),
+            handled,
+            "it is the function's again"
+        );
     });
 }

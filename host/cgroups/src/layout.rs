@@ -199,7 +199,9 @@ mod tests {
 
     #[test]
     fn version_one_has_a_hierarchy_for_each_controller() {
-        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::ALL, |_| "hugetlb".into());
+        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::ALL, |_| {
+            "hugetlb".into()
+        });
         let parents: Vec<_> = found
             .iter()
             .map(|hierarchy| (hierarchy.parent.to_str().unwrap(), hierarchy.controllers.clone()))
@@ -213,7 +215,9 @@ mod tests {
                 ("/sys/fs/cgroup/freezer/", vec![Controller::Freezer]),
             ]
         );
-        let limits = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::LIMITS, |_| String::new());
+        let limits = hierarchies(VERSION_ONE, MEMBERSHIPS, None, &Controller::LIMITS, |_| {
+            String::new()
+        });
         assert_eq!(limits, found[..3]);
         assert!(found.iter().all(|hierarchy| hierarchy.version == Version::One));
     }
@@ -228,13 +232,19 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].controllers, Controller::LIMITS);
         assert!(!found[0].is_root);
-        assert!(hierarchies(mounts, "0::/elsewhere\n", None, &Controller::ALL, |_| "cpu".into()).is_empty());
+        assert!(
+            hierarchies(mounts, "0::/elsewhere\n", None, &Controller::ALL, |_| "cpu"
+                .into())
+            .is_empty()
+        );
     }
 
     #[test]
     fn a_named_parent_replaces_the_own_cgroup() {
         let parent = Some(Path::new("/functions"));
-        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, parent, &Controller::LIMITS, |_| String::new());
+        let found = hierarchies(VERSION_ONE, MEMBERSHIPS, parent, &Controller::LIMITS, |_| {
+            String::new()
+        });
         assert_eq!(found[1].parent, Path::new("/sys/fs/cgroup/memory/functions"));
     }
 }

@@ -545,10 +545,7 @@ impl Group {
         let place = place.ok_or(io::ErrorKind::Unsupported)?;
         match place.version {
             Version::One => fs::write(place.folder.join(HOLD_FILE), if is_held { HOLD } else { LET_GO }),
-            Version::Two => fs::write(
-                place.folder.join(HOLD_FILE_TWO),
-                if is_held { "1" } else { "0" },
-            ),
+            Version::Two => fs::write(place.folder.join(HOLD_FILE_TWO), if is_held { "1" } else { "0" }),
         }
     }
 

@@ -236,7 +236,11 @@ impl Rest {
         if *is_paused == is_wanted {
             return;
         }
-        let outcome = if is_wanted { instance.pause() } else { instance.resume() };
+        let outcome = if is_wanted {
+            instance.pause()
+        } else {
+            instance.resume()
+        };
         match outcome {
             Ok(()) => *is_paused = is_wanted,
             Err(error) => {

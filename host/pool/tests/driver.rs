@@ -486,7 +486,11 @@ async fn an_idle_instance_stands_still_until_it_is_used_or_stopped() {
     assert_eq!(sandbox.paused(), 0);
     drop(lease);
     tokio::time::sleep(Duration::from_secs(11)).await;
-    assert_eq!((sandbox.paused(), sandbox.started()), (1, 1), "unused, and the same");
+    assert_eq!(
+        (sandbox.paused(), sandbox.started()),
+        (1, 1),
+        "unused, and the same"
+    );
     // A sandbox need not know how to end one that stands still.
     pool.shutdown(Duration::ZERO).await;
     assert_eq!((sandbox.paused(), sandbox.live().len()), (0, 0));

@@ -93,7 +93,11 @@ impl Demand {
             let quiet = self.taken.back().map_or(QUIET, |&at| now.duration_since(at));
             return Next::Make(REFILL_DELAY.max(QUIET.saturating_sub(quiet)));
         }
-        let settled = if is_plenty { self.spare.max(READY_MIN) } else { READY_MIN };
+        let settled = if is_plenty {
+            self.spare.max(READY_MIN)
+        } else {
+            READY_MIN
+        };
         match count > settled {
             true => Next::Look(SHRINK_PAUSE),
             false => Next::Wait,
@@ -111,9 +115,8 @@ mod tests {
     fn as_many_wait_as_were_taken_lately() {
         let start = Instant::now();
         let mut demand = Demand::new(0);
-        let ready = |demand: &mut Demand, after_ms| {
-            demand.enough(start + Duration::from_millis(after_ms), true)
-        };
+        let ready =
+            |demand: &mut Demand, after_ms| demand.enough(start + Duration::from_millis(after_ms), true);
         assert_eq!(ready(&mut demand, 0), READY_MIN);
         for second in 0..5 {
             demand.note(start + Duration::from_secs(second));
@@ -142,7 +145,11 @@ mod tests {
         let now = Instant::now();
         let mut demand = Demand::new(4 * GIB);
         assert_eq!(demand.next(0, now, true), Next::Make(Duration::ZERO));
-        assert_eq!(demand.next(2, now, true), Next::Make(REFILL_DELAY), "it was quiet");
+        assert_eq!(
+            demand.next(2, now, true),
+            Next::Make(REFILL_DELAY),
+            "it was quiet"
+        );
         assert_eq!(demand.next(2, now, false), Next::Wait);
         assert_eq!(demand.next(8, now, true), Next::Wait);
         assert_eq!(demand.next(9, now, true), Next::Look(SHRINK_PAUSE));
@@ -153,8 +160,15 @@ mod tests {
         assert_eq!(demand.next(3, now, true), Next::Make(REFILL_DELAY));
         assert_eq!(demand.next(4, now, true), Next::Make(QUIET));
         let later = now + Duration::from_millis(700);
-        assert_eq!(demand.next(4, later, true), Next::Make(Duration::from_millis(300)));
-        assert_eq!(demand.next(4, later, false), Next::Look(SHRINK_PAUSE), "the need passes");
+        assert_eq!(
+            demand.next(4, later, true),
+            Next::Make(Duration::from_millis(300))
+        );
+        assert_eq!(
+            demand.next(4, later, false),
+            Next::Look(SHRINK_PAUSE),
+            "the need passes"
+        );
         assert_eq!(demand.next(4, now + 2 * WHILE, true), Next::Make(REFILL_DELAY));
     }
 }

@@ -31,7 +31,8 @@ const KNOWN: &[(&str, &[(&str, &str)])] = &[
     ("runc", &[(SANDBOX, "runc")]),
     ("crun", &[(SANDBOX, "crun")]),
     ("gvisor", &[(SANDBOX, "gvisor")]),
-    ("microvm", &[(SANDBOX, "microvm")]),
+    ("microvm", &[(SANDBOX, "microvm"), (SNAPSHOT, "true")]),
+    ("microvm-boot", &[(SANDBOX, "microvm")]),
 ];
 /// The program as a process of the host's: what nothing can be quicker than.
 const BARE: &str = "bare";

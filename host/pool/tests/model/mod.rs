@@ -648,7 +648,11 @@ impl Model {
             after.is_some_and(|after| since + after <= self.now)
         };
         for (id, (_, since)) in &self.idle {
-            assert_eq!(self.paused.contains(id), is_due(*since), "paused too early, or not");
+            assert_eq!(
+                self.paused.contains(id),
+                is_due(*since),
+                "paused too early, or not"
+            );
             let pauses = self.limits.pause_after.filter(|_| !is_due(*since));
             let looked_at = self.state.next_deadline();
             assert!(pauses.is_none_or(|after| looked_at.is_some_and(|at| at <= *since + after)));
