@@ -47,6 +47,15 @@ fn machines(daemon: &Daemon) -> usize {
     lines.count()
 }
 
+/// Machines that were saved.
+fn saved(daemon: &Daemon) -> usize {
+    let files = std::fs::read_dir(daemon.data().join("microvm")).into_iter();
+    let names = files.flatten().flatten().map(|entry| entry.file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("snapshot-"))
+        .count()
+}
+
 fn a_static_program_answers_as_in_a_unikernel() {
     let daemon = daemon();
     let program = program::build("httpd");
@@ -108,6 +117,23 @@ fn a_root_file_system_has_secrets_and_layers() {
     assert_eq!(answer.text(), "hush written Linux", "{}", daemon.log());
     let whole = "a whole file system, in which everything is read-only but what is written in memory";
     assert_eq!(answer.status, StatusCode::OK, "{whole}");
+
+    let copied = [
+        "--secret",
+        "key",
+        "--snapshot",
+        "--annotation",
+        "dev.spore.idle-timeout=0s",
+    ];
+    daemon.spore_ok(&[&["deploy", path][..], &copied, &MICROVM].concat());
+    for _ in 0..2 {
+        let answer = daemon.get("/function/layered");
+        assert_eq!(answer.text(), "hush written Linux", "{}", daemon.log());
+    }
+    assert_eq!(saved(&daemon), 1);
+    daemon.spore_ok(&["remove", "layered"]);
+    let is_gone = wait_until(PATIENCE, || saved(&daemon) == 0);
+    assert!(is_gone, "what was saved goes with its function");
 }
 
 fn ends_are_told_and_the_next_instance_answers() {
@@ -175,8 +201,10 @@ fn what_a_microvm_cannot_do_is_refused() {
     let program = program::build("httpd");
     let program = program.to_str().expect("UTF-8");
     for (option, reason) in [
-        (&["--snapshot"][..], "makes no copies of a snapshot"),
-        (&["--allow-egress", "127.0.0.1:80"], "no network to the outside"),
+        (
+            &["--allow-egress", "127.0.0.1:80"][..],
+            "no network to the outside",
+        ),
         (&["--fprocess", "cat"], "runs no commands"),
         (&["--protocol", "lambda"], "runs no functions for AWS Lambda"),
         (&["--isolation", "process"], "a microVM is no process"),
