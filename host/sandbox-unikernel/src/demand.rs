@@ -24,6 +24,8 @@ const SHRINK_PAUSE: Duration = Duration::from_secs(1);
 const SPARE_SHARE: u64 = 512;
 /// What one takes by itself, in bytes: kernel memory, and pages of its own.
 const SPARE_BYTES: u64 = 1 << 20;
+/// One of so many descriptors that the daemon may have there may be such a process for; each takes some.
+const DESCRIPTORS_SHARE: u64 = 64;
 
 /// What is to be done when no order comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +48,9 @@ pub(crate) struct Demand {
 }
 
 impl Demand {
-    /// Nobody has taken one; for a machine with so much memory, in bytes.
-    pub(crate) fn new(memory_bytes: u64) -> Self {
-        let spare = memory_bytes / SPARE_SHARE / SPARE_BYTES;
+    /// Nobody has taken one; for a machine with so much memory, in bytes, and a daemon that may have so many descriptors.
+    pub(crate) fn new(memory_bytes: u64, descriptors: u64) -> Self {
+        let spare = (memory_bytes / SPARE_SHARE / SPARE_BYTES).min(descriptors / DESCRIPTORS_SHARE);
         Self {
             taken: VecDeque::new(),
             spare: usize::try_from(spare).map_or(READY_MAX, |spare| spare.min(READY_MAX)),
@@ -114,7 +116,7 @@ mod tests {
     #[test]
     fn as_many_wait_as_were_taken_lately() {
         let start = Instant::now();
-        let mut demand = Demand::new(0);
+        let mut demand = Demand::new(0, u64::MAX);
         let ready =
             |demand: &mut Demand, after_ms| demand.enough(start + Duration::from_millis(after_ms), true);
         assert_eq!(ready(&mut demand, 0), READY_MIN);
@@ -134,16 +136,19 @@ mod tests {
     fn some_more_wait_where_there_is_memory() {
         let now = Instant::now();
         for (memory_bytes, spare) in [(0, 2), (GIB, 2), (4 * GIB, 8), (24 * GIB, 48), (u64::MAX, 64)] {
-            let mut demand = Demand::new(memory_bytes);
+            let mut demand = Demand::new(memory_bytes, u64::MAX);
             assert_eq!(demand.enough(now, true), spare, "{memory_bytes}");
             assert_eq!(demand.enough(now, false), READY_MIN);
+        }
+        for (descriptors, spare) in [(0, 2), (128, 2), (1024, 16), (1 << 20, 64)] {
+            assert_eq!(Demand::new(u64::MAX, descriptors).enough(now, true), spare);
         }
     }
 
     #[test]
     fn nobody_is_made_beside_a_start_unless_the_next_start_would_wait() {
         let now = Instant::now();
-        let mut demand = Demand::new(4 * GIB);
+        let mut demand = Demand::new(4 * GIB, u64::MAX);
         assert_eq!(demand.next(0, now, true), Next::Make(Duration::ZERO));
         assert_eq!(
             demand.next(2, now, true),

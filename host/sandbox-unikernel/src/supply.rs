@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustix::process::{Resource, getrlimit};
 use spore_monitor::jail::Layer;
 use spore_monitor::{Processor, protocol};
 use spore_sandbox::{Isolation, StartError};
@@ -148,6 +149,7 @@ impl Supply {
         let (orders, queue) = channel();
         let room = Arc::new(Room::new());
         let memory_bytes = room.memory_bytes();
+        let descriptors = getrlimit(Resource::Nofile).current;
         let maker = Maker {
             room: Arc::clone(&room),
             groups,
@@ -163,7 +165,7 @@ impl Supply {
             stock: Stock::default(),
             asked: VecDeque::new(),
             default: isolation,
-            demand: Demand::new(memory_bytes),
+            demand: Demand::new(memory_bytes, descriptors.unwrap_or(u64::MAX)),
             stock_bytes_max: memory_bytes / STOCK_SHARE,
         };
         let thread = std::thread::Builder::new()

@@ -149,7 +149,7 @@ fn no_more_processes_is_an_error_and_passes() {
     let group = Group::new("pids", 512);
     {
         let daemon = Daemon::start_as(group.setup());
-        deploy_faults(&daemon, "faults", &[]);
+        deploy_faults(&daemon, "faults", &CROWD);
         let neighbour = Neighbour::start(&daemon);
         group.set_limit(1);
         check_crowd(&daemon, "faults");
@@ -165,11 +165,15 @@ fn no_more_processes_is_an_error_and_passes() {
     }
 }
 
+/// More instances than there are monitors made ahead.
+const CROWD: [&str; 2] = ["--max", "100"];
+
 /// Asks a function for more instances at a time than there are monitors made ahead: those that are served are served
 /// well, and the others are told what is missing.
 fn check_crowd(daemon: &Daemon, function: &str) {
     let path = format!("/function/{function}/wait?ms=1000");
-    let requests: Vec<_> = (0..6).map(|_| Pending::get(daemon, &path)).collect();
+    let crowd = daemon.waiting_monitors().len() + 6;
+    let requests: Vec<_> = (0..crowd).map(|_| Pending::get(daemon, &path)).collect();
     let mut refused = 0;
     for answer in requests.into_iter().map(Pending::answer) {
         if answer.status != StatusCode::OK {
@@ -220,7 +224,7 @@ fn an_ordinary_users_limit_of_processes_is_an_error_and_passes() {
             ..Setup::default()
         },
     );
-    deploy_faults(&daemon, "faults", &[]);
+    deploy_faults(&daemon, "faults", &CROWD);
     let neighbour = Neighbour::start(&daemon);
     // As that user, for the superuser of a container may lack the capability to do it for others.
     let limit = |soft: &str| {
