@@ -1,7 +1,8 @@
 //! How many monitor processes should wait, and when the next one is to be made: pure.
 //!
-//! As many wait as were taken within a while, between bounds. When nothing happens for a while, some more are made, as many as
-//! take little of the machine's memory: a burst finds them, and so do starts one after the other, beside which none is made.
+//! As many wait as were taken within a while, between bounds, each made for what was asked for then. When nothing happens for a while, some
+//! more are made for nobody in particular, as many as take little of the machine's memory: a burst finds them, and so do starts one
+//! after the other, beside which none is made.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -30,12 +31,23 @@ const DESCRIPTORS_SHARE: u64 = 64;
 /// What is to be done when no order comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// One more is made, after this time.
+    /// One more is made for what was asked for, after this time.
     Make(Duration),
+    /// One more is made for nobody in particular, after this time.
+    MakeSpare(Duration),
     /// It is looked again whether some wait in vain, after this time.
     Look(Duration),
     /// Nothing.
     Wait,
+}
+
+/// How many there are, or are to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// Made for what was asked for.
+    pub(crate) needed: usize,
+    /// Made for nobody in particular.
+    pub(crate) spare: usize,
 }
 
 /// The times at which processes were taken.
@@ -77,30 +89,29 @@ impl Demand {
         self.taken.len().max(READY_MIN)
     }
 
-    /// How many may wait. `is_plenty`: the machine has memory to spare.
-    pub(crate) fn enough(&mut self, now: Instant, is_plenty: bool) -> usize {
-        let spare = if is_plenty { self.spare } else { 0 };
-        self.needed(now).max(spare)
+    /// How many are to wait. `is_plenty`: the machine has memory to spare.
+    pub(crate) fn enough(&mut self, now: Instant, is_plenty: bool) -> Waiting {
+        Waiting {
+            needed: self.needed(now),
+            spare: if is_plenty { self.spare } else { 0 },
+        }
     }
 
-    /// What is next, while `count` wait.
-    pub(crate) fn next(&mut self, count: usize, now: Instant, is_plenty: bool) -> Next {
-        if count < READY_MIN {
+    /// What is next, while these wait.
+    pub(crate) fn next(&mut self, waiting: Waiting, now: Instant, is_plenty: bool) -> Next {
+        let enough = self.enough(now, is_plenty);
+        if waiting.needed + waiting.spare < READY_MIN {
             return Next::Make(Duration::ZERO);
         }
-        if count < self.needed(now) {
+        if waiting.needed < enough.needed {
             return Next::Make(REFILL_DELAY);
         }
-        if count < self.enough(now, is_plenty) {
+        if waiting.spare < enough.spare {
             let quiet = self.taken.back().map_or(QUIET, |&at| now.duration_since(at));
-            return Next::Make(REFILL_DELAY.max(QUIET.saturating_sub(quiet)));
+            return Next::MakeSpare(REFILL_DELAY.max(QUIET.saturating_sub(quiet)));
         }
-        let settled = if is_plenty {
-            self.spare.max(READY_MIN)
-        } else {
-            READY_MIN
-        };
-        match count > settled {
+        // The need passes with time.
+        match waiting.needed > READY_MIN || waiting.spare > enough.spare {
             true => Next::Look(SHRINK_PAUSE),
             false => Next::Wait,
         }
@@ -113,12 +124,19 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
+    fn waiting(needed: usize, spare: usize) -> Waiting {
+        Waiting { needed, spare }
+    }
+
     #[test]
     fn as_many_wait_as_were_taken_lately() {
         let start = Instant::now();
         let mut demand = Demand::new(0, u64::MAX);
-        let ready =
-            |demand: &mut Demand, after_ms| demand.enough(start + Duration::from_millis(after_ms), true);
+        let ready = |demand: &mut Demand, after_ms| {
+            let enough = demand.enough(start + Duration::from_millis(after_ms), true);
+            assert_eq!(enough.spare, 0);
+            enough.needed
+        };
         assert_eq!(ready(&mut demand, 0), READY_MIN);
         for second in 0..5 {
             demand.note(start + Duration::from_secs(second));
@@ -133,15 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn some_more_wait_where_there_is_memory() {
+    fn some_more_wait_where_there_is_room() {
         let now = Instant::now();
-        for (memory_bytes, spare) in [(0, 2), (GIB, 2), (4 * GIB, 8), (24 * GIB, 48), (u64::MAX, 64)] {
+        for (memory_bytes, spare) in [(0, 0), (GIB, 2), (4 * GIB, 8), (24 * GIB, 48), (u64::MAX, 64)] {
             let mut demand = Demand::new(memory_bytes, u64::MAX);
-            assert_eq!(demand.enough(now, true), spare, "{memory_bytes}");
-            assert_eq!(demand.enough(now, false), READY_MIN);
+            assert_eq!(
+                demand.enough(now, true),
+                waiting(READY_MIN, spare),
+                "{memory_bytes}"
+            );
+            assert_eq!(demand.enough(now, false), waiting(READY_MIN, 0));
         }
-        for (descriptors, spare) in [(0, 2), (128, 2), (1024, 16), (1 << 20, 64)] {
-            assert_eq!(Demand::new(u64::MAX, descriptors).enough(now, true), spare);
+        for (descriptors, spare) in [(0, 0), (128, 2), (1024, 16), (1 << 20, 64)] {
+            assert_eq!(Demand::new(u64::MAX, descriptors).enough(now, true).spare, spare);
         }
     }
 
@@ -149,31 +171,38 @@ mod tests {
     fn nobody_is_made_beside_a_start_unless_the_next_start_would_wait() {
         let now = Instant::now();
         let mut demand = Demand::new(4 * GIB, u64::MAX);
-        assert_eq!(demand.next(0, now, true), Next::Make(Duration::ZERO));
+        let next = |demand: &mut Demand, needed, spare, now, is_plenty| {
+            demand.next(waiting(needed, spare), now, is_plenty)
+        };
+        assert_eq!(next(&mut demand, 0, 0, now, true), Next::Make(Duration::ZERO));
+        assert_eq!(next(&mut demand, 0, 8, now, true), Next::Make(REFILL_DELAY));
         assert_eq!(
-            demand.next(2, now, true),
-            Next::Make(REFILL_DELAY),
+            next(&mut demand, 2, 0, now, true),
+            Next::MakeSpare(REFILL_DELAY),
             "it was quiet"
         );
-        assert_eq!(demand.next(2, now, false), Next::Wait);
-        assert_eq!(demand.next(8, now, true), Next::Wait);
-        assert_eq!(demand.next(9, now, true), Next::Look(SHRINK_PAUSE));
+        assert_eq!(next(&mut demand, 2, 0, now, false), Next::Wait);
+        assert_eq!(next(&mut demand, 2, 8, now, true), Next::Wait);
+        assert_eq!(next(&mut demand, 3, 8, now, true), Next::Look(SHRINK_PAUSE));
+        assert_eq!(next(&mut demand, 2, 8, now, false), Next::Look(SHRINK_PAUSE));
         for _ in 0..4 {
             demand.note(now);
         }
-        assert_eq!(demand.next(1, now, true), Next::Make(Duration::ZERO));
-        assert_eq!(demand.next(3, now, true), Next::Make(REFILL_DELAY));
-        assert_eq!(demand.next(4, now, true), Next::Make(QUIET));
+        assert_eq!(next(&mut demand, 1, 0, now, true), Next::Make(Duration::ZERO));
+        assert_eq!(next(&mut demand, 3, 8, now, true), Next::Make(REFILL_DELAY));
+        assert_eq!(next(&mut demand, 4, 7, now, true), Next::MakeSpare(QUIET));
         let later = now + Duration::from_millis(700);
+        let rest = Duration::from_millis(300);
+        assert_eq!(next(&mut demand, 4, 7, later, true), Next::MakeSpare(rest));
         assert_eq!(
-            demand.next(4, later, true),
-            Next::Make(Duration::from_millis(300))
-        );
-        assert_eq!(
-            demand.next(4, later, false),
+            next(&mut demand, 4, 8, later, true),
             Next::Look(SHRINK_PAUSE),
             "the need passes"
         );
-        assert_eq!(demand.next(4, now + 2 * WHILE, true), Next::Make(REFILL_DELAY));
+        let much_later = now + 2 * WHILE;
+        assert_eq!(
+            next(&mut demand, 2, 7, much_later, true),
+            Next::MakeSpare(REFILL_DELAY)
+        );
     }
 }

@@ -27,7 +27,7 @@ use spore_monitor::{Processor, protocol};
 use spore_sandbox::{Isolation, StartError};
 use tokio::sync::oneshot;
 
-use crate::demand::{Demand, Next, READY_MAX};
+use crate::demand::{Demand, Next, READY_MAX, Waiting};
 use crate::launch::{self, Launch};
 use crate::room::Room;
 use crate::source::{Needs, Source};
@@ -53,6 +53,8 @@ pub(crate) struct Monitor {
     /// What its cgroup is limited to, and what its machine is like.
     pub(crate) made_for: Wanted,
     stock: Stock,
+    /// Made for nobody in particular.
+    is_spare: bool,
 }
 
 /// What a shell has ahead. All copies of a snapshot have one.
@@ -306,8 +308,10 @@ impl Maker {
         loop {
             let next = self.next();
             let order = match next {
-                Next::Make(_) if is_exhausted => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Next::Make(pause) | Next::Look(pause) => queue.recv_timeout(pause),
+                Next::Make(_) | Next::MakeSpare(_) if is_exhausted => {
+                    queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                }
+                Next::Make(pause) | Next::MakeSpare(pause) | Next::Look(pause) => queue.recv_timeout(pause),
                 Next::Wait => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match order {
@@ -332,11 +336,18 @@ impl Maker {
                     }
                 }
                 Ok(Order::Remove(group)) => group.remove(),
-                Err(RecvTimeoutError::Timeout) if matches!(next, Next::Make(_)) => {
+                Err(RecvTimeoutError::Timeout) => {
+                    let made = match next {
+                        Next::Make(_) => self.make_ready(&mut source),
+                        Next::MakeSpare(_) => self.make_spare(&mut source),
+                        Next::Look(_) | Next::Wait => {
+                            self.shrink();
+                            Ok(())
+                        }
+                    };
                     // Whoever wants one hears why there is none.
-                    is_exhausted = self.make_ready(&mut source).is_err();
+                    is_exhausted = made.is_err();
                 }
-                Err(RecvTimeoutError::Timeout) => self.shrink(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -346,11 +357,30 @@ impl Maker {
 
     /// What is next while no order comes.
     fn next(&mut self) -> Next {
-        let count = locked(&self.ready).len();
-        self.demand.next(count, Instant::now(), self.room.is_plenty())
+        let waiting = self.waiting();
+        self.demand.next(waiting, Instant::now(), self.room.is_plenty())
     }
 
-    /// Makes one process ready.
+    fn waiting(&self) -> Waiting {
+        let ready = locked(&self.ready);
+        let spare = ready.iter().filter(|monitor| monitor.is_spare).count();
+        Waiting {
+            needed: ready.len() - spare,
+            spare,
+        }
+    }
+
+    /// Makes one process ready for whoever comes.
+    fn make_spare(&mut self, source: &mut Source) -> Result<(), StartError> {
+        let monitor = self.make(source, self.next, Stock::default())?;
+        locked(&self.ready).push_back(Monitor {
+            is_spare: true,
+            ..monitor
+        });
+        Ok(())
+    }
+
+    /// Makes one process ready for what was asked for.
     fn make_ready(&mut self, source: &mut Source) -> Result<(), StartError> {
         let asked = self.asked.pop_front();
         let (wanted, mut stock) = asked.unwrap_or_else(|| (self.next, Arc::clone(&self.stock)));
@@ -369,11 +399,21 @@ impl Maker {
     /// Ends those that wait beyond what is needed.
     fn shrink(&mut self) {
         let enough = self.demand.enough(Instant::now(), self.room.is_plenty());
-        let surplus: Vec<_> = {
-            let mut ready = locked(&self.ready);
-            let count = ready.len().saturating_sub(enough);
-            ready.drain(..count).collect()
-        };
+        let waiting = self.waiting();
+        let mut needed = waiting.needed.saturating_sub(enough.needed);
+        let mut spare = waiting.spare.saturating_sub(enough.spare);
+        let mut surplus = Vec::new();
+        let mut ready = locked(&self.ready);
+        for monitor in std::mem::take(&mut *ready) {
+            let left = if monitor.is_spare { &mut spare } else { &mut needed };
+            if *left > 0 {
+                *left -= 1;
+                surplus.push(monitor);
+            } else {
+                ready.push_back(monitor);
+            }
+        }
+        drop(ready);
         surplus.into_iter().for_each(end);
     }
 
@@ -394,6 +434,7 @@ impl Maker {
                 group,
                 made_for: wanted,
                 stock,
+                is_spare: false,
             }),
             Err(error) => {
                 if let Some(group) = group {
