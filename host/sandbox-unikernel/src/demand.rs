@@ -51,7 +51,7 @@ pub(crate) struct Waiting {
 }
 
 /// The times at which processes were taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Demand {
     /// In order; more than [`READY_MAX`] change nothing.
     taken: VecDeque<Instant>,
@@ -97,24 +97,43 @@ impl Demand {
         }
     }
 
-    /// What is next, while these wait.
-    pub(crate) fn next(&mut self, waiting: Waiting, now: Instant, is_plenty: bool) -> Next {
+    /// What is next, while these wait. `is_exhausted`: no more can be had now.
+    pub(crate) fn next(
+        &mut self,
+        waiting: Waiting,
+        now: Instant,
+        is_plenty: bool,
+        is_exhausted: bool,
+    ) -> Next {
         let enough = self.enough(now, is_plenty);
+        let missing = if is_exhausted {
+            None
+        } else {
+            self.missing(waiting, enough, now)
+        };
+        // The need passes with time.
+        let passes = waiting.needed > READY_MIN || waiting.spare > enough.spare;
+        missing.unwrap_or(if passes {
+            Next::Look(SHRINK_PAUSE)
+        } else {
+            Next::Wait
+        })
+    }
+
+    /// What is to be made next, if anything is.
+    fn missing(&self, waiting: Waiting, enough: Waiting, now: Instant) -> Option<Next> {
         if waiting.needed + waiting.spare < READY_MIN {
-            return Next::Make(Duration::ZERO);
+            return Some(Next::Make(Duration::ZERO));
         }
         if waiting.needed < enough.needed {
-            return Next::Make(REFILL_DELAY);
+            return Some(Next::Make(REFILL_DELAY));
         }
         if waiting.spare < enough.spare {
             let quiet = self.taken.back().map_or(QUIET, |&at| now.duration_since(at));
-            return Next::MakeSpare(REFILL_DELAY.max(QUIET.saturating_sub(quiet)));
+            let pause = REFILL_DELAY.max(QUIET.saturating_sub(quiet));
+            return Some(Next::MakeSpare(pause));
         }
-        // The need passes with time.
-        match waiting.needed > READY_MIN || waiting.spare > enough.spare {
-            true => Next::Look(SHRINK_PAUSE),
-            false => Next::Wait,
-        }
+        None
     }
 }
 
@@ -172,7 +191,7 @@ mod tests {
         let now = Instant::now();
         let mut demand = Demand::new(4 * GIB, u64::MAX);
         let next = |demand: &mut Demand, needed, spare, now, is_plenty| {
-            demand.next(waiting(needed, spare), now, is_plenty)
+            demand.next(waiting(needed, spare), now, is_plenty, false)
         };
         assert_eq!(next(&mut demand, 0, 0, now, true), Next::Make(Duration::ZERO));
         assert_eq!(next(&mut demand, 0, 8, now, true), Next::Make(REFILL_DELAY));
@@ -198,6 +217,13 @@ mod tests {
             next(&mut demand, 4, 8, later, true),
             Next::Look(SHRINK_PAUSE),
             "the need passes"
+        );
+        let (few, many) = (waiting(0, 0), waiting(3, 0));
+        assert_eq!(demand.next(few, later, true, true), Next::Wait, "none can be had");
+        assert_eq!(
+            demand.next(many, later, true, true),
+            Next::Look(SHRINK_PAUSE),
+            "and the need passes all the same"
         );
         let much_later = now + 2 * WHILE;
         assert_eq!(

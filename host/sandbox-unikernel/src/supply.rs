@@ -306,11 +306,8 @@ impl Maker {
         // No more can be had, until one is taken again.
         let mut is_exhausted = false;
         loop {
-            let next = self.next();
+            let next = self.next(is_exhausted);
             let order = match next {
-                Next::Make(_) | Next::MakeSpare(_) if is_exhausted => {
-                    queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
-                }
                 Next::Make(pause) | Next::MakeSpare(pause) | Next::Look(pause) => queue.recv_timeout(pause),
                 Next::Wait => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
@@ -337,16 +334,12 @@ impl Maker {
                 }
                 Ok(Order::Remove(group)) => group.remove(),
                 Err(RecvTimeoutError::Timeout) => {
-                    let made = match next {
-                        Next::Make(_) => self.make_ready(&mut source),
-                        Next::MakeSpare(_) => self.make_spare(&mut source),
-                        Next::Look(_) | Next::Wait => {
-                            self.shrink();
-                            Ok(())
-                        }
-                    };
                     // Whoever wants one hears why there is none.
-                    is_exhausted = made.is_err();
+                    match next {
+                        Next::Make(_) => is_exhausted = self.make_ready(&mut source).is_err(),
+                        Next::MakeSpare(_) => is_exhausted = self.make_spare(&mut source).is_err(),
+                        Next::Look(_) | Next::Wait => self.shrink(),
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -356,9 +349,9 @@ impl Maker {
     }
 
     /// What is next while no order comes.
-    fn next(&mut self) -> Next {
-        let waiting = self.waiting();
-        self.demand.next(waiting, Instant::now(), self.room.is_plenty())
+    fn next(&mut self, is_exhausted: bool) -> Next {
+        let (waiting, is_plenty) = (self.waiting(), self.room.is_plenty());
+        self.demand.next(waiting, Instant::now(), is_plenty, is_exhausted)
     }
 
     fn waiting(&self) -> Waiting {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +19,6 @@ use crate::control::{self, Control, Sayings};
 use crate::frames::Frame;
 use crate::log::Log;
 use crate::machines::{self, Launch, Process};
-use crate::migration::{self, MigrationError};
 use crate::monitor::Monitor;
 use crate::streams::Streams;
 
@@ -38,34 +36,26 @@ pub(crate) struct Opened {
     control: Option<Control>,
     sayings: Sayings,
     /// Whether the guest does not say that it is there, but waits for what it is told.
-    is_awaiting: bool,
+    pub(crate) is_awaiting: bool,
     pub(crate) belongings: Belongings,
 }
 
 impl Opened {
-    /// A machine of QEMU: from now on tasks read what it says.
-    pub(crate) fn qemu(launch: Launch, belongings: Belongings) -> io::Result<Self> {
+    /// A machine of QEMU, and its control: from now on tasks read what it says.
+    pub(crate) fn qemu(launch: Launch, belongings: Belongings) -> io::Result<(Self, Control)> {
         let sayings = Sayings::default();
         let control = Control::start(launch.control, sayings.clone())?;
         control::listen(launch.console, sayings.clone())?;
-        Ok(Self {
+        let opened = Self {
             monitor: Monitor::Qemu,
             process: launch.process,
             channel: launch.channel,
-            control: Some(control),
+            control: Some(control.clone()),
             sayings,
             is_awaiting: false,
             belongings,
-        })
-    }
-
-    /// Makes it a copy of a machine of QEMU that was saved to this file.
-    pub(crate) async fn load(mut self, path: &Path) -> Result<Self, MigrationError> {
-        if let Some(control) = &self.control {
-            migration::load(control, path).await?;
-        }
-        self.is_awaiting = true;
-        Ok(self)
+        };
+        Ok((opened, control))
     }
 
     /// A machine of another monitor, and what else can be asked of that.
@@ -180,16 +170,6 @@ impl Booting {
                     awaited,
                 })
             }
-        }
-    }
-}
-
-impl MicrovmInstance {
-    /// Writes a machine of QEMU, whose guest has left, to a file of `bytes_max` bytes at most.
-    pub(crate) async fn save(&self, path: &Path, bytes_max: u64) -> Result<(), MigrationError> {
-        match &self.control {
-            Some(control) => migration::save(control, path, bytes_max).await,
-            None => Ok(()),
         }
     }
 }

@@ -58,12 +58,13 @@ use spore_sandbox::{
 use actor::{Belongings, Left};
 use apart::{Connected, Room};
 use api::Api;
+use control::Control;
 pub use foreign::{ForeignMeans, ForeignSandbox};
 use found::Files;
 pub use found::{Found, MicrovmError, MicrovmOptions};
 use frames::Frame;
 use images::Images;
-use instance::{Booting, Opened};
+use instance::{Booting, MicrovmInstance, Opened};
 use log::Log;
 use machines::{Machines, OwnGroup, Saves, Wanted};
 pub use monitor::Monitor;
@@ -220,7 +221,7 @@ impl MicrovmSandbox {
         spec: &InstanceSpec,
         made: Option<Arc<tempfile::TempPath>>,
         is_copy: bool,
-    ) -> Result<Opened, StartError> {
+    ) -> Result<(Opened, Control), StartError> {
         let files = self.files().await?;
         let file: Option<PathBuf> = made.as_ref().map(|path| path.to_path_buf());
         let root = absolute(spec.root.path())?;
@@ -262,20 +263,35 @@ impl MicrovmSandbox {
         let folder = apart::own_folder(&self.folder, "snapshot-");
         let folder = folder.map_err(host_error("making a folder"))?;
         let image = self.image(&spec.root).await?;
-        let opened = self.open_qemu(spec, image.clone(), false).await?;
+        let (opened, control) = self.open_qemu(spec, image.clone(), false).await?;
+        let (instance, left) = self.until_left(opened, spec, settings, log).await?;
+        let bytes_max = qemu::guest_bytes(spec.memory_bytes).saturating_add(Monitor::Qemu.own_bytes());
+        let saved = migration::save(&control, &folder.path().join(QEMU_FILE), bytes_max).await;
+        saved
+            .map_err(io::Error::other)
+            .map_err(host_error("saving the machine"))?;
+        // Until then the guest's port has its other end.
+        drop(instance);
+        end(left).await?;
+        Ok(Arc::new(Snapshot::new(folder, image)))
+    }
+
+    /// Waits until the guest of a machine that is to be saved is ready, and has left.
+    async fn until_left(
+        &self,
+        opened: Opened,
+        spec: &InstanceSpec,
+        settings: Vec<Frame>,
+        log: &Arc<dyn LogSink>,
+    ) -> Result<(MicrovmInstance, Left), StartError> {
         let (leaves, left) = oneshot::channel();
         let (log, stages) = (Arc::clone(log), StartStages::default());
         let booting = Booting::new(opened, spec, settings, log, stages, Some(leaves));
         let booting = booting.map_err(host_error("using the channel of the machine"))?;
         let instance = booting.wait(self.ready_timeout(spec), spec.awaited()).await?;
-        let saving = host_error("saving the machine");
-        let left = left.await.map_err(io::Error::other).map_err(&saving)?;
-        let bytes_max = qemu::guest_bytes(spec.memory_bytes).saturating_add(Monitor::Qemu.own_bytes());
-        let saved = instance.save(&folder.path().join(QEMU_FILE), bytes_max).await;
-        saved.map_err(io::Error::other).map_err(&saving)?;
-        drop(instance);
-        end(left).await?;
-        Ok(Arc::new(Snapshot::new(folder, image)))
+        let gone = |_| io::Error::other("the machine is gone");
+        let left = left.await.map_err(gone);
+        Ok((instance, left.map_err(host_error("saving the machine"))?))
     }
 
     /// Starts a machine of another monitor, and waits for its guest. Whoever calls it gives up in time.
@@ -351,16 +367,8 @@ impl MicrovmSandbox {
         };
         let requests = requests::save(monitor, &saves.folder);
         let (opened, mut api, image) = self.boot(spec, log, Some(saves)).await?;
-        let (leaves, left) = oneshot::channel();
-        let (log, stages) = (Arc::clone(log), StartStages::default());
-        let booting = Booting::new(opened, spec, settings, log, stages, Some(leaves));
-        let booting = booting.map_err(host_error("using the channel of the machine"))?;
-        booting.wait(self.ready_timeout(spec), spec.awaited()).await?;
-        let gone = |_| io::Error::other("the machine is gone");
-        let left = left
-            .await
-            .map_err(gone)
-            .map_err(host_error("saving the machine"))?;
+        let (instance, left) = self.until_left(opened, spec, settings, log).await?;
+        drop(instance);
         for request in requests {
             let asked = api.ask(&request).await;
             asked.map_err(|error| apart::refused(monitor, error))?;
@@ -378,11 +386,14 @@ impl MicrovmSandbox {
     ) -> Result<Opened, StartError> {
         let monitor = self.found.monitor();
         if monitor == Monitor::Qemu {
-            let mut opened = self.open_qemu(spec, snapshot.image_file(), true).await?;
-            let path = snapshot.path().join(QEMU_FILE);
+            let (mut opened, control) = self.open_qemu(spec, snapshot.image_file(), true).await?;
+            let loaded = migration::load(&control, &snapshot.path().join(QEMU_FILE)).await;
+            loaded
+                .map_err(io::Error::other)
+                .map_err(host_error("loading a saved machine"))?;
             opened.belongings._snapshot = Some(snapshot);
-            let loaded = opened.load(&path).await.map_err(io::Error::other);
-            return loaded.map_err(host_error("loading a saved machine"));
+            opened.is_awaiting = true;
+            return Ok(opened);
         }
         let files = self.files().await?;
         let folder = absolute(snapshot.path())?;
@@ -561,7 +572,8 @@ impl Sandbox for MicrovmSandbox {
                 Some(snapshot) => self.copy(&spec, &log, snapshot).await,
                 None if self.found.monitor() == Monitor::Qemu => {
                     let described = self.description(&spec.root)?;
-                    self.open_qemu(&spec, described, false).await
+                    let opened = self.open_qemu(&spec, described, false).await;
+                    opened.map(|(opened, _)| opened)
                 }
                 None => self.boot(&spec, &log, None).await.map(|(opened, ..)| opened),
             }
